@@ -1,0 +1,1 @@
+"""Checkpoints that are whole or refused: saving, digests, sorting of the folder, the lock."""

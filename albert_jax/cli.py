@@ -1,0 +1,196 @@
+"""The console command `albert-jax`: finds the verb, answers errors, decides the exit code.
+
+Each verb is a frozen dataclass in `albert_jax/commands`, whose fields are its options (parsed
+by tyro, explained by their docstrings) and whose `run` does the work. Only the module of the
+verb that was asked for is imported, so help is quick and never loads jax.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import importlib
+import io
+import logging
+import os
+import re
+import sys
+import traceback
+from typing import Any
+
+from albert_jax.errors import AlbertError, Stopped, StorageError
+
+VERBS = {
+    "tokenizer train": ("albert_jax.commands.text:TokenizerTrain", "learn a vocabulary from text"),
+    "data prepare": ("albert_jax.commands.text:DataPrepare", "turn text into documents of ids"),
+    "data show": ("albert_jax.commands.text:DataShow", "print rows as the model reads them"),
+    "data stats": ("albert_jax.commands.text:DataStats", "count prepared documents and tokens"),
+    "pretrain": ("albert_jax.commands.pretrain:Pretrain", "train, or continue a run"),
+    "evaluate": ("albert_jax.commands.model:Evaluate", "measure a run on held-out text"),
+    "fill-mask": ("albert_jax.commands.model:FillMask", "guess the words behind [MASK]"),
+    "finetune": ("albert_jax.commands.finetune:Finetune", "train a task from labelled examples"),
+    "predict": ("albert_jax.commands.finetune:Predict", "apply a fine-tuned run to new examples"),
+    "score": ("albert_jax.commands.finetune:Score", "likelihood of sentences, minimal pairs"),
+    "export": ("albert_jax.commands.model:Export", "write a directory for Transformers"),
+    "import": ("albert_jax.commands.model:Import", "read weights of other programs"),
+    "bench": ("albert_jax.commands.machine:Bench", "measure speed and memory on this machine"),
+    "doctor": ("albert_jax.commands.machine:Doctor", "look at devices, versions, disk and clock"),
+    "plan": ("albert_jax.commands.machine:Plan", "compile for a slice: memory, time and cost"),
+    "config show": ("albert_jax.commands.pretrain:ConfigShow", "print a config with all fields"),
+}
+
+USAGE = 2
+INTERNAL = 70
+INTERRUPTED = 130
+BROKEN_PIPE = 141
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command line and returns its exit code; errors are one last line on stderr."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
+    if debug:
+        arguments.remove("--debug")
+    _set_up_logging(debug)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character must not end a run.
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Whoever read our output has left (`| head`): leave as quietly as other tools do.
+        with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return _answer("interrupted: start the same command again to go on", INTERRUPTED, debug)
+    except AlbertError as error:
+        return _answer(str(error), error.exit_code, debug)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _answer(f"{where}{error.strerror or error}", StorageError.exit_code, debug)
+    except Exception as error:
+        text = f"internal error: {type(error).__name__}: {error}; add --debug for its trace"
+        return _answer(text, INTERNAL, debug)
+
+
+def _set_up_logging(debug: bool) -> None:
+    """Our own messages are plain lines on stderr; libraries speak of errors only, unless asked."""
+    ours, others = logging.StreamHandler(), logging.StreamHandler()
+    ours.setFormatter(logging.Formatter("%(message)s"))
+    others.setLevel(logging.WARNING if debug else logging.ERROR)
+    package, root = logging.getLogger("albert_jax"), logging.getLogger()
+    package.handlers, package.propagate = [ours], False
+    package.setLevel(logging.INFO)
+    root.handlers = [others]
+
+
+def _answer(text: str, code: int, debug: bool) -> int:
+    """Prints the one last line (after the trace, if asked for) and returns the exit code."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        if debug:
+            traceback.print_exc()
+        print(f"albert-jax: {' '.join(text.split())}", file=sys.stderr, flush=True)
+    hosts = sys.modules.get("albert_jax.parallel.hosts")
+    if hosts is not None and code != Stopped.exit_code:
+        hosts.leave(code)
+    return code
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if arguments else USAGE
+    if arguments[0] == "--version":
+        import albert_jax
+
+        print(f"albert-jax {albert_jax.__version__}")
+        return 0
+    for words in (2, 1):
+        verb = " ".join(arguments[:words])
+        if verb in VERBS and len(arguments) >= words:
+            return _run(verb, arguments[words:])
+    group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
+    if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
+        print(_overview(group))
+        return 0 if len(arguments) > 1 else USAGE
+    asked = " ".join(arguments[: 2 if group else 1])
+    near = difflib.get_close_matches(asked, group or VERBS, 1, 0.4)
+    hint = f"did you mean {near[0]}?" if near else f"verbs: {', '.join(group or VERBS)}"
+    return _answer(f"unknown verb {asked!r}; {hint}", USAGE, False)
+
+
+def _overview(verbs: list[str] | None = None) -> str:
+    lines = ["usage: albert-jax VERB [OPTIONS] [--debug]", ""]
+    lines += [f"  {verb:16} {VERBS[verb][1]}" for verb in verbs or VERBS]
+    lines += ["", "albert-jax VERB --help explains each option; --version prints the version."]
+    return "\n".join(lines)
+
+
+def _run(verb: str, arguments: list[str]) -> int:
+    module, name = VERBS[verb][0].split(":")
+    command = getattr(importlib.import_module(module), name)
+    parsed = _parse(command, verb, arguments)
+    return USAGE if parsed is None else parsed.run() or 0
+
+
+def _parse(command: Any, verb: str, arguments: list[str]) -> Any:
+    """The command with its options; None after a usage error has been answered."""
+    import tyro
+
+    defaults = getattr(command, "defaults", None)
+    default = {"default": defaults(arguments)} if defaults else {}
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                command,
+                args=arguments,
+                prog=f"albert-jax {verb}",
+                config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
+                **default,
+            )
+    except SystemExit as end:
+        if not end.code:
+            return _Done()
+        box = errors.getvalue()
+        sys.stderr.write(box)
+        _answer(_one_line(box, verb), USAGE, False)
+        return None
+
+
+class _Done:
+    """Stands for a command whose help has been printed."""
+
+    def run(self) -> int:
+        return 0
+
+
+def _one_line(box: str, verb: str) -> str:
+    """The first sentence of tyro's boxed message, with the nearest option it found."""
+    title, *lines = [re.sub(r"^[│╭╰─ ]+|[─│╮╯ ]+$", "", line) for line in box.splitlines()]
+    sections: list[list[str]] = [[]]
+    for line in lines:
+        # A rule, drawn with hyphens where a terminal has no lines to draw with.
+        if line.strip(" -"):
+            sections[-1].append(line)
+        else:
+            sections.append([])
+    said, *more = [section for section in sections if section] or [[title]]
+    options = [line.split()[0] for section in more for line in section if line.startswith("--")]
+    text = " ".join(said)
+    if text.startswith("Missing from"):
+        text = "missing " + ", ".join(line for line in said if re.match(r"--|[A-Z|]+$", line))
+    elif "Perhaps" in box and options:
+        text += f"; did you mean {options[0]}?"
+    return f"{text} (albert-jax {verb} --help)"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The verbs of the console command; each imports its stage when it runs."""

@@ -1,0 +1,185 @@
+"""`albert-jax finetune`, `predict` and `score`: the verbs of downstream tasks."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import sys
+import typing
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from albert_jax import configfile
+from albert_jax.commands.model import Step, Weights, _step
+from albert_jax.config import Config, TaskConfig, TaskName
+from albert_jax.errors import ConfigError
+
+_Fields = Annotated[Config, tyro.conf.arg(name="")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finetune:
+    """Fine-tune a model on labelled examples, or continue the run in --out.
+
+    Every field of the config can be given too; the defaults shown are those of --config.
+    """
+
+    out: Annotated[str, tyro.conf.arg(metavar="RUN")]
+    """Run folder; made if missing, continued if it belongs to this config."""
+    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Preset (finetune/sst-2), TOML file, or the folder of a run; none: finetune/default, and
+    finetune/scratch without --init."""
+    init: Annotated[str | None, tyro.conf.arg(metavar="RUN|DIR")] = None
+    """Start from the weights and vocabulary of a run or directory; none: a small random network
+    and a vocabulary of the training texts."""
+    task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """classification, regression, choice, squad-v1, squad-v2, tagging, embedding or generation:
+    short for --task.name."""
+    train: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Training examples: short for --task.train."""
+    dev: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Examples to evaluate on: short for --task.dev."""
+    columns: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
+    """Names of a table's columns, with commas between: short for --task.columns."""
+    max_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """End the run after N steps (it is still evaluated)."""
+    allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
+    """Fields (or sections) of the config that may differ from those the run began with."""
+    fields: _Fields
+
+    @classmethod
+    def defaults(cls, arguments: list[str]) -> Finetune:
+        """The defaults under the config that is named in the arguments."""
+        name = _given(arguments, "--config")
+        chosen = name or ("finetune/default" if _given(arguments, "--init") else "finetune/scratch")
+        config = configfile.load(chosen)
+        if config.task is None:
+            config = dataclasses.replace(config, task=TaskConfig())
+        return cls(out=tyro.MISSING, config=name, fields=config)
+
+    def run(self) -> None:
+        """Trains; returns when the last step is evaluated and saved."""
+        task = self.fields.task or TaskConfig()
+        given: dict[str, Any] = {"train": self.train, "dev": self.dev, "name": self.task}
+        if self.task is not None and self.task not in typing.get_args(TaskName):
+            names = typing.get_args(TaskName)
+            near = difflib.get_close_matches(self.task, names, 1, 0.5)
+            hint = f"did you mean {near[0]}?" if near else f"tasks: {', '.join(names)}"
+            raise ConfigError(f"--task {self.task}: unknown task; {hint}")
+        if self.columns is not None:
+            given["columns"] = tuple(name.strip() for name in self.columns.split(","))
+        given = {name: value for name, value in given.items() if value is not None}
+        config = dataclasses.replace(self.fields, task=dataclasses.replace(task, **given))
+        from albert_jax.train import finetune
+
+        finetune.run(
+            config,
+            self.out,
+            init=self.init,
+            max_steps=self.max_steps,
+            allow_change=self.allow_change,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Apply a fine-tuned run to a file, or to a line of text; one JSON object per example.
+
+    A line holds what an example of the task holds, with tabs between its parts.
+    """
+
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Run folder of albert-jax finetune."""
+    text: Positional[Annotated[str | None, tyro.conf.arg(metavar="TEXT")]] = None
+    """One example, its parts between tabs: a text or two; question and context; context and
+    choices; words; source."""
+    input: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Examples as for training, without their answers; - reads lines as TEXT from stdin."""
+    columns: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
+    """Names of the columns; none: those of the training, with or without the label."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for the predictions; none: stdout."""
+    rounds: int | None = None
+    """Generation: forward passes that fill a canvas; none: task.rounds."""
+    temperature: float = 0.0
+    """Generation: above 0 words are drawn instead of the likeliest taken."""
+    seed: int = 0
+    """Generation: decides what is drawn."""
+    show_rounds: bool = False
+    """Generation: print the canvas after each round on stderr."""
+    passes: int | None = None
+    """Depth; none: the model's own."""
+    step: Step = "newest"
+    """Checkpoint to use."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+
+    def run(self) -> None:
+        """Prints or writes the predictions."""
+        if (self.text is None) == (self.input is None):
+            raise ConfigError("give one of TEXT and --input FILE")
+        if self.temperature < 0:
+            raise ConfigError(f"--temperature {self.temperature}: give 0 or more")
+        from albert_jax.evaluate import predicting
+
+        columns = None if self.columns is None else tuple(self.columns.split(","))
+        lines = self.text
+        if self.input == "-":
+            lines = sys.stdin.read()
+        told = predicting.predict(
+            self.model,
+            place=None if lines is not None else self.input,
+            lines=lines,
+            columns=columns,
+            rounds=self.rounds,
+            temperature=self.temperature,
+            seed=self.seed,
+            show=(lambda line: print(line, file=sys.stderr)) if self.show_rounds else None,
+            passes=self.passes,
+            step=_step(self.step),
+            weights=self.weights,
+        )
+        predicting.write(told, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """Pseudo-log-likelihood of sentences, without fine-tuning; accuracy on minimal pairs."""
+
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
+    """Run folder or exported directory, with its masked-language head."""
+    file: Positional[Annotated[str, tyro.conf.arg(metavar="FILE")]]
+    """Sentences: lines of a .txt, or a table with a column sentence or text. Minimal pairs: a
+    table with sentence_good and sentence_bad, and UID for the name of a set."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for the scores of all sentences, as JSON lines; none: stdout (not for pairs)."""
+    passes: int | None = None
+    """Depth; none: the model's own."""
+    step: Step = "newest"
+    """Checkpoint of a run."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+
+    def run(self) -> None:
+        """Prints scores, or a table of accuracies."""
+        from albert_jax.evaluate import loading, predicting, scoring
+
+        model = loading.load(self.model, step=_step(self.step), weights=self.weights)
+        found, table = scoring.score_file(model, self.file, passes=self.passes)
+        if self.out is not None or not table:
+            predicting.write(found, self.out)
+        if table:
+            print(table)
+
+
+def _given(arguments: list[str], option: str) -> str | None:
+    """The value of an option that decides other defaults, looked up before they are parsed."""
+    for i, argument in enumerate(arguments):
+        if argument == option and i + 1 < len(arguments):
+            return arguments[i + 1]
+        if argument.startswith(option + "="):
+            return argument.removeprefix(option + "=")
+    return None

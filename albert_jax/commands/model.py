@@ -1,0 +1,146 @@
+"""`albert-jax evaluate`, `fill-mask`, `export` and `import`: the verbs that take a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import Positional
+
+from albert_jax.errors import ConfigError
+
+Step = Annotated[str, tyro.conf.arg(metavar="newest|best|N")]
+Weights = Literal["trained", "averaged"]
+
+
+def _step(step: str) -> int | Literal["best", "newest"]:
+    if step == "best":
+        return "best"
+    if step == "newest":
+        return "newest"
+    if not (step.isascii() and step.isdecimal() and len(step) < 16):
+        raise ConfigError(f"--step {step}: give newest, best, or the number of a step")
+    return int(step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate:
+    """Measure a run on its held-out documents, or a fine-tuned one on its dev examples."""
+
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Run folder."""
+    step: Step = "newest"
+    """Checkpoint to measure."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+    passes: tuple[int, ...] = ()
+    """Depths to measure side by side; none: the model's own."""
+    rows: int | None = None
+    """Held-out rows (fine-tuned: examples) that are read at most; none given: run.evaluate_rows
+    (fine-tuned: all)."""
+    input: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Labelled examples for a fine-tuned run; none given: its task.dev."""
+
+    def run(self) -> None:
+        """Prints a table; evaluation.json and curves.png lie in the run folder afterwards."""
+        if self.rows is not None and self.rows < 1:
+            raise ConfigError(f"--rows {self.rows}: give at least 1")
+        from albert_jax.evaluate import run as stage
+
+        step = _step(self.step)
+        told = stage.evaluate(
+            self.model,
+            step=step,
+            weights=self.weights,
+            passes=self.passes,
+            rows=self.rows,
+            examples=self.input,
+        )
+        print(told)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FillMask:
+    """Guess the words behind [MASK].
+
+    Without texts: three fixed sentences of the documentation that the default corpus holds out.
+    """
+
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
+    """Run folder or exported directory."""
+    texts: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")]] = ()
+    """Texts, each with one [MASK] or more."""
+    top: int = 5
+    """Guesses per mask."""
+    step: Step = "newest"
+    """Checkpoint of a run."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+
+    def run(self) -> None:
+        """Prints each text and its guesses with their probabilities."""
+        if not 1 <= self.top <= 1000:
+            raise ConfigError(f"--top {self.top}: give a number between 1 and 1000")
+        from albert_jax.evaluate import fill_mask, loading
+
+        model = loading.load(self.model, step=_step(self.step), weights=self.weights)
+        if not self.texts:
+            print(fill_mask.held_out_table(model))
+            return
+        found = fill_mask.fill_mask(model, self.texts, top_k=self.top)
+        print(fill_mask.table(self.texts, found))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    """Write a model as a directory: for Transformers (and any Hub), for us, or for the original."""
+
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
+    """Run folder, or a directory that was imported or exported."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """Directory to make; it must not exist."""
+    step: Step = "newest"
+    """Checkpoint of a run."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+    to: Literal["huggingface", "native", "tf1"] = "huggingface"
+    """Files of Transformers, our own, or a TensorFlow 1 checkpoint."""
+    head: Literal["pretraining", "mlm", "base"] = "pretraining"
+    """Which heads Transformers' files hold."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the weights in Transformers' files."""
+
+    def run(self) -> None:
+        """Writes the directory."""
+        from albert_jax.convert import export as stage
+
+        stage.export(
+            self.model,
+            self.out,
+            step=_step(self.step),
+            weights=self.weights,
+            to=self.to,
+            head=self.head,
+            dtype=self.dtype,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Read the weights of another program into a directory of ours."""
+
+    source: Positional[Annotated[str, tyro.conf.arg(metavar="DIR|FILE")]]
+    """Transformers' directory or safetensors file, or a TensorFlow 1 checkpoint of the original."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """Directory to make; it must not exist."""
+    vocabulary: str | None = None
+    """Vocabulary that does not lie beside the weights."""
+    config: str | None = None
+    """config.json or albert_config.json that does not lie beside the weights."""
+
+    def run(self) -> None:
+        """Writes the directory."""
+        from albert_jax.convert import importing as stage
+
+        stage.import_model(self.source, self.out, vocabulary=self.vocabulary, config=self.config)

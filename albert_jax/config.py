@@ -1,0 +1,468 @@
+"""The one definition of a run: frozen, typed dataclasses, validated before any device is touched.
+
+Presets in ``configs/`` are TOML files with these fields (``configfile.py`` reads and writes
+them); the command line overrides single fields. Names are Hugging Face's where it has one and
+the paper's otherwise (Lan et al. 2019, arXiv 1909.11942). A config needs no jax to be built,
+checked or printed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from albert_jax.errors import ConfigError
+
+LAYER_NORM_EPS = 1e-12
+"""LayerNorm epsilon of the original (modeling.py, contrib default); part of the model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The network. Defaults are ALBERT-base (paper, Table 1)."""
+
+    vocab_size: int = 30000
+    """V: number of pieces in the vocabulary."""
+    embedding_size: int = 128
+    """E: size of the factorised embeddings (equal to hidden_size: no projection)."""
+    hidden_size: int = 768
+    """H: width of the encoder."""
+    num_hidden_layers: int = 12
+    """L: how many times the shared layer is applied."""
+    num_hidden_groups: int = 1
+    """Groups of layers; layers of one group share their parameters."""
+    inner_group_num: int = 1
+    """Distinct blocks that run in order inside each layer."""
+    num_attention_heads: int = 12
+    """N: attention heads; hidden_size must be divisible by it."""
+    intermediate_size: int = 3072
+    """F: width of the feed-forward network."""
+    hidden_act: Literal["gelu_new", "relu", "tanh", "linear"] = "gelu_new"
+    """Activation of the feed-forward network and the MLM transform (gelu_new: tanh form)."""
+    hidden_dropout_prob: float = 0.0
+    """Dropout after embeddings, attention output and feed-forward output."""
+    attention_probs_dropout_prob: float = 0.0
+    """Dropout on attention probabilities (fused attention kernels have none)."""
+    max_position_embeddings: int = 512
+    """Rows of the position table: the longest sequence the model can read."""
+    type_vocab_size: int = 2
+    """Rows of the token type table (sentence A, sentence B)."""
+    initializer_range: float = 0.02
+    """Standard deviation of the truncated normal initialiser; 0.02 * sqrt(768 / H) below H 768."""
+    sharing: Literal["all", "attention", "ffn", "none"] = "all"
+    """Which sublayers share their parameters across depth (paper, Table 4)."""
+
+    @property
+    def head_size(self) -> int:
+        """D: width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    def validate(self) -> None:
+        """Raises ConfigError for sizes that contradict each other."""
+        for name in (
+            "vocab_size",
+            "embedding_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_hidden_groups",
+            "inner_group_num",
+            "num_attention_heads",
+            "intermediate_size",
+            "max_position_embeddings",
+            "type_vocab_size",
+        ):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+        if self.hidden_size % self.num_attention_heads:
+            raise ConfigError(
+                f"model.hidden_size {self.hidden_size} is not divisible by "
+                f"model.num_attention_heads {self.num_attention_heads}: change one of them"
+            )
+        if self.num_hidden_groups > self.num_hidden_layers:
+            raise ConfigError(
+                f"model.num_hidden_groups {self.num_hidden_groups} is larger than "
+                f"model.num_hidden_layers {self.num_hidden_layers}: lower it"
+            )
+        _within("model.hidden_dropout_prob", self.hidden_dropout_prob, 0.0, 0.999)
+        _within("model.attention_probs_dropout_prob", self.attention_probs_dropout_prob, 0.0, 0.999)
+        _within("model.initializer_range", self.initializer_range, 1e-6, 1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ObjectiveConfig:
+    """What is hidden from the model and what it is asked, drawn when a row is read."""
+
+    mask: Literal["ngram", "word", "token", "span"] = "ngram"
+    """Unit that is masked: n-grams of whole words, single whole words, single pieces, or
+    contiguous spans of pieces."""
+    mask_rate: float = 0.15
+    """Share of a row's tokens to predict (the highest, if uniform_mask_rate)."""
+    uniform_mask_rate: bool = False
+    """Draw each row's rate uniformly between 0 and mask_rate (masked diffusion)."""
+    max_ngram: int = 3
+    """Longest n-gram (words) or span (pieces)."""
+    ngram_law: Literal["inverse", "uniform", "proportional"] = "inverse"
+    """p(n) proportional to 1/n (the paper), equal, or to the original's reversed weights."""
+    sentence_order: Literal["sop", "nsp", "none"] = "sop"
+    """Sentence-order prediction, next-sentence prediction, or neither."""
+
+    def validate(self, where: str) -> None:
+        """Raises ConfigError; `where` is the path of this section in messages."""
+        _within(f"{where}.mask_rate", self.mask_rate, 0.0, 1.0)
+        _within(f"{where}.max_ngram", self.max_ngram, 1, 64)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """One stretch of a run with constant shapes. A run is a list of phases."""
+
+    steps: int = 125_000
+    """Optimizer steps of this phase."""
+    sequence_length: int = 512
+    """S: tokens per row."""
+    rows: int = 4096
+    """B: rows per optimizer step over all devices and hosts."""
+    micro_batches: int = 1
+    """Parts of each device's rows whose gradients are accumulated inside the step."""
+    passes: tuple[int, ...] = ()
+    """Depths to draw from, one per step; empty: always num_hidden_layers."""
+    learning_rate: Literal["run", "warm-up", "constant", "decay"] = "run"
+    """This phase's segment of the learning rate: the run's polynomial schedule, or a linear
+    warm-up to the peak, the peak, or a linear decay to the end rate over this phase."""
+    packing: bool = False
+    """Several short pairs share a row, each with its own attention, positions and [CLS]."""
+    short_pair_prob: float = 0.1
+    """Share of documents (packed rows: of pairs) with a random shorter target length, per epoch."""
+    mixture: tuple[float, ...] = ()
+    """Weights of data.prepared, in its order; empty: by their size."""
+    freeze: Literal["nothing", "encoder"] = "nothing"
+    """What keeps its values in this phase; "encoder" trains embeddings and heads only."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    """Masks and sentence order."""
+
+    def validate(self, where: str, model: ModelConfig) -> None:
+        """Raises ConfigError; `where` is the path of this section in messages."""
+        _at_least(f"{where}.steps", self.steps, 1)
+        _at_least(f"{where}.rows", self.rows, 1)
+        _at_least(f"{where}.micro_batches", self.micro_batches, 1)
+        _within(f"{where}.sequence_length", self.sequence_length, 8, model.max_position_embeddings)
+        _within(f"{where}.short_pair_prob", self.short_pair_prob, 0.0, 1.0)
+        if self.rows % self.micro_batches:
+            raise ConfigError(
+                f"{where}.rows {self.rows} is not divisible by {where}.micro_batches "
+                f"{self.micro_batches}: change one of them"
+            )
+        limit = model.num_hidden_layers if model.sharing != "all" else 1_000
+        for passes in self.passes:
+            _within(f"{where}.passes", passes, model.num_hidden_groups, limit)
+        if any(not weight > 0 for weight in self.mixture):
+            raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
+        self.objective.validate(f"{where}.objective")
+        if self.objective.max_ngram > self.sequence_length:
+            raise ConfigError(
+                f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than "
+                f"{where}.sequence_length {self.sequence_length}: lower it"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """LAMB or AdamW exactly as in the original (lamb_optimizer.py, optimization.py)."""
+
+    name: Literal["lamb", "adamw"] = "lamb"
+    """Update rule."""
+    learning_rate: float = 0.00176
+    """Peak rate."""
+    warmup_steps: int = 3125
+    """Steps of linear warm-up of the run's schedule."""
+    end_learning_rate: float = 0.0
+    """Rate at the end of a decay."""
+    weight_decay: float = 0.01
+    """Decoupled decay; biases and LayerNorm parameters have none."""
+    b1: float = 0.9
+    """Decay of the first moment."""
+    b2: float = 0.999
+    """Decay of the second moment."""
+    eps: float = 1e-6
+    """Added outside the square root."""
+    clip_norm: float = 1.0
+    """Largest global norm of the gradient, after its reduction over all devices."""
+    ema_decay: float = 0.0
+    """Decay of the averaged copy of the parameters; 0: no copy."""
+
+    def validate(self) -> None:
+        """Raises ConfigError for values outside their range."""
+        _within("optimizer.learning_rate", self.learning_rate, 1e-12, 10.0)
+        _within("optimizer.end_learning_rate", self.end_learning_rate, 0.0, self.learning_rate)
+        _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        _within("optimizer.weight_decay", self.weight_decay, 0.0, 10.0)
+        _within("optimizer.b1", self.b1, 0.0, 0.999999)
+        _within("optimizer.b2", self.b2, 0.0, 0.999999)
+        _within("optimizer.eps", self.eps, 1e-20, 1.0)
+        _within("optimizer.clip_norm", self.clip_norm, 1e-6, 1e6)
+        _within("optimizer.ema_decay", self.ema_decay, 0.0, 0.999999)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where prepared documents are read."""
+
+    prepared: tuple[str, ...] = ()
+    """Folders made by `albert-jax data prepare`; several make a mixture."""
+    workers: int = 0
+    """Processes that build batches beside the trainer; 0: threads of the trainer."""
+
+    def validate(self) -> None:
+        """Raises ConfigError for values outside their range."""
+        _within("data.workers", self.workers, 0, 256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ParallelConfig:
+    """Sizes of the mesh axes; their product is the number of devices."""
+
+    slice: int = 1
+    """Slices of a multi-slice job (data parallel over the data-centre network)."""
+    data: int = 0
+    """Replicas (data parallel); 0: all devices that the other axes leave."""
+    fsdp: int = 1
+    """Shards of parameters and optimizer state (rows are split over this axis too)."""
+    tensor: int = 1
+    """Shards of each layer's width."""
+
+    def validate(self) -> None:
+        """Raises ConfigError for values outside their range."""
+        for name in ("slice", "fsdp", "tensor"):
+            _at_least(f"parallel.{name}", getattr(self, name), 1)
+        _at_least("parallel.data", self.data, 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComputeConfig:
+    """How the same mathematics is computed."""
+
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """Type of activations and matrix products; parameters, losses and norms stay float32."""
+    attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
+    """Attention backend; auto: the fastest on this platform that can do what is asked."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes: nothing, all but matrix products, or everything."""
+    unroll: bool = False
+    """Write the passes out instead of scanning them (faster, more to compile)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Logging, evaluation and checkpoints."""
+
+    log_every: int = 100
+    """Steps between rows of metrics.jsonl."""
+    evaluate_every: int = 5000
+    """Steps between evaluations on held-out rows; 0: only at the end."""
+    evaluate_rows: int = 4096
+    """Held-out rows per evaluation (fewer if there are fewer)."""
+    checkpoint_every: int = 5000
+    """Steps between checkpoints; the last step is always saved."""
+    keep: int = 5
+    """Newest checkpoints that are kept, beside the best one."""
+    price_per_hour: float = 0.0
+    """Price of an hour of all devices, in your currency; above 0 the metrics tell the cost."""
+    watchdog_seconds: int = 600
+    """A step that takes longer ends the run with exit code 6; 0: never."""
+
+    def validate(self) -> None:
+        """Raises ConfigError for values outside their range."""
+        for name in ("log_every", "checkpoint_every", "keep", "evaluate_rows"):
+            _at_least(f"run.{name}", getattr(self, name), 1)
+        for name in ("evaluate_every", "watchdog_seconds", "price_per_hour"):
+            _at_least(f"run.{name}", getattr(self, name), 0)
+
+
+TaskName = Literal[
+    "classification",
+    "regression",
+    "choice",
+    "squad-v1",
+    "squad-v2",
+    "tagging",
+    "embedding",
+    "generation",
+]
+"""The task families (albert_jax/tasks)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig:
+    """What a fine-tuning run learns from which examples; defaults are the original's (run_*.py)."""
+
+    name: TaskName = "classification"
+    """Task family."""
+    train: str = ""
+    """Training examples: a file, tfds:NAME:SPLIT or hf:PATH:SPLIT."""
+    dev: str = ""
+    """Examples for evaluation while training."""
+    epochs: float = 0.0
+    """Times through the training examples; 0: as many steps as the phases say."""
+    columns: tuple[str, ...] = ()
+    """Names of a table's columns, in order if it has no header ("-": a column to ignore)."""
+    text_columns: tuple[str, ...] = ()
+    """The one or two columns with texts; empty: by their usual names."""
+    label_column: str = ""
+    """The column with label or score; empty: by its usual name."""
+    labels: tuple[str, ...] = ()
+    """All labels or tags; empty: those of the training examples."""
+    metrics: tuple[str, ...] = ()
+    """Numbers to report first, the first of them marking the best checkpoint; empty: usual."""
+    pooling: Literal["cls", "mean"] = "cls"
+    """What a sentence is judged by: the pooled [CLS], or the mean of its tokens."""
+    head_dropout: float = 0.1
+    """Dropout in front of the head while training."""
+    choices: int = 4
+    """Most choices of a question."""
+    qa_length: int = 128
+    """Last tokens that are kept of question and option."""
+    stride: int = 128
+    """Tokens from one window of a long context to the next."""
+    query_length: int = 64
+    """First tokens that are kept of a question about a context."""
+    answer_length: int = 30
+    """Most tokens of an answer."""
+    best_answers: int = 20
+    """Answers per question that are ranked and written."""
+    beam: tuple[int, int] = (5, 5)
+    """Starts, and ends for each, that the search of SQuAD 2.0 keeps."""
+    word_column: int = 0
+    """Column of the words in CoNLL's form, from 0."""
+    tag_column: int = -1
+    """Column of the tags (-1: the last)."""
+    group: int = 8
+    """Pairs of a row, among which each text must find its partner."""
+    temperature: float = 0.05
+    """Divides the cosines of sentence embeddings while training."""
+    canvas: int = 32
+    """Places that generated text may fill, its end included."""
+    full_share: float = 0.25
+    """Share of training rows whose canvas is masked as a whole."""
+    end_weight: float = 0.3
+    """Weight of the end-of-text ids behind the first."""
+    rounds: int = 8
+    """Forward passes that fill a canvas."""
+
+    def validate(self, where: str = "task") -> None:
+        """Raises ConfigError (field, value, rule)."""
+        least = {
+            "choices": 2, "qa_length": 1, "stride": 1, "query_length": 1, "answer_length": 1,
+            "best_answers": 1, "word_column": 0, "group": 2, "canvas": 2, "rounds": 1,
+            "epochs": 0, "end_weight": 0,
+        }  # fmt: skip
+        for name, low in least.items():
+            _at_least(f"{where}.{name}", getattr(self, name), low)
+        _within(f"{where}.head_dropout", self.head_dropout, 0.0, 0.999)
+        _within(f"{where}.full_share", self.full_share, 0.0, 1.0)
+        _within(f"{where}.temperature", self.temperature, 1e-4, 1e4)
+        if len(self.beam) != 2 or min(self.beam) < 1:
+            raise ConfigError(f"{where}.beam is {self.beam}: give two numbers of at least 1")
+        if len(set(self.labels)) != len(self.labels):
+            raise ConfigError(f"{where}.labels names a label twice: {', '.join(self.labels)}")
+        if len(self.text_columns) > 2:
+            raise ConfigError(
+                f"{where}.text_columns names {len(self.text_columns)} columns: at most two"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """A whole run: pretraining, or fine-tuning where there is a task."""
+
+    seed: int = 0
+    """Decides weights, data order, masks and dropout."""
+    model: ModelConfig = ModelConfig()
+    """The network."""
+    data: DataConfig = DataConfig()
+    """Prepared documents."""
+    phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
+    """Stretches of the run, in order."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    """Update rule and schedule."""
+    parallel: ParallelConfig = ParallelConfig()
+    """Mesh."""
+    compute: ComputeConfig = ComputeConfig()
+    """Numerics and speed."""
+    run: RunConfig = RunConfig()
+    """Logging, evaluation and checkpoints."""
+    task: TaskConfig | None = None
+    """What to fine-tune on; none: pretraining."""
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases together."""
+        return sum(phase.steps for phase in self.phases)
+
+    def phase_at(self, step: int) -> tuple[int, int]:
+        """(number of the phase, step within it) of a step of the run, both from 0.
+
+        Steps beyond the end belong to the last phase.
+        """
+        last = len(self.phases) - 1
+        for number, phase in enumerate(self.phases):
+            if step < phase.steps or number == last:
+                return number, step
+            step -= phase.steps
+        raise ConfigError("phases is empty: a run needs at least one phase")
+
+    def validate(self) -> None:
+        """Raises ConfigError (one line: field, value, rule) without touching a device."""
+        for path, value in leaves(self):
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ConfigError(f"{path} is {value}: give a finite number")
+        _within("seed", self.seed, 0, 2**31 - 1)
+        self.model.validate()
+        self.data.validate()
+        if not self.phases:
+            raise ConfigError("phases is empty: a run needs at least one phase")
+        for i, phase in enumerate(self.phases):
+            phase.validate(f"phases.{i}", self.model)
+            if phase.mixture and len(phase.mixture) != len(self.data.prepared):
+                raise ConfigError(
+                    f"phases.{i}.mixture has {len(phase.mixture)} weights for "
+                    f"{len(self.data.prepared)} folders in data.prepared: give one each"
+                )
+        self.optimizer.validate()
+        self.parallel.validate()
+        self.run.validate()
+        if self.task is not None:
+            self.task.validate()
+        fused = self.compute.attention in ("cudnn", "splash")
+        if fused and self.model.attention_probs_dropout_prob:
+            raise ConfigError(
+                f"compute.attention {self.compute.attention!r} has no attention dropout, but "
+                f"model.attention_probs_dropout_prob is {self.model.attention_probs_dropout_prob}: "
+                "use 'xla' or set it to 0"
+            )
+
+
+def leaves(config: object, prefix: str = "") -> list[tuple[str, object]]:
+    """All (dotted path, value) pairs of a config, in the order of its fields, but for None."""
+    found: list[tuple[str, object]] = []
+    for field in dataclasses.fields(config):  # type: ignore[arg-type]
+        value = getattr(config, field.name)
+        path = f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(value):
+            found += leaves(value, path + ".")
+        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
+            for i, item in enumerate(value):
+                found += leaves(item, f"{path}.{i}.")
+        elif value is not None:
+            found.append((path, value))
+    return found
+
+
+def _at_least(path: str, value: float, low: float) -> None:
+    if not value >= low:
+        raise ConfigError(f"{path} is {value}: it must be at least {low}")
+
+
+def _within(path: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{path} is {value}: it must lie between {low} and {high}")

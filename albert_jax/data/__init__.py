@@ -1,0 +1,1 @@
+"""From any text to batches: sources, vocabularies, preparation, rows. Never imports jax."""

@@ -1,0 +1,209 @@
+"""The three steps of preparation, each on work items that any process can do alone.
+
+1. `hash_part`: reads a part and writes a table of its documents' hashes.
+2. `reduce_range`: finds the copies among all documents of one range of hashes.
+3. `encode_part`: reads the part again and writes its shards.
+
+An item's record (``*.json``) is written last and says that the item is whole; whole items are
+never done again. The bytes depend on the plan alone: not on workers, order or interruptions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from albert_jax import files
+from albert_jax.data import dedup, overlap, sources, vocabulary
+from albert_jax.data.document import Document
+from albert_jax.data.sentences import Rule, sentences
+from albert_jax.data.sources import Part, ReadOptions
+from albert_jax.data.store import ShardWriter
+from albert_jax.data.text_files import Tally
+from albert_jax.errors import DataError
+
+BATCH_CHARACTERS = 1 << 18
+"""Text that is segmented in one call."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that decides what a preparation writes."""
+
+    out_dir: str
+    parts: tuple[Part, ...]
+    options: ReadOptions
+    rule: Rule
+    language: str
+    validation_share: float
+    min_characters: int
+    evaluation_files: tuple[str, ...] = ()
+
+    @property
+    def work(self) -> str:
+        """Folder of what is needed until the manifest is written."""
+        return files.join(self.out_dir, "work")
+
+    def record(self, stage: str, index: int) -> str:
+        """Path of an item's record."""
+        return files.join(self.work, f"{stage}-{index:05d}.json")
+
+    def array(self, stage: str, index: int) -> str:
+        """Path of an item's array."""
+        return files.join(self.work, f"{stage}-{index:05d}.npy")
+
+
+def read_record(path: str) -> dict[str, Any]:
+    """An item's record. Raises DataError if another process has removed or damaged it."""
+    content = files.read(path)
+    if content is None:
+        raise DataError(f"{path}: vanished while it was needed: run the same command again")
+    return json.loads(content)
+
+
+def hash_part(plan: Plan, index: int) -> None:
+    """Step 1 for one part."""
+    part, tally = plan.parts[index], Tally()
+    rows: list[tuple[int, int, int, int]] = []
+    for number, document in enumerate(sources.read(part, plan.options, tally)):
+        high, low = dedup.hash_text(document.content())
+        group = dedup.hash_group(document.group) if document.group else high
+        size, least = len(document.text), plan.min_characters
+        if document.ids is not None:
+            size, least = len(document.ids), 2
+        if size < least:
+            high = low = 0
+        rows.append((high, low, number, group))
+    table = np.array(rows, dedup.ROW)
+    short = int(np.count_nonzero((table["high"] == 0) & (table["low"] == 0)))
+    kept = table[(table["high"] != 0) | (table["low"] != 0)]["group"]
+    dedup.write_array(plan.array("hash", index), np.sort(table, order=["high", "low", "number"]))
+    smallest = np.unique(kept)[:2].tolist()
+    _write_record(
+        plan.record("hash", index),
+        {
+            "documents": len(table),
+            "short": short,
+            "smallest_groups": [int(value) for value in smallest],
+            **dataclasses.asdict(tally),
+        },
+    )
+
+
+def reduce_range(plan: Plan, index: int, count: int) -> None:
+    """Step 2 for one range of hashes, out of `count`."""
+    tables = [plan.array("hash", i) for i in range(len(plan.parts))]
+    dropped = dedup.reduce_range(tables, index, count)
+    dedup.write_array(plan.array("drop", index), dropped)
+    _write_record(plan.record("drop", index), {"copies": len(dropped)})
+
+
+def encode_part(plan: Plan, index: int, ranges: int, threshold: int) -> None:
+    """Step 3 for one part: documents whose group hash is below `threshold` are held out."""
+    table = np.array(dedup.read_array(plan.array("hash", index)))
+    table = table[np.argsort(table["number"])]
+    dropped = _dropped(plan, index, ranges)
+    vocab = _vocabulary(files.join(plan.out_dir, "vocabulary"))
+    evaluation = overlap.Overlap(plan.evaluation_files) if plan.evaluation_files else None
+    unigram = np.zeros(vocab.size, np.int64)
+    writers: dict[str, ShardWriter] = {}
+    counts = {"documents_with_pairs": 0, "unknown": 0, "text_bytes": 0}
+    try:
+        for document, row, ids, lengths in _encoded(plan, index, table, dropped, vocab, counts):
+            split = "validation" if int(row["group"]) < threshold else "train"
+            if split not in writers:
+                writers[split] = ShardWriter(plan.out_dir, f"{split}-{index:05d}", vocab.size)
+            writers[split].add(ids, lengths)
+            counts["documents_with_pairs"] += int(np.count_nonzero(lengths) > 1)
+            if split == "train":
+                unigram += np.bincount(ids, minlength=vocab.size)
+                if evaluation:
+                    evaluation.look(document.text)
+        entries = {split: writers[split].close() for split in sorted(writers)}
+    except BaseException:
+        for writer in writers.values():
+            writer.discard()
+        raise
+    dedup.write_array(plan.array("unigram", index), unigram)
+    if evaluation:
+        dedup.write_array(plan.array("overlap", index), evaluation.found)
+        counts["documents_with_overlap"] = evaluation.documents
+    _write_record(plan.record("encode", index), {"shards": entries, **counts})
+
+
+def _encoded(
+    plan: Plan,
+    index: int,
+    table: np.ndarray,
+    dropped: frozenset[int],
+    vocab: vocabulary.Vocabulary,
+    counts: dict[str, int],
+) -> Iterator[tuple[Document, np.ndarray, np.ndarray, np.ndarray]]:
+    """(document, its row, ids, tokens of each sentence) of the documents that stay."""
+    batch: list[tuple[Document, np.ndarray, list[str]]] = []
+    size = 0
+
+    def flush() -> Iterator[tuple[Document, np.ndarray, np.ndarray, np.ndarray]]:
+        ids, lengths = vocab.encode_flat([text for *_, texts in batch for text in texts])
+        counts["unknown"] += int(np.count_nonzero(ids == vocab.unk_id))
+        sentence, token = 0, 0
+        for document, row, texts in batch:
+            mine = lengths[sentence : sentence + len(texts)]
+            total = int(mine.sum())
+            yield document, row, ids[token : token + total], mine
+            sentence, token = sentence + len(texts), token + total
+
+    changed = DataError(
+        f"{plan.parts[index].path}: changed between the two times it was read: delete "
+        f"{plan.out_dir} and start again when the file is at rest"
+    )
+    number = -1
+    for number, document in enumerate(sources.read(plan.parts[index], plan.options, Tally())):
+        if number >= len(table):
+            raise changed
+        row = table[number]
+        if not row["high"] and not row["low"]:
+            continue
+        content = document.content()
+        if dedup.hash_text(content) != (int(row["high"]), int(row["low"])):
+            raise changed
+        if number in dropped:
+            continue
+        counts["text_bytes"] += len(content) if document.ids is None else 0
+        if document.ids is not None and document.lengths is not None:
+            yield document, row, document.ids, document.lengths
+            continue
+        texts = sentences(document.text, plan.rule, plan.language)
+        batch.append((document, row, texts))
+        size += len(document.text)
+        if size >= BATCH_CHARACTERS:
+            yield from flush()
+            batch, size = [], 0
+    if number + 1 != len(table):
+        raise changed
+    if batch:
+        yield from flush()
+
+
+def _dropped(plan: Plan, index: int, ranges: int) -> frozenset[int]:
+    found: set[int] = set()
+    for i in range(ranges):
+        copies = dedup.read_array(plan.array("drop", i))
+        begin, end = np.searchsorted(copies[:, 0], [index, index + 1])
+        found.update(copies[begin:end, 1].tolist())
+    return frozenset(found)
+
+
+@lru_cache(maxsize=2)
+def _vocabulary(path: str) -> vocabulary.Vocabulary:
+    return vocabulary.load(path)
+
+
+def _write_record(path: str, record: dict[str, Any]) -> None:
+    files.write(path, (json.dumps(record, sort_keys=True) + "\n").encode())

@@ -1,0 +1,54 @@
+"""The errors a person can cause or mend, and the exit code of each.
+
+Every message is one line that says what is wrong, where (file, field or record), and how to
+mend it. The command line prints that line last and leaves with ``exit_code``; no traceback
+unless ``--debug`` is given. Anything else that is raised is a bug of ours (exit code 70).
+"""
+
+
+class AlbertError(Exception):
+    """Base of all errors that the command line answers with one line."""
+
+    exit_code = 70
+
+
+class ConfigError(AlbertError):
+    """Wrong usage, or a config that contradicts itself, the data or the devices."""
+
+    exit_code = 2
+
+
+class DataError(AlbertError):
+    """A corpus, tokenizer, shard or record that cannot be used as it is."""
+
+    exit_code = 3
+
+
+class CheckpointError(AlbertError):
+    """A checkpoint, import or export that cannot be trusted or written."""
+
+    exit_code = 4
+
+
+class NumericsError(AlbertError):
+    """Losses or gradients that stay non-finite."""
+
+    exit_code = 5
+
+
+class PeerError(AlbertError):
+    """A process of the cluster is gone, stuck or different, or the devices ran out of memory."""
+
+    exit_code = 6
+
+
+class StorageError(AlbertError):
+    """A disk or bucket that is full, missing or not writable."""
+
+    exit_code = 7
+
+
+class Stopped(AlbertError):
+    """A signal ended the run after its state was saved: start the same command again."""
+
+    exit_code = 75

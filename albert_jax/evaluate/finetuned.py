@@ -1,0 +1,161 @@
+"""A fine-tuned run measured with the official numbers of its task, beside a majority baseline."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from albert_jax import files
+from albert_jax.config import TaskConfig
+from albert_jax.errors import CheckpointError
+from albert_jax.evaluate.loading import Model, Weights, load
+from albert_jax.evaluate.pretraining import table
+from albert_jax.observe import curves
+from albert_jax.observe.metrics import read_rows
+from albert_jax.tasks import prediction
+from albert_jax.tasks.families import Family
+from albert_jax.tasks.formats import LABEL_NAMES
+from albert_jax.tasks.losses import Forward
+from albert_jax.tasks.registry import TaskKind
+from albert_jax.tasks.registry import task as registered
+
+ROWS = 32
+"""Rows of a batch; fewer examples make one smaller batch."""
+
+RESAMPLED = ("classification", "regression", "choice", "tagging")
+"""Families whose scores are cheap enough to be drawn again and again for an interval."""
+
+SAMPLES = 500
+"""Times that the examples are drawn with replacement for an interval."""
+
+
+def evaluate(
+    run_dir: str,
+    *,
+    step: int | Literal["best", "newest"] = "newest",
+    weights: Weights = "trained",
+    passes: Sequence[int] = (),
+    most: int | None = None,
+    place: str | None = None,
+) -> str:
+    """Measures a fine-tuned run on the examples at `place` (None: its task.dev).
+
+    Writes RUN/evaluation.json and RUN/curves.png and returns a table as text: one column per
+    depth, and the commonest answer of the training examples. `most` limits how many are read.
+
+    Raises CheckpointError for a run without checkpoints, DataError for examples that are gone or
+    cannot be read.
+    """
+    model = load(run_dir, step=step, weights=weights)
+    task, kind = finetuned(model)
+    place = place or task.dev
+    examples = kind.family.read(place, task, True)[:most]
+    results: dict[str, dict[str, float]] = {}
+    intervals: dict[str, dict[str, float]] = {}
+    for depth in passes or (model.config.num_hidden_layers,):
+        found = answers(model, examples, passes=depth)
+        scores = kind.family.score(examples, found, task.labels)
+        first = {name: scores[name] for name in task.metrics if name in scores}
+        results[f"{depth} passes"] = first | scores
+        if kind.family.name in RESAMPLED:
+            low, high = interval(kind.family, examples, found, task)
+            intervals[f"{depth} passes"] = {"low": low, "high": high}
+    if kind.family.baseline is not None:
+        train = kind.family.read(task.train, task, True)
+        results["majority"] = kind.family.baseline(train, examples, task.labels)
+    report = {
+        "step": model.step,
+        "weights": weights,
+        "task": task.name,
+        "examples": len(examples),
+        "file": place,
+        "results": results,
+        "interval": {"metric": task.metrics[0], "level": 0.95, **intervals},
+    }
+    files.write(files.join(run_dir, "evaluation.json"), json.dumps(report, indent=1).encode())
+    lines = [
+        f"{run_dir}: step {model.step}, {task.name}, {len(examples)} examples of {place}",
+        table(list(results.items())),
+    ]
+    lines += [
+        f"{task.metrics[0]} at {name}: {bounds['low']:.4f} to {bounds['high']:.4f} "
+        "(95 %, examples drawn again)"
+        for name, bounds in intervals.items()
+    ]
+    if read_rows(run_dir):
+        lines.append(f"curves: {curves.draw(run_dir)}")
+    return "\n".join(lines)
+
+
+def finetuned(model: Model) -> tuple[TaskConfig, TaskKind]:
+    """The task of a model; raises CheckpointError if it was not fine-tuned."""
+    task = model.recipe.task
+    if task is None:
+        raise CheckpointError(
+            f"{model.source} was not fine-tuned: name the --out of albert-jax finetune"
+        )
+    return task, registered(task.name)
+
+
+def answers(
+    model: Model,
+    examples: Sequence[Any],
+    *,
+    passes: int | None = None,
+    **options: Any,
+) -> list[prediction.Prediction]:
+    """Predictions of a fine-tuned model; `options` are those of tasks/prediction.py."""
+    task, kind = finetuned(model)
+    return prediction.predict(
+        kind.family,
+        model.vocabulary,
+        examples,
+        task,
+        task.labels,
+        outputs(model, kind, passes),
+        length=model.recipe.phases[-1].sequence_length,
+        rows=min(ROWS, 1 << (len(examples) - 1).bit_length()),
+        **options,
+    )
+
+
+def outputs(model: Model, kind: TaskKind, passes: int | None) -> prediction.Outputs:
+    """The forward pass on this process' first device; each shape of a batch compiles once."""
+    import jax
+
+    from albert_jax.model import attention
+
+    recipe = model.recipe
+    task, _ = finetuned(model)
+    backend = attention.choose(recipe, jax.default_backend())
+    forward = Forward(recipe.model, recipe.compute, backend, task.pooling)
+    program = jax.jit(lambda params, batch: kind.outputs(forward, params, batch, task, passes))
+    return lambda batch: jax.device_get(program(model.params, batch))
+
+
+def interval(
+    family: Family, examples: Sequence[Any], found: Sequence[Any], task: TaskConfig
+) -> tuple[float, float]:
+    """Bounds of the first metric over examples drawn with replacement (95 %)."""
+    generator = np.random.Generator(np.random.Philox(key=0))
+    values = np.empty(SAMPLES)
+    for i in range(SAMPLES):
+        chosen = generator.integers(0, len(examples), len(examples))
+        values[i] = family.score(
+            [examples[n] for n in chosen], [found[n] for n in chosen], task.labels
+        )[task.metrics[0]]
+    low, high = np.quantile(values, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def without_label(task: TaskConfig) -> TaskConfig:
+    """The task as files without answers are read: their tables lack the label's column."""
+    label = task.label_column or next((n for n in LABEL_NAMES if n in task.columns), "")
+    if not label and task.name in ("classification", "regression") and len(task.columns) > 1:
+        label = task.columns[-1]
+    columns = tuple(name for name in task.columns if name != label)
+    return dataclasses.replace(task, columns=columns, label_column="")

@@ -1,0 +1,120 @@
+"""`albert-jax predict`: a fine-tuned run applied to a file, or to lines of text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Literal
+
+from albert_jax import files
+from albert_jax.config import TaskConfig
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.evaluate import finetuned
+from albert_jax.evaluate.loading import Weights, load
+from albert_jax.tasks.examples import Choices, Question, Sentences, SourceTarget, Tagged
+from albert_jax.tasks.families import Family
+
+CHUNK = 1024
+"""Examples whose outputs are held at a time."""
+
+
+def predict(
+    run_dir: str,
+    *,
+    place: str | None = None,
+    lines: str | None = None,
+    columns: tuple[str, ...] | None = None,
+    rounds: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+    show: Callable[[str], None] | None = None,
+    passes: int | None = None,
+    step: int | Literal["best", "newest"] = "newest",
+    weights: Weights = "trained",
+) -> Iterator[dict[str, Any]]:
+    """One prediction (plain JSON) per example of the file at `place`, or per line of `lines`.
+
+    The other options are those of the verb (commands/finetune.py). Everything that can be wrong
+    with model and examples is raised before the first prediction: CheckpointError, ConfigError,
+    DataError.
+    """
+    model = load(run_dir, step=step, weights=weights)
+    task, kind = finetuned.finetuned(model)
+    if passes is not None and not model.config.num_hidden_groups <= passes <= 1000:
+        raise ConfigError(f"--passes {passes}: give at least {model.config.num_hidden_groups}")
+    if rounds is not None:
+        task = dataclasses.replace(task, rounds=rounds)
+        task.validate()
+        model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
+    if columns is not None:
+        task = dataclasses.replace(task, columns=columns, label_column="", text_columns=())
+    if lines is not None:
+        examples = [
+            typed(task, line, f"line {number}")
+            for number, line in enumerate(lines.rstrip("\n").split("\n"), start=1)
+        ]
+    else:
+        assert place is not None
+        examples = _read(kind.family, place, task)
+    return _predictions(model, examples, passes, temperature=temperature, seed=seed, show=show)
+
+
+def write(found: Iterable[dict[str, Any]], out: str | None) -> None:
+    """Writes one JSON object per line to a file (whole or not at all), or to stdout."""
+    lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in found)
+    if out is not None:
+        files.write(out, "".join(lines).encode())
+        return
+    for line in lines:
+        sys.stdout.write(line)
+
+
+def typed(task: TaskConfig, line: str, where: str) -> Any:
+    """The example that a line holds, its parts between tabs; DataError for parts that lack."""
+    parts = tuple(part.strip() for part in line.split("\t"))
+    if not all(parts):
+        raise DataError(f"{where}: the text is empty: give some between the tabs")
+    least, most = {
+        "choice": (3, 1 + task.choices),
+        "squad-v1": (2, 2),
+        "squad-v2": (2, 2),
+        "embedding": (2, 2),
+        "tagging": (1, 1),
+        "generation": (1, 1000),
+    }.get(task.name, (1, 2))
+    if not least <= len(parts) <= most:
+        raise DataError(
+            f"{where}: {len(parts)} parts where {task.name} takes {least} to {most}: put a tab "
+            "between them"
+        )
+    if task.name == "choice":
+        return Choices(where, parts[0], parts[1:])
+    if task.name.startswith("squad"):
+        return Question(where, where, parts[0], parts[1])
+    if task.name == "tagging":
+        return Tagged(where, tuple(parts[0].split()))
+    if task.name == "generation":
+        return SourceTarget(where, parts)
+    return Sentences(where, parts)
+
+
+def _predictions(model: Any, examples: list[Any], passes: int | None, **options: Any) -> Any:
+    for begin in range(0, len(examples), CHUNK):
+        yield from finetuned.answers(
+            model, examples[begin : begin + CHUNK], passes=passes, **options
+        )
+
+
+def _read(family: Family, place: str, task: TaskConfig) -> list[Any]:
+    """Examples with or without the column of their label; the first complaint is told."""
+    try:
+        return family.read(place, finetuned.without_label(task), False)
+    except DataError as error:
+        if not task.columns:
+            raise
+        try:
+            return family.read(place, dataclasses.replace(task, label_column=""), False)
+        except DataError:
+            raise error from None

@@ -1,0 +1,143 @@
+"""`albert-jax evaluate`: a run measured on its held-out text, at one depth or several."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from albert_jax import configfile, files
+from albert_jax.config import Config
+from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.evaluate.loading import Weights, is_run, load
+from albert_jax.evaluate.pretraining import (
+    SEED,
+    Batch,
+    Reference,
+    local_score,
+    measure,
+    table,
+)
+from albert_jax.evaluate.sentence_order import CutRule
+from albert_jax.observe import curves, flops
+from albert_jax.observe.metrics import read_rows
+
+if TYPE_CHECKING:
+    from albert_jax.data.corpus import Corpus
+    from albert_jax.data.vocabulary import Vocabulary
+
+CUT_ROWS = 4096
+"""Training rows from which the cut rule learns."""
+
+
+def evaluate(
+    run_dir: str,
+    *,
+    step: int | Literal["best", "newest"] = "newest",
+    weights: Weights = "trained",
+    passes: Sequence[int] = (),
+    rows: int | None = None,
+    examples: str | None = None,
+) -> str:
+    """Measures a run on its held-out text in the shape of its last phase.
+
+    Writes RUN/evaluation.json and RUN/curves.png and returns the table of numbers as text, one
+    column per depth. `passes` are depths to measure (none: the model's own), `step` and
+    `weights` choose the parameters (loading.py), `rows` is how many held-out rows are read at
+    most (None: run.evaluate_rows). Beside the numbers of `measure` stand sop_cut_accuracy, what
+    the cut alone tells of the order, and forward_flops_per_token.
+
+    A fine-tuned run is measured on `examples` (None: its task.dev) instead, see finetuned.py.
+
+    Raises CheckpointError if the run has no whole checkpoint, DataError if its prepared text is
+    gone or another, ConfigError for a depth that the model does not have.
+    """
+    from albert_jax.data import pipeline
+    from albert_jax.data.corpus import Corpus
+
+    if not is_run(run_dir):
+        raise CheckpointError(f"{run_dir} is no run folder: name the --out of albert-jax pretrain")
+    config = configfile.load(files.join(run_dir, "config.toml"))
+    _check_passes(config, passes)
+    if config.task is not None:
+        from albert_jax.evaluate import finetuned
+
+        return finetuned.evaluate(
+            run_dir, step=step, weights=weights, passes=passes, most=rows, place=examples
+        )
+    if examples is not None:
+        raise ConfigError("--input is for fine-tuned runs: this one has its held-out documents")
+    phase = config.phases[-1]
+    train = [Corpus.open(folder, "train") for folder in config.data.prepared]
+    held_out = Corpus.open(config.data.prepared[0], "validation")
+    model = load(run_dir, step=step, weights=weights)
+    batches = pipeline.held_out(
+        held_out,
+        phase,
+        model.vocabulary,
+        rows=rows or config.run.evaluate_rows,
+        batch_rows=min(phase.rows, 64),
+        seed=SEED,
+    )
+    reference = Reference.of(
+        np.sum([corpus.unigram for corpus in train], axis=0), model.vocabulary.piece_bytes
+    )
+    shared = _cut_accuracy(config, train, model.vocabulary, batches)
+    results: dict[str, dict[str, float]] = {}
+    for depth in passes or (config.model.num_hidden_layers,):
+        score = local_score(model.params, config.model, config.compute, passes=depth)
+        found = measure(batches, score, reference) | shared
+        found["forward_flops_per_token"] = flops.forward_per_token(
+            config.model,
+            sequence_length=phase.sequence_length,
+            predictions=flops.predictions_per_row(phase),
+            passes=depth,
+        )
+        results[f"{depth} passes"] = found
+    report = {
+        "step": model.step,
+        "weights": weights,
+        "sequence_length": phase.sequence_length,
+        "results": results,
+    }
+    files.write(files.join(run_dir, "evaluation.json"), json.dumps(report, indent=1).encode())
+    lines = [
+        f"{run_dir}: step {model.step}, held-out rows of {phase.sequence_length} places",
+        table(list(results.items())),
+    ]
+    if read_rows(run_dir):
+        lines.append(f"curves: {curves.draw(run_dir)}")
+    return "\n".join(lines)
+
+
+def _check_passes(config: Config, passes: Sequence[int]) -> None:
+    model = config.model
+    for depth in passes:
+        if depth < model.num_hidden_groups:
+            raise ConfigError(
+                f"--passes {depth}: the model needs at least {model.num_hidden_groups} "
+                "(model.num_hidden_groups)"
+            )
+        if model.sharing != "all" and depth > model.num_hidden_layers:
+            raise ConfigError(
+                f"--passes {depth}: layers without sharing exist {model.num_hidden_layers} times "
+                "(model.num_hidden_layers); give at most that"
+            )
+
+
+def _cut_accuracy(
+    config: Config, train: list[Corpus], vocabulary: Vocabulary, batches: Sequence[Batch]
+) -> dict[str, float]:
+    """{"sop_cut_accuracy": ...}, or nothing where no order is asked."""
+    from albert_jax.data.rows import RowMaker
+
+    if config.phases[-1].objective.sentence_order == "none":
+        return {}
+    phase = dataclasses.replace(config.phases[-1], rows=CUT_ROWS)
+    maker = RowMaker(train, vocabulary, phase, seed=SEED, phase_index=0)
+    rule = CutRule.learn([maker.batch(0, np.arange(CUT_ROWS))], vocabulary.starts_word)
+    accuracy = rule.accuracy(batches)
+    return {"sop_cut_accuracy": accuracy} if np.isfinite(accuracy) else {}

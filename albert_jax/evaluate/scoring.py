@@ -1,0 +1,123 @@
+"""`albert-jax score`: pseudo-log-likelihoods of sentences, and accuracy on minimal pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from albert_jax.errors import CheckpointError, DataError
+from albert_jax.evaluate.loading import Model
+from albert_jax.tasks import formats
+from albert_jax.tasks import pseudo_likelihood as likelihood
+from albert_jax.tasks.features import fitting_length
+
+ROWS = 64
+"""Masked copies of sentences in a batch."""
+
+
+def score_file(
+    model: Model, path: str, *, passes: int | None = None
+) -> tuple[list[dict[str, Any]], str]:
+    """(what is said about each sentence or pair, a table for pairs or "").
+
+    A table with sentence_good and sentence_bad holds minimal pairs; a .txt holds a sentence per
+    line, another table has them in the column "sentence" or "text".
+
+    Raises DataError for a file or sentence that cannot be read, CheckpointError for a model
+    without masked-language head.
+    """
+    if path.endswith(".txt"):
+        lines = formats.read_text(path).split("\n")
+        records = [
+            formats.Record(f"{path}:{n}", {"sentence": line})
+            for n, line in enumerate(lines, start=1)
+            if line.strip()
+        ]
+        if not records:
+            raise DataError(f"{path}: no sentences: give a file with one per line")
+    else:
+        records = formats.read_records(path)
+    if "sentence_good" in records[0].fields:
+        return _pairs(model, records, passes)
+    name = next((n for n in ("sentence", "text") if n in records[0].fields), "sentence")
+    texts = [formats.text_field(record, name) for record in records]
+    scores, counts = scored(model, texts, [record.where for record in records], passes=passes)
+    found = [
+        {"text": text, "score": float(score), "pieces": int(count)}
+        for text, score, count in zip(texts, scores, counts, strict=True)
+    ]
+    return found, ""
+
+
+def scored(
+    model: Model, texts: Sequence[str], where: Sequence[str], *, passes: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Pseudo-log-likelihoods in nats, float64 [texts], and pieces of each, int64 [texts]."""
+    import jax
+    import jax.numpy as jnp
+
+    from albert_jax.model import albert, attention
+
+    if "mlm_head" not in model.params:
+        raise CheckpointError(f"{model.source} has no masked-language head: score another model")
+    vocabulary, most = model.vocabulary, model.config.max_position_embeddings
+    counts = np.array([len(ids) for ids in vocabulary.encode(list(texts))])
+    for place, count in zip(where, counts, strict=True):
+        if not 1 <= count <= most - 2:
+            raise DataError(
+                f"{place}: the sentence has {count} pieces, the model takes 1 to {most - 2}: "
+                "shorten it or drop the line"
+            )
+    recipe = model.recipe
+    backend = attention.choose(recipe, jax.default_backend())
+
+    @jax.jit
+    def log_probs(params: Any, batch: Any) -> jax.Array:
+        hidden = albert.encode(
+            params, recipe.model, batch, compute=recipe.compute, passes=passes, backend=backend
+        )
+        logits = albert.mlm_logits(params, recipe.model, hidden, batch["mlm_positions"])
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["mlm_labels"][..., None], -1)
+        return chosen[:, 0, 0]
+
+    scores = np.zeros(len(texts))
+    lengths = np.array([fitting_length(int(count) + 2, most) for count in counts])
+    for length in sorted(set(lengths.tolist())):
+        numbers = np.flatnonzero(lengths == length)
+        places = likelihood.masked_places(
+            vocabulary, vocabulary.starts_word, [texts[int(i)] for i in numbers], length
+        )
+        rows = min(ROWS, 1 << (len(places) - 1).bit_length())
+        values = [
+            np.asarray(log_probs(model.params, batch))[: len(part)]
+            for part, batch in likelihood.place_batches(vocabulary, places, length, rows)
+        ]
+        scores[numbers] = likelihood.sentence_scores(
+            places, np.concatenate(values), len(numbers)
+        )
+    return scores, counts
+
+
+def _pairs(
+    model: Model, records: Sequence[formats.Record], passes: int | None
+) -> tuple[list[dict[str, Any]], str]:
+    pairs = formats.minimal_pairs(records)
+    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
+    scores, _ = scored(model, texts, [p.where for p in pairs for _ in range(2)], passes=passes)
+    good, bad = scores[::2], scores[1::2]
+    found = [
+        {"sentence_good": p.good, "sentence_bad": p.bad, "set": p.group,
+         "score_good": float(g), "score_bad": float(b)}
+        for p, g, b in zip(pairs, good, bad, strict=True)
+    ]  # fmt: skip
+    counts = {"all": len(pairs)}
+    for pair in pairs:
+        counts[pair.group] = counts.get(pair.group, 0) + 1
+    accuracies = likelihood.pair_accuracy(pairs, good, bad)
+    width = max(len(name) for name in accuracies)
+    lines = [f"{'':{width}}  accuracy      95 % interval  pairs"]
+    for name, (value, low, high) in accuracies.items():
+        lines.append(f"{name:{width}}  {value:8.1%}  {low:7.1%} to {high:6.1%}  {counts[name]:5}")
+    return found, "\n".join(lines)

@@ -1,0 +1,1 @@
+"""The network: definitions in NNX, a functional core over nested dicts of arrays."""

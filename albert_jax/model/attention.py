@@ -1,0 +1,211 @@
+"""Attention backends: one function by name, each with a record of what it can do.
+
+A token sees the tokens of its own segment; padding (segment 0) sees padding. How a backend
+turns segment ids [B, S] into its own mask is its business: `prepare` runs once per row, before
+the passes, and only `attend` of the same backend reads the result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from albert_jax.config import Config
+from albert_jax.errors import ConfigError
+from albert_jax.model.dropout import PassDropout
+
+HEADS_AXIS = "tensor"
+"""Mesh axis over which a fused kernel's heads are split, if a mesh with that axis is in context."""
+
+_MASKED = -1e9
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute attention.
+
+    `attend(query, key, value, mask, dropout)` takes three [B, S, N, D] and returns [B, S, N, D].
+    """
+
+    name: str
+    prepare: Callable[[jax.Array], Any]
+    attend: Callable[[jax.Array, jax.Array, jax.Array, Any, PassDropout], jax.Array]
+    platforms: tuple[str, ...] = ("cpu", "gpu", "tpu")
+    packing: bool = True
+    attention_dropout: bool = True
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
+    head_multiple: int = 1
+    largest_head: int = 1 << 30
+    sequence_multiple: int = 1
+
+    def refusal(self, config: Config, platform: str) -> str | None:
+        """Why this backend cannot run a config on a platform (None: it can)."""
+        model, head = config.model, config.model.head_size
+        if platform not in self.platforms:
+            return f"runs on {' and '.join(self.platforms)}, not on {platform}"
+        if model.attention_probs_dropout_prob and not self.attention_dropout:
+            return "has no attention dropout (model.attention_probs_dropout_prob must be 0)"
+        if config.compute.dtype not in self.dtypes:
+            return f"computes in {' or '.join(self.dtypes)}, not in {config.compute.dtype}"
+        if head % self.head_multiple or head > self.largest_head:
+            return f"has no heads of size {head} (multiples of {self.head_multiple} needed)"
+        for i, phase in enumerate(config.phases):
+            if phase.packing and not self.packing:
+                return f"cannot keep packed pairs apart (phases.{i}.packing)"
+            if phase.sequence_length % self.sequence_multiple:
+                return (
+                    f"needs rows of a multiple of {self.sequence_multiple} tokens "
+                    f"(phases.{i}.sequence_length is {phase.sequence_length})"
+                )
+        return None
+
+
+def same_segment(segment_ids: jax.Array) -> jax.Array:
+    """Who sees whom: [B, S] -> bool [B, 1, S, S]."""
+    return (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
+
+
+def probabilities(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Array:
+    """Attention probabilities float32 [B, N, S, S] of two [B, S, N, D] and a mask [B, 1, S, S]."""
+    # The scale goes to the query: S x D numbers instead of S x S.
+    query = query * jnp.asarray(1.0 / math.sqrt(query.shape[-1]), query.dtype)
+    scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
+    return jax.nn.softmax(jnp.where(mask, scores, _MASKED), axis=-1)
+
+
+def _xla_attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
+) -> jax.Array:
+    weights = dropout.probabilities(probabilities(query, key, mask).astype(value.dtype))
+    return jnp.einsum("bnqk,bknd->bqnd", weights, value)
+
+
+XLA = Backend("xla", same_segment, _xla_attend)
+"""Plain matrix products: every platform, every config; the reference of the others."""
+
+
+def _cudnn_attend(
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
+) -> jax.Array:
+    attend = partial(jax.nn.dot_product_attention, implementation="cudnn")
+    return _by_heads(lambda q, k, v, m: attend(q, k, v, mask=m), query, key, value, mask)
+
+
+CUDNN = Backend(
+    "cudnn",
+    same_segment,
+    _cudnn_attend,
+    platforms=("gpu",),
+    attention_dropout=False,
+    dtypes=("bfloat16",),
+    head_multiple=8,
+    largest_head=128,
+)
+"""cuDNN's fused attention; it takes packed rows only as a dense mask, made here."""
+
+
+def _by_heads(
+    kernel: Callable[..., jax.Array],
+    query: jax.Array,
+    key: jax.Array,
+    value: jax.Array,
+    mask: jax.Array,
+) -> jax.Array:
+    """Runs a fused kernel in a region that is manual over the heads' mesh axis.
+
+    A kernel cannot be partitioned by the compiler, and Mosaic refuses a mesh that has any
+    automatic axis, of size 1 too; without a mesh in context the kernel is called as it is.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if HEADS_AXIS not in mesh.axis_names:
+        return kernel(query, key, value, mask)
+    size = mesh.shape[HEADS_AXIS]
+    split = HEADS_AXIS if query.shape[2] % size == 0 else None
+    heads, whole = PartitionSpec(None, None, split, None), PartitionSpec()
+    return jax.shard_map(
+        kernel,
+        in_specs=(heads, heads, heads, whole),
+        out_specs=heads,
+        axis_names={HEADS_AXIS},
+        check_vma=False,
+    )(query, key, value, mask)
+
+
+def splash(*, interpret: bool = False) -> Backend:
+    """The Pallas splash kernel (TPU); `interpret` runs the same kernel slowly on any platform."""
+
+    def kernel(
+        query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array
+    ) -> jax.Array:
+        from jax.experimental.pallas.ops.tpu.splash_attention import (
+            splash_attention_kernel,
+            splash_attention_mask,
+        )
+
+        length, heads = query.shape[1:3]
+        block = next(size for size in (512, 384, 256, 128) if length % size == 0)
+        sizes = splash_attention_kernel.BlockSizes(
+            block_q=block,
+            block_kv=block,
+            block_kv_compute=block,
+            block_q_dkv=block,
+            block_kv_dkv=block,
+            block_kv_dkv_compute=block,
+            block_q_dq=block,
+            block_kv_dq=block,
+        )
+        everywhere = splash_attention_mask.FullMask((length, length))
+        attend = splash_attention_kernel.make_splash_mha(
+            splash_attention_mask.MultiHeadMask([everywhere] * heads),
+            block_sizes=sizes,
+            head_shards=1,
+            q_seq_shards=1,
+            interpret=interpret,
+        )
+        scale = jnp.asarray(1.0 / math.sqrt(query.shape[-1]), query.dtype)
+        heads_first = [x.transpose(0, 2, 1, 3) for x in (query * scale, key, value)]
+
+        def row(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> Any:
+            return attend(q, k, v, splash_attention_kernel.SegmentIds(ids, ids))
+
+        out: Any = jax.vmap(row)(heads_first[0], heads_first[1], heads_first[2], segment_ids)
+        return out.transpose(0, 2, 1, 3)
+
+    def attend(
+        query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
+    ) -> jax.Array:
+        return _by_heads(kernel, query, key, value, mask)
+
+    return Backend(
+        "splash",
+        lambda segment_ids: segment_ids,
+        attend,
+        platforms=("cpu", "gpu", "tpu") if interpret else ("tpu",),
+        attention_dropout=False,
+        head_multiple=8 if interpret else 64,
+        sequence_multiple=128,
+    )
+
+
+def choose(config: Config, platform: str) -> Backend:
+    """The backend that the config names, or for "auto" the fastest that can run it.
+
+    `platform` is "cpu", "gpu" or "tpu". Raises ConfigError when the named one cannot.
+    """
+    order = (splash(), CUDNN, XLA)
+    if config.compute.attention == "auto":
+        return next(backend for backend in order if backend.refusal(config, platform) is None)
+    backend = next(backend for backend in order if backend.name == config.compute.attention)
+    refusal = backend.refusal(config, platform)
+    if refusal:
+        raise ConfigError(
+            f"compute.attention {backend.name!r} {refusal}: use 'auto', which falls back to 'xla'"
+        )
+    return backend

@@ -1,0 +1,56 @@
+"""Initial parameters, drawn in numpy so that starting costs no compilation."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import Any
+
+import numpy as np
+
+from albert_jax import tree
+from albert_jax.config import ModelConfig
+from albert_jax.model.albert import abstract_params
+
+
+def init_params(config: ModelConfig, seed: int) -> dict[str, Any]:
+    """Both heads included: nested dict of float32 numpy arrays.
+
+    Kernels and tables: normal with standard deviation initializer_range, cut at two deviations
+    (modeling.py, create_initializer); biases 0; LayerNorm scales 1. Each leaf has a generator
+    of its own, keyed by (seed, path), and each parameter set its own draw.
+    """
+    flat = tree.flatten(abstract_params(config))
+    return tree.unflatten(
+        {path: init_leaf(path, leaf.shape, config, seed) for path, leaf in flat.items()}
+    )
+
+
+def init_leaf(path: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> np.ndarray:
+    """The initial value of the parameter at `path`."""
+    kind = path.rsplit("/", 1)[-1]
+    if kind == "scale":
+        return np.ones(shape, np.float32)
+    if kind == "bias":
+        return np.zeros(shape, np.float32)
+    digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
+    generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
+    return truncated_normal(generator, shape, config.initializer_range)
+
+
+def truncated_normal(
+    generator: np.random.Generator, shape: tuple[int, ...], deviation: float
+) -> np.ndarray:
+    """Normal float32 numbers, redrawn where they lie beyond two deviations."""
+    values = generator.standard_normal(math.prod(shape), dtype=np.float32)
+    outside = np.flatnonzero(np.abs(values) > 2.0)
+    while outside.size:
+        values[outside] = generator.standard_normal(outside.size, dtype=np.float32)
+        outside = outside[np.abs(values[outside]) > 2.0]
+    return values.reshape(shape) * np.float32(deviation)
+
+
+def count(config: ModelConfig, heads: bool = True) -> int:
+    """Number of parameters: embeddings, encoder, pooler, and with `heads` both heads."""
+    leaves = tree.flatten(abstract_params(config, heads)).values()
+    return sum(math.prod(leaf.shape) for leaf in leaves)

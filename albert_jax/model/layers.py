@@ -1,0 +1,164 @@
+"""The parts of the network for one parameter set each, defined as NNX modules.
+
+NNX is only a language for definitions here: a module names its parameters and computes with
+them, and holds nothing else. The functional core (albert.py) merges a definition with a nested
+dict of arrays where it is applied. Matrix products run in the type of their input; parameters
+are float32 and cast where they are used, so that gradients of several uses add up in float32.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+
+from albert_jax.config import LAYER_NORM_EPS, ModelConfig
+from albert_jax.model import dropout as sites
+from albert_jax.model.activations import ACTIVATIONS
+from albert_jax.model.attention import Backend
+from albert_jax.model.dropout import PassDropout
+
+SAVED = "matrix product"
+"""Name of the values that the rematerialisation policy "dots" keeps."""
+
+
+class Dense(nnx.Module):
+    """y = x W + b, kernel [in, out]."""
+
+    def __init__(self, inputs: int, outputs: int):
+        self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
+        self.bias = nnx.Param(jnp.zeros((outputs,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., in] -> [..., out], in the type of x."""
+        # Two dimensions, because the weights' gradient would otherwise contract over two axes,
+        # which XLA on CPU computes at half the speed.
+        rows = x.reshape(-1, x.shape[-1])
+        y = rows @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        return y.reshape(*x.shape[:-1], -1)
+
+
+class LayerNorm(nnx.Module):
+    """Normalises the last axis in float32 whatever the compute type (epsilon 1e-12)."""
+
+    def __init__(self, size: int):
+        self.scale = nnx.Param(jnp.ones((size,)))
+        self.bias = nnx.Param(jnp.zeros((size,)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., size] -> same shape and type."""
+        y = x.astype(jnp.float32)
+        centred = y - jnp.mean(y, axis=-1, keepdims=True)
+        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+        y = centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS)
+        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+
+
+class Table(nnx.Module):
+    """Rows looked up by number."""
+
+    def __init__(self, rows: int, size: int):
+        self.embedding = nnx.Param(jnp.zeros((rows, size)))
+
+    def __call__(self, ids: jax.Array) -> jax.Array:
+        """ids [...] -> float32 [..., size]."""
+        return self.embedding[...][ids]
+
+
+class Embeddings(nnx.Module):
+    """Factorised embeddings: three tables in E, LayerNorm, dropout, projection to H if E != H."""
+
+    def __init__(self, config: ModelConfig):
+        size = config.embedding_size
+        self.word_embeddings = Table(config.vocab_size, size)
+        self.position_embeddings = Table(config.max_position_embeddings, size)
+        self.token_type_embeddings = Table(config.type_vocab_size, size)
+        self.layer_norm = LayerNorm(size)
+        self.projects = size != config.hidden_size
+        if self.projects:
+            self.projection = Dense(size, config.hidden_size)
+
+    def __call__(
+        self,
+        input_ids: jax.Array,
+        positions: jax.Array,
+        token_type_ids: jax.Array,
+        dropout: PassDropout,
+        dtype: jnp.dtype,
+    ) -> jax.Array:
+        """Three int32 [B, S] -> [B, S, H] in the compute type."""
+        x = self.word_embeddings(input_ids)
+        x = x + self.position_embeddings(positions) + self.token_type_embeddings(token_type_ids)
+        x = dropout.hidden(self.layer_norm(x).astype(dtype), sites.EMBEDDINGS)
+        return self.projection(x) if self.projects else x
+
+
+class Attention(nnx.Module):
+    """Self-attention with its output product, residual and LayerNorm (post-LN)."""
+
+    def __init__(self, config: ModelConfig):
+        hidden = config.hidden_size
+        # Three products, not a fused one: each is one parameter of the optimizer, and splitting
+        # the fused result costs copies.
+        self.query = Dense(hidden, hidden)
+        self.key = Dense(hidden, hidden)
+        self.value = Dense(hidden, hidden)
+        self.output = Dense(hidden, hidden)
+        self.layer_norm = LayerNorm(hidden)
+        self.heads = config.num_attention_heads
+
+    def __call__(
+        self, x: jax.Array, mask: object, backend: Backend, dropout: PassDropout
+    ) -> jax.Array:
+        """x [B, S, H], mask as `backend.prepare` made it -> [B, S, H]."""
+        query, key, value = self.split(x)
+        context = backend.attend(query, key, value, mask, dropout).reshape(x.shape)
+        output = checkpoint_name(self.output(checkpoint_name(context, SAVED)), SAVED)
+        return self.layer_norm(x + dropout.hidden(output, sites.ATTENTION))
+
+    def split(self, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """x [B, S, H] -> query, key and value by heads, [B, S, N, D] each."""
+        shape = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
+        query, key, value = (
+            checkpoint_name(dense(x), SAVED).reshape(shape)
+            for dense in (self.query, self.key, self.value)
+        )
+        return query, key, value
+
+
+class FeedForward(nnx.Module):
+    """Feed-forward network with its residual and LayerNorm (post-LN)."""
+
+    def __init__(self, config: ModelConfig):
+        self.intermediate = Dense(config.hidden_size, config.intermediate_size)
+        self.output = Dense(config.intermediate_size, config.hidden_size)
+        self.layer_norm = LayerNorm(config.hidden_size)
+        self.activation = config.hidden_act
+
+    def __call__(self, x: jax.Array, dropout: PassDropout) -> jax.Array:
+        """x [B, S, H] -> [B, S, H]."""
+        inner = ACTIVATIONS[self.activation](checkpoint_name(self.intermediate(x), SAVED))
+        output = checkpoint_name(self.output(inner), SAVED)
+        return self.layer_norm(x + dropout.hidden(output, sites.FFN))
+
+
+class MlmHead(nnx.Module):
+    """Dense to E, activation, LayerNorm, product with the word table, a bias per piece."""
+
+    def __init__(self, config: ModelConfig):
+        self.dense = Dense(config.hidden_size, config.embedding_size)
+        self.layer_norm = LayerNorm(config.embedding_size)
+        self.bias = nnx.Param(jnp.zeros((config.vocab_size,)))
+        self.activation = config.hidden_act
+
+    def __call__(self, x: jax.Array, word_embeddings: jax.Array) -> jax.Array:
+        """x [..., H], word_embeddings [V, E] -> float32 logits [..., V]."""
+        x = self.layer_norm(ACTIVATIONS[self.activation](self.dense(x)))
+        logits = jnp.einsum(
+            "...e,ve->...v",
+            x,
+            word_embeddings.astype(x.dtype),
+            preferred_element_type=jnp.float32,
+        )
+        return logits + self.bias[...]

@@ -1,0 +1,1 @@
+"""What a run says about itself: metrics, console, time, FLOPs, curves. Needs no device."""

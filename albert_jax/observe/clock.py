@@ -1,0 +1,78 @@
+"""A chronometer that splits wall time into stages."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+STAGES = ("step", "input_wait", "evaluation", "checkpoint", "compilation", "lost", "other")
+"""Stages of a run. "lost" is time of an earlier process whose steps had to be done again;
+"other" is whatever no stage claimed. The share of "step" in the sum is the goodput."""
+
+
+class Clock:
+    """Attributes every second since its creation to exactly one stage.
+
+    >>> now = iter([0.0, 1.0, 4.0, 5.0]).__next__
+    >>> clock = Clock(now=now)
+    >>> with clock.stage("step"):
+    ...     pass
+    >>> taken = clock.take()
+    >>> taken["step"], taken["other"]
+    (3.0, 2.0)
+    """
+
+    def __init__(self, *, now: Callable[[], float] = time.perf_counter) -> None:
+        self._now = now
+        self._last = now()
+        self._stage = "other"
+        self._seconds = _nothing()
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """The time inside the block belongs to stage `name`; blocks nest, the inner one wins."""
+        if name not in self._seconds:
+            raise KeyError(f"unknown stage {name!r}: one of {', '.join(STAGES)}")
+        before = self._stage
+        self._settle(name)
+        try:
+            yield
+        finally:
+            self._settle(before)
+
+    def add(self, name: str, seconds: float) -> None:
+        """Books seconds that this clock did not see itself (those of lost steps)."""
+        self._seconds[name] += seconds
+
+    def take(self) -> dict[str, float]:
+        """Seconds per stage since the last call; they add up to the wall time between."""
+        self._settle(self._stage)
+        taken = self._seconds
+        self._seconds = _nothing()
+        return taken
+
+    def _settle(self, next_stage: str) -> None:
+        now = self._now()
+        self._seconds[self._stage] += now - self._last
+        self._last, self._stage = now, next_stage
+
+
+def _nothing() -> dict[str, float]:
+    return dict.fromkeys(STAGES, 0.0)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words that stay short: 42s, 3m05s, 2h07m, 4d06h.
+
+    >>> [duration(s) for s in (42, 185, 7620, 367200)]
+    ['42s', '3m05s', '2h07m', '4d06h']
+    """
+    whole = max(0, round(seconds))
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m{whole % 60:02d}s"
+    if whole < 86400:
+        return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
+    return f"{whole // 86400}d{whole % 86400 // 3600:02d}h"

@@ -1,0 +1,67 @@
+"""The environment of a run, for its record: what must be equal for the same numbers again."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib import metadata
+
+PACKAGES = (
+    "albert-jax",
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "grain",
+    "array_record",
+    "numpy",
+    "sentencepiece",
+    "safetensors",
+    "tokenizers",
+)
+"""Packages whose version can change the numbers or the files of a run."""
+
+FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
+"""Environment variables that change compiled programs."""
+
+
+def versions() -> dict[str, str]:
+    """Version of each package in PACKAGES that is installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def describe() -> dict[str, object]:
+    """Python, system, package versions, compiler flags, threads and devices, as plain JSON.
+
+    Imports jax and starts its backend. The number of threads is that of the processors this
+    process may use: XLA's CPU kernels split their sums by it.
+    """
+    import jax
+
+    devices = jax.devices()
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "packages": versions(),
+        "flags": {name: os.environ[name] for name in FLAGS if os.environ.get(name)},
+        "threads": threads(),
+        "platform": devices[0].platform,
+        "device_kind": devices[0].device_kind,
+        "devices": len(devices),
+        "processes": jax.process_count(),
+        "threefry_partitionable": bool(getattr(jax.config, "jax_threefry_partitionable", True)),
+    }
+
+
+def threads() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

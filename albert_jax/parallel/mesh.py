@@ -1,0 +1,84 @@
+"""The device mesh and the rows each process must build."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import mesh_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from albert_jax.config import ParallelConfig
+from albert_jax.errors import ConfigError
+
+AXES = ("slice", "data", "fsdp", "tensor")
+"""All axes exist in every mesh; their size is 1 by default."""
+ROW_AXES = ("slice", "data", "fsdp")
+"""Axes over which the rows of a batch are split."""
+
+
+def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Mesh:
+    """The mesh of a config over devices (default: all).
+
+    Raises ConfigError when the axes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    fixed = config.slice * config.fsdp * config.tensor
+    data = config.data or len(devices) // fixed
+    shape = (config.slice, data, config.fsdp, config.tensor)
+    if math.prod(shape) != len(devices):
+        asked = " x ".join(f"{name} {size}" for name, size in zip(AXES, shape, strict=True))
+        raise ConfigError(
+            f"parallel: {asked} do not multiply to the {len(devices)} devices: change them, "
+            "or set parallel.data to 0 for all that the other axes leave"
+        )
+    if config.slice > 1 and getattr(devices[0], "slice_index", None) is not None:
+        grid = mesh_utils.create_hybrid_device_mesh(
+            (1, *shape[1:]), (config.slice, 1, 1, 1), devices=devices
+        )
+    else:
+        grid = mesh_utils.create_device_mesh(shape, devices=devices)
+    return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def row_shards(mesh: Mesh) -> int:
+    """Into how many parts the rows of a batch are split."""
+    return math.prod(mesh.shape[axis] for axis in ROW_AXES)
+
+
+def check_rows(rows: int, micro_batches: int, mesh: Mesh, where: str) -> None:
+    """Raises ConfigError, naming usable counts, when rows do not divide over the mesh."""
+    unit = row_shards(mesh) * micro_batches
+    if rows % unit:
+        below = rows // unit * unit
+        usable = [count for count in (below, below + unit, below + 2 * unit) if count]
+        raise ConfigError(
+            f"{where}.rows {rows} is not divisible by {row_shards(mesh)} devices x "
+            f"{micro_batches} micro-batches: use {', '.join(map(str, usable))}"
+        )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows split over slice, data and fsdp; all other axes of a column whole."""
+    return NamedSharding(mesh, PartitionSpec(ROW_AXES))
+
+
+def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
+    """Numbers in the global batch of the rows that this process builds, in order, int64."""
+    places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
+    numbers = [np.arange(rows)[index[0]] for index in places.values() if index is not None]
+    return np.unique(np.concatenate(numbers))
+
+
+def global_batch(
+    batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int
+) -> dict[str, jax.Array]:
+    """Places this process' rows (those of `local_rows`) as parts of the global batch."""
+    sharding = batch_sharding(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, column, (rows, *column.shape[1:]))
+        for name, column in batch.items()
+    }

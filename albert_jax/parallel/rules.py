@@ -1,0 +1,72 @@
+"""The one table that says over which mesh axes each parameter is split."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from albert_jax.optim.names import path_of
+
+TENSOR_RULES: tuple[tuple[str, int], ...] = (
+    (r"encoder/attention/(query|key|value)/(kernel|bias)", -1),
+    (r"encoder/attention/output/kernel", -2),
+    (r"encoder/ffn/intermediate/(kernel|bias)", -1),
+    (r"encoder/ffn/output/kernel", -2),
+)
+"""Path pattern and the dimension that the tensor axis splits: heads and the FFN's width."""
+
+
+def parameter_spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
+    """Where the parameter at `path` is split on a mesh with these axis sizes.
+
+    Tensor: by the table, where the dimension divides. Fsdp: the largest other dimension that
+    divides (the first of equals). What divides nowhere stays whole; that is never an error.
+    """
+    axes: list[str | None] = [None] * len(shape)
+    for pattern, dimension in TENSOR_RULES:
+        if re.fullmatch(pattern, path) and sizes["tensor"] > 1:
+            if shape[dimension] % sizes["tensor"] == 0:
+                axes[dimension] = "tensor"
+    if sizes["fsdp"] > 1:
+        usable = [
+            i for i, size in enumerate(shape) if axes[i] is None and size % sizes["fsdp"] == 0
+        ]
+        if usable:
+            axes[max(usable, key=lambda i: shape[i])] = "fsdp"
+    while axes and axes[-1] is None:
+        axes.pop()
+    return PartitionSpec(*axes)
+
+
+def parameter_specs(params: Any, mesh: Mesh) -> Any:
+    """A PartitionSpec for every leaf of a tree of arrays or shapes."""
+    sizes = dict(mesh.shape)
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, leaf: parameter_spec(path_of(keys), tuple(leaf.shape), sizes), params
+    )
+
+
+def parameter_shardings(params: Any, mesh: Mesh) -> Any:
+    """A NamedSharding for every leaf of a tree of arrays or shapes."""
+    return jax.tree.map(lambda spec: NamedSharding(mesh, spec), parameter_specs(params, mesh))
+
+
+def fsdp_dimension(spec: PartitionSpec) -> int | None:
+    """The dimension that the fsdp axis splits, if any."""
+    return next((i for i, axis in enumerate(spec) if axis == "fsdp"), None)
+
+
+def unsharded(params: Any, mesh: Mesh) -> dict[str, int]:
+    """Path and bytes of each parameter that fsdp leaves whole on every device."""
+    found = {}
+    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
+        path = path_of(keys)
+        spec = parameter_spec(path, tuple(leaf.shape), dict(mesh.shape))
+        if fsdp_dimension(spec) is None:
+            found[path] = math.prod(leaf.shape) * leaf.dtype.itemsize
+    return found

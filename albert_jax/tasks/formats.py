@@ -1,0 +1,285 @@
+"""Tables: TSV, CSV and JSON lines, to examples of texts, labels, pairs and targets.
+
+A file is read as records (place, named fields); the same functions turn records of catalogues
+(``catalogues.py``) into examples. Every complaint names file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from albert_jax import files
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks.examples import MinimalPair, Sentences, SourceTarget
+
+LABEL_NAMES = ("label", "score", "gold_label", "Quality", "quality", "is_duplicate", "similarity")
+TEXT_NAMES = (
+    ("sentence",),
+    ("text",),
+    ("sentence1", "sentence2"),
+    ("question", "sentence"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("text_a", "text_b"),
+    ("#1 String", "#2 String"),
+)
+IGNORED = "-"
+"""A column of this name is read and dropped."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a table: where it stands and its fields by name."""
+
+    where: str
+    fields: Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Roles:
+    """Which columns hold the texts (in order) and which one the label."""
+
+    texts: tuple[str, ...]
+    label: str | None
+
+
+def read_text(path: str | Path) -> str:
+    """A whole UTF-8 file (a byte order mark is dropped); DataError names the line of bad bytes."""
+    raw = files.read(str(path))
+    if raw is None:
+        raise DataError(f"{path}: no such file; check the path")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{path}:{line}: not UTF-8; convert the file to UTF-8") from error
+
+
+def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[Record]:
+    """Records of a ``.tsv``/``.txt``, ``.csv`` or ``.jsonl``/``.json`` table.
+
+    ``columns`` names the columns of a file without a header, in order. If the first line holds
+    some of these names, it is a header, and then it must hold all of them; without ``columns``
+    the first line is the header. Tabs are never quoted (as in GLUE), commas are (RFC 4180).
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        records = list(_json_lines(path, columns))
+    elif suffix in (".tsv", ".txt", ".csv"):
+        records = list(_table(path, columns, comma=suffix == ".csv"))
+    else:
+        raise DataError(f"{path}: unknown format {suffix!r}; give .tsv, .txt, .csv or .jsonl")
+    if not records:
+        raise DataError(f"{path}: no records; give a file with at least one")
+    return records
+
+
+def _table(path: str | Path, columns: Sequence[str], *, comma: bool) -> Iterator[Record]:
+    rows = _comma_rows(path) if comma else _tab_rows(path)
+    names: list[str] | None = None
+    for line, row in rows:
+        if names is None:
+            known = [name for name in columns if name != IGNORED]
+            found = [name for name in known if name in row]
+            if not columns or found:
+                names = row
+                lacking = [name for name in known if name not in row]
+                if lacking:
+                    raise DataError(
+                        f"{path}:{line}: no column {lacking[0]!r} among {', '.join(names)}; "
+                        "correct --columns or the header"
+                    )
+                continue
+            names = list(columns)
+        if len(row) != len(names):
+            raise DataError(
+                f"{path}:{line}: {len(row)} columns where {len(names)} are expected "
+                f"({', '.join(names)}); mend the line or --columns"
+            )
+        yield Record(f"{path}:{line}", dict(zip(names, row, strict=True)))
+
+
+def _tab_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        line = line.removesuffix("\r")
+        if line.strip():
+            yield number, line.split("\t")
+
+
+def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    reader = csv.reader(read_text(path).splitlines(keepends=True), strict=True)
+    start = 1
+    try:
+        for row in reader:
+            if any(field.strip() for field in row):
+                yield start, row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{start}: broken CSV ({error}); mend the quotes") from error
+
+
+def _json_lines(path: str | Path, columns: Sequence[str]) -> Iterator[Record]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        try:
+            fields = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{where}: not JSON ({error.msg}); one object per line") from error
+        if not isinstance(fields, dict):
+            raise DataError(f"{where}: not a JSON object; one object per line")
+        for name in columns:
+            if name != IGNORED and name not in fields:
+                raise DataError(
+                    f"{where}: no column {name!r} among {', '.join(fields)}; correct --columns"
+                )
+        yield Record(where, fields)
+
+
+def roles(
+    record: Record,
+    columns: Sequence[str] = (),
+    *,
+    text_columns: Sequence[str] = (),
+    label_column: str = "",
+    needs_label: bool = True,
+) -> Roles:
+    """The parts that columns play: the given ones, else by their usual names, else by order.
+
+    With ``columns`` the label is the one with a usual name, or the last; all others are texts
+    (at most two). Without, the record's own names must be usual ones.
+    """
+    present = [name for name in (columns or record.fields) if name != IGNORED]
+    for name in (*text_columns, *([label_column] if label_column else [])):
+        if name not in record.fields:
+            raise DataError(
+                f"{record.where}: no column {name!r} among {', '.join(record.fields)}; "
+                "correct the column's name"
+            )
+    label = label_column or next((name for name in LABEL_NAMES if name in present), "")
+    if not label and columns and needs_label:
+        label = present[-1]
+    if needs_label and not label:
+        raise DataError(
+            f"{record.where}: no column for the label among {', '.join(present)}; name it"
+        )
+    texts = tuple(text_columns)
+    if not texts and columns:
+        texts = tuple(name for name in present if name != label)
+    if not texts:
+        texts = next((t for t in TEXT_NAMES[::-1] if set(t) <= set(present)), ())
+    if not texts:
+        raise DataError(
+            f"{record.where}: no column for the text among {', '.join(present)}; name it"
+        )
+    if len(texts) > 2:
+        raise ConfigError(
+            f"{len(texts)} text columns ({', '.join(texts)}): at most two; "
+            f"write {IGNORED!r} for a column to ignore"
+        )
+    return Roles(texts, label or None)
+
+
+def sentences(records: Iterable[Record], parts: Roles) -> list[Sentences]:
+    """Examples of texts with their labels (as strings); empty texts and labels are refused."""
+    return [
+        Sentences(
+            record.where,
+            tuple(text_field(record, name) for name in parts.texts),
+            text_field(record, parts.label) if parts.label else None,
+        )
+        for record in records
+    ]
+
+
+def source_targets(
+    records: Iterable[Record], source: str = "source", target: str = "target"
+) -> list[SourceTarget]:
+    """Examples for generation: ``source`` a text, or a list of turns (JSON), or absent."""
+    found = []
+    for record in records:
+        given = record.fields.get(source)
+        if isinstance(given, list):
+            turns = tuple(str(turn) for turn in given)
+            if not all(turn.strip() for turn in turns):
+                raise DataError(f"{record.where}: a turn of {source!r} is empty; mend the record")
+        elif source in record.fields:
+            turns = (text_field(record, source),)
+        else:
+            turns = ()
+        written = text_field(record, target) if target in record.fields else None
+        if written is None and not turns:
+            raise DataError(
+                f"{record.where}: neither {source!r} nor {target!r} among "
+                f"{', '.join(record.fields)}; name the columns so"
+            )
+        found.append(SourceTarget(record.where, turns, written))
+    return found
+
+
+def minimal_pairs(records: Iterable[Record]) -> list[MinimalPair]:
+    """Pairs in BLiMP's form: sentence_good, sentence_bad, and UID (or set) for the set's name."""
+    found = []
+    for record in records:
+        group = next((record.fields[n] for n in ("UID", "set", "group") if n in record.fields), "")
+        good, bad = text_field(record, "sentence_good"), text_field(record, "sentence_bad")
+        if good == bad:
+            raise DataError(f"{record.where}: the two sentences are equal; a pair must differ")
+        found.append(MinimalPair(record.where, good, bad, str(group)))
+    return found
+
+
+def label_names(examples: Sequence[Sentences]) -> tuple[str, ...]:
+    """The labels that occur, numbers in numeric order and before words, words by code point."""
+    seen = {example.label for example in examples if example.label is not None}
+
+    def order(label: str) -> tuple[bool, float, str]:
+        number = _number(label)
+        return (number is None, number or 0.0, label)
+
+    return tuple(sorted(seen, key=order))
+
+
+def label_index(where: str, label: str | None, names: Sequence[str]) -> int:
+    """Place of a label in the set; DataError names the line of one outside it."""
+    if label is None or label not in names:
+        raise DataError(
+            f"{where}: label {label!r} is not one of {', '.join(names)}; "
+            "mend the line or the label set"
+        )
+    return list(names).index(label)
+
+
+def score(where: str, label: str | None) -> float:
+    """A regression target; DataError for what is no finite number."""
+    number = _number(label or "")
+    if number is None:
+        raise DataError(f"{where}: score {label!r} is not a finite number; mend the line")
+    return number
+
+
+def text_field(record: Record, name: str) -> str:
+    """A field that must be there and not blank, without white space around it."""
+    if name not in record.fields:
+        raise DataError(
+            f"{record.where}: no column {name!r} among {', '.join(record.fields)}; "
+            "correct the column's name"
+        )
+    value = record.fields[name]
+    if value is None or isinstance(value, (dict, list)) or not str(value).strip():
+        raise DataError(f"{record.where}: {name} is empty; fill it or drop the line")
+    return str(value).strip()
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None

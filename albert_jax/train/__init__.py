@@ -1,0 +1,1 @@
+"""Training: the state, the one step, and the one loop."""

@@ -1,0 +1,167 @@
+"""Pretraining as a task for the one loop, and `run`, which puts a whole run together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from albert_jax.config import Config, leaves
+from albert_jax.data import pipeline
+from albert_jax.data.corpus import Corpus
+from albert_jax.data.rows import RowMaker
+from albert_jax.data.vocabulary import Vocabulary
+from albert_jax.errors import ConfigError
+from albert_jax.train.task import Batch, Network, Task
+
+
+def run(
+    config: Config,
+    out: str,
+    *,
+    init: str | None = None,
+    branch: str | None = None,
+    allow_change: tuple[str, ...] = (),
+) -> None:
+    """Trains `config` in the run folder `out`, or continues the run there.
+
+    `init` is a run or directory whose parameters are the start weights, `branch` ("RUN@STEP")
+    a run whose whole state at a step is the start of this one. `allow_change` names fields in
+    which the config may differ from the one the run began with.
+
+    Raises AlbertError of every kind; see train/loop.py.
+    """
+    # Everything that can be wrong is looked at before a device is touched or a file written.
+    config.validate()
+    train = [Corpus.open(folder, "train") for folder in config.data.prepared]
+    held_out = Corpus.open(config.data.prepared[0], "validation")
+    vocabulary = train[0].vocabulary()
+    if vocabulary.size != config.model.vocab_size:
+        raise ConfigError(
+            f"model.vocab_size is {config.model.vocab_size}, but {config.data.prepared[0]} was "
+            f"prepared with a vocabulary of {vocabulary.size}: set it to that, or prepare again"
+        )
+
+    from albert_jax import files
+    from albert_jax.observe import environment
+    from albert_jax.parallel import hosts
+    from albert_jax.parallel.mesh import check_rows, make_mesh
+    from albert_jax.train import start
+    from albert_jax.train.run_folder import refuse_strangers
+    from albert_jax.train.whole_run import whole_run
+
+    hosts.join()
+    asked = {"--out": out, "--init": str(init), "--from": str(branch)}
+    asked |= {path: str(value) for path, value in leaves(config)}
+    asked |= {f"package {name}": found for name, found in environment.versions().items()}
+    hosts.agree("the configuration", asked)
+    mesh = make_mesh(config.parallel)
+    for number, phase in enumerate(config.phases):
+        check_rows(phase.rows, phase.micro_batches, mesh, f"phases.{number}")
+    refuse_strangers(out)
+    # Planning an epoch takes minutes on a large corpus: the row counts stay with the run.
+    counts = None if files.is_bucket(out) else os.path.join(out, "rows")
+    makers = [
+        RowMaker(train, vocabulary, phase, seed=config.seed, phase_index=number, counts=counts)
+        for number, phase in enumerate(config.phases)
+    ]
+    order = [maker.order_hash() for maker in makers]
+    data = {"vocabulary": vocabulary.fingerprint, "data order": " ".join(order)}
+    hosts.agree("the data", data, seconds=1800)
+    task = pretraining_task(config, train, held_out, makers, vocabulary, init=init, mesh=mesh)
+    facts: dict[str, Any] = {
+        "task": task.name,
+        "vocabulary": vocabulary.fingerprint,
+        "data_order": order,
+        "environment": environment.describe(),
+        "parent": branch,
+        "init": init,
+    }
+    whole_run(
+        config,
+        task,
+        out,
+        mesh,
+        facts=facts,
+        vocabulary=vocabulary,
+        allow_change=allow_change,
+        start=start.branch(branch) if branch else None,
+    )
+
+
+def pretraining_task(
+    config: Config,
+    train: list[Corpus],
+    held_out: Corpus,
+    makers: list[RowMaker],
+    vocabulary: Vocabulary,
+    *,
+    init: str | None,
+    mesh: Any,
+) -> Task:
+    """Masked-language modelling and sentence order on prepared documents."""
+    from albert_jax.evaluate import pretraining as evaluation
+    from albert_jax.model import albert, attention
+    from albert_jax.model.init import init_params
+    from albert_jax.objectives.pretraining import pretraining_loss
+    from albert_jax.parallel.mesh import row_shards
+
+    platform = mesh.devices.flat[0].platform
+    backend = attention.choose(config, platform)
+    reference = evaluation.Reference.of(
+        np.sum([corpus.unigram for corpus in train], axis=0), vocabulary.piece_bytes
+    )
+
+    def initial_params() -> Any:
+        if init is None:
+            return init_params(config.model, config.seed)
+        from albert_jax.convert.adapt import initial_params_from
+
+        return initial_params_from(init, config.model, vocabulary, seed=config.seed)
+
+    def batches(phase: int, first: int, rows: np.ndarray) -> Iterator[Batch]:
+        return pipeline.batches(
+            makers[phase], first, config.phases[phase].steps, rows, config.data.workers
+        )
+
+    def count(batch: Batch) -> dict[str, float]:
+        weights = batch["mlm_weights"]
+        return {
+            "tokens": float(np.count_nonzero(batch["segment_ids"])),
+            "places": float(batch["segment_ids"].size),
+            "mlm_pieces": float(weights.sum()),
+            "mlm_bytes": float(np.sum(weights * vocabulary.piece_bytes[batch["mlm_labels"]])),
+        }
+
+    kept: dict[int, list[Batch]] = {}
+
+    def evaluate(phase: int, network: Network) -> dict[str, float]:
+        if phase not in kept:
+            settings = config.phases[phase]
+            shards = row_shards(mesh)
+            batch_rows = -(-min(settings.rows, 256) // shards) * shards
+            kept.clear()
+            kept[phase] = pipeline.held_out(
+                held_out,
+                settings,
+                vocabulary,
+                rows=config.run.evaluate_rows,
+                batch_rows=batch_rows,
+                seed=evaluation.SEED,
+            )
+        return evaluation.measure(kept[phase], network.sums, reference)
+
+    return Task(
+        name="pretraining",
+        abstract_params=albert.abstract_params(config.model),
+        initial_params=initial_params,
+        batches=batches,
+        loss=pretraining_loss(config.model, config.compute, backend),
+        evaluation_loss=pretraining_loss(config.model, config.compute, backend, top=evaluation.TOP),
+        evaluate=evaluate,
+        count=count,
+        reference_loss=reference.entropy,
+        best="mlm_loss",
+    )

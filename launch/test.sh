@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Linter, type checker and tests, in an environment of their own (.venv-test).
+#
+#   bash launch/test.sh [--all] [--slow] [PYTEST OPTIONS]
+#
+# --all adds the comparisons with other programs, for which torch and Transformers are installed;
+# --slow adds the tests that take minutes.
+set -euo pipefail
+root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
+# shellcheck source=launch/environment.sh
+source "$root/launch/environment.sh"
+
+extras="[test]"
+marks=(-m "not slow")
+while [ $# -gt 0 ]; do
+    case $1 in
+    --all) extras="[test,parity]" ;;
+    --slow) marks=() ;;
+    *) break ;;
+    esac
+    shift
+done
+make_environment "$root" "$root/.venv-test" "$extras"
+export PATH="$root/.venv-test/bin:$PATH" JAX_PLATFORMS=cpu
+cd -- "$root"
+failed=0
+ruff check . || failed=1
+pyright --pythonpath "$root/.venv-test/bin/python" || failed=1
+# Last, so that its count is the last line.
+python -m pytest "${marks[@]}" "$@" || failed=1
+exit "$failed"

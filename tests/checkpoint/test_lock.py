@@ -1,0 +1,134 @@
+"""One run per folder: who is refused, who takes over, and that nobody is fooled by a reused pid."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from albert_jax import files
+from albert_jax.checkpoint.lock import RunLock
+from albert_jax.errors import CheckpointError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+HOLD = """
+import sys, time
+from albert_jax.checkpoint.lock import RunLock
+with RunLock(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.wait()
+    process.stdout.close()
+
+
+def _lock(tmp_path: Path) -> dict:
+    return json.loads((tmp_path / "lock").read_bytes())
+
+
+def _write(tmp_path: Path, **change) -> dict:
+    """A lock as another run left it."""
+    with RunLock(str(tmp_path)):
+        content = _lock(tmp_path)
+    content |= {"token": "other"} | change
+    (tmp_path / "lock").write_text(json.dumps(content))
+    return content
+
+
+def test_a_second_run_is_refused_by_name(tmp_path, holder):
+    with pytest.raises(CheckpointError, match=rf"pid {holder.pid} on host ") as caught:
+        RunLock(str(tmp_path)).__enter__()
+    assert os.uname().nodename in str(caught.value)
+    assert _lock(tmp_path)["pid"] == holder.pid
+
+
+def test_a_killed_run_is_taken_over_at_once(tmp_path, holder):
+    holder.send_signal(signal.SIGKILL)  # and not reaped: a zombie does not hold a folder
+    time.sleep(0.3)
+    with RunLock(str(tmp_path), stale_seconds=600) as lock:
+        lock.check()
+        assert _lock(tmp_path)["pid"] == os.getpid()
+    assert files.names(str(tmp_path)) == []
+
+
+def test_a_reused_pid_does_not_hold_it(tmp_path):
+    _write(tmp_path, pid=os.getpid(), started="1")
+    with RunLock(str(tmp_path), stale_seconds=600):
+        assert _lock(tmp_path)["token"] != "other"
+
+
+def test_another_host_is_waited_for_and_taken_over(tmp_path, caplog):
+    _write(tmp_path, host="elsewhere", pid=77, renewed=time.time())
+    caplog.set_level(logging.WARNING)
+    with RunLock(str(tmp_path), stale_seconds=1.0):
+        assert _lock(tmp_path)["pid"] == os.getpid()
+    waited, took = [record.getMessage() for record in caplog.records]
+    assert "pid 77 on host elsewhere" in waited and "waiting up to" in waited
+    assert "took over" in took
+
+
+def test_another_host_that_renews_is_respected(tmp_path):
+    content = _write(tmp_path, host="elsewhere", pid=77, renewed=time.time())
+
+    class Renewing(RunLock):
+        def _holder(self):
+            content["renewed"] += 0.1
+            return dict(content)
+
+    with pytest.raises(CheckpointError, match="pid 77 on host elsewhere"):
+        Renewing(str(tmp_path), stale_seconds=5.0).__enter__()
+
+
+def test_an_old_boot_needs_no_living_pid(tmp_path):
+    _write(tmp_path, boot="earlier", pid=1, renewed=time.time() - 3600)
+    with RunLock(str(tmp_path)):
+        assert _lock(tmp_path)["pid"] == os.getpid()
+
+
+def test_a_half_written_lock_gets_stale(tmp_path):
+    (tmp_path / "lock").write_bytes(b'{"host": "el')
+    with RunLock(str(tmp_path), stale_seconds=0.5):
+        assert _lock(tmp_path)["pid"] == os.getpid()
+
+
+def test_a_claim_left_by_a_killed_taker_gets_stale(tmp_path):
+    _write(tmp_path, boot="earlier", renewed=time.time() - 3600)
+    (tmp_path / "lock.claim").write_text(json.dumps({"renewed": time.time() - 3600}))
+    with RunLock(str(tmp_path), stale_seconds=2.0):
+        assert _lock(tmp_path)["pid"] == os.getpid()
+
+
+def test_it_is_renewed_and_its_loss_is_noticed(tmp_path):
+    with RunLock(str(tmp_path), renew_seconds=0.05) as lock:
+        before = _lock(tmp_path)["renewed"]
+        time.sleep(0.4)
+        assert _lock(tmp_path)["renewed"] > before
+        stolen = json.dumps({"token": "other", "host": "elsewhere", "pid": 5})
+        while not lock._lost.is_set():
+            (tmp_path / "lock").write_text(stolen)
+            time.sleep(0.02)
+        with pytest.raises(CheckpointError, match="took this folder over"):
+            lock.check()
+    assert (tmp_path / "lock").read_text() == stolen

@@ -1,0 +1,59 @@
+"""Shared by all tests: CPU only, eight fake devices on request, folders of reference data."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def root() -> Path:
+    """The checkout."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of shared data (ALBERT_JAX_SHARED); the test is skipped without it."""
+    folder = os.environ.get("ALBERT_JAX_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("ALBERT_JAX_SHARED is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Outputs of the original program (ALBERT_JAX_GOLDEN); the test is skipped without them."""
+    folder = os.environ.get("ALBERT_JAX_GOLDEN")
+    if not folder and os.environ.get("ALBERT_JAX_SHARED"):
+        folder = os.path.join(os.environ["ALBERT_JAX_SHARED"], "golden", "original")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("neither ALBERT_JAX_GOLDEN nor ALBERT_JAX_SHARED is set")
+    return Path(folder)
+
+
+@pytest.fixture
+def albert(tmp_path: Path):
+    """Runs `albert-jax ARGUMENTS` in a process of its own; returns the completed process."""
+
+    def run(*arguments: str, cwd: Path = tmp_path, **options) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), **options.pop("env", {})}
+        return subprocess.run(
+            [sys.executable, "-m", "albert_jax", *arguments],
+            cwd=cwd,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=options.pop("timeout", 300),
+            **options,
+        )
+
+    return run

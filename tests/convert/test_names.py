@@ -1,0 +1,163 @@
+"""The table of names: complete, invertible, and strict about what does not belong."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from albert_jax.convert import names
+from albert_jax.errors import CheckpointError
+from albert_jax.model.albert import abstract_params
+from albert_jax.tree import flatten
+from tests.convert.models import STRUCTURES, same, tiny, weights
+
+FORMATS = {
+    "original": (names.to_original, names.from_original),
+    "huggingface": (names.to_huggingface, names.from_huggingface),
+}
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+def test_table_knows_every_parameter_and_shape(kind):
+    config = tiny(**STRUCTURES[kind])
+    shapes = {path: leaf.shape for path, leaf in flatten(abstract_params(config)).items()}
+    assert names.native_shapes(config) == shapes
+
+
+@pytest.mark.parametrize("kind", STRUCTURES)
+@pytest.mark.parametrize("form", FORMATS)
+def test_round_trip_is_bit_exact(form, kind):
+    config = tiny(**STRUCTURES[kind])
+    to, back = FORMATS[form]
+    params = weights(config)
+    assert same(back(to(params, config), config), params)
+
+
+def test_set_tables_of_both_formats_say_the_same_passes():
+    config = tiny(num_hidden_layers=4, num_hidden_groups=3, inner_group_num=2)
+    params = weights(config)
+    written = names.to_huggingface(params, config)
+    scale = params["encoder"]["ffn"]["layer_norm"]["scale"]
+    for number, chosen in enumerate(names.set_table(config, "ffn")):
+        layer, inner = divmod(number, 2)
+        group = names.huggingface_group(layer, 4, 3)
+        stored = written[
+            f"albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
+            ".full_layer_layer_norm.weight"
+        ]
+        assert np.array_equal(stored, scale[chosen])
+
+
+def test_where_rounding_differs_each_layer_gets_its_group():
+    config = tiny(num_hidden_layers=22, num_hidden_groups=22, hidden_size=4, num_attention_heads=1)
+    theirs = [names.huggingface_group(x, 22, 22) for x in range(22)]
+    assert theirs != [names.original_group(x, 22, 22) for x in range(22)]
+    written = names.to_huggingface(weights(config), config)
+    table = names.set_table(config, "attention")
+    scale = weights(config)["encoder"]["attention"]["layer_norm"]["scale"]
+    for layer in range(22):
+        name = f"albert.encoder.albert_layer_groups.{theirs[layer]}.albert_layers.0.attention"
+        assert np.array_equal(written[f"{name}.LayerNorm.weight"], scale[table[layer]])
+
+
+def test_the_original_cannot_say_22_separate_layers():
+    config = tiny(num_hidden_layers=22, sharing="none", hidden_size=4, num_attention_heads=1)
+    with pytest.raises(CheckpointError, match="two layers one group"):
+        names.to_original(weights(config), config)
+
+
+def test_optimizer_slots_and_hub_prefix_are_understood():
+    config = tiny()
+    params = weights(config)
+    stored = {f"module/{k}": v for k, v in names.to_original(params, config).items()}
+    stored |= {f"{k}/adam_m": v for k, v in list(stored.items())} | {"global_step": np.int64(3)}
+    assert same(names.from_original(stored, config), params)
+
+
+def test_whole_heads_may_be_absent_but_not_parts():
+    config = tiny()
+    params = weights(config)
+    body = {k: v for k, v in params.items() if k in ("embeddings", "encoder")}
+    found = names.from_huggingface(names.to_huggingface(body, config), config)
+    assert same(found, body)
+    stored = names.to_huggingface(params, config)
+    del stored["predictions.dense.bias"]
+    with pytest.raises(CheckpointError, match=r"predictions\.dense\.bias is missing"):
+        names.from_huggingface(stored, config)
+
+
+def test_names_without_prefix_and_tied_copies():
+    config = tiny()
+    params = weights(config)
+    stored = names.to_huggingface(params, config)
+    table = stored["albert.embeddings.word_embeddings.weight"]
+    stored["predictions.decoder.weight"] = table.copy()
+    stored["predictions.decoder.bias"] = stored.pop("predictions.bias")
+    stored["albert.embeddings.position_ids"] = np.arange(32)[None]
+    assert same(names.from_huggingface(stored, config), params)
+    stored["predictions.decoder.weight"] = table + 1
+    with pytest.raises(CheckpointError, match="ALBERT ties them"):
+        names.from_huggingface(stored, config)
+    body = {k: v for k, v in params.items() if k in ("embeddings", "encoder", "pooler")}
+    bare = {k.removeprefix("albert."): v for k, v in names.to_huggingface(body, config).items()}
+    assert same(names.from_huggingface(bare, config), body)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_wrong_tensors_are_named(form):
+    config = tiny()
+    to, back = FORMATS[form]
+    stored = to(weights(config), config)
+    victim = next(name for name in stored if "ffn" in name and name.endswith(("weight", "kernel")))
+    for change, message in (
+        (stored[victim].T, "looks transposed"),
+        (stored[victim][:-1], "do not belong together"),
+        (stored[victim].astype(np.int32), "int32"),
+    ):
+        with pytest.raises(CheckpointError, match=message) as error:
+            back(stored | {victim: change}, config)
+        assert victim in str(error.value)
+    with pytest.raises(CheckpointError, match="stray is not expected"):
+        back(stored | {"stray": stored[victim]}, config)
+    del stored[victim]
+    with pytest.raises(CheckpointError, match="is missing"):
+        back(stored, config)
+
+
+def test_equal_sizes_allow_an_identity_only():
+    config = tiny(embedding_size=16)
+    stored = names.to_huggingface(weights(config), config)
+    weight = "albert.encoder.embedding_hidden_mapping_in.weight"
+    assert np.array_equal(stored[weight], np.eye(16))
+    with pytest.raises(CheckpointError, match="not the identity"):
+        names.from_huggingface(stored | {weight: stored[weight] * 2}, config)
+
+
+def test_copies_that_went_apart_are_not_merged():
+    config = tiny(sharing="attention")
+    stored = names.to_huggingface(weights(config), config)
+    name = "albert.encoder.albert_layer_groups.1.albert_layers.0.attention.query.bias"
+    stored[name] = stored[name] + 1
+    with pytest.raises(CheckpointError, match="sharing 'none'"):
+        names.from_huggingface(stored, config)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("bert/encoder/layer_0/attention/self/query/kernel", "BERT"),
+        ("bert.encoder.layer.0.attention.self.query.weight", "BERT"),
+        ("roberta.encoder.layer.0.attention.self.query.weight", "RoBERTa"),
+        ("encoder.layer.3.output.dense.bias", "BERT"),
+        ("distilbert.transformer.layer.0.attention.q_lin.weight", "DistilBERT"),
+        ("electra.embeddings.word_embeddings.weight", "ELECTRA"),
+    ],
+)
+def test_relatives_are_recognised(name, kind):
+    assert names.other_model([name]) == kind
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_albert_is_not_taken_for_a_relative(form):
+    config = tiny()
+    assert names.other_model(FORMATS[form][0](weights(config), config)) is None

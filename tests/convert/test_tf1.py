@@ -1,0 +1,135 @@
+"""TF1 checkpoints: byte for byte what the original's Saver writes, and strict on reading."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from albert_jax.convert import table_file, tf1
+from albert_jax.convert.crc32c import crc32c, masked
+from albert_jax.convert.wire import WireError
+from albert_jax.errors import CheckpointError
+
+VALUES = {
+    "bert/embeddings/word_embeddings": np.arange(40, dtype=np.float32).reshape(8, 5),
+    "bert/pooler/dense/bias": np.float32([1, 2, 3]),
+    "global_step": np.array(12, np.int64),
+    "empty": np.zeros((0, 4), np.float32),
+}
+
+
+def _crc_by_the_bit(data: bytes) -> int:
+    register = 0xFFFFFFFF
+    for byte in data:
+        register ^= byte
+        for _ in range(8):
+            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
+    return register ^ 0xFFFFFFFF
+
+
+def test_checksum_of_published_examples():
+    assert crc32c(b"123456789") == 0xE3069283
+    assert crc32c(bytes(32)) == 0x8A9136AA
+    assert crc32c(b"\xff" * 32) == 0x62A8AB43
+    assert crc32c(b"") == 0
+    assert masked(0) == 0xA282EAD8
+
+
+def test_checksum_of_every_length():
+    data = np.random.default_rng(0).integers(0, 256, 3000).astype(np.uint8).tobytes()
+    for length in [*range(70), 255, 256, 257, 3000]:
+        assert crc32c(data[:length]) == _crc_by_the_bit(data[:length]), length
+
+
+def test_checksum_goes_on_across_blocks(monkeypatch):
+    data = np.random.default_rng(1).integers(0, 256, 5000).astype(np.uint8)
+    monkeypatch.setattr("albert_jax.convert.crc32c._BLOCK", 512)
+    assert crc32c(data) == _crc_by_the_bit(data.tobytes())
+
+
+def test_round_trip(tmp_path):
+    tf1.write(tmp_path / "m.ckpt", VALUES)
+    for source in (tmp_path, tmp_path / "m.ckpt", tmp_path / "m.ckpt.index"):
+        found = tf1.read(source)
+        assert set(found) == set(VALUES)
+        for name, array in VALUES.items():
+            assert found[name].dtype == array.dtype and found[name].shape == array.shape
+            assert found[name].tobytes() == array.tobytes()
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["m.ckpt.data-00000-of-00001", "m.ckpt.index"]
+
+
+def test_tables_of_many_blocks():
+    entries = {f"key/{i:05d}".encode(): bytes([i % 256]) * (i % 700) for i in range(3000)}
+    assert table_file.parse(table_file.build(entries)) == entries
+
+
+def test_every_flipped_byte_of_an_index_is_noticed(tmp_path):
+    tf1.write(tmp_path / "m", VALUES)
+    index = tmp_path / "m.index"
+    content = index.read_bytes()
+    for place in range(len(content)):
+        index.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
+        with pytest.raises(CheckpointError):
+            tf1.read(tmp_path / "m")
+
+
+def test_every_truncation_of_an_index_is_noticed():
+    content = table_file.build({b"a": b"1", b"b": b"2"})
+    for length in range(len(content)):
+        with pytest.raises(WireError):
+            table_file.parse(content[:length])
+
+
+def test_flipped_data_name_the_variable(tmp_path):
+    tf1.write(tmp_path / "m", VALUES)
+    shard = tmp_path / "m.data-00000-of-00001"
+    content = bytearray(shard.read_bytes())
+    content[5] ^= 1
+    shard.write_bytes(content)
+    found = tf1.read(tmp_path / "m")
+    with pytest.raises(CheckpointError, match="checksum of bert/embeddings/word_embeddings"):
+        found["bert/embeddings/word_embeddings"]
+    assert found["global_step"] == 12
+
+
+def test_truncated_and_missing_data(tmp_path):
+    tf1.write(tmp_path / "m", VALUES)
+    shard = tmp_path / "m.data-00000-of-00001"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:-1])
+    with pytest.raises(CheckpointError, match="truncated"):
+        tf1.read(tmp_path / "m")
+    shard.unlink()
+    with pytest.raises(CheckpointError, match="this part of the checkpoint is missing"):
+        tf1.read(tmp_path / "m")
+
+
+def test_no_index(tmp_path):
+    with pytest.raises(CheckpointError, match=r"model\.ckpt\.index: no such file"):
+        tf1.read(tmp_path / "model.ckpt")
+    with pytest.raises(CheckpointError, match=r"holds 0 \.index files"):
+        tf1.read(tmp_path)
+
+
+def test_tf2_object_checkpoints_are_told_apart(tmp_path):
+    tf1.write(tmp_path / "m", VALUES | {"_CHECKPOINTABLE_OBJECT_GRAPH": np.int64([1])})
+    with pytest.raises(CheckpointError, match="TF2 object checkpoint"):
+        tf1.read(tmp_path / "m")
+
+
+def test_unknown_type_leaves_nothing_behind(tmp_path):
+    with pytest.raises(CheckpointError, match="x has type complex64"):
+        tf1.write(tmp_path / "m", {"x": np.zeros(2, np.complex64)})
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_originals_own_files_come_out_byte_for_byte(golden, tmp_path):
+    found = sorted(golden.rglob("*.index"))
+    assert found, f"{golden} holds no checkpoints"
+    for index in found:
+        variables = tf1.read(index)
+        tf1.write(tmp_path / "m", variables)
+        shard = index.with_suffix(".data-00000-of-00001")
+        assert (tmp_path / "m.index").read_bytes() == index.read_bytes(), index
+        assert (tmp_path / shard.name.replace(index.stem, "m")).read_bytes() == shard.read_bytes()

@@ -1,0 +1,31 @@
+"""A vocabulary without text and random documents to go with it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+SIZE = 120
+
+
+class Pieces:
+    """A vocabulary of 120 ids; those from 60 on continue a word."""
+
+    size, pad_id, unk_id, cls_id, sep_id, mask_id = SIZE, 0, 1, 2, 3, 4
+    starts_word = np.arange(SIZE) < 60
+    piece_bytes = np.full(SIZE, 3, np.int32)
+
+    def __init__(self, fingerprint: str = "a" * 64) -> None:
+        self.fingerprint = fingerprint
+
+    def piece(self, id: int) -> str:
+        return {0: "<pad>", 1: "<unk>", 2: "[CLS]", 3: "[SEP]", 4: "[MASK]"}.get(id, f"p{id}")
+
+
+def documents(count: int, seed: int = 0, longest: int = 9) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Random documents as (ids, sentence lengths)."""
+    rng = np.random.default_rng(seed)
+    made = []
+    for _ in range(count):
+        lengths = rng.integers(1, 25, rng.integers(1, longest))
+        made.append((rng.integers(5, SIZE, lengths.sum()), lengths))
+    return made

@@ -1,0 +1,71 @@
+"""A prepared folder: what is refused, and by which words."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+from albert_jax.data.corpus import Corpus, check_vocabulary
+from albert_jax.errors import DataError
+
+from made import Pieces, documents  # isort: skip
+
+
+def test_windows_are_numbered_over_the_shards(prepared, small_windows):
+    docs = documents(60)
+    corpus = pickle.loads(pickle.dumps(prepared(docs)))
+    every = range(corpus.num_windows)
+    assert corpus.ids(every).tolist() == np.concatenate([ids for ids, _ in docs]).tolist()
+    pieces, sentences = corpus.lengths(every)
+    assert sentences.tolist() == np.concatenate([lengths for _, lengths in docs]).tolist()
+    assert pieces.sum() == len(sentences) and corpus.num_documents == 60
+    assert corpus.tokens_in(every) == corpus.num_tokens == len(corpus.ids(every))
+    last = corpus.num_windows - 1
+    assert corpus.ids([last, 0]).tolist() == [*corpus.window(last).ids, *corpus.window(0).ids]
+    corpus.verify()
+
+
+def test_folders_that_are_refused(prepared, tmp_path):
+    corpus = prepared()
+    manifest = tmp_path / "prepared" / "manifest.json"
+    whole = json.loads(manifest.read_text())
+
+    def refused(match, **changes):
+        manifest.write_text(json.dumps({**whole, **changes}))
+        with pytest.raises(DataError, match=match):
+            Corpus.open(corpus.directory)
+
+    refused("its format is not 1", format=2)
+    refused("'vocab_size' is missing or of another kind", vocab_size="120")
+    refused("has no split 'train', only \\['test'\\]", splits={"test": []})
+    refused("has no text in split 'train'", splits={"train": []})
+    refused("lacks 'name'", splits={"train": [{}]})
+    fewer = [{**whole["splits"]["train"][0], "tokens": 1}]
+    refused(r"train-0 is damaged: the index counts .* manifest", splits={"train": fewer})
+    manifest.write_text("{")
+    with pytest.raises(DataError, match="manifest.json cannot be used: it is not JSON"):
+        Corpus.open(corpus.directory)
+    manifest.unlink()
+    with pytest.raises(DataError, match="has no manifest.json"):
+        Corpus.open(corpus.directory)
+
+
+def test_another_vocabulary_is_refused(prepared):
+    corpus = prepared()
+    check_vocabulary(corpus, Pieces())
+    with pytest.raises(DataError, match="prepared with vocabulary aaaaaaaaaaaa .* not with bbbb"):
+        check_vocabulary(corpus, Pieces("b" * 64))
+
+
+def test_unigram_counts_are_checked(prepared):
+    corpus = prepared()
+    with pytest.raises(DataError, match="unigram.npy cannot be read"):
+        _ = corpus.unigram
+    np.save(corpus.directory / "unigram.npy", np.zeros(3, np.int64))
+    with pytest.raises(DataError, match="instead of 120"):
+        _ = corpus.unigram
+    np.save(corpus.directory / "unigram.npy", np.arange(120))
+    assert corpus.unigram.tolist() == list(range(120))

@@ -1,0 +1,260 @@
+"""Reading text: every form of source, stated rules for odd bytes, and one line for bad ones."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import json
+import lzma
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from albert_jax.data import sources, text_files, tfds_builder, tfds_sets, tfrecord
+from albert_jax.data.sources import ReadOptions, Tally
+from albert_jax.errors import DataError
+
+TEXT = "First document, first line.\nSecond line.\n\nSecond document.\n\n\n \nThird one.\n"
+DOCUMENTS = ["First document, first line.\nSecond line.", "Second document.", "Third one."]
+
+
+def texts(path: Path | str, **options: object) -> list[str]:
+    found = sources.documents([str(path)], ReadOptions(**options))  # type: ignore[arg-type]
+    return [document.text for document in found]
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Path:
+    path = tmp_path / "a b \u6587.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+def test_where_documents_end(plain: Path) -> None:
+    assert texts(plain) == DOCUMENTS
+    assert texts(plain, format="lines") == [
+        *DOCUMENTS[0].split("\n"),
+        *DOCUMENTS[1:],
+    ]
+    assert [t.split() for t in texts(plain, format="file")] == [TEXT.split()]
+
+
+@pytest.mark.parametrize(("suffix", "module"), [(".gz", gzip), (".bz2", bz2), (".xz", lzma)])
+def test_compressed_and_cut_off(tmp_path: Path, suffix: str, module) -> None:  # noqa: ANN001
+    path = tmp_path / f"text.txt{suffix}"
+    path.write_bytes(module.compress(TEXT.encode()))
+    assert texts(path) == DOCUMENTS
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="damaged or ends early"):
+        texts(path)
+
+
+@pytest.mark.parametrize("end", ["\r\n", "\r", "\u2028", "\u2029", "\u0085"])
+def test_line_ends_and_byte_order_mark_are_as_the_clean_twin(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "odd.txt"
+    path.write_bytes(b"\xef\xbb\xbf" + TEXT.replace("\n", end).encode())
+    assert texts(path) == DOCUMENTS
+
+
+@pytest.mark.parametrize("block", [7, 16, 33, 1 << 20])
+def test_blocks_do_not_matter(plain: Path, monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(text_files, "_BLOCK", block)
+    assert texts(plain) == DOCUMENTS
+
+
+@pytest.mark.parametrize("form", ["paragraphs", "lines"])
+@pytest.mark.parametrize("part_bytes", [100, 1000, 2000])
+def test_parts_hold_what_the_whole_holds(tmp_path: Path, form: str, part_bytes: int) -> None:
+    path = tmp_path / "many.txt"
+    lines = [f"Line {i} \u00e9" + ("\n\n\n" if i % 3 == 0 else "\n") for i in range(500)]
+    path.write_text("".join(lines), encoding="utf-8")
+    options = ReadOptions(format=form)  # type: ignore[arg-type]
+    whole = [
+        d.text
+        for p in sources.parts([str(path)], options)
+        for d in sources.read(p, options, Tally())
+    ]
+    parts = sources.parts([str(path)], options, part_bytes)
+    assert len(parts) > 1
+    assert [
+        d.text for p in reversed(parts) for d in list(sources.read(p, options, Tally()))[::-1]
+    ] == whole[::-1]
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (b"\xff", "invalid UTF-8 at byte 6"),
+        (b"\0", "control byte 0x00 at byte 6"),
+        (b"\x1b", "0x1b at byte 6"),
+    ],
+)
+def test_bad_text_is_named_or_skipped(tmp_path: Path, bad: bytes, message: str) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"Good.\n" + bad + b"bad\nGood too.\n")
+    with pytest.raises(DataError, match=message) as caught:
+        texts(path)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    tally = Tally()
+    options = ReadOptions(on_bad_text="skip")
+    found = [
+        d.text for p in sources.parts([str(path)], options) for d in sources.read(p, options, tally)
+    ]
+    assert found == ["Good.\nGood too."] and tally.bad_lines == 1
+
+
+def test_offset_of_bad_bytes_far_into_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "long.txt"
+    good = b"A line of text.\n" * 200_000
+    path.write_bytes(good + b"\xc3(\n")
+    with pytest.raises(DataError, match=f"byte {len(good)}"):
+        texts(path)
+
+
+@pytest.mark.parametrize(
+    ("head", "kind"),
+    [(b"\x1f\x8b", "gzip"), (b"PK\x03\x04", "zip"), (b"%PDF", "PDF"), (b"\xff\xfeh\0", "UTF-16")],
+)
+def test_other_kinds_of_files_are_named(tmp_path: Path, head: bytes, kind: str) -> None:
+    path = tmp_path / "text.txt"
+    path.write_bytes(head + b"rest")
+    with pytest.raises(DataError, match=kind):
+        texts(path)
+
+
+def test_missing_empty_and_folders(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        texts(tmp_path / "*.txt")
+    with pytest.raises(DataError, match="is a folder"):
+        texts(tmp_path)
+    (tmp_path / "empty.txt").touch()
+    with pytest.raises(DataError, match="is empty"):
+        texts(tmp_path / "empty.txt")
+
+
+def test_one_endless_line_is_cut_at_spaces(tmp_path: Path) -> None:
+    path = tmp_path / "line.txt"
+    path.write_text("word " * 500_000, encoding="utf-8")
+    tally = Tally()
+    (part,) = sources.parts([str(path)], ReadOptions())
+    found = list(sources.read(part, ReadOptions(), tally))
+    assert "".join(d.text for d in found).split() == ["word"] * 500_000
+    assert tally.cut_lines == 2
+    assert max(len(d.text) for d in found) <= text_files.MAX_LINE
+
+
+def test_long_documents_go_on_as_others(tmp_path: Path) -> None:
+    path = tmp_path / "book.txt"
+    path.write_text("A line of a very long book.\n" * 30_000, encoding="utf-8")
+    tally = Tally()
+    (part,) = sources.parts([str(path)], ReadOptions())
+    found = list(sources.read(part, ReadOptions(), tally))
+    assert tally.cut_documents == len(found) - 1 > 1
+    assert sum(d.text.count("book") for d in found) == 30_000
+
+
+def test_jsonl_and_the_line_of_what_is_missing(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": "One.\r\n\r\nStill one."}, {"text": "Two."}, {"body": "Three."}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows[:2]), encoding="utf-8")
+    assert texts(path) == ["One.\nStill one.", "Two."]
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(rows[2]) + "\n")
+    with pytest.raises(DataError, match="line 3: has no text in field 'text'"):
+        texts(path)
+    path.write_text('{"text": "a"}\n{"text": \n', encoding="utf-8")
+    with pytest.raises(DataError, match="line 2: is no JSON"):
+        texts(path)
+    path.write_text(json.dumps({"text": "a\0b\nfine"}) + "\n", encoding="utf-8")
+    with pytest.raises(DataError, match="control characters"):
+        texts(path)
+    assert texts(path, on_bad_text="skip") == ["fine"]
+
+
+def test_parquet_and_wrong_schema(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "a.parquet"
+    table = pyarrow.table({"text": [f"Text {i}." for i in range(10)], "n": list(range(10))})
+    parquet.write_table(table, path, row_group_size=3)
+    assert texts(path) == [f"Text {i}." for i in range(10)]
+    with pytest.raises(DataError, match="no column 'body', only"):
+        texts(path, field="body")
+    with pytest.raises(DataError, match="not text"):
+        texts(path, field="n")
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(DataError, match="no whole Parquet"):
+        texts(path)
+
+
+def test_tfrecord_checksums_find_every_flip(tmp_path: Path) -> None:
+    assert tfrecord.crc32c(b"123456789") == 0xE3069283
+    path = tmp_path / "a.tfrecord"
+    example = _example("text", b"Some text." * 300)
+    path.write_bytes(_record(example) + _record(_example("text", b"More.")))
+    found = list(tfds_sets.file_texts(str(path), 0, -1, "text"))
+    assert [text for _, text in found] == ["Some text." * 300, "More."]
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 131):
+        damaged = bytearray(whole)
+        damaged[place] ^= 4
+        path.write_bytes(damaged)
+        with pytest.raises(DataError, match="record [01]: is damaged"):
+            list(tfrecord.records(str(path)))
+    path.write_bytes(whole[:-5])
+    with pytest.raises(DataError, match="record 1: is damaged or cut off"):
+        list(tfrecord.records(str(path)))
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match="no text in feature 'body'"):
+        list(tfds_sets.file_texts(str(path), 0, -1, "body"))
+
+
+def test_tfds_set_made_here_and_read_without_tensorflow(plain: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tensorflow_datasets")
+    folder = tfds_builder.write([str(plain)], str(tmp_path / "sets"))
+    assert sorted(texts(f"tfds:{folder}")) == sorted(DOCUMENTS)
+    with pytest.raises(DataError, match="no split 'test'"):
+        texts(f"tfds:{folder}:test")
+    with pytest.raises(DataError, match="no text in feature"):
+        texts(f"tfds:{folder}", field="body")
+    assert "tensorflow" not in sys.modules
+
+
+def test_rows_of_ids(tmp_path: Path) -> None:
+    matrix = tmp_path / "m.npy"
+    np.save(matrix, np.arange(70).reshape(2, 35))
+    found = list(sources.documents([f"ids:{matrix}"], ReadOptions(unit_tokens=16)))
+    assert [d.ids.tolist() for d in found] == [list(range(35)), list(range(35, 70))]  # type: ignore[union-attr]
+    assert found[0].lengths.tolist() == [16, 16, 3]  # type: ignore[union-attr]
+    vector = tmp_path / "v.npy"
+    np.save(vector, np.arange(10))
+    with pytest.raises(DataError, match="v.bounds.npy"):
+        list(sources.documents([f"ids:{vector}"]))
+    np.save(tmp_path / "v.bounds.npy", np.array([0, 4, 10]))
+    assert [len(d.ids) for d in sources.documents([f"ids:{vector}"])] == [4, 6]  # type: ignore[arg-type]
+    np.save(matrix, np.zeros((2, 2)))
+    with pytest.raises(DataError, match="whole numbers"):
+        list(sources.documents([f"ids:{matrix}"]))
+    matrix.write_bytes(matrix.read_bytes()[:100])
+    with pytest.raises(DataError, match="no whole npy"):
+        list(sources.documents([f"ids:{matrix}"]))
+
+
+def _record(data: bytes) -> bytes:
+    head = len(data).to_bytes(8, "little")
+    crc = [tfrecord.masked_crc(part).to_bytes(4, "little") for part in (head, data)]
+    return head + crc[0] + data + crc[1]
+
+
+def _example(name: str, value: bytes) -> bytes:
+    def field(number: int, content: bytes) -> bytes:
+        size, out = len(content), bytearray([number << 3 | 2])
+        while size >= 128:
+            out.append(size & 127 | 128)
+            size >>= 7
+        return bytes(out) + bytes([size]) + content
+
+    feature = field(1, field(1, value))
+    return field(1, field(1, field(1, name.encode()) + field(2, feature)))

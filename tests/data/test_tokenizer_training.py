@@ -1,0 +1,84 @@
+"""Training a vocabulary: the special pieces, repetition, the report, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from albert_jax.data import vocabulary
+from albert_jax.data.sources import ReadOptions, Tally, parts
+from albert_jax.data.tokenizer_training import USER_SYMBOLS, sample, train
+from albert_jax.errors import ConfigError, DataError
+
+WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()
+
+
+def write(path: Path, documents: int = 60) -> Path:
+    lines = [
+        " ".join(WORDS[(i * k + k) % len(WORDS)].capitalize() for k in range(1, 12)) + f" {i}."
+        for i in range(documents)
+    ]
+    path.write_text("\n\n".join(lines), encoding="utf-8")
+    return path
+
+
+def test_special_pieces_and_repetition(tmp_path: Path) -> None:
+    text = write(tmp_path / "text.txt")
+    report = train([str(text)], 50, str(tmp_path / "a"), seed=3)
+    train([str(text)], 50, str(tmp_path / "b"), seed=3)
+    vocab = vocabulary.load(str(tmp_path / "a"))
+    assert [vocab.piece(i) for i in range(13)] == [
+        "<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", *USER_SYMBOLS,
+    ]  # fmt: skip
+    assert vocab.size == 50 and report["fingerprint"] == vocab.fingerprint
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+    assert report["unknown_rate"] == 0 and report["bytes_per_token"] > 1
+    assert report["sources"][0]["path"] == str(text)
+
+
+def test_second_run_does_nothing_and_other_inputs_are_refused(tmp_path: Path) -> None:
+    text, out = write(tmp_path / "text.txt"), tmp_path / "v"
+    first = train([str(text)], 50, str(out))
+    before = (out / "spiece.model").stat().st_mtime_ns
+    assert train([str(text)], 50, str(out)) == first
+    assert (out / "spiece.model").stat().st_mtime_ns == before
+    with pytest.raises(DataError, match=r"other inputs \(vocab_size\)"):
+        train([str(text)], 49, str(out))
+    write(text, 70)
+    with pytest.raises(DataError, match=r"other inputs \(sources\)"):
+        train([str(text)], 50, str(out))
+
+
+def test_too_large_names_the_maximum(tmp_path: Path) -> None:
+    text = write(tmp_path / "text.txt")
+    with pytest.raises(DataError, match="give at most [0-9]+") as caught:
+        train([str(text)], 5000, str(tmp_path / "v"))
+    largest = int(str(caught.value).split("at most ")[1].split(",")[0])
+    train([str(text)], largest, str(tmp_path / "v"))
+    with pytest.raises(DataError, match="give more than [0-9]+"):
+        train([str(text)], 20, str(tmp_path / "w"))
+    with pytest.raises(ConfigError, match="at least 20"):
+        train([str(text)], 3, str(tmp_path / "w"))
+    assert not (tmp_path / "w").exists()
+
+
+def test_no_text(tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("\n \n\n")
+    with pytest.raises(DataError, match="no text was found"):
+        train([str(text)], 50, str(tmp_path / "v"))
+
+
+def test_sample_is_seeded_and_of_the_size(tmp_path: Path) -> None:
+    found = parts([str(write(tmp_path / "text.txt", 3000))], ReadOptions(), 20_000)
+    assert len(found) > 3
+
+    def draw(seed: int, size: int) -> list[str]:
+        drawn = sample(found, ReadOptions(), seed, size, Tally())
+        return [document.text for _, document in drawn]
+
+    assert draw(0, 40_000) == draw(0, 40_000) != draw(1, 40_000)
+    assert 30_000 < sum(map(len, draw(0, 40_000))) < 50_000
+    assert len(draw(0, 10**9)) == 3000

@@ -1,0 +1,109 @@
+"""Guesses behind masks: the right places, the right numbers, clear refusals."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax import api
+from albert_jax.errors import DataError
+from albert_jax.evaluate import fill_mask as stage
+from albert_jax.evaluate.fill_mask import Candidate, fill_mask, table
+
+MODEL = tiny_models.model()
+VOCABULARY = MODEL.vocabulary
+
+
+def brute_force(ids: list[int], place: int) -> np.ndarray:
+    """Probabilities [V] at one place of one row without padding."""
+    row = np.array([ids], np.int32)
+    batch = {
+        "input_ids": row,
+        "token_type_ids": np.zeros_like(row),
+        "segment_ids": np.ones_like(row),
+        "positions": np.arange(row.size, dtype=np.int32)[None],
+    }
+    hidden = api.encode(MODEL.params, MODEL.config, batch)
+    logits = np.asarray(
+        api.mlm_logits(MODEL.params, MODEL.config, hidden, np.array([[place]])), np.float64
+    )[0, 0]
+    return np.exp(logits) / np.exp(logits).sum()
+
+
+def test_probabilities_equal_those_of_the_row_alone() -> None:
+    ids = [2, *VOCABULARY.encode(["the file is"])[0].tolist(), 4]
+    place = len(ids) - 1
+    ids += [*VOCABULARY.encode(["in the folder"])[0].tolist(), 3]
+    expected = brute_force(ids, place)
+    # Texts of other lengths in the same call must not matter.
+    texts = ["[MASK] file", "The file is [MASK] in the folder", "a [MASK] " + "file " * 12]
+    found = fill_mask(MODEL, texts, top_k=6)[1]
+    assert len(found) == 1 and len(found[0]) == 6
+    for candidate in found[0]:
+        assert candidate.probability == pytest.approx(expected[candidate.id], rel=1e-4)
+    allowed = np.argsort(-expected)
+    assert [c.id for c in found[0]] == [i for i in allowed if i > 4][:6]
+
+
+def test_every_mask_of_every_text_is_answered_in_order() -> None:
+    texts = ["[MASK] file [MASK] the [MASK]", "the [MASK]"] * 20
+    found = fill_mask(MODEL, texts, top_k=2)
+    assert [len(masks) for masks in found] == [3, 1] * 20
+    assert found[0] == found[38] and found[1] == found[39]
+    assert found[0][0] != found[0][1]
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"), [(".", "file."), (", not", "file, not"), (" is", "file is"), ("", "file")]
+)
+def test_what_follows_a_mask_is_cut_as_in_running_text(part: str, expected: str) -> None:
+    word = VOCABULARY.encode(["file"])[0]
+    whole = VOCABULARY.encode([expected])[0]
+    row = stage._ids("the [MASK]" + part, 1, VOCABULARY, 48)
+    mask = int(np.flatnonzero(row == VOCABULARY.mask_id)[0])
+    assert row[mask + 1 : -1].tolist() == whole[word.size :].tolist()
+
+
+def test_special_pieces_are_never_offered() -> None:
+    [[candidates]] = fill_mask(MODEL, ["the [MASK]"], top_k=64)
+    assert {c.id for c in candidates} == set(range(5, 64))
+
+
+def test_words_are_readable() -> None:
+    [[candidates]] = fill_mask(MODEL, ["the [MASK]"], top_k=64)
+    words = {c.id: c.word for c in candidates}
+    assert words[VOCABULARY.encode(["file"])[0][0]] == "file"
+    assert any(word.startswith("##") for word in words.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("no hole here", r"text 2 has no \[MASK\]"), ("[MASK]" + " file" * 80, r"text 2 .* reads 48")],
+)
+def test_texts_that_cannot_be_used(text: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        fill_mask(MODEL, ["the [MASK]", text])
+
+
+def test_model_without_its_head() -> None:
+    params = {name: part for name, part in MODEL.params.items() if name != "mlm_head"}
+    model = api.Model(MODEL.recipe, params, VOCABULARY, "memory")
+    with pytest.raises(DataError, match="no masked-language head"):
+        fill_mask(model, ["the [MASK]"])
+
+
+def test_table_shows_word_and_probability() -> None:
+    text = table(["a [MASK] b [MASK]"], [[[Candidate("file", 9, 0.25)], [Candidate("x", 8, 0.5)]]])
+    assert text.split("\n") == [
+        "a [MASK] b [MASK]",
+        "  mask 1",
+        "   25.00%  file",
+        "  mask 2",
+        "   50.00%  x",
+    ]
+
+
+def test_a_model_read_from_disk_guesses_the_same(tmp_path: Path) -> None:
+    path = tiny_models.directory(tmp_path)
+    assert fill_mask(api.load(path), ["the [MASK]."]) == fill_mask(MODEL, ["the [MASK]."])

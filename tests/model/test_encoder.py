@@ -1,0 +1,175 @@
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
+from albert_jax.errors import ConfigError
+from albert_jax.model import albert, attention
+from albert_jax.model.dropout import PassDropout, drop, row_keys
+from albert_jax.model.init import init_params
+
+TINY = ModelConfig(
+    vocab_size=60, embedding_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
+    intermediate_size=24, max_position_embeddings=16,
+)  # fmt: skip
+EXACT = ComputeConfig(dtype="float32")
+
+
+def rows(count: int = 3, length: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    ends = np.array([length, 6, 0])[:count, None]
+    place = np.arange(length)
+    return {
+        "input_ids": draw.integers(0, 60, (count, length)).astype(np.int32),
+        "token_type_ids": np.zeros((count, length), np.int32),
+        "positions": np.tile(place.astype(np.int32), (count, 1)),
+        "segment_ids": (place < ends).astype(np.int32),
+    }
+
+
+def spread(config: ModelConfig, seed: int = 0) -> dict:
+    """Parameters large enough for differences to show."""
+    # LayerNorm scales stay 1, so that outputs, and rounding with them, stay near 1.
+    return jax.tree.map(
+        lambda leaf: leaf if (leaf == 1).all() else leaf * 8, init_params(config, seed)
+    )
+
+
+@pytest.mark.parametrize("mode", ["all", "attention", "ffn", "none"])
+def test_scan_unrolled_and_recomputed_are_one_function(mode):
+    config = dataclasses.replace(TINY, sharing=mode, num_hidden_groups=1 if mode == "none" else 2)
+    params, batch = spread(config), rows()
+    results = {}
+    for unroll, remat in ((False, "none"), (True, "dots"), (False, "full")):
+        compute = dataclasses.replace(EXACT, unroll=unroll, remat=remat)
+
+        def total(params, compute=compute):
+            hidden = albert.encode(params, config, batch, compute=compute)
+            return jnp.sum(jnp.sin(hidden)), hidden
+
+        results[unroll, remat] = jax.jit(jax.value_and_grad(total, has_aux=True))(params)
+    (_, hidden), gradient = results[False, "none"]
+    for (_, other), other_gradient in results.values():
+        np.testing.assert_allclose(other, hidden, atol=2e-5)
+        for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(other_gradient), strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(a).max()))
+
+
+def test_depth_is_an_argument():
+    params, batch = spread(TINY), rows()
+    _, each = albert.encode_each_pass(params, TINY, batch, compute=EXACT)
+    for depth in (1, 2, 3):
+        shallow = albert.encode(params, TINY, batch, compute=EXACT, passes=depth)
+        np.testing.assert_allclose(shallow, each[depth - 1], atol=1e-6)
+
+
+def test_packed_pairs_do_not_see_each_other_and_padding_is_finite():
+    params, batch = spread(TINY), rows()
+    packed = {**batch, "segment_ids": np.repeat([[1, 1, 1, 1, 2, 2, 2, 2, 0, 0]], 3, 0).astype(np.int32)}
+    before = albert.encode(params, TINY, packed, compute=EXACT)
+    changed = {**packed, "input_ids": packed["input_ids"].copy()}
+    changed["input_ids"][:, 4:] = 7
+    after = albert.encode(params, TINY, changed, compute=EXACT)
+    assert np.array_equal(before[:, :4], after[:, :4])
+    assert not np.array_equal(before[:, 4:8], after[:, 4:8])
+    assert np.isfinite(albert.encode(params, TINY, batch, compute=EXACT)).all()
+
+
+def test_heads_read_the_given_places():
+    params = spread(TINY)
+    hidden = jax.random.normal(jax.random.key(0), (2, 10, 16))
+    places = jnp.array([[3, 3, 9], [0, 1, 2]], jnp.int32)
+    logits = albert.mlm_logits(params, TINY, hidden, places)
+    assert logits.shape == (2, 3, 60) and logits.dtype == jnp.float32
+    whole = albert.mlm_logits(params, TINY, hidden, jnp.tile(jnp.arange(10), (2, 1)))
+    np.testing.assert_allclose(logits[0, 2], whole[0, 9], atol=1e-6)
+    pooled = albert.pooled(params, TINY, hidden, jnp.array([[0, 5], [5, 0]]))
+    np.testing.assert_allclose(pooled[0, 1], albert.pooled(params, TINY, hidden, jnp.array([[5]] * 2))[0, 0], atol=1e-6)
+    assert albert.sop_logits(params, TINY, pooled).shape == (2, 2, 2)
+
+
+def test_bfloat16_is_close_and_losses_stay_float32():
+    params, batch = init_params(TINY, 0), rows()
+    exact = albert.encode(params, TINY, batch, compute=EXACT)
+    half = albert.encode(params, TINY, batch, compute=ComputeConfig(dtype="bfloat16"))
+    assert half.dtype == jnp.bfloat16
+    assert np.abs(half.astype(jnp.float32) - exact).max() < 0.1
+    assert albert.mlm_logits(params, TINY, half, batch["positions"]).dtype == jnp.float32
+
+
+def test_dropout_masks_belong_to_rows_passes_and_sites():
+    keys = row_keys(3, 7, jnp.arange(6))
+    x = jnp.ones((6, 400))
+    full = drop(x, keys, 0.1, 1)
+    # The masks of rows 2 to 4 are the same when they stand in another part of the batch.
+    assert np.array_equal(drop(x[:3], row_keys(3, 7, jnp.arange(2, 5)), 0.1, 1), full[2:5])
+    assert len({row.tobytes() for row in np.asarray(full)}) == 6
+    for other in (drop(x, keys, 0.1, 2), drop(x, row_keys(3, 8, jnp.arange(6)), 0.1, 1), drop(x, row_keys(4, 7, jnp.arange(6)), 0.1, 1)):
+        assert not np.array_equal(full, other)
+    assert float((full == 0).mean()) == pytest.approx(0.1, abs=0.03)
+    assert float(full.mean()) == pytest.approx(1.0, abs=0.03)
+    assert drop(x, None, 0.5, 1) is x and drop(x, keys, 0.0, 1) is x
+    assert jax.random.key_impl(keys) == "threefry2x32"
+
+
+def test_dropout_is_new_in_every_pass():
+    config = dataclasses.replace(TINY, hidden_dropout_prob=0.5)
+    keys = row_keys(0, 0, jnp.arange(3))
+    here = PassDropout(keys, 0.5, 0.0)
+    masks = [np.asarray(here.at(p).hidden(jnp.ones((3, 4, 16)), 2)).tobytes() for p in range(3)]
+    assert len(set(masks)) == 3
+    params, batch = spread(config), rows()
+    scanned = albert.encode(params, config, batch, compute=EXACT, dropout=keys)
+    unrolled = albert.encode(params, config, batch, compute=dataclasses.replace(EXACT, unroll=True), dropout=keys)
+    np.testing.assert_allclose(scanned, unrolled, atol=2e-5)
+    assert not np.allclose(scanned, albert.encode(params, config, batch, compute=EXACT), atol=1e-2)
+
+
+def test_the_splash_kernel_agrees_with_the_reference():
+    draw = np.random.default_rng(0)
+    query, key, value = (jnp.asarray(draw.normal(size=(2, 128, 2, 64)), jnp.float32) for _ in "qkv")
+    segments = np.ones((2, 128), np.int32)
+    segments[0, 50:90], segments[0, 90:], segments[1, 100:] = 2, 0, 0
+    off = PassDropout(None, 0.0, 0.0)
+
+    def run(backend, query, key, value):
+        mask = backend.prepare(jnp.asarray(segments))
+        out = backend.attend(query, key, value, mask, off)
+        return jnp.sum(jnp.sin(out)), out
+
+    found = [
+        jax.jit(jax.value_and_grad(lambda *x, b=b: run(b, *x), argnums=(0, 1, 2), has_aux=True))(query, key, value)
+        for b in (attention.XLA, attention.splash(interpret=True))
+    ]
+    np.testing.assert_allclose(found[0][0][1], found[1][0][1], atol=3e-6)
+    for a, b in zip(found[0][1], found[1][1], strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def _config(backend: str, **changes) -> Config:
+    model = ModelConfig(**{"attention_probs_dropout_prob": 0.0, **changes})
+    phase = PhaseConfig(sequence_length=128, packing=True)
+    return Config(model=model, phases=(phase,), compute=ComputeConfig(attention=backend))
+
+
+def test_the_default_backend_is_the_fastest_that_can():
+    assert attention.choose(_config("auto"), "cpu").name == "xla"
+    assert attention.choose(_config("auto"), "gpu").name == "cudnn"
+    assert attention.choose(_config("auto"), "tpu").name == "splash"
+    dropping = _config("auto", attention_probs_dropout_prob=0.1)
+    assert {attention.choose(dropping, p).name for p in ("cpu", "gpu", "tpu")} == {"xla"}
+
+
+def test_a_backend_that_cannot_is_refused_by_name():
+    with pytest.raises(ConfigError, match="compute.attention 'splash' runs on tpu, not on cpu"):
+        attention.choose(_config("splash"), "cpu")
+    with pytest.raises(ConfigError, match="cudnn.*attention_probs_dropout_prob"):
+        attention.choose(_config("cudnn", attention_probs_dropout_prob=0.1), "gpu")
+    short = dataclasses.replace(_config("splash"), phases=(PhaseConfig(sequence_length=96),))
+    with pytest.raises(ConfigError, match=r"multiple of 128 .*phases\.0\.sequence_length is 96"):
+        attention.choose(short, "tpu")

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+
+from albert_jax import tree
+from albert_jax.config import ModelConfig
+from albert_jax.model import init, sharing
+
+BASE = ModelConfig()
+
+
+@pytest.mark.parametrize(
+    ("size", "body", "all_"),
+    [
+        ((768, 12, 12, 3072), 11_683_584, 11_813_810),
+        ((1024, 24, 16, 4096), 17_683_968, 17_847_474),
+        ((2048, 24, 16, 8192), 58_724_864, 59_021_490),
+        ((4096, 12, 64, 16384), 222_595_584, 223_158_450),
+    ],
+)
+def test_parameter_counts_of_the_paper(size, body, all_):
+    hidden, layers, heads, inner = size
+    config = ModelConfig(
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=inner,
+    )
+    assert init.count(config, heads=False) == body
+    assert init.count(config) == all_
+
+
+@pytest.mark.parametrize(
+    ("mode", "embedding", "millions"),
+    [
+        ("all", 64, 10), ("all", 128, 12), ("all", 256, 16), ("all", 768, 31),
+        ("none", 64, 87), ("none", 128, 89), ("none", 256, 93), ("none", 768, 108),
+        ("attention", 128, 64), ("ffn", 128, 38), ("attention", 768, 83), ("ffn", 768, 57),
+    ],
+)  # fmt: skip
+def test_the_dial_rounds_to_the_papers_counts(mode, embedding, millions):
+    """Not-shared rows are printed without the pooler, the others with it."""
+    config = dataclasses.replace(BASE, sharing=mode, embedding_size=embedding)
+    count = init.count(config, heads=False)
+    if mode == "none":
+        count -= 768 * 768 + 768
+    assert round(count / 1e6) == millions
+
+
+def test_tables():
+    config = ModelConfig(num_hidden_layers=4, num_hidden_groups=3, inner_group_num=2)
+    assert sharing.table(config).attention == (0, 1, 0, 1, 2, 3, 4, 5)
+    assert sharing.sets(config) == (6, 6)
+    config = ModelConfig(num_hidden_layers=3, sharing="attention")
+    assert sharing.table(config) == sharing.Sharing((0, 0, 0), (0, 1, 2))
+    assert sharing.sets(config) == (1, 3)
+    assert sharing.table(config, 2).ffn == (0, 1)
+    with pytest.raises(ValueError, match="3 layers, not 4"):
+        sharing.table(config, 4)
+    assert sharing.table(ModelConfig(), 48).ffn == (0,) * 48
+
+
+def test_the_quotient_is_rounded_like_the_originals():
+    config = ModelConfig(num_hidden_layers=22, num_hidden_groups=22)
+    table = sharing.table(config).attention
+    assert table == tuple(int(layer / 22 * 22) for layer in range(22)) != tuple(range(22))
+
+
+def test_initial_values():
+    config = ModelConfig(
+        vocab_size=500, embedding_size=32, hidden_size=64, num_attention_heads=4,
+        intermediate_size=128, num_hidden_layers=2, sharing="none",
+    )  # fmt: skip
+    first = tree.flatten(init.init_params(config, 1))
+    again = tree.flatten(init.init_params(config, 1))
+    other = tree.flatten(init.init_params(config, 2))
+    for path, leaf in first.items():
+        assert leaf.dtype == np.float32 and np.array_equal(leaf, again[path])
+        kind = path.rsplit("/", 1)[-1]
+        if kind in ("bias", "scale"):
+            assert (leaf == (kind == "scale")).all()
+            continue
+        assert np.abs(leaf).max() <= 0.04 + 1e-7
+        assert not np.array_equal(leaf, other[path])
+        if leaf.size > 10_000:
+            # A normal cut at two deviations has 0.8796 of its deviation.
+            assert leaf.std() == pytest.approx(0.02 * 0.8796, rel=0.03)
+            assert abs(leaf.mean()) < 4 * 0.02 / math.sqrt(leaf.size)
+    kernel = first["encoder/attention/query/kernel"]
+    assert not np.array_equal(kernel[0], kernel[1])
+    assert not np.array_equal(kernel[0], first["encoder/attention/key/kernel"][0])

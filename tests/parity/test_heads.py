@@ -1,0 +1,213 @@
+"""Heads on top of the golden encoder: outputs and gradients of the original."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.convert.names import from_original, to_original
+from albert_jax.model.attention import XLA
+from albert_jax.objectives import terms
+from albert_jax.tasks import heads, losses
+
+SHARED = os.environ.get("ALBERT_JAX_SHARED", "")
+GOLDEN = Path(os.environ.get("ALBERT_JAX_GOLDEN") or f"{SHARED}/golden/original")
+FILES = sorted((GOLDEN / "heads").glob("*.npz")) if SHARED or GOLDEN.is_absolute() else []
+FILES = [file for file in FILES if file.is_file()]
+TOLERANCE = 2e-5
+
+KEYS_ONLY = replace(XLA, prepare=lambda segment_ids: (segment_ids > 0)[:, None, None, :])
+"""The original masks keys only: its padding queries see the text, and its simple span head reads
+padding places too. Ours never look out of padding, so this test alone does."""
+
+pytestmark = pytest.mark.skipif(not FILES, reason="needs ALBERT_JAX_SHARED: golden heads")
+
+
+@pytest.fixture(scope="module")
+def base() -> tuple[ModelConfig, dict]:
+    """The model that heads/MODEL names."""
+    folder = GOLDEN / "model" / (GOLDEN / "heads" / "MODEL").read_text().strip()
+    raw = json.loads((folder / "albert_config.json").read_text())
+    known = set(ModelConfig.__dataclass_fields__)
+    fields = {k: v for k, v in raw.items() if k in known}
+    fields["hidden_act"] = "gelu_new" if fields["hidden_act"] == "gelu" else fields["hidden_act"]
+    config = ModelConfig(**fields)
+    with np.load(folder / "golden.npz") as golden:
+        values = {k.removeprefix("var/"): golden[k] for k in golden.files if k.startswith("var/")}
+    return config, from_original(values, config)
+
+
+def head_of(variables: dict[str, np.ndarray]) -> dict:
+    """Our head tree of the original's head variables."""
+
+    def dense(name: str) -> dict:
+        found = {"kernel": variables[f"{name}/kernel"]}
+        if f"{name}/bias" in variables:
+            found["bias"] = variables[f"{name}/bias"]
+        return found
+
+    if "output_weights" in variables:
+        kernel, bias = variables["output_weights"].T, variables["output_bias"]
+        return {"classifier": {"kernel": kernel, "bias": bias}}
+    if "cls/squad/output_weights" in variables:
+        kernel = variables["cls/squad/output_weights"].T
+        return {"span": {"kernel": kernel, "bias": variables["cls/squad/output_bias"]}}
+    norm = "end_logits/LayerNorm"
+    return {
+        "start": dense("start_logits/dense"),
+        "end": {
+            "dense": dense("end_logits/dense_0"),
+            "layer_norm": {"scale": variables[f"{norm}/gamma"], "bias": variables[f"{norm}/beta"]},
+            "output": dense("end_logits/dense_1"),
+        },
+        "answer": {
+            "dense": dense("answer_class/dense_0"),
+            "output": dense("answer_class/dense_1"),
+        },
+    }
+
+
+def variables_of(head: dict) -> dict[str, np.ndarray]:
+    """The original's head variables (or gradients) of our tree."""
+    if "classifier" in head or "span" in head:
+        prefix = "" if "classifier" in head else "cls/squad/"
+        layer = head.get("classifier") or head["span"]
+        return {
+            f"{prefix}output_weights": layer["kernel"].T,
+            f"{prefix}output_bias": layer["bias"],
+        }
+    end, answer = head["end"], head["answer"]
+    return {
+        "start_logits/dense/kernel": head["start"]["kernel"],
+        "start_logits/dense/bias": head["start"]["bias"],
+        "end_logits/dense_0/kernel": end["dense"]["kernel"],
+        "end_logits/dense_0/bias": end["dense"]["bias"],
+        "end_logits/LayerNorm/gamma": end["layer_norm"]["scale"],
+        "end_logits/LayerNorm/beta": end["layer_norm"]["bias"],
+        "end_logits/dense_1/kernel": end["output"]["kernel"],
+        "end_logits/dense_1/bias": end["output"]["bias"],
+        "answer_class/dense_0/kernel": answer["dense"]["kernel"],
+        "answer_class/dense_0/bias": answer["dense"]["bias"],
+        "answer_class/dense_1/kernel": answer["output"]["kernel"],
+    }
+
+
+def rows_of(given: dict[str, np.ndarray], choices: int) -> dict[str, np.ndarray]:
+    """Our batch of the original's inputs."""
+    mask, ids = given["input_mask"], given["input_ids"]
+    batch = {
+        "input_ids": ids,
+        "token_type_ids": given["segment_ids"],
+        "segment_ids": mask,
+        "positions": np.tile(np.arange(ids.shape[1] // choices), (len(ids), choices)),
+    }
+    if choices > 1:
+        batch = {k: v.reshape(len(v), choices, -1) for k, v in batch.items()}
+        batch["choice_mask"] = np.ones((len(ids), choices), np.float32)
+    batch["cls_positions"] = np.zeros((*batch["input_ids"].shape[:-1], 1), np.int32)
+    batch["example_weights"] = np.ones(len(ids), np.float32)
+    if "label_ids" in given:
+        batch["labels"] = given["label_ids"]
+    for name in ("start_positions", "end_positions", "is_impossible"):
+        if name in given:
+            batch[name] = given[name]
+    if "p_mask" in given:
+        batch["p_mask"] = given["p_mask"].astype(np.float32)
+    return batch
+
+
+def loss_of(name: str, forward: losses.Forward):
+    """The family's loss for a golden file."""
+    if "regression" in name:
+        return losses.regression_loss(forward)
+    if "race" in name:
+        return losses.choice_loss(forward)
+    if "squad_v1" in name:
+        return losses.span_loss(forward)
+    if "squad_v2" in name:
+        return losses.conditioned_span_loss(forward)
+    return losses.classification_loss(forward)
+
+
+def check(ours, theirs, what: str) -> None:
+    np.testing.assert_allclose(
+        np.asarray(ours).reshape(theirs.shape), theirs, rtol=0, atol=TOLERANCE, err_msg=what
+    )
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
+    config, body = base
+    with np.load(file) as z:
+        parts = {
+            p: {k.removeprefix(p): z[k] for k in z.files if k.startswith(p)}
+            for p in ("in/", "headvar/", "out/", "grad/")
+        }
+    out, grads = parts["out/"], parts["grad/"]
+    choices = out["logits"].shape[1] if "race" in file.stem else 1
+    params = {**body, "head": head_of(parts["headvar/"])}
+    batch = {k: jnp.asarray(v) for k, v in rows_of(parts["in/"], choices).items()}
+    forward = losses.Forward(config, ComputeConfig(dtype="float32"), KEYS_ONLY)
+
+    if "start_top_index" in out:
+        starts = out["start_top_index"].shape[1]
+        beam = losses.conditioned_span_outputs(
+            forward, params, batch, starts=starts, ends=out["end_top_index"].shape[1] // starts
+        )
+        check(beam.unanswerable, out["cls_logits"], "cls_logits")
+        for ours, places, name in (
+            (beam.start, beam.start_places, "start"),
+            (beam.end, beam.end_places, "end"),
+        ):
+            log_probs = out[f"{name}_top_log_probs"]
+            real = log_probs > -1e29
+            assert real.any()
+            ours = np.asarray(ours).reshape(log_probs.shape)
+            check(ours[real], log_probs[real], name)
+            index = out[f"{name}_top_index"]
+            assert (np.asarray(places).reshape(index.shape)[real] == index[real]).all()
+        return
+
+    loss = loss_of(file.stem, forward)
+
+    def mean(params):
+        parts = loss(params, batch, dropout=None, passes=None).terms
+        return terms.mean(parts, {name: batch[name].sum() for name in terms.weight_names(batch)})
+
+    value, gradients = jax.jit(jax.value_and_grad(mean))(params)
+    check(value, out["loss"], "loss")
+    if "logits" in out:
+        outputs = losses.choice_outputs if "race" in file.stem else losses.classification_outputs
+        check(outputs(forward, params, batch), out["logits"], "logits")
+    elif "start_logits" in out:
+        start, end = losses.span_outputs(forward, params, batch)
+        check(start, out["start_logits"], "start")
+        check(end, out["end_logits"], "end")
+    else:
+        hidden = forward.hidden(params, batch, None, None)
+        scores = heads.conditioned_spans(
+            params["head"],
+            hidden,
+            batch["p_mask"],
+            batch["cls_positions"],
+            batch["start_positions"],
+        )
+        for ours, name in ((scores.start, "start"), (scores.end, "end")):
+            theirs = out[f"{name}_log_probs"]
+            real = theirs > -1e29
+            check(np.asarray(ours)[real], theirs[real], name)
+        check(scores.unanswerable, out["cls_logits"], "cls_logits")
+
+    assert grads
+    ours = to_original({k: v for k, v in gradients.items() if k != "head"}, config)
+    ours = {**ours, **variables_of(gradients["head"])}
+    for name, theirs in grads.items():
+        check(ours[name], theirs, name)

@@ -1,0 +1,132 @@
+"""What a plan says: names of slices, collectives read from a program, memory, time, budgets."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import json
+
+import pytest
+
+from albert_jax import configfile
+from albert_jax.errors import ConfigError
+from albert_jax.plan import ahead, collectives, estimate, report, slices
+
+needs_libtpu = pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None,
+    reason="libtpu is not installed (extra tpu-plan)",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "chips", "hosts", "topology"),
+    [
+        ("v5p-128", 64, 16, (4, 4, 4)),
+        ("v5e-256", 256, 64, (16, 16)),
+        ("v5litepod-8", 8, 1, (2, 4)),
+        ("v6e-64", 64, 16, (8, 8)),
+        ("v4-8", 4, 1, (2, 2, 1)),
+        ("7x-4x4x4", 64, 16, (4, 4, 4)),
+        ("v3-8", 4, 1, (2, 2)),
+        ("h200-16", 16, 2, (2, 8)),
+    ],
+)
+def test_slices_are_what_google_calls_them(name, chips, hosts, topology):
+    found = slices.find(name)
+    assert (found.chips, found.hosts, found.topology) == (chips, hosts, topology)
+    assert found.devices == chips * found.chip.devices
+    assert all(slices.find(known).name == known for known in slices.table())
+
+
+@pytest.mark.parametrize(
+    ("name", "near"), [("v5e-100", "v5e-128"), ("v5p-3", "v5p-8"), ("nothing", "v5e-256")]
+)
+def test_a_slice_that_does_not_exist_has_nearest_names(name, near):
+    with pytest.raises(ConfigError, match=f"--slice {name}: no such slice; nearest: .*{near}"):
+        slices.find(name)
+
+
+PROGRAM = """\
+HloModule step
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(f32[] %a, f32[] %b)
+}
+%inner (p: (s32[], bf16[4,8])) -> (s32[], bf16[4,8]) {
+  %g = (bf16[2,8]{1,0}, bf16[4,8]{1,0}) all-gather-start(bf16[2,8] %x), dimensions={0}
+}
+%test (p: (s32[], bf16[4,8])) -> pred[] {
+}
+ENTRY %main (p: f32[10]) -> f32[10] {
+  %w = (s32[], bf16[4,8]) while((s32[], bf16[4,8]) %t), condition=%test, body=%inner
+  %r = (f32[10]{0}, /*index=1*/f32[2,3]{1,0}) all-reduce(f32[10] %p, f32[2,3] %q), to_apply=%add
+  %s = f32[5]{0} reduce-scatter(f32[10] %p), replica_groups={{0,1}}, to_apply=%add
+}
+"""
+
+
+def test_collectives_are_read_with_kind_type_bytes_and_place():
+    found = {one.kind: one for one in collectives.parse(PROGRAM)}
+    assert found["all-reduce"] == collectives.Collective("all-reduce", ("f32",), 64, False)
+    assert found["all-gather"] == collectives.Collective("all-gather", ("bf16",), 64, True)
+    assert found["reduce-scatter"] == collectives.Collective("reduce-scatter", ("f32",), 40, False)
+    assert collectives.total(found.values(), "all-reduce", "all-gather") == 128
+
+
+def test_gpus_are_planned_by_formula_and_a_plan_that_does_not_fit_says_what_would(capsys):
+    config = configfile.load("base-v2")
+    told = report.plan(config, slices.find("h200-8"), price=3.0)
+    lines = report.table(told).splitlines()
+    assert lines[0].startswith("h200-8: 8 chips of h200, 1 host")
+    assert not told["fits"] and lines[-1].startswith("does not fit: phase 0 needs ")
+    assert lines[-1].endswith('it fits with compute.remat = "dots"')
+    compute = dataclasses.replace(config.compute, remat="dots")
+    told = report.plan(dataclasses.replace(config, compute=compute), slices.find("h200-8"))
+    assert report.table(told).splitlines()[-1].startswith("fits: ")
+    json.dumps(told)
+
+
+def test_time_is_flops_over_rate():
+    config, where = configfile.load("base-v2"), slices.find("h200-8")
+    limits = estimate.bound(config, config.phases[0], where)
+    assert limits.compute == pytest.approx(1.196e15 / (8 * 989e12), rel=1e-3)
+    assert limits.step == max(limits.compute, limits.memory, limits.interconnect)
+    assert limits.expected(0.5) >= 2 * limits.compute
+
+
+def test_a_budget_cuts_all_phases_alike_and_the_warm_up_too():
+    config = configfile.load("tiny")
+    each = [0.1] * len(config.phases)
+    bought = estimate.within(config, each, 0.1 * config.steps / 2)
+    assert bought.steps == pytest.approx(config.steps / 2, abs=len(each))
+    assert bought.optimizer.warmup_steps == config.optimizer.warmup_steps // 2
+    with pytest.raises(ConfigError, match="the budget buys .* steps"):
+        estimate.within(config, each, 0.2)
+
+
+def test_rows_that_do_not_divide_are_refused():
+    with pytest.raises(ConfigError, match="96 rows do not divide by 64 devices"):
+        report.plan(configfile.load("tiny"), slices.find("h200-64"))
+
+
+def test_without_libtpu_the_extra_is_named(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"needs libtpu: pip install 'albert-jax\[tpu-plan\]'"):
+        ahead.topology(slices.find("v5e-4"))
+
+
+def test_the_compilers_refusal_is_read():
+    text = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Used 39.90G of 15.75G hbm."
+    assert ahead.needed_memory(text) == pytest.approx(39.9 * 2**30)
+    assert ahead.needed_memory("INTERNAL: other") is None
+
+
+@needs_libtpu
+def test_tiny_compiles_for_a_slice_and_reduces_its_gradient_once_in_float32():
+    config = configfile.load("tiny")
+    found = ahead.compile_phase(config, config.phases[0], slices.find("v5e-4"))
+    assert found.fits and 0 < found.memory < 2**30
+    big = [one for one in found.collectives if one.bytes > 10_000]
+    bytes_ = 4 * estimate.count_parameters(config)
+    assert bytes_ <= collectives.total(big) <= 1.01 * bytes_
+    assert all(one.types == ("f32",) and not one.in_loop for one in big)
+    assert {one.kind for one in big} == {"all-reduce"}

@@ -1,0 +1,156 @@
+"""Features of each family: what is kept, where labels stand, what filler weighs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from word_vocabulary import Words
+
+from albert_jax.data.normalize import TextRules
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks import batching, features
+from albert_jax.tasks import sentence_features as sf
+from albert_jax.tasks.alignment import align
+from albert_jax.tasks.examples import Answer, Choices, Question, Sentences, Tagged
+from albert_jax.tasks.squad_features import answer_mask, span_batch, span_features, window_bounds
+
+TEXT = "a b c d e f g h i j k l m n o p"
+WORDS = Words(TEXT)
+
+
+def test_cut_longer_takes_single_tokens() -> None:
+    """Against the rule written as a loop."""
+    for a in range(12):
+        for b in range(12):
+            for most in range(12):
+                left, right = a, b
+                while left + right > most:
+                    if left > right:
+                        left -= 1
+                    else:
+                        right -= 1
+                assert features.cut_longer(a, b, most) == (left, right)
+
+
+def test_rows_and_filler() -> None:
+    found = sf.sentence_features(
+        WORDS, [Sentences("f:1", ("a b", "c"), "y"), Sentences("f:2", ("d",), "x")], 16, ("x", "y")
+    )
+    batch = sf.sentence_batch(found, 8, 3)
+    assert batch["input_ids"][0].tolist() == [2, *WORDS.encode(["a b"])[0], 3,
+                                              *WORDS.encode(["c"])[0], 3, 0, 0]  # fmt: skip
+    assert batch["token_type_ids"][0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert batch["segment_ids"][0].tolist() == [1] * 6 + [0] * 2
+    assert batch["positions"][0].tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
+    assert batch["labels"].tolist() == [1, 0, 0]
+    assert batch["example_weights"].tolist() == [1, 1, 0]
+    assert not any(batch[name][2].any() for name in batch)
+    with pytest.raises(ConfigError, match="does not fit"):
+        sf.sentence_batch(found, 4, 2)
+
+
+def test_choices_cut_the_question_in_front_and_the_context_behind() -> None:
+    example = Choices("f:1", "a b c d e f g h", ("i j k l", "m"), 1)
+    (feature,) = sf.choice_features(WORDS, [example], 10, qa_length=3)
+    first = [WORDS.piece(i) for i in feature.choices[0].ids]
+    assert "".join(first) == "[CLS]▁a▁b▁c▁d[SEP]▁j▁k▁l[SEP]"
+    assert feature.choices[0].first == 6
+    batch = sf.choice_batch([feature], 3, 10, 2)
+    assert batch["input_ids"].shape == (2, 3, 10)
+    assert batch["choice_mask"].tolist() == [[1, 1, 0], [0, 0, 0]]
+    assert (batch["labels"].tolist(), batch["example_weights"].tolist()) == ([1, 0], [1, 0])
+    with pytest.raises(ConfigError, match="qa_length"):
+        sf.choice_features(WORDS, [example], 10, qa_length=8)
+
+
+class Letters(Words):
+    """Each word is spelt: several pieces a word."""
+
+    def encode(self, texts):
+        return [np.array([5 + ord(c) % 26 for c in t if c != " "], np.int32) for t in texts]
+
+
+def test_tags_stand_on_first_pieces_and_long_sentences_are_parted() -> None:
+    words = Tagged("f:1", ("ab", "c", "def"), ("X", "O", "Y"))
+    (feature,) = sf.tag_features(Letters(), [words], 16, ("O", "X", "Y"))
+    assert feature.tags.tolist() == [-1, 1, -1, 0, 2, -1, -1, -1]
+    assert feature.words.tolist() == [-1, 0, -1, 1, 2, -1, -1, -1]
+    batch = sf.tag_batch([feature], 10, 2)
+    assert batch["label_weights"].sum(axis=1).tolist() == [3, 0]
+    parts = sf.tag_features(Letters(), [words], 5, ("O", "X", "Y"))
+    assert [p.words.tolist() for p in parts] == [[-1, 0, -1, 1, -1], [-1, 2, -1, -1, -1]]
+    with pytest.raises(DataError, match="f:1: tag 'Y' is not one of O, X"):
+        sf.tag_features(Letters(), [words], 16, ("O", "X"))
+
+
+def test_pairs_fill_groups() -> None:
+    pairs = [Sentences(f"f:{i}", ("a b", "c")) for i in range(3)]
+    batch = sf.pair_batch(sf.pair_features(WORDS, pairs, 8), 2, 8, 3)
+    assert batch["input_ids"].shape == (3, 4, 8)
+    assert batch["pair_weights"].tolist() == [[1, 1], [0, 0], [0, 0]]
+    with pytest.raises(DataError, match="two texts"):
+        sf.pair_features(WORDS, [Sentences("f:9", ("a",))], 8)
+
+
+def test_windows() -> None:
+    assert window_bounds(10, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
+    assert window_bounds(10, 4, 9) == [(0, 4), (4, 8), (8, 10)]
+    assert window_bounds(3, 4, 2) == [(0, 3)]
+
+
+def test_spans_point_into_the_text() -> None:
+    question = Question("f", "q", "p o", "A b  C d e f g", (Answer("C d", 5),))
+    found = span_features(WORDS, [question], 9, stride=2, query_length=4)
+    assert [(f.start, f.end, f.impossible) for f in found] == [
+        (6, 7, False), (4, 5, False), (0, 0, True)]  # fmt: skip
+    second = found[1]
+    assert question.context[second.starts[0] : second.ends[1] + 1].strip() == "C d"
+    assert answer_mask(second, 9).tolist() == [0, 1, 1, 1, 0, 0, 0, 0, 1]
+    batch = span_batch(found, 9, 4)
+    assert batch["is_impossible"].tolist() == [0, 0, 1, 0]
+    assert batch["p_mask"][3].tolist() == [0] + [1] * 8
+    # Each piece belongs to exactly one window, the one with most context on its poorer side.
+    assert [f.best.tolist() for f in found] == [
+        [True, True, True, False],
+        [False, True, True, False],
+        [False, True, True],
+    ]
+    with pytest.raises(ConfigError, match="query_length"):
+        span_features(WORDS, [question], 9, query_length=6)
+
+
+def test_alignment_gives_up_on_another_text() -> None:
+    rules = TextRules()
+    assert align("abcdefghij", [" klm", " nop"], rules) is None
+    assert align("", [" a"], rules) is None
+    found = align("  Caf\u00e9\tau lait", [" cafe", " au", " lait"], rules)
+    assert found is not None
+    assert [found.ends[i] for i in range(3)] == [5, 8, 13]
+    assert found.piece_span(7, 2) == (1, 1)
+
+
+def test_lengths_and_encoding_once() -> None:
+    assert features.fitting_length(20, 128) == 32
+    assert features.fitting_length(100, 128) == 128
+    assert features.fitting_length(600, 128) == 128
+    seen = []
+
+    class Counting(Words):
+        def encode(self, texts):
+            seen.extend(texts)
+            return super().encode(texts)
+
+    features.encode_all(Counting(TEXT), ["a", "b", "a"])
+    assert seen == ["a", "b"]
+
+
+def test_batches_cover_each_epoch_once() -> None:
+    assert batching.steps_of(2.0, 10, 4) == 6
+    for epoch in range(2):
+        steps = range(3 * epoch, 3 * epoch + 3)
+        seen = np.concatenate([batching.batch_examples(7, s, 10, 4) for s in steps])
+        assert sorted(seen.tolist()) == [-1, -1, *range(10)]
+    assert (batching.epoch_order(7, 0, 50) != batching.epoch_order(7, 1, 50)).any()
+    assert (batching.epoch_order(8, 0, 50) != batching.epoch_order(7, 0, 50)).any()
+    with pytest.raises(DataError, match="no training examples"):
+        batching.steps_of(1.0, 0, 4)

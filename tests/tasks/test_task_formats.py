@@ -1,0 +1,261 @@
+"""Readers: each form is read, each fault is one line with its place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from albert_jax.config import TaskConfig
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks import catalogues, formats, formats_qa, formats_tags
+from albert_jax.tasks.families import FAMILIES
+
+
+def put(folder: Path, name: str, text: str) -> str:
+    path = folder / name
+    path.write_bytes(text.encode())
+    return str(path)
+
+
+def read(path: str, *columns: str, **roles):
+    records = formats.read_records(path, columns)
+    return formats.sentences(records, formats.roles(records[0], columns, **roles))
+
+
+def complains(path: str, *parts: str, call=read, kind=DataError, **options) -> None:
+    with pytest.raises(kind) as caught:
+        call(path, **options)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message, message
+    assert caught.value.exit_code == (3 if kind is DataError else 2)
+
+
+def test_header_names_columns_and_tabs_are_never_quoted(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.tsv", '\ufeffindex\tsentence1\tsentence2\tlabel\r\n0\t"x\ty z\tyes\r\n')
+    (example,) = read(path)
+    assert example.texts == ('"x', "y z")
+    assert example.label == "yes"
+    assert example.where == f"{path}:2"
+
+
+def test_columns_name_a_file_without_header(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", '"one, two",second,2.5\n\n"line\nbreak",b,1\n')
+    first, second = read(path, "sentence1", "sentence2", "score")
+    assert (first.texts, first.label) == (("one, two", "second"), "2.5")
+    assert second.texts == ("line\nbreak", "b")
+    assert second.where.endswith(":3")
+    cola = put(tmp_path, "cola.tsv", "gj04\t1\t\tIt stands.\n")
+    assert read(cola, "-", "label", "-", "sentence")[0].texts == ("It stands.",)
+
+
+def test_columns_that_are_the_header_are_not_data(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.csv", "score,sentence1,sentence2\n3,a,b\n")
+    (example,) = read(path, "sentence1", "sentence2", "score")
+    assert (example.texts, example.label) == (("a", "b"), "3")
+
+
+def test_json_lines(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", '{"text": "a\u2028b", "label": 1}\n')
+    (example,) = read(path)
+    assert (example.texts, example.label) == (("a\u2028b",), "1")
+
+
+def test_faults_of_tables(tmp_path: Path) -> None:
+    complains(str(tmp_path / "none.tsv"), "none.tsv", "no such file")
+    complains(put(tmp_path, "a.xml", "x"), "a.xml", "unknown format")
+    complains(put(tmp_path, "e.tsv", ""), "e.tsv", "no records")
+    complains(put(tmp_path, "b.tsv", "sentence\tlabel\nx\t1\nonly\n"), "b.tsv:3", "1 columns")
+    complains(put(tmp_path, "c.tsv", "sentence\tlabel\n \t1\n"), "c.tsv:2", "sentence is empty")
+    complains(put(tmp_path, "d.csv", 'sentence,label\n"x,1\n'), "d.csv:2", "broken CSV")
+    complains(put(tmp_path, "f.jsonl", '{"text": "x"}\n{"text"\n'), "f.jsonl:2", "not JSON")
+    complains(put(tmp_path, "g.tsv", "foo\tbar\nx\t1\n"), "g.tsv:2", "no column for the label")
+    bad = tmp_path / "h.tsv"
+    bad.write_bytes(b"sentence\tlabel\nok\t1\n\xff\t0\n")
+    complains(str(bad), "h.tsv:3", "not UTF-8")
+    header = put(tmp_path, "i.csv", "sentence1,sentence2,label\na,b,1\n")
+    with pytest.raises(DataError, match=r"i\.csv:1: no column 'score'"):
+        formats.read_records(header, ("sentence1", "sentence2", "score"))
+    with pytest.raises(DataError, match="no column 'premise'"):
+        read(header, text_columns=("premise",))
+    three = put(tmp_path, "j.csv", "a,b,c,1\n")
+    with pytest.raises(ConfigError, match="at most two"):
+        read(three, "x", "y", "z", "label")
+
+
+def test_labels_are_ordered_and_strict() -> None:
+    examples = [
+        formats.Sentences(f"f:{i}", ("x",), label) for i, label in enumerate("10 2 b a".split())
+    ]
+    assert formats.label_names(examples) == ("2", "10", "a", "b")
+    with pytest.raises(DataError, match=r"^f:7: label 'c' is not one of a, b"):
+        formats.label_index("f:7", "c", ("a", "b"))
+    for text in ("much", "nan", "inf", None):
+        with pytest.raises(DataError, match="f:7: score"):
+            formats.score("f:7", text)
+
+
+def test_one_label_in_training_is_refused() -> None:
+    only = [formats.Sentences("f:1", ("x",), "a")]
+    with pytest.raises(DataError, match="at least two"):
+        FAMILIES["classification"].labels(only, TaskConfig())
+
+
+def squad(**changes) -> dict:
+    asked = {"id": "q", "question": "Who?", "answers": [{"text": "cat", "answer_start": 4}]}
+    asked.update(changes)
+    return {"data": [{"title": "t", "paragraphs": [{"context": "The cat sat.", "qas": [asked]}]}]}
+
+
+def test_squad(tmp_path: Path) -> None:
+    path = put(tmp_path, "s.json", json.dumps(squad()))
+    (asked,) = formats_qa.read_squad(path)
+    assert (asked.answers[0].text, asked.title) == ("cat", "t")
+    impossible = put(tmp_path, "i.json", json.dumps(squad(answers=[], is_impossible=True)))
+    assert formats_qa.read_squad(impossible)[0].answers == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"answers": [{"text": "cat", "answer_start": 5}]}, "not in the context"),
+        ({"answers": [{"text": "cat", "answer_start": -1}]}, "not in the context"),
+        ({"answers": []}, "no answers and not is_impossible"),
+        ({"is_impossible": True}, "but has answers"),
+        ({"question": " "}, "question is empty"),
+    ],
+)
+def test_faults_of_squad(tmp_path: Path, changes: dict, part: str) -> None:
+    path = put(tmp_path, "s.json", json.dumps(squad(**changes)))
+    complains(path, "data[0].paragraphs[0].qas[0]", "(id q)", part, call=formats_qa.read_squad)
+
+
+def test_broken_squad_files(tmp_path: Path) -> None:
+    complains(put(tmp_path, "a.json", '{\n"data": [,\n'), "a.json:2", call=formats_qa.read_squad)
+    complains(put(tmp_path, "b.json", "[]"), "no 'data'", call=formats_qa.read_squad)
+    complains(put(tmp_path, "c.json", '{"data": [{}]}'), "data[0]", call=formats_qa.read_squad)
+    twice = squad()
+    twice["data"] *= 2
+    complains(put(tmp_path, "d.json", json.dumps(twice)), "'q'", call=formats_qa.read_squad)
+
+
+def race(**changes) -> str:
+    passage = {
+        "id": "middle7.txt",
+        "article": "A cat sat.",
+        "questions": ["The  _  sat.", "Who sat?"],
+        "options": [["cat", "dog"], ["a cat", "a dog"]],
+        "answers": ["A", "B"],
+    }
+    return json.dumps({**passage, **changes})
+
+
+def test_race_fills_the_blank_or_appends(tmp_path: Path) -> None:
+    path = put(tmp_path, "r.jsonl", race() + "\n" + race(id="high1.txt") + "\n")
+    assert formats_qa.is_race(path)
+    found = formats_qa.read_race(path, choices=2)
+    assert [x.group for x in found] == ["middle", "middle", "high", "high"]
+    assert found[0].endings == ("The cat sat.", "The dog sat.")
+    assert found[1].endings == ("Who sat? a cat", "Who sat? a dog")
+    assert [x.label for x in found[:2]] == [0, 1]
+    folder = tmp_path / "RACE"
+    folder.mkdir()
+    put(folder, "1.txt", race())
+    assert len(formats_qa.read_race(folder)) == 2
+
+
+def test_faults_of_choices(tmp_path: Path) -> None:
+    def reader(path):
+        return formats_qa.read_race(path, choices=4)
+
+    complains(
+        put(tmp_path, "a.jsonl", race(answers=["C", "A"])),
+        "a.jsonl:1 question 1",
+        "'C'",
+        call=reader,
+    )
+    five = race(options=[list("abcde"), ["x", "y"]])
+    complains(put(tmp_path, "b.jsonl", five), "5 choices", "4 configured", call=reader)
+    complains(put(tmp_path, "c.jsonl", race(answers=["A"])), "differ in number", call=reader)
+    complains(put(tmp_path, "d.jsonl", race(article=" ")), "context is empty", call=reader)
+    complains(put(tmp_path, "e.jsonl", race() + "\n{\n"), "e.jsonl:2", call=reader)
+
+
+def test_general_and_swag_choices(tmp_path: Path) -> None:
+    general = put(
+        tmp_path,
+        "a.jsonl",
+        json.dumps({"context": "c", "question": "q _", "choices": ["x", "y"], "label": "B"}),
+    )
+    (example,) = formats_qa.read_choices(general, choices=4)
+    assert (example.endings, example.label) == (("q x", "q y"), 1)
+    swag = put(tmp_path, "b.csv", "sent1,sent2,ending0,ending1,label\nHe sat.,He,ran,slept,1\n")
+    (example,) = formats_qa.read_choices(swag, choices=4)
+    assert (example.context, example.endings, example.label) == (
+        "He sat.", ("He ran", "He slept"), 1)  # fmt: skip
+
+
+def test_conll(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.conll", "-DOCSTART- -X- O\n\nAnna NN B-PER\nsat VB O\n\nHere RB O\n")
+    first, second = formats_tags.read_conll(path)
+    assert (first.words, first.tags) == (("Anna", "sat"), ("B-PER", "O"))
+    assert second.where == f"{path}:6"
+    assert formats_tags.tag_names([first, second]) == ("O", "B-PER")
+    words = put(tmp_path, "w.txt", "Anna\nsat\n")
+    assert formats_tags.read_conll(words, tagged=False)[0].tags is None
+    reader = formats_tags.read_conll
+    complains(put(tmp_path, "b.conll", "a O\nb\n"), "b.conll:2", "1 columns", call=reader)
+    complains(put(tmp_path, "c.conll", "a\n"), "c.conll:1", call=reader)
+    complains(put(tmp_path, "d.conll", "\n\n"), "no sentences", call=reader)
+
+
+def test_targets_turns_and_pairs(tmp_path: Path) -> None:
+    talk = put(tmp_path, "a.jsonl", '{"source": ["Hi.", "Hello."], "target": "Bye."}\n')
+    (example,) = formats.source_targets(formats.read_records(talk))
+    assert (example.source, example.target) == (("Hi.", "Hello."), "Bye.")
+    blimp = put(tmp_path, "b.jsonl", '{"sentence_good": "a", "sentence_bad": "b", "UID": "s"}\n')
+    (pair,) = formats.minimal_pairs(formats.read_records(blimp))
+    assert (pair.good, pair.bad, pair.group) == ("a", "b", "s")
+    same = put(tmp_path, "c.jsonl", '{"sentence_good": "a", "sentence_bad": "a"}\n')
+    with pytest.raises(DataError, match="c.jsonl:1"):
+        formats.minimal_pairs(formats.read_records(same))
+
+
+def test_catalogues_of_others() -> None:
+    assert catalogues.is_catalogue("tfds:glue/sst2:train")
+    assert not catalogues.is_catalogue("train.tsv")
+    with pytest.raises(ConfigError, match="tfds:NAME:SPLIT"):
+        catalogues.load_records("tfds:glue")
+    fields = {"article": "A cat.", "question": "Who?", "options": ["a", "b"], "answer": "B",
+              "example_id": "high3.txt"}  # fmt: skip
+    (example,) = catalogues.race_choices([formats.Record("hf:race:train record 0", fields)])
+    assert (example.label, example.group) == (1, "high")
+    fields = {"id": b"q", "question": b"Who?", "context": b"The cat.",
+              "answers": {"text": [b"cat"], "answer_start": [4]}}  # fmt: skip
+    (asked,) = catalogues.squad_questions([formats.Record("tfds:squad:train record 0", fields)])
+    assert asked.answers[0].text == "cat"
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "count"),
+    [
+        ("glue/RTE/dev.tsv", (), 277),
+        ("glue/SST-2/dev.tsv", ("sentence", "label"), 872),
+        ("glue/CoLA/in_domain_dev.tsv", ("-", "label", "-", "sentence"), 527),
+        ("glue/MRPC/msr_paraphrase_test.txt", (), 1725),
+    ],
+)
+def test_real_tables(shared: Path, name: str, columns: tuple, count: int) -> None:
+    found = read(str(shared / "data" / name), *columns)
+    assert len(found) == count
+    assert len(formats.label_names(found)) == 2
+
+
+def test_real_questions(shared: Path) -> None:
+    asked = formats_qa.read_squad(shared / "data/squad/squad-v2.0-dev-16articles.json")
+    assert len(asked) == 6078
+    assert sum(not x.answers for x in asked) == 3168
+    assert len(formats_qa.read_race(shared / "data/race/train-sample-middle.jsonl")) == 798

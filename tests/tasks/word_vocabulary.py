@@ -1,0 +1,35 @@
+"""A vocabulary of whole words and letters for tests that need no trained one."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from albert_jax.data.normalize import TextRules
+
+SPECIAL = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
+
+
+class Words:
+    """Each distinct word of the texts is one piece; unknown words are ``unk_id``."""
+
+    pad_id, unk_id, cls_id, sep_id, mask_id = range(5)
+    rules = TextRules()
+
+    def __init__(self, *texts: str):
+        words = sorted({word for text in texts for word in self.rules.apply(text).split()})
+        self._pieces = [*SPECIAL, *("\u2581" + word for word in words)]
+        self._ids = {piece: i for i, piece in enumerate(self._pieces)}
+        self.size = len(self._pieces)
+        self.starts_word = np.array([p.startswith("\u2581") for p in self._pieces])
+
+    def encode(self, texts) -> list[np.ndarray]:
+        return [
+            np.array(
+                [self._ids.get("\u2581" + w, self.unk_id) for w in self.rules.apply(t).split()],
+                np.int32,
+            )
+            for t in texts
+        ]
+
+    def piece(self, id: int) -> str:
+        return self._pieces[id]

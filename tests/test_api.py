@@ -1,0 +1,105 @@
+"""The public names: their examples run, and a loop of one's own learns with them."""
+
+import doctest
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+import tiny_models
+
+from albert_jax import api
+from albert_jax.errors import CheckpointError
+
+
+def test_every_public_name_is_explained() -> None:
+    for name in api.__all__:
+        assert (getattr(api, name).__doc__ or "").strip(), name
+    assert len(api.__all__) <= 16
+
+
+FUNCTIONS = [name for name in api.__all__ if callable(getattr(api, name)) and name[0].islower()]
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_examples_run(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    function = getattr(api, name)
+    known = {**vars(api), "directory": tiny_models.directory(tmp_path)}
+    if "prepared" in function.__doc__.split(">>>", 1)[1]:
+        known["prepared"] = tiny_models.prepared(tmp_path)
+    [test] = doctest.DocTestFinder(recurse=False).find(function, name, globs=known)
+    assert test.examples, f"{name} has no example"
+    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
+    assert not result.failed
+
+
+def test_a_model_survives_saving(tmp_path: Path) -> None:
+    model = tiny_models.model(seed=3)
+    for kind in ("native", "huggingface"):
+        api.save(model, str(tmp_path / kind), to=kind)  # type: ignore[arg-type]
+        back = api.load(str(tmp_path / kind))
+        assert back.config == model.config
+        assert back.vocabulary.size == model.vocabulary.size
+        jax.tree.map(np.testing.assert_array_equal, back.params, model.params)
+    with pytest.raises(CheckpointError, match="exists already"):
+        api.save(model, str(tmp_path / "native"))
+
+
+def test_nothing_to_load(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nowhere"):
+        api.load(str(tmp_path / "nowhere"))
+    path = tiny_models.directory(tmp_path)
+    with pytest.raises(CheckpointError, match="no run folder"):
+        api.load(path, step="best")
+
+
+def test_rows_cut_the_longer_text() -> None:
+    vocabulary = tiny_models.vocabulary()
+    long = "the file is found in the folder"
+    batch = api.rows(vocabulary, [long], ["it is"], length=10)
+    ids, types = batch["input_ids"][0], batch["token_type_ids"][0]
+    second = vocabulary.encode(["it is"])[0]
+    assert (ids == vocabulary.sep_id).sum() == 2 and ids[0] == vocabulary.cls_id
+    assert ids[types == 1].tolist() == [*second.tolist(), vocabulary.sep_id]
+
+
+def test_dropout_keys_are_those_of_the_row() -> None:
+    four, two = (jax.random.key_data(api.dropout_keys(1, 2, n)) for n in (4, 2))
+    np.testing.assert_array_equal(four[:2], two)
+    assert len({tuple(key) for key in np.asarray(four).tolist()}) == 4
+
+
+def test_a_loop_of_ones_own_learns() -> None:
+    model = tiny_models.model()
+    draw = np.random.default_rng(0)
+    ids = draw.integers(5, 64, (8, 16), dtype=np.int32)
+    batch = {
+        "input_ids": np.where(np.arange(16) == 3, 4, ids),
+        "token_type_ids": np.zeros((8, 16), np.int32),
+        "segment_ids": np.ones((8, 16), np.int32),
+        "positions": np.tile(np.arange(16, dtype=np.int32), (8, 1)),
+        "mlm_positions": np.full((8, 1), 3, np.int32),
+        "mlm_labels": ids[:, 3:4],
+        "mlm_weights": np.ones((8, 1), np.float32),
+        "cls_positions": np.zeros((8, 1), np.int32),
+        "sop_labels": draw.integers(0, 2, (8, 1), dtype=np.int32),
+        "sop_weights": np.ones((8, 1), np.float32),
+    }
+    optimizer = optax.adam(3e-3)
+
+    @jax.jit
+    def step(params, state):
+        value = jax.value_and_grad(api.pretraining_loss, has_aux=True)
+        (loss, parts), gradient = value(params, model.config, batch)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state, loss, parts
+
+    # The config is part of the function, not an argument of it.
+    params, state = model.params, optimizer.init(model.params)
+    losses = []
+    for _ in range(60):
+        params, state, loss, parts = step(params, state)
+        losses.append(float(loss))
+    assert losses[-1] < 0.3 * losses[0]
+    assert parts["mlm_accuracy"] > 0.8

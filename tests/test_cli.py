@@ -1,0 +1,246 @@
+"""The console command: verbs, errors and exit codes, help, output that others read."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tomllib
+
+import pytest
+
+from albert_jax import cli, configfile, errors
+from albert_jax.commands.pretrain import ConfigShow, Pretrain
+
+
+@pytest.fixture
+def call(capsys):
+    """Runs the command in this process: (exit code, stdout, stderr)."""
+
+    def call(*arguments):
+        code = cli.main(list(arguments))
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def _last(err):
+    return err.rstrip("\n").splitlines()[-1]
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_explains_itself(call, verb):
+    code, out, err = call(*verb.split(), "--help")
+    assert code == 0 and not err
+    assert f"albert-jax {verb}" in out and "show this help" in out
+
+
+def test_overview_names_every_verb(call):
+    code, out, _ = call("--help")
+    assert code == 0
+    for verb in cli.VERBS:
+        assert f"  {verb} " in out
+    assert call()[0] == 2
+    assert call("data")[0] == 2
+    code, out, _ = call("--version")
+    assert code == 0 and re.fullmatch(r"albert-jax \d+\.\d+\.\d+\n", out)
+
+
+def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):
+    code, out, _ = call("pretrain", "--config", "tiny", "--help")
+    assert code == 0
+    text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", out).split())
+    tiny = configfile.load("tiny")
+    assert (
+        f"--optimizer.learning-rate FLOAT Peak rate. (default: {tiny.optimizer.learning_rate})"
+        in text
+    )
+    assert (
+        f"--phases.1.sequence-length INT S: tokens per row. (default: {tiny.phases[1].sequence_length})"
+        in text
+    )
+    for path, _ in configfile.leaves(tiny):
+        assert f"--{path.replace('_', '-')}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["pretran"], ["'pretran'", "did you mean pretrain"]),
+        (["data", "shw"], ["'data shw'", "data show"]),
+        (["tokenizer", "train", "--txt", "x"], ["missing --text FILE"]),
+        (["evaluate"], ["missing RUN"]),
+        (["pretrain", "--config", "tiny"], ["missing", "--out RUN"]),
+        (["pretrain", "--config", "tiny", "--out"], ["--out"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--optimizer.lerning-rate", "1"],
+         ["--optimizer.lerning-rate", "did you mean --optimizer.learning-rate?"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--phases.2.steps", "1"], ["--phases.2.steps"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--seed", "abc"], ["--seed", "'abc'"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--optimizer.name", "lamp"], ["lamb", "lamp"]),
+        (["pretrain", "--config", "tyny", "--out", "x"], ["'tyny'", "did you mean tiny?"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--optimizer.learning-rate", "nan"],
+         ["optimizer.learning_rate", "finite"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--model.hidden-size", "130"],
+         ["model.hidden_size", "model.num_attention_heads"]),
+        (["pretrain", "--config", "tiny", "--out", "x"], ["data.prepared", "--data"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--data", "d", "--init", "a", "--from", "b@1"],
+         ["--init", "--from"]),
+        (["config", "show", "--config", "tiny", "--get", "optimizer.lr"], ["optimizer.lr"]),
+        (["evaluate", "x", "--step", "last"], ["--step last", "newest"]),
+        (["data", "prepare", "--text", "x", "--tokenizer", "t", "--out", "o", "--shard", "4/4"], ["t"]),
+        (["fill-mask", "x", "[MASK]", "--top", "0"], ["--top 0"]),
+    ],
+    ids=lambda v: " ".join(v) if isinstance(v, list) and v and v[0] in "".join(cli.VERBS) else "",
+)  # fmt: skip
+def test_wrong_usage_is_one_last_line(call, arguments, parts, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = call(*arguments)
+    assert code in (2, 3) and not out
+    assert _last(err).startswith("albert-jax: ")
+    for part in parts:
+        assert part in _last(err)
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (errors.ConfigError("a\nb"), 2, "albert-jax: a b"),
+        (errors.DataError("d"), 3, "albert-jax: d"),
+        (errors.CheckpointError("c"), 4, "albert-jax: c"),
+        (errors.NumericsError("n"), 5, "albert-jax: n"),
+        (errors.PeerError("p"), 6, "albert-jax: p"),
+        (errors.StorageError("s"), 7, "albert-jax: s"),
+        (errors.Stopped("t"), 75, "albert-jax: t"),
+        (OSError(28, "No space left on device", "f"), 7, "albert-jax: f: No space left on device"),
+        (
+            ZeroDivisionError("z"),
+            70,
+            "albert-jax: internal error: ZeroDivisionError: z; add --debug",
+        ),
+        (KeyboardInterrupt(), 130, "albert-jax: interrupted"),
+        (BrokenPipeError(), 141, None),
+    ],
+    ids=lambda v: type(v).__name__ if isinstance(v, BaseException) else "",
+)
+def test_errors_become_exit_codes(call, monkeypatch, error, code, text):
+    def fail(self):
+        raise error
+
+    monkeypatch.setattr(ConfigShow, "run", fail)
+    for debug in (False, True):
+        got, _, err = call("config", "show", "--config", "tiny", *["--debug"] * debug)
+        assert got == code
+        if text is None:
+            assert not err
+        else:
+            assert _last(err).startswith(text)
+            assert ("Traceback" in err) == debug
+
+
+def test_every_verb_of_the_table_has_run_and_a_docstring():
+    import importlib
+
+    for target, _ in cli.VERBS.values():
+        module, name = target.split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert callable(command.run) and command.__doc__
+
+
+def test_overrides_reach_pretraining(monkeypatch, tmp_path):
+    seen = {}
+    from albert_jax.train import pretrain
+
+    monkeypatch.setattr(
+        pretrain, "run", lambda config, out, **o: seen.update(o, config=config, out=out)
+    )
+    arguments = ["pretrain", "--config", "tiny", "--out", "r", "--data", "a", "b", "--phases.0.steps", "7",
+                 "--phases.0.passes", "2", "4", "--compute.unroll", "False", "--optimizer.learning_rate=2e-3",
+                 "--phases.0.objective.mask", "span", "--from", "q@5", "--allow-change", "seed", "run"]  # fmt: skip
+    assert cli.main(arguments) == 0
+    config, tiny = seen.pop("config"), configfile.load("tiny")
+    assert seen == {"out": "r", "init": None, "branch": "q@5", "allow_change": ("seed", "run")}
+    changed = {line.split(" ")[0] for line in configfile.difference(config, tiny)}
+    assert changed == {"data.prepared", "phases.0.steps", "phases.0.passes", "compute.unroll",
+                       "optimizer.learning_rate", "phases.0.objective.mask"}  # fmt: skip
+    assert config.data.prepared == ("a", "b") and config.phases[0].passes == (2, 4)
+    assert isinstance(Pretrain, type)
+
+
+def test_config_show_prints_a_config_that_reads_back(call, tmp_path):
+    code, out, err = call("config", "show", "--config", "tiny", "--optimizer.learning-rate", "1e-3")
+    assert code == 0 and not err
+    (tmp_path / "shown.toml").write_text(out)
+    again = configfile.load(str(tmp_path / "shown.toml"))
+    assert again.optimizer.learning_rate == 0.001
+    assert tomllib.loads(out) == configfile.to_dict(again)
+    assert f"# digest {configfile.digest(again)}" in out
+    assert "# differs from tiny:\n#   optimizer.learning_rate = 0.001 (was " in out
+    assert "parameters " in out
+    assert "# same as tiny" in call("config", "show", "--config", "tiny")[1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("model.vocab_size", "4000"), ("model.vocab-size", "4000"), ("compute.unroll", "true"),
+     ("optimizer.name", "lamb"), ("data.prepared", ""), ("phases.0.objective.mask", "ngram")],
+)  # fmt: skip
+def test_config_show_gets_one_value_for_scripts(call, field, value):
+    assert call("config", "show", "--config", "tiny", "--get", field)[:2] == (0, value + "\n")
+
+
+def test_odd_paths_and_texts_arrive(albert, tmp_path):
+    folder = tmp_path / "a b\n文"
+    folder.mkdir()
+    (folder / "-c.toml").write_text("extends = 'tiny'\nseed = 5\n")
+    for cwd, path in (
+        (folder, "./-c.toml"),
+        (folder, "-c.toml"),
+        (tmp_path, str(folder / "-c.toml")),
+    ):
+        done = albert("config", "show", f"--config={path}", "--get", "seed", cwd=cwd)
+        assert (done.returncode, done.stdout) == (0, "5\n"), done.stderr
+    done = albert("fill-mask", str(folder), "--", "-- [MASK]")
+    assert done.returncode == 4 and _last(done.stderr).startswith("albert-jax: ")
+
+
+def test_a_poor_environment_is_enough(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "albert_jax", "config", "show", "--config", "文", "--get", "seed"],
+        env={"PATH": "/nonexistent", "LANG": "C", "LC_ALL": "C", "TMPDIR": "/nonexistent",
+             "PYTHONPATH": str(configfile.preset_folder().parent)},
+        cwd=tmp_path, capture_output=True, text=True, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "does not exist" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "albert_jax", "config", "show", "--config", "tiny"],
+        env={**os.environ, "PYTHONPATH": str(configfile.preset_folder().parent)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    process.stdout.close()
+    assert process.wait(120) == 141
+    assert process.stderr.read() == ""
+    process.stderr.close()
+
+
+def test_interrupt_is_one_line(tmp_path):
+    code = (
+        "import os, signal; from albert_jax import cli; from albert_jax.commands.pretrain import ConfigShow\n"
+        "ConfigShow.run = lambda self: os.kill(os.getpid(), signal.SIGINT)\n"
+        "raise SystemExit(cli.main(['config', 'show', '--config', 'tiny']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(configfile.preset_folder().parent)},
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 130 != -signal.SIGINT
+    assert done.stderr == "albert-jax: interrupted: start the same command again to go on\n"

@@ -1,0 +1,129 @@
+"""Whole objects, exclusive creation and one-line storage errors; local and in a pretended bucket."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import resource
+import threading
+from pathlib import Path
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from albert_jax import files
+from albert_jax.errors import StorageError
+
+
+class _Bucket(MemoryFileSystem):
+    """A store with a scheme of its own that has only what a bucket has."""
+
+    protocol = "pretended"
+
+    @classmethod
+    def _strip_protocol(cls, path):
+        return super()._strip_protocol(str(path).replace("pretended://", "memory://"))
+
+
+@pytest.fixture(params=["local", "bucket"])
+def place(request, tmp_path: Path) -> str:
+    if request.param == "local":
+        return str(tmp_path / "run")
+    fsspec.register_implementation("pretended", _Bucket, clobber=True)
+    return f"pretended://bucket{tmp_path}/run"
+
+
+def test_objects_are_written_read_listed_and_deleted(place):
+    path = files.join(place, "a", "b.json")
+    assert files.read(path) is None
+    assert files.names(files.join(place, "a")) == []
+    files.write(path, b"one")
+    files.write(path, b"two!")
+    assert files.read(path) == b"two!"
+    assert files.names(files.join(place, "a")) == ["b.json"]
+    assert files.tree(place) == {"a/b.json": 4}
+    assert files.sha256(path, sync=True) == hashlib.sha256(b"two!").hexdigest()
+    files.delete(path)
+    files.delete(path)
+    assert files.read(path) is None
+
+
+def test_create_succeeds_once(place):
+    path = files.join(place, "lock")
+    won = []
+    threads = [
+        threading.Thread(target=lambda i=i: won.append((files.create(path, b"%d" % i), i)))
+        for i in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    winners = [i for created, i in won if created]
+    if files.is_bucket(place):  # the pretended one is not atomic between threads
+        assert winners
+    else:
+        assert len(winners) == 1
+    assert files.read(path) == b"%d" % winners[-1]
+    assert not files.create(path, b"late")
+    assert files.read(path) == b"%d" % winners[-1]
+
+
+def test_trees_move_and_go(place):
+    for name in ("x", "d/y", "d/e/z"):
+        files.write(files.join(place, "from", name), name.encode())
+    files.move_tree(files.join(place, "from"), files.join(place, "deep", "to"))
+    assert not files.is_folder(files.join(place, "from"))
+    assert files.tree(files.join(place, "deep", "to")) == {"d/e/z": 5, "d/y": 3, "x": 1}
+    files.delete_tree(files.join(place, "deep"))
+    files.delete_tree(files.join(place, "deep"))
+    assert files.tree(place) == {}
+
+
+def test_no_bucket_client_is_one_line():
+    with pytest.raises(StorageError, match="unknown-kind://x.*no client for this kind of bucket"):
+        files.read("unknown-kind://x/y")
+
+
+def test_a_file_in_the_place_of_a_folder(tmp_path):
+    (tmp_path / "run").write_text("not a folder")
+    with pytest.raises(StorageError, match="run.*choose another folder") as caught:
+        files.make_folder(str(tmp_path / "run" / "checkpoints"))
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 7
+
+
+@pytest.mark.parametrize(
+    "number, mend",
+    [
+        (errno.ENOSPC, "free space"),
+        (errno.EACCES, "right"),
+        (errno.EROFS, "read-only"),
+        (errno.EIO, "reachable"),
+    ],
+)
+def test_each_error_names_path_and_mend(number, mend, monkeypatch, tmp_path):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StorageError, match=mend) as caught:
+        files.write(str(tmp_path / "x"), b"data")
+    assert str(tmp_path / "x") in str(caught.value)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_leaves_the_old_object(tmp_path):
+    path = str(tmp_path / "x")
+    files.write(path, b"old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        with pytest.raises(StorageError, match="ulimit"):
+            files.write(path, b"n" * 5000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert files.read(path) == b"old"
+    assert os.listdir(tmp_path) == ["x"]

@@ -1,0 +1,250 @@
+"""Whole pretraining runs of a micro model: repeatable, resumable, refused in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from albert_jax import configfile
+from albert_jax.checkpoint.manager import Checkpoints
+from albert_jax.config import (
+    ComputeConfig,
+    Config,
+    DataConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    PhaseConfig,
+    RunConfig,
+)
+from albert_jax.data import pipeline
+from albert_jax.errors import (
+    AlbertError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NumericsError,
+    Stopped,
+)
+from albert_jax.model.albert import abstract_params
+from albert_jax.observe.metrics import read_rows, timeless
+from albert_jax.parallel.mesh import make_mesh
+from albert_jax.train import loop, pretrain, start
+from albert_jax.train.state import abstract_state
+from tests import tiny_models
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> str:
+    """A prepared folder."""
+    return tiny_models.prepared(tmp_path_factory.mktemp("data"))
+
+
+def micro(data: str, **changes) -> Config:
+    """Two phases of six steps each, with dropout."""
+    model = dataclasses.replace(
+        tiny_models.MODEL, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
+    )
+    phase = PhaseConfig(steps=6, sequence_length=16, rows=8)
+    longer = dataclasses.replace(
+        phase, sequence_length=32, rows=4, objective=ObjectiveConfig(mask_rate=0.2)
+    )
+    config = Config(
+        model=model,
+        data=DataConfig(prepared=(data,)),
+        phases=(phase, longer),
+        optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=2),
+        compute=ComputeConfig(dtype="float32", unroll=True),
+        run=RunConfig(
+            log_every=2, evaluate_every=4, evaluate_rows=8, checkpoint_every=4, keep=2,
+            watchdog_seconds=0,
+        ),  # fmt: skip
+    )
+    return dataclasses.replace(config, **changes)
+
+
+def final_state(run: Path, config: Config) -> dict[str, np.ndarray]:
+    """Every leaf of the newest checkpoint."""
+    shapes = abstract_state(config, abstract_params(config.model), make_mesh(config.parallel))
+    restored = Checkpoints(str(run), keep=1, best=None, read_only=True).restore(shapes)
+    assert restored is not None
+    leaves = jax.tree_util.tree_leaves_with_path(restored.state)
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def assert_same(one: Path, other: Path, config: Config) -> None:
+    """Equal rows of the record but for times, and equal bits in the last checkpoint."""
+    rows = [[timeless(row) for row in read_rows(str(run))] for run in (one, other)]
+    assert rows[0] == rows[1]
+    assert [row["step"] for row in rows[0] if row["kind"] == "train"][-1] == config.steps
+    states = [final_state(run, config) for run in (one, other)]
+    assert states[0].keys() == states[1].keys()
+    for name, leaf in states[0].items():
+        assert leaf.tobytes() == states[1][name].tobytes(), name
+
+
+def stop_at(monkeypatch, step: int) -> None:
+    """As if a signal came during `step`."""
+    monkeypatch.setattr(loop.Stop, "__call__", lambda self, now: now == step)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory) -> Path:
+    """A run that nothing interrupted."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    pretrain.run(micro(data), str(run))
+    return run
+
+
+def test_the_same_seed_gives_the_same_run_and_its_own_config_repeats_it(data, whole, tmp_path):
+    pretrain.run(configfile.load(str(whole)), str(tmp_path / "again"))
+    assert_same(whole, tmp_path / "again", micro(data))
+    assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    record = json.loads((whole / "record.json").read_text())
+    assert record["config"] == configfile.digest(micro(data))
+    assert record["environment"]["packages"]["jax"] == jax.__version__
+
+
+def test_another_seed_gives_another_run(data, whole, tmp_path):
+    config = micro(data, seed=1)
+    pretrain.run(config, str(tmp_path / "run"))
+    mine, theirs = final_state(tmp_path / "run", config), final_state(whole, config)
+    assert any(mine[name].tobytes() != theirs[name].tobytes() for name in mine)
+
+
+@pytest.mark.parametrize("step", [3, 6, 9])
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, whole, tmp_path, monkeypatch, step):
+    config, run = micro(data), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_at(patched, step)
+        with pytest.raises(Stopped, match=f"saved after step {step} of 12"):
+            pretrain.run(config, str(run))
+    pretrain.run(config, str(run))
+    assert_same(whole, run, config)
+
+
+def test_a_finished_run_says_so(data, whole, capsys):
+    before = (whole / "metrics.jsonl").read_bytes()
+    pretrain.run(micro(data), str(whole))
+    assert "done (12 of 12 steps)" in capsys.readouterr().out
+    assert (whole / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(
+    data, whole, tmp_path, monkeypatch
+):
+    config, run = micro(data), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_at(patched, 10)
+        with pytest.raises(Stopped):
+            pretrain.run(config, str(run))
+    newest = max(run.glob("checkpoints/*"), key=lambda path: int(path.name))
+    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    damaged = bytearray(largest.read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    largest.write_bytes(damaged)
+    pretrain.run(config, str(run))
+    assert_same(whole, run, config)
+    assert (run / "damaged" / newest.name).exists()
+
+
+def test_no_whole_checkpoint_is_never_a_start_from_zero(data, tmp_path, monkeypatch):
+    config, run = micro(data), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_at(patched, 5)
+        with pytest.raises(Stopped):
+            pretrain.run(config, str(run))
+    for step in run.glob("checkpoints/*"):
+        for file in step.rglob("*"):
+            if file.is_file() and file.stat().st_size > 100:
+                file.write_bytes(b"x" + file.read_bytes()[1:])
+    with pytest.raises(CheckpointError, match="whole"):
+        pretrain.run(config, str(run))
+
+
+def test_three_bad_steps_end_the_run_and_leave_no_bad_checkpoint(data, tmp_path, monkeypatch):
+    config, run = micro(data), tmp_path / "run"
+    made = pipeline.batches
+
+    def poisoned(*arguments):
+        for number, batch in enumerate(made(*arguments)):
+            if number >= 2:
+                batch["mlm_weights"][:] = np.nan
+            yield batch
+
+    monkeypatch.setattr(pipeline, "batches", poisoned)
+    with pytest.raises(NumericsError, match="3 steps in a row"):
+        pretrain.run(config, str(run))
+    assert all(np.isfinite(leaf).all() for leaf in final_state(run, config).values())
+
+
+def test_a_child_run_begins_with_the_whole_state_of_its_parent(data, whole, tmp_path):
+    config = micro(data)
+    last = dataclasses.replace(config.phases[1], steps=8, learning_rate="decay")
+    child = dataclasses.replace(config, phases=(config.phases[0], last))
+    pretrain.run(child, str(tmp_path / "child"), branch=f"{whole}@12")
+    rows = read_rows(str(tmp_path / "child"))
+    assert [row["step"] for row in rows if row["kind"] == "train"] == [14]
+    assert json.loads((tmp_path / "child" / "record.json").read_text())["parent"]
+    with pytest.raises(ConfigError, match="RUN@STEP"):
+        start.branch(f"{whole}@last")
+
+
+def test_start_weights_of_a_directory(data, tmp_path):
+    source = tiny_models.directory(tmp_path)
+    config = micro(data, model=tiny_models.MODEL)
+    no_steps = dataclasses.replace(
+        config, optimizer=OptimizerConfig(learning_rate=1e-9, warmup_steps=0)
+    )
+    pretrain.run(no_steps, str(tmp_path / "run"), init=source)
+    state = final_state(tmp_path / "run", config)
+    wanted = tiny_models.model().params["embeddings"]["word_embeddings"]["embedding"]
+    [mine] = [v for k, v in state.items() if "params" in k and "word_embeddings" in k]
+    np.testing.assert_allclose(mine, wanted, atol=1e-6)
+
+
+def refused(kind: type[AlbertError], *words: str):
+    """Expects one line with all these words."""
+    pattern = "".join(f"(?=.*{word})" for word in words)
+    return pytest.raises(kind, match=pattern)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path):
+    run = str(tmp_path / "run")
+    config = micro(data)
+
+    def changed(section: str, **values) -> Config:
+        part = dataclasses.replace(getattr(config, section), **values)
+        return dataclasses.replace(config, **{section: part})
+
+    def phase(**values) -> Config:
+        return dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], **values),))
+
+    with refused(ConfigError, "model.vocab_size is 65", "64"):
+        pretrain.run(changed("model", vocab_size=65), run)
+    with refused(ConfigError, "hidden_size 17", "num_attention_heads 2"):
+        pretrain.run(changed("model", hidden_size=17), run)
+    with refused(ConfigError, "sequence_length is 49", "8 and 48"):
+        pretrain.run(phase(sequence_length=49), run)
+    with refused(ConfigError, "phases.0.rows 9", "phases.0.micro_batches 2"):
+        pretrain.run(phase(rows=9, micro_batches=2), run)
+    with refused(ConfigError, "slice 1 x data 1 x fsdp 2", "devices"):
+        pretrain.run(changed("parallel", fsdp=2, data=1), run)
+    with refused(DataError, "not a prepared folder", "data prepare"):
+        pretrain.run(changed("data", prepared=(str(tmp_path),)), run)
+    assert not Path(run).exists()
+
+
+def test_a_folder_of_something_else_is_refused(data, whole, tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with refused(CheckpointError, "not a run folder", "notes.txt", "another --out"):
+        pretrain.run(micro(data), str(tmp_path))
+    with refused(ConfigError, "learning_rate", "--allow-change"):
+        other = micro(data, optimizer=OptimizerConfig(learning_rate=0.02, warmup_steps=2))
+        pretrain.run(other, str(whole))
+    with refused(CheckpointError, "another model", "hidden_dropout_prob"):
+        pretrain.run(micro(data, model=tiny_models.MODEL), str(whole))
