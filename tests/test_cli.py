@@ -234,6 +234,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
 def test_interrupt_is_one_line(tmp_path):
     code = (
         "import os, signal; from albert_jax import cli; from albert_jax.commands.pretrain import ConfigShow\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it\n"
         "ConfigShow.run = lambda self: os.kill(os.getpid(), signal.SIGINT)\n"
         "raise SystemExit(cli.main(['config', 'show', '--config', 'tiny']))"
     )

@@ -89,6 +89,9 @@ class Watchdog:
                 from jax._src import distributed  # no public name in jax 0.10
 
                 self._store = distributed.global_state.client
+            # At once, not after the first pause: who is gone before it has said a word would
+            # never be missed.
+            self._publish(0)
             self._start(self._watch_peers)
         return self
 
