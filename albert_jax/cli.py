@@ -188,7 +188,10 @@ def _one_line(box: str, verb: str) -> str:
     if text.startswith("Missing from"):
         text = "missing " + ", ".join(line for line in said if re.match(r"--|[A-Z|]+$", line))
     elif "Perhaps" in box and options:
-        text += f"; did you mean {options[0]}?"
+        # tyro finds those that could be meant, but does not put the nearest first.
+        typed = next((word for word in text.split() if word.startswith("--")), "").rstrip(",")
+        near = difflib.get_close_matches(typed, options, 1, 0.0) or options
+        text += f"; did you mean {near[0]}?"
     return f"{text} (albert-jax {verb} --help)"
 
 

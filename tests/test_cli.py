@@ -77,6 +77,9 @@ def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):
         (["pretrain", "--config", "tiny", "--out"], ["--out"]),
         (["pretrain", "--config", "tiny", "--out", "x", "--optimizer.lerning-rate", "1"],
          ["--optimizer.lerning-rate", "did you mean --optimizer.learning-rate?"]),
+        # Also one letter from an option whose name is longer.
+        (["pretrain", "--config", "tiny", "--out", "x", "--optimizer.learning-rat", "1"],
+         ["--optimizer.learning-rat,", "did you mean --optimizer.learning-rate?"]),
         (["pretrain", "--config", "tiny", "--out", "x", "--phases.2.steps", "1"], ["--phases.2.steps"]),
         (["pretrain", "--config", "tiny", "--out", "x", "--seed", "abc"], ["--seed", "'abc'"]),
         (["pretrain", "--config", "tiny", "--out", "x", "--optimizer.name", "lamp"], ["lamb", "lamp"]),
