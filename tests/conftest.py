@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.reference import NO_GOLDEN, NO_SHARED, golden_folder, shared_folder
+
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,21 +25,21 @@ def root() -> Path:
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of shared data (ALBERT_JAX_SHARED); the test is skipped without it."""
-    folder = os.environ.get("ALBERT_JAX_SHARED")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("ALBERT_JAX_SHARED is not set")
-    return Path(folder)
+    folder = shared_folder()
+    if folder is None:
+        pytest.skip(NO_SHARED)
+    assert folder.is_dir(), f"ALBERT_JAX_SHARED: {folder} is no folder"
+    return folder
 
 
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """Outputs of the original program (ALBERT_JAX_GOLDEN); the test is skipped without them."""
-    folder = os.environ.get("ALBERT_JAX_GOLDEN")
-    if not folder and os.environ.get("ALBERT_JAX_SHARED"):
-        folder = os.path.join(os.environ["ALBERT_JAX_SHARED"], "golden", "original")
-    if not folder or not Path(folder).is_dir():
-        pytest.skip("neither ALBERT_JAX_GOLDEN nor ALBERT_JAX_SHARED is set")
-    return Path(folder)
+    folder = golden_folder()
+    if folder is None:
+        pytest.skip(NO_GOLDEN)
+    assert folder.is_dir(), f"{folder} is no folder"
+    return folder
 
 
 @pytest.fixture

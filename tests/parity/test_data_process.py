@@ -24,8 +24,6 @@ figure is left out for it.
 from __future__ import annotations
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -35,40 +33,29 @@ from albert_jax.data import masking, row_plan, rows, vocabulary
 from albert_jax.data.corpus import Corpus
 from albert_jax.data.rows import RowMaker
 from albert_jax.data.store import ShardWriter
+from tests.reference import golden_cases
 
 UNTOUCHED = ("repl_", "share_instances_at_bound", "masked_words_fully_masked_share")
 
 
-def _golden() -> Path | None:
-    folder = os.environ.get("ALBERT_JAX_GOLDEN")
-    if not folder and os.environ.get("ALBERT_JAX_SHARED"):
-        folder = os.path.join(os.environ["ALBERT_JAX_SHARED"], "golden", "original")
-    return Path(folder) if folder else None
+MODES = {
+    name: mode
+    for path in golden_cases("data/statistics.json")
+    for name, mode in json.loads(path.read_text()).items()
+}
 
 
-def _modes() -> dict[str, dict]:
-    folder = _golden()
-    path = folder / "data" / "statistics.json" if folder else None
-    return json.loads(path.read_text()) if path and path.is_file() else {}
-
-
-MODES = _modes()
-
-
-def test_there_are_modes():
-    if _golden() is None:
-        pytest.skip("neither ALBERT_JAX_GOLDEN nor ALBERT_JAX_SHARED is set")
-    assert MODES, f"{_golden()}/data/statistics.json holds no mode"
+def test_there_are_modes(golden):
+    assert MODES, f"{golden}/data/statistics.json holds no mode"
 
 
 @pytest.fixture(scope="session")
-def prepared(tmp_path_factory):
+def prepared(golden, tmp_path_factory):
     """The golden corpus as a prepared folder, for a lower-casing or a cased vocabulary."""
     made = {}
 
     def prepare(lower_case: bool):
         if lower_case not in made:
-            golden = _golden()
             words = vocabulary.load(
                 str(golden / "tokenizer" / "spm.model"), lower_case=lower_case
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,36 +11,32 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.convert.names import from_original, to_original
+from albert_jax.convert.names import to_original
 from albert_jax.model.attention import XLA
 from albert_jax.objectives import terms
 from albert_jax.tasks import heads, losses
+from tests.parity.golden_model import structure, variables
+from tests.reference import golden_cases
 
-SHARED = os.environ.get("ALBERT_JAX_SHARED", "")
-GOLDEN = Path(os.environ.get("ALBERT_JAX_GOLDEN") or f"{SHARED}/golden/original")
-FILES = sorted((GOLDEN / "heads").glob("*.npz")) if SHARED or GOLDEN.is_absolute() else []
-FILES = [file for file in FILES if file.is_file()]
+FILES = golden_cases("heads/*.npz")
 TOLERANCE = 2e-5
 
 KEYS_ONLY = replace(XLA, prepare=lambda segment_ids: (segment_ids > 0)[:, None, None, :])
 """The original masks keys only: its padding queries see the text, and its simple span head reads
 padding places too. Ours never look out of padding, so this test alone does."""
 
-pytestmark = pytest.mark.skipif(not FILES, reason="needs ALBERT_JAX_SHARED: golden heads")
+
+def test_there_are_cases(golden: Path):
+    assert FILES, f"{golden / 'heads'} holds no heads"
 
 
 @pytest.fixture(scope="module")
-def base() -> tuple[ModelConfig, dict]:
+def base(golden: Path) -> tuple[ModelConfig, dict]:
     """The model that heads/MODEL names."""
-    folder = GOLDEN / "model" / (GOLDEN / "heads" / "MODEL").read_text().strip()
-    raw = json.loads((folder / "albert_config.json").read_text())
-    known = set(ModelConfig.__dataclass_fields__)
-    fields = {k: v for k, v in raw.items() if k in known}
-    fields["hidden_act"] = "gelu_new" if fields["hidden_act"] == "gelu" else fields["hidden_act"]
-    config = ModelConfig(**fields)
+    folder = golden / "model" / (golden / "heads" / "MODEL").read_text().strip()
+    config = structure(folder)
     with np.load(folder / "golden.npz") as golden:
-        values = {k.removeprefix("var/"): golden[k] for k in golden.files if k.startswith("var/")}
-    return config, from_original(values, config)
+        return config, variables({name: golden[name] for name in golden.files}, "var/", config)
 
 
 def head_of(variables: dict[str, np.ndarray]) -> dict:
@@ -124,16 +118,16 @@ def rows_of(given: dict[str, np.ndarray], choices: int) -> dict[str, np.ndarray]
     return batch
 
 
-def loss_of(name: str, forward: losses.Forward):
-    """The family's loss for a golden file."""
-    if "regression" in name:
-        return losses.regression_loss(forward)
-    if "race" in name:
-        return losses.choice_loss(forward)
-    if "squad_v1" in name:
+def loss_of(head: dict, choices: int, forward: losses.Forward):
+    """The loss that belongs to a head, by what the head holds."""
+    if "span" in head:
         return losses.span_loss(forward)
-    if "squad_v2" in name:
+    if "start" in head:
         return losses.conditioned_span_loss(forward)
+    if choices > 1:
+        return losses.choice_loss(forward)
+    if head["classifier"]["bias"].size == 1:
+        return losses.regression_loss(forward)
     return losses.classification_loss(forward)
 
 
@@ -152,8 +146,11 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
             for p in ("in/", "headvar/", "out/", "grad/")
         }
     out, grads = parts["out/"], parts["grad/"]
-    choices = out["logits"].shape[1] if "race" in file.stem else 1
-    params = {**body, "head": head_of(parts["headvar/"])}
+    head = head_of(parts["headvar/"])
+    # One score for several choices of each example: multiple choice.
+    one_score = "classifier" in head and head["classifier"]["bias"].size == 1
+    choices = out["logits"].size // len(out["logits"]) if one_score else 1
+    params = {**body, "head": head}
     batch = {k: jnp.asarray(v) for k, v in rows_of(parts["in/"], choices).items()}
     forward = losses.Forward(config, ComputeConfig(dtype="float32"), KEYS_ONLY)
 
@@ -176,7 +173,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
             assert (np.asarray(places).reshape(index.shape)[real] == index[real]).all()
         return
 
-    loss = loss_of(file.stem, forward)
+    loss = loss_of(head, choices, forward)
 
     def mean(params):
         parts = loss(params, batch, dropout=None, passes=None).terms
@@ -185,7 +182,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
     value, gradients = jax.jit(jax.value_and_grad(mean))(params)
     check(value, out["loss"], "loss")
     if "logits" in out:
-        outputs = losses.choice_outputs if "race" in file.stem else losses.classification_outputs
+        outputs = losses.choice_outputs if choices > 1 else losses.classification_outputs
         check(outputs(forward, params, batch), out["logits"], "logits")
     elif "start_logits" in out:
         start, end = losses.span_outputs(forward, params, batch)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import jax
@@ -27,18 +26,11 @@ from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train.state import init_state
 from albert_jax.train.step import make_train_step
 from tests.parity.golden_model import batch_of, structure, variables
+from tests.reference import golden_cases
 
 
-def _root() -> Path | None:
-    root = os.environ.get("ALBERT_JAX_GOLDEN")
-    if not root and os.environ.get("ALBERT_JAX_SHARED"):
-        root = os.path.join(os.environ["ALBERT_JAX_SHARED"], "golden", "original")
-    return Path(root) if root else None
-
-
-ROOT = _root()
-TRAJECTORIES = sorted(ROOT.glob("optim/traj_*.npz")) if ROOT else []
-TRAININGS = sorted(ROOT.glob("optim/train_*.npz")) if ROOT else []
+TRAJECTORIES = golden_cases("optim/traj_*.npz")
+TRAININGS = golden_cases("optim/train_*.npz")
 
 
 def _load(file: Path):
