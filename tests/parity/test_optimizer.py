@@ -28,7 +28,6 @@ from albert_jax.train.step import make_train_step
 from tests.parity.golden_model import batch_of, structure, variables
 from tests.reference import golden_cases
 
-
 TRAJECTORIES = golden_cases("optim/traj_*.npz")
 TRAININGS = golden_cases("optim/train_*.npz")
 
@@ -109,7 +108,7 @@ def test_trajectory(file: Path, record_property):
     @jax.jit
     def update(params, state, scale, rate):
         gradients = jax.tree.map(lambda g: g * scale, gradient)
-        norm = optax.global_norm(gradients)
+        norm = optax.tree.norm(gradients)
         clipped = jax.tree.map(lambda g: g / jnp.maximum(norm, 1.0), gradients)
         updates, state = optimizer.update(clipped, state, params, learning_rate=rate)
         return optax.apply_updates(params, updates), state, norm

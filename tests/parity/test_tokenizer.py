@@ -13,6 +13,7 @@ from albert_jax.data.normalize import TextRules
 from albert_jax.data.sentencepiece import SPACE, SentencePiece, starts_word
 from albert_jax.data.wordpiece import WordPiece
 
+
 @pytest.fixture(scope="module")
 def folder(golden: Path) -> Path:
     return golden / "tokenizer"
