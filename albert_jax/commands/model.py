@@ -106,8 +106,8 @@ class Export:
     """The parameters, or their running average."""
     to: Literal["huggingface", "native", "tf1"] = "huggingface"
     """Files of Transformers, our own, or a TensorFlow 1 checkpoint."""
-    head: Literal["pretraining", "mlm", "base"] = "pretraining"
-    """Which heads Transformers' files hold."""
+    head: Literal["pretraining", "mlm", "base"] | None = None
+    """Which heads Transformers' files hold; none: the task's, else both of pretraining."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the weights in Transformers' files."""
 

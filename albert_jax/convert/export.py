@@ -7,7 +7,8 @@ from typing import Literal
 import jax
 
 from albert_jax.convert import native
-from albert_jax.convert.huggingface import Head, StoredType
+from albert_jax.convert.classes import Head
+from albert_jax.convert.huggingface import StoredType
 from albert_jax.convert.native import Format
 from albert_jax.evaluate import loading
 
@@ -19,7 +20,7 @@ def export(
     step: int | Literal["best", "newest"] = "newest",
     weights: Literal["trained", "averaged"] = "trained",
     to: Format = "huggingface",
-    head: Head = "pretraining",
+    head: Head | None = None,
     dtype: StoredType = "float32",
 ) -> None:
     """Writes the directory `out`, which must not exist, and prints one line on it.
