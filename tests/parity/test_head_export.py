@@ -10,41 +10,22 @@ import numpy as np
 import pytest
 import tiny_models
 
-from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
+from albert_jax.config import Config, PhaseConfig
 from albert_jax.convert import native
 from albert_jax.convert.classes import TASKS
 from albert_jax.tasks import canvas, registry
 from albert_jax.tasks.losses import Forward
-from albert_jax.tree import flatten, unflatten
+from tests.convert.models import LABELS, tuned
 from tests.parity.test_conversion import (
     COMPUTE,
     LOGITS,
     load_quietly,
     random_rows,
     random_structure,
-    random_weights,
 )
 
 torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
-
-LABELS = {"classification": ("no", "yes", "perhaps"), "tagging": ("B-X", "I-X", "O")}
-
-
-def tuned(name: str, model: ModelConfig, seed: int, **settings) -> tuple[Config, dict]:
-    """The recipe of a fine-tuned run and parameters in which every entry matters."""
-    task = TaskConfig(name=name, labels=LABELS.get(name, ()), **settings)  # type: ignore[arg-type]
-    kind = registry.task(name)
-    whole = random_weights(model, seed)
-    params = {unit: whole[unit] for unit in ("embeddings", "encoder", *kind.units(task))}
-    draw = np.random.default_rng(seed)
-    head = flatten(kind.new_head(model.hidden_size, task.labels, seed, 0.3))
-    head = {path: leaf + draw.normal(0, 0.1, leaf.shape).astype(np.float32) for path, leaf in head.items()}
-    if head:
-        params["head"] = unflatten(head)
-    phase = PhaseConfig(sequence_length=model.max_position_embeddings)
-    return Config(model=model, phases=(phase,), task=task), params
-
 
 def our_outputs(recipe: Config, params: dict, batch) -> list[np.ndarray]:
     """What `predict` reads, in float32."""
