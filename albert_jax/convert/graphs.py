@@ -23,10 +23,11 @@ from albert_jax.convert.classes import Head
 from albert_jax.convert.folders import appearing, json_bytes, put
 from albert_jax.convert.programs import Program
 from albert_jax.convert.tokenizer_json import tokenizer_files
-from albert_jax.errors import AlbertError
+from albert_jax.errors import AlbertError, CheckpointError
 from albert_jax.evaluate import fill_mask, finetuned
 from albert_jax.evaluate.loading import Model
 from albert_jax.tasks import features
+from albert_jax.tree import flatten
 
 Graph = Literal["onnx", "stablehlo"]
 
@@ -34,6 +35,9 @@ ONNX_NAME = "model.onnx"
 RECORD_NAME = "conversion.json"
 DRIFT_TEXTS, DRIFT_LENGTH = 16, 128
 """How much text the drift of int8 weights is measured on."""
+
+LIMIT = 2_000_000_000
+"""Bytes of weights that one file of either format can hold."""
 
 _ONNX_USAGE = (
     "import onnxruntime",
@@ -53,8 +57,8 @@ def export(model: Model, out: str, *, to: Graph, head: Head | None, int8: bool) 
     where the run is fine-tuned and its dev examples can be read, the scores.
 
     Raises:
-      CheckpointError: `out` exists, the weights lack a part that the head needs, or one of them
-        is not finite.
+      CheckpointError: `out` exists, the weights lack a part that the head needs, one of them is
+        not finite, or they are too large for one file.
       ConfigError: the onnx package is not installed.
       StorageError: the disk is full or not writable.
     """
@@ -64,6 +68,12 @@ def export(model: Model, out: str, *, to: Graph, head: Head | None, int8: bool) 
     huggingface.check_finite(params, "the weights")
     stored, seen = quantise.quantise(params) if int8 else ({}, params)
     kind = "int8" if int8 else "float32"
+    size = sum(leaf.nbytes for leaf in flatten(params).values()) // (4 if int8 else 1)
+    if size > LIMIT:
+        raise CheckpointError(
+            f"the weights take {size:,} bytes, and one {to} file holds {LIMIT:,}: export them for "
+            "Transformers"
+        )
     with appearing(out) as folder:
         name = ONNX_NAME if to == "onnx" else stablehlo.NAME
         if to == "onnx":

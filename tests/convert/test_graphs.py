@@ -118,11 +118,14 @@ def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, cap
     assert not list(tmp_path.iterdir())
 
 
-def test_a_head_that_the_weights_lack(tmp_path):
+def test_a_head_that_the_weights_lack(tmp_path, monkeypatch):
     recipe, params = tuned("tagging", tiny_models.MODEL)
     model = Model(recipe, params, tiny_models.vocabulary(), "memory")
     with pytest.raises(CheckpointError, match="no mlm_head, which mlm needs"):
         graphs.export(model, str(tmp_path / "x"), to="stablehlo", head="mlm", int8=False)
+    monkeypatch.setattr(graphs, "LIMIT", 1000)
+    with pytest.raises(CheckpointError, match="one stablehlo file holds 1,000"):
+        graphs.export(model, str(tmp_path / "x"), to="stablehlo", head=None, int8=False)
     assert not list(tmp_path.iterdir())
 
 
