@@ -23,7 +23,7 @@ from albert_jax.convert.classes import Head
 from albert_jax.convert.folders import appearing, json_bytes, put
 from albert_jax.convert.programs import Program
 from albert_jax.convert.tokenizer_json import tokenizer_files
-from albert_jax.errors import AlbertError, CheckpointError
+from albert_jax.errors import AlbertError, CheckpointError, DataError
 from albert_jax.evaluate import fill_mask, finetuned
 from albert_jax.evaluate.loading import Model
 from albert_jax.tasks import features
@@ -182,7 +182,11 @@ def _changes(
         except AlbertError as error:
             found["score"] = {"not measured": str(error)}
     length = min(DRIFT_LENGTH, model.config.max_position_embeddings)
-    ids = model.vocabulary.encode(texts[:DRIFT_TEXTS])
+    try:
+        ids = model.vocabulary.encode(texts[:DRIFT_TEXTS])
+    except DataError:  # a vocabulary of bare ids has no text
+        draw = np.random.default_rng(0)
+        ids = list(draw.integers(0, model.config.vocab_size, (DRIFT_TEXTS, length)))
     rows = features.sequence_rows(
         [features.single(model.vocabulary, row, length) for row in ids], length
     )
