@@ -96,7 +96,7 @@ class _Graph:
 
     def store(self, name: str, array: Any) -> str:
         """An initializer."""
-        array = np.ascontiguousarray(array)
+        array = np.asarray(array, order="C")  # ascontiguousarray would give scalars an axis
         self.initializers.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
