@@ -94,7 +94,8 @@ class FillMask:
 
 @dataclass(frozen=True, kw_only=True)
 class Export:
-    """Write a model as a directory: for Transformers (and any Hub), for us, or for the original."""
+    """Write a model as a directory: for Transformers (and any Hub), as a graph (ONNX, StableHLO),
+    for us, or for the original. A fine-tuned run comes with its task's head."""
 
     model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
     """Run folder, or a directory that was imported or exported."""
@@ -104,12 +105,13 @@ class Export:
     """Checkpoint of a run."""
     weights: Weights = "trained"
     """The parameters, or their running average."""
-    to: Literal["huggingface", "native", "tf1"] = "huggingface"
-    """Files of Transformers, our own, or a TensorFlow 1 checkpoint."""
-    head: Literal["pretraining", "mlm", "base"] = "pretraining"
-    """Which heads Transformers' files hold."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the weights in Transformers' files."""
+    to: Literal["huggingface", "native", "tf1", "onnx", "stablehlo"] = "huggingface"
+    """Files of Transformers, our own, a TensorFlow 1 checkpoint, or one graph of the network."""
+    head: Literal["pretraining", "mlm", "base"] | None = None
+    """Which heads Transformers' files and graphs hold; none: the task's, else both of
+    pretraining."""
+    dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Type of the stored weights: bfloat16 for Transformers, int8 for ONNX."""
 
     def run(self) -> None:
         """Writes the directory."""

@@ -7,9 +7,21 @@ from typing import Literal
 import jax
 
 from albert_jax.convert import native
-from albert_jax.convert.huggingface import Head, StoredType
-from albert_jax.convert.native import Format
+from albert_jax.convert.classes import Head
+from albert_jax.errors import ConfigError
 from albert_jax.evaluate import loading
+
+Format = Literal["huggingface", "native", "tf1", "onnx", "stablehlo"]
+StoredType = Literal["float32", "bfloat16", "int8"]
+
+_TYPES: dict[Format, tuple[StoredType, ...]] = {
+    "huggingface": ("float32", "bfloat16"),
+    "native": ("float32",),
+    "tf1": ("float32",),
+    "onnx": ("float32", "int8"),
+    "stablehlo": ("float32",),
+}
+"""What the weights of a format can be stored as."""
 
 
 def export(
@@ -19,19 +31,39 @@ def export(
     step: int | Literal["best", "newest"] = "newest",
     weights: Literal["trained", "averaged"] = "trained",
     to: Format = "huggingface",
-    head: Head = "pretraining",
+    head: Head | None = None,
     dtype: StoredType = "float32",
 ) -> None:
-    """Writes the directory `out`, which must not exist, and prints one line on it.
+    """Writes the directory `out`, which must not exist, and prints what was written.
 
-    `step` and `weights` choose what is taken from a run, `to` the format, `head` and `dtype` the
-    class and type of a Hugging Face directory.
+    `step` and `weights` choose what is taken from a run, `to` the format, `head` which outputs
+    it has (none: the task's of a fine-tuned run, else all of pretraining), `dtype` the type of
+    the stored weights.
 
     Raises:
       CheckpointError: no such weights, or `out` exists; nothing is left behind.
+      ConfigError: a head, type or task that the format does not have, or a package is missing.
       StorageError: the disk is full or not writable.
     """
+    if dtype not in _TYPES[to]:
+        others = [name for name, types in _TYPES.items() if dtype in types]
+        raise ConfigError(
+            f"--dtype {dtype}: --to {to} stores {' or '.join(_TYPES[to])}; "
+            f"{dtype} goes --to {' or '.join(others)}"
+        )
+    if head is not None and to in ("native", "tf1"):
+        raise ConfigError(f"--head {head}: --to {to} always holds all that there is: leave it out")
+    if to == "onnx":
+        from albert_jax.convert import onnx_graph
+
+        onnx_graph.package()
     model = loading.load(source, step=step, weights=weights)
+    if to in ("onnx", "stablehlo"):
+        from albert_jax.convert import graphs
+
+        print(graphs.export(model, out, to=to, head=head, int8=dtype == "int8"))
+        return
+    assert dtype != "int8"  # said above
     params = jax.device_get(model.params)
     print(
         native.export_run(

@@ -44,8 +44,9 @@ def appearing(out_dir: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def put(folder: Path, files: dict[str, bytes]) -> None:
-    """Writes small files into a folder that is still being made."""
+    """Writes small files, by their path, into a folder that is still being made."""
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
 
 

@@ -16,27 +16,17 @@ import ml_dtypes
 import numpy as np
 
 from albert_jax.config import LAYER_NORM_EPS, Config, ModelConfig
-from albert_jax.convert import model_card, names, released, report, safetensors_io
+from albert_jax.convert import classes, model_card, names, released, report, safetensors_io
+from albert_jax.convert.classes import Class
 from albert_jax.convert.folders import appearing, json_bytes, put, read_json
 from albert_jax.convert.tokenizer_json import tokenizer_files
 from albert_jax.data.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 
-Head = Literal["pretraining", "mlm", "base"]
 StoredType = Literal["float32", "bfloat16"]
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
-_ARCHITECTURES = {
-    "pretraining": "AlbertForPreTraining",
-    "mlm": "AlbertForMaskedLM",
-    "base": "AlbertModel",
-}
-_UNITS = {
-    "pretraining": ("pooler", "mlm_head", "sop_head"),
-    "mlm": ("mlm_head",),
-    "base": ("pooler",),
-}
 _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 _FIELDS = (
     "vocab_size",
@@ -62,21 +52,21 @@ def export(
     vocabulary: Vocabulary | None,
     out_dir: str | os.PathLike[str],
     *,
-    head: Head = "pretraining",
+    head: Class = classes.HEADS["pretraining"],
     dtype: StoredType = "float32",
     run: Config | None = None,
 ) -> list[report.Row]:
     """Writes a directory that Transformers loads offline; it appears whole or not at all.
 
     Args:
-      params: our parameters (nested dict); those the head needs must be there.
+      params: our parameters (nested dict); those the class needs must be there.
       config: their structure.
       vocabulary: the training's; None leaves the tokenizer files out.
       out_dir: a folder that does not exist yet.
-      head: class to write for: AlbertForPreTraining (no tensor missing or unexpected there),
-        AlbertForMaskedLM (no pooler, no SOP head) or AlbertModel (no heads).
+      head: class to write for (classes.py): no tensor is missing or unexpected there, but for
+        the pooler of sentence embeddings, which nothing reads.
       dtype: type of the stored weights.
-      run: the recipe, for the model card.
+      run: the recipe, for the model card; that of a fine-tuned run gives the labels too.
 
     Returns:
       What was read back from the written file against `params`, tensor by tensor.
@@ -86,18 +76,27 @@ def export(
         finite, or the vocabulary has another size than the embeddings.
       StorageError: the disk is full or not writable.
     """
-    missing = [unit for unit in _UNITS[head] if unit not in params]
+    missing = [unit for unit in head.units if unit not in params]
     if missing:
         raise CheckpointError(
-            f"the weights have no {' and no '.join(missing)}, which {_ARCHITECTURES[head]} needs: "
+            f"the weights have no {' and no '.join(missing)}, which {head.name} needs: "
             "export another head"
         )
     check_vocabulary(vocabulary, config)
     check_finite(params, "the weights")
-    dropped = set(names.OPTIONAL_UNITS) - set(_UNITS[head])
+    dropped = set(names.OPTIONAL_UNITS) - set(head.units)
     kept = {name: value for name, value in params.items() if name not in dropped}
     tensors = names.to_huggingface(kept, config)
-    described = config_json(config, vocabulary, head=head, dtype=dtype)
+    if head.layer is not None:
+        ours, theirs = head.layer
+        tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
+        tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
+    described = config_json(config, vocabulary, dtype=dtype) | {"architectures": [head.name]}
+    task, beside = classes.own_task(head, run), {}
+    if run is not None and task is not None:
+        length = run.phases[-1].sequence_length
+        described |= classes.task_settings(task, length)
+        beside = classes.task_files(task, length, config.hidden_size)
     with appearing(out_dir) as folder:
         put(folder, {CONFIG_NAME: json_bytes(described)})
         if vocabulary is not None:
@@ -105,10 +104,11 @@ def export(
         path = folder / WEIGHTS_NAME
         safetensors_io.write(path, tensors, metadata={"format": "pt"}, dtype=_TYPES[dtype])
         rows = report.compare(tensors, safetensors_io.read(path))
-        notes = f"albert_jax to Hugging Face ({_ARCHITECTURES[head]}, {dtype})"
-        ours = dataclasses.asdict(config)
-        report.write(folder, rows, ours=ours, theirs=described, notes=notes)
-        put(folder, {"README.md": model_card.text(config, vocabulary, run, head, dtype)})
+        notes = f"albert_jax to Hugging Face ({head.name}, {dtype})"
+        ours_config = dataclasses.asdict(config)
+        report.write(folder, rows, ours=ours_config, theirs=described, notes=notes)
+        card = model_card.transformers(config, vocabulary, run, head, tensors, dtype)
+        put(folder, beside | {"README.md": card})
     return rows
 
 
@@ -175,14 +175,16 @@ class _Renamed(Mapping[str, np.ndarray]):
 
 
 def config_json(
-    config: ModelConfig, vocabulary: Vocabulary | None, *, head: Head, dtype: StoredType
+    config: ModelConfig, vocabulary: Vocabulary | None, *, dtype: str
 ) -> dict[str, Any]:
-    """config.json for Transformers (strict types there: sizes are ints, rates are floats)."""
+    """config.json for Transformers (strict types there: sizes are ints, rates are floats).
+
+    "architectures" and what a task adds (classes.py) are the caller's.
+    """
     found: dict[str, Any] = {name: getattr(config, name) for name in _FIELDS}
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"):
         found[name] = float(found[name])
     found |= {
-        "architectures": [_ARCHITECTURES[head]],
         "model_type": "albert",
         "num_hidden_groups": names.foreign_groups(config, names.huggingface_group),
         "hidden_act": config.hidden_act,

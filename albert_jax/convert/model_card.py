@@ -3,48 +3,54 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from albert_jax import configfile
-from albert_jax.config import Config, ModelConfig
-from albert_jax.convert import names, released
+from albert_jax.config import Config, ModelConfig, TaskConfig
+from albert_jax.convert import released
+from albert_jax.convert.classes import SCRIPT, TASKS, Class, own_task
 from albert_jax.convert.tokenizer_json import unsayable
 from albert_jax.data.vocabulary import Vocabulary
 
-_CLASSES = {
-    "pretraining": "AutoModelForPreTraining",
-    "mlm": "AutoModelForMaskedLM",
-    "base": "AutoModel",
-}
-
 
 def text(
-    config: ModelConfig, vocabulary: Vocabulary | None, run: Config | None, head: str, dtype: str
+    config: ModelConfig,
+    vocabulary: Vocabulary | None,
+    run: Config | None,
+    task: TaskConfig | None,
+    *,
+    stored: str,
+    library: str,
+    pipeline: str | None,
+    usage: Sequence[str],
 ) -> bytes:
-    """The card in Markdown with the front matter that model hubs read."""
-    shapes = names.native_shapes(config)
-    total = sum(_product(shape) for shape in shapes.values())
+    """The card in Markdown with the front matter that model hubs read.
+
+    `task` is the one that the export has its head for, `stored` says how many parameters of
+    which kind there are, `library` and `pipeline` are the hubs' words, `usage` lines of Python.
+    """
     lines = [
         "---",
-        "library_name: transformers",
+        f"library_name: {library}",
         "tags:",
         "- albert",
-        "- fill-mask",
-        *(["pipeline_tag: fill-mask"] if head != "base" else []),
+        *([f"- {pipeline}", f"pipeline_tag: {pipeline}"] if pipeline else []),
         "---",
         "",
-        "# ALBERT, trained with albert_jax",
+        f"# ALBERT, {'fine-tuned' if task is not None else 'trained'} with albert_jax",
         "",
-        f"{total:,} parameters with both heads; stored: {head}, {dtype}. Name the licence and the "
-        "training text here before you publish it.",
-        "",
-        "| field | value |",
-        "| --- | --- |",
+        f"{stored}. Name the licence and the training text here before you publish it.",
     ]
+    if task is not None:
+        lines += ["", "## Task", "", *_task(task)]
+    lines += ["", "## Structure", "", "| field | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
     like = released.recognise(dataclasses.asdict(config))
     if like:
         lines += ["", f"The structure is that of {like}."]
-    lines += ["", "## Use", "", "```python", *_usage(head, vocabulary is not None), "```"]
+    lines += ["", "## Use", "", "```python", *usage, "```"]
     if vocabulary is not None:
         lines += ["", "## Vocabulary", "", *_vocabulary(vocabulary)]
     if run is not None:
@@ -53,8 +59,56 @@ def text(
     return ("\n".join(lines) + "\n").encode()
 
 
-def _usage(head: str, tokenizer: bool) -> list[str]:
-    name = _CLASSES[head]
+def transformers(
+    config: ModelConfig,
+    vocabulary: Vocabulary | None,
+    run: Config | None,
+    head: Class,
+    tensors: Mapping[str, Any],
+    dtype: str,
+) -> bytes:
+    """The card of a directory for Transformers."""
+    total = sum(math.prod(tensor.shape) for tensor in tensors.values())
+    task = own_task(head, run)
+    embeds = task is not None and task.name == "embedding"
+    return text(
+        config,
+        vocabulary,
+        run,
+        task,
+        stored=f"{total:,} parameters as {head.name}, {dtype}",
+        library="sentence-transformers" if embeds else "transformers",
+        pipeline=TASKS[task.name].pipeline if task is not None else head.pipeline,
+        usage=_EMBED if embeds else _usage(head, vocabulary is not None),
+    )
+
+
+def _task(task: TaskConfig) -> list[str]:
+    lines = [f"Fine-tuned for {task.name}."]
+    if task.labels:
+        lines.append(f"Labels: {', '.join(task.labels)}.")
+    if task.name == "choice":
+        lines.append("A row per choice: the context, then question and choice as one text.")
+    if task.name == "embedding":
+        lines.append("Mean of the last states, length 1; the class' pooler is not trained.")
+    if task.name == "generation":
+        lines.append(
+            f"Text is written on a canvas of {task.canvas} [MASK] behind the source, the surest "
+            f"places first, in {task.rounds} rounds; {SCRIPT} does it for a directory of "
+            "Transformers."
+        )
+    return lines
+
+
+_EMBED = (
+    "from sentence_transformers import SentenceTransformer",
+    "",
+    'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
+)
+
+
+def _usage(head: Class, tokenizer: bool) -> list[str]:
+    name = head.auto
     lines = [f"from transformers import {name}" + (", AutoTokenizer" if tokenizer else ""), ""]
     lines += [f'model = {name}.from_pretrained("THIS_FOLDER")']
     return lines + (
@@ -75,10 +129,3 @@ def _vocabulary(vocabulary: Vocabulary) -> list[str]:
             f"`{apart[0]}`) were taken apart in training in a way tokenizer.json cannot say."
         )
     return lines
-
-
-def _product(shape: tuple[int, ...]) -> int:
-    total = 1
-    for extent in shape:
-        total *= extent
-    return total

@@ -16,9 +16,10 @@ import numpy as np
 
 from albert_jax import configfile
 from albert_jax.config import Config, ModelConfig, PhaseConfig
-from albert_jax.convert import huggingface, names, report, safetensors_io, tf1
+from albert_jax.convert import classes, huggingface, names, report, safetensors_io, tf1
+from albert_jax.convert.classes import Head
 from albert_jax.convert.folders import appearing, read_json
-from albert_jax.convert.huggingface import PICKLES, Head, StoredType, refuse_pickle
+from albert_jax.convert.huggingface import PICKLES, StoredType, refuse_pickle
 from albert_jax.data import vocabulary as vocabularies
 from albert_jax.data.fingerprint import SETTINGS
 from albert_jax.data.vocabulary import Vocabulary
@@ -64,21 +65,27 @@ def export_run(
     out_dir: str | os.PathLike[str],
     *,
     to: Format = "huggingface",
-    head: Head = "pretraining",
+    head: Head | None = None,
     dtype: StoredType = "float32",
 ) -> str:
     """Writes parameters in one of the formats as a new folder; returns one line on it.
 
-    `head` and `dtype` are for Hugging Face; the other two always hold everything in float32.
+    `head` and `dtype` are for Hugging Face (no `head`: that of the task, else pretraining's); the
+    other two always hold everything in float32, and no head of a task.
     Raises CheckpointError or StorageError; nothing is left behind.
     """
     model = config.model
     if to == "huggingface":
         recipe = None if config == _config_for(model) else config
+        chosen = classes.choose(head, config.task)
         rows = huggingface.export(
-            params, model, vocabulary, out_dir, head=head, dtype=dtype, run=recipe
+            params, model, vocabulary, out_dir, head=chosen, dtype=dtype, run=recipe
         )
         return f"{out_dir}: {len(rows)} tensors, largest difference {report.worst(rows):.3g}"
+    if "head" in params:
+        raise CheckpointError(
+            f"--to {to} has no place for the head of a fine-tuned run: export it --to huggingface"
+        )
     huggingface.check_vocabulary(vocabulary, model)
     huggingface.check_finite(params, "the weights")
     with appearing(out_dir) as folder:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from albert_jax.config import Config, ModelConfig, PhaseConfig
+from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
 from albert_jax.model.init import init_params
+from albert_jax.tasks import registry
 from albert_jax.tree import flatten, unflatten
 
 
@@ -44,6 +45,22 @@ def whole(config: ModelConfig) -> Config:
     """A config around a structure."""
     rows = PhaseConfig(sequence_length=config.max_position_embeddings, steps=7, rows=2)
     return Config(model=config, phases=(rows,))
+
+
+LABELS = {"classification": ("no", "yes", "perhaps"), "tagging": ("B-X", "I-X", "O")}
+
+
+def tuned(name: str, model: ModelConfig, seed: int = 0, **settings) -> tuple[Config, dict]:
+    """The recipe and the parameters of a fine-tuned run; every entry of its head matters."""
+    task = TaskConfig(name=name, labels=LABELS.get(name, ()), **settings)  # type: ignore[arg-type]
+    kind, params = registry.task(name), weights(model, seed)
+    kept = {unit: params[unit] for unit in ("embeddings", "encoder", *kind.units(task))}
+    generator = np.random.default_rng(seed)
+    head = flatten(kind.new_head(model.hidden_size, task.labels, seed, 0.3))
+    for path, leaf in head.items():
+        head[path] = (leaf + generator.normal(0, 0.1, leaf.shape)).astype(np.float32)
+    recipe = Config(model=model, phases=whole(model).phases, task=task)
+    return recipe, kept | ({"head": unflatten(head)} if head else {})
 
 
 def same(a: dict, b: dict) -> bool:

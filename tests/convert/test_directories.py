@@ -94,7 +94,7 @@ def test_shared_copies_that_were_tuned_apart_come_in_as_separate(tmp_path, vocab
 
 def test_groups_that_transformers_rounds_differently(tmp_path):
     config = tiny(num_hidden_layers=22, num_hidden_groups=22, hidden_size=4, num_attention_heads=1)
-    described = huggingface.config_json(config, None, head="pretraining", dtype="float32")
+    described = huggingface.config_json(config, None, dtype="float32")
     stored = {}
     for group in range(22):
         one = dataclasses.replace(config, num_hidden_layers=1, num_hidden_groups=1)

@@ -1,0 +1,157 @@
+"""The network as one graph: StableHLO here; ONNX in tests/parity, where it can be run."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax import api, cli
+from albert_jax.convert import graphs, programs, quantise, stablehlo
+from albert_jax.errors import CheckpointError
+from albert_jax.evaluate.loading import Model
+from albert_jax.tree import flatten
+from tests.convert.models import tiny, tuned, weights, whole
+
+
+def inputs_of(program: programs.Program, vocab: int, seed: int, rows: int, length: int) -> dict:
+    """Rows of unequal length, as Transformers' tokenizers would give them."""
+    draw = np.random.default_rng(seed)
+    sizes = {"batch": rows, "choices": 3, "length": length}
+    shape = tuple(sizes[str(axis)] for axis in program.inputs["input_ids"])
+    mask = np.arange(length) < draw.integers(min(6, length), length + 1, (*shape[:-1], 1))
+    mask = np.asarray(mask, np.int32)
+    found = {
+        "input_ids": draw.integers(0, vocab, shape).astype(np.int32) * mask,
+        "token_type_ids": draw.integers(0, 2, shape).astype(np.int32) * mask,
+        "attention_mask": mask,
+    }
+    if "p_mask" in program.inputs:
+        found["p_mask"] = (1 - mask).astype(np.float32)
+    if "choices" in program.inputs["input_ids"]:
+        for value in found.values():
+            value[0, -1] = 0  # a question with fewer choices
+    return found
+
+
+def of_kind(kind: str, model, seed: int = 0):
+    """(recipe, parameters, head to ask for) of a kind of program."""
+    if kind in ("pretraining", "mlm", "base"):
+        return whole(model), weights(model, seed), kind
+    return *tuned(kind, model, seed), None
+
+
+@pytest.mark.parametrize("kind", ["pretraining", "choice", "squad-v2", "embedding"])
+def test_a_stablehlo_program_takes_any_batch_and_length(kind):
+    recipe, params, head = of_kind(kind, tiny())
+    program = programs.program(recipe, params, head)
+    content = stablehlo.serialize(program, params, recipe.model.max_position_embeddings)
+    again = jax.export.deserialize(bytearray(content))
+    assert again.platforms == stablehlo.PLATFORMS
+    for rows, length in ((1, 32), (3, 9)):
+        inputs = inputs_of(program, 150, length, rows, length)
+        expected = jax.jit(program.call)(params, inputs)
+        found = again.call(inputs)
+        assert list(found) == list(expected) and set(found) == set(program.outputs)
+        for name, axes in program.outputs.items():
+            sizes = {"batch": rows, "choices": 3, "length": length}
+            assert found[name].shape == tuple(sizes.get(axis, axis) for axis in axes)
+            np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="length"):
+        again.call(inputs_of(program, 150, 0, 1, 33))
+
+
+def test_a_program_holds_shared_weights_once():
+    model = tiny(vocab_size=500, hidden_size=128, intermediate_size=512, num_hidden_layers=12)
+    params = weights(model)
+    program = programs.program(whole(model), params, None)
+    content = stablehlo.serialize(program, params, 32)
+    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
+    assert size < len(content) <= 1.1 * size
+
+
+def test_the_folder_of_a_graph(tmp_path, capsys):
+    source = tiny_models.directory(tmp_path)
+    assert cli.main(["export", source, "--to", "stablehlo", "--out", str(tmp_path / "x")]) == 0
+    assert "stablehlo graph of pretraining" in capsys.readouterr().out
+    names = {path.name for path in (tmp_path / "x").iterdir()}
+    assert {"model.stablehlo", "config.json", "tokenizer.json", "README.md", "conversion.json"} <= names
+    record = json.loads((tmp_path / "x" / "conversion.json").read_text())
+    assert record["max_difference"] < 1e-5
+    assert record["outputs"]["prediction_logits"] == ["batch", "length", 64]
+    again = jax.export.deserialize(bytearray((tmp_path / "x" / "model.stablehlo").read_bytes()))
+    model = api.load(source)
+    rows = api.rows(model.vocabulary, ["the file is found"], length=12)
+    found = again.call(
+        {"input_ids": rows["input_ids"], "token_type_ids": rows["token_type_ids"],
+         "attention_mask": rows["segment_ids"]}
+    )  # fmt: skip
+    hidden = api.encode(model.params, model.config, rows)
+    ours = api.sop_logits(model.params, model.config, api.pooled(model.params, model.config, hidden, rows["cls_positions"]))
+    np.testing.assert_allclose(found["sop_logits"], ours[:, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "exit_code", "parts"),
+    [
+        (["--to", "stablehlo", "--dtype", "int8"], 2, ["--dtype int8", "float32", "--to onnx"]),
+        (["--dtype", "int8"], 2, ["--dtype int8", "float32 or bfloat16", "--to onnx"]),
+        (["--to", "onnx", "--dtype", "bfloat16"], 2, ["bfloat16", "float32 or int8", "huggingface"]),
+        (["--to", "tf1", "--head", "mlm"], 2, ["--head mlm", "--to tf1"]),
+        (["--to", "native", "--head", "base"], 2, ["--head base", "--to native"]),
+        (["--to", "onxx"], 2, ["--to"]),
+        (["--to", "onnx"], 2, ["pip install 'albert-jax[onnx]'"]),
+    ],
+    ids=" ".join,
+)
+def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
+    code = cli.main(["export", str(tmp_path), "--out", str(tmp_path / "x"), *options])
+    last = capsys.readouterr().err.rstrip("\n").splitlines()[-1]
+    assert code == exit_code and last.startswith("albert-jax: ")
+    for part in parts:
+        assert part in last
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_head_that_the_weights_lack(tmp_path, monkeypatch):
+    recipe, params = tuned("tagging", tiny_models.MODEL)
+    model = Model(recipe, params, tiny_models.vocabulary(), "memory")
+    with pytest.raises(CheckpointError, match="no mlm_head, which mlm needs"):
+        graphs.export(model, str(tmp_path / "x"), to="stablehlo", head="mlm", int8=False)
+    monkeypatch.setattr(graphs, "LIMIT", 1000)
+    with pytest.raises(CheckpointError, match="one stablehlo file holds 1,000"):
+        graphs.export(model, str(tmp_path / "x"), to="stablehlo", head=None, int8=False)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rounding_restores_within_half_a_step():
+    params = weights(tiny())
+    stored, seen = quantise.quantise(params)
+    assert "encoder/ffn/output/kernel" in stored and "pooler/bias" not in stored
+    for path, leaf in flatten(params).items():
+        delta = np.abs(flatten(seen)[path] - leaf)
+        if path not in stored:
+            assert not delta.any()
+            continue
+        over = 1 if stored[path].axis == 0 else -2
+        assert np.all(delta <= np.abs(leaf).max(over, keepdims=True) / 254 * 1.001)
+        assert stored[path].values.min() >= -127
+    again, _ = quantise.quantise(seen)
+    assert all(np.array_equal(again[p].values, stored[p].values) for p in stored)
+
+
+def test_no_drift_without_a_change():
+    config = tiny()
+    params = weights(config)
+    batch = {
+        "input_ids": np.ones((2, 8), np.int32), "token_type_ids": np.zeros((2, 8), np.int32),
+        "segment_ids": np.ones((2, 8), np.int32), "positions": np.tile(np.arange(8, dtype=np.int32), (2, 1)),
+    }  # fmt: skip
+    same = quantise.drift(params, params, config, batch)
+    assert [row["max_difference"] for row in same] == [0.0] * 3
+    assert all(row["cosine"] == pytest.approx(1, abs=1e-6) for row in same)

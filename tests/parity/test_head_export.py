@@ -1,0 +1,157 @@
+"""Fine-tuned heads in Transformers: the same logits, labels, vectors and texts."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax.config import Config, PhaseConfig
+from albert_jax.convert import native
+from albert_jax.convert.classes import TASKS
+from albert_jax.tasks import canvas, registry
+from albert_jax.tasks.losses import Forward
+from tests.convert.models import LABELS, tuned
+from tests.parity.test_conversion import (
+    COMPUTE,
+    LOGITS,
+    load_quietly,
+    random_rows,
+    random_structure,
+)
+
+torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
+transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
+
+def our_outputs(recipe: Config, params: dict, batch) -> list[np.ndarray]:
+    """What `predict` reads, in float32."""
+    assert recipe.task is not None
+    kind, forward = registry.task(recipe.task.name), Forward(recipe.model, COMPUTE)
+    forward.pooling = recipe.task.pooling
+    found = jax.jit(lambda p, b: kind.outputs(forward, p, b, recipe.task, None))(params, batch)
+    return [np.asarray(x) for x in (found if isinstance(found, tuple) else (found,))]
+
+
+def grouped(batch: dict, inputs: dict, size: int) -> tuple[dict, dict]:
+    """Rows of `size` sequences each."""
+    batch = {k: v.reshape(-1, size, v.shape[-1]) for k, v in batch.items()}
+    batch["choice_mask"] = np.ones(batch["input_ids"].shape[:2], np.float32)
+    return batch, {k: v.reshape(-1, size, v.shape[-1]) for k, v in inputs.items()}
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ["classification", "regression", "choice", "squad-v1", "tagging"])
+def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_property):
+    recipe, params = tuned(name, random_structure(seed), seed)
+    native.export_run(params, recipe, None, tmp_path / "x")
+    model, problems = load_quietly(TASKS[name].auto, tmp_path / "x")
+    assert not problems and type(model).__name__ == TASKS[name].name
+    batch, inputs = random_rows(recipe.model, seed, rows=6)
+    real = batch["segment_ids"] == 1
+    if name == "choice":
+        batch, inputs = grouped(batch, inputs, 3)
+    ours = our_outputs(recipe, params, batch)
+    with torch.no_grad():
+        found = model(**inputs)
+    theirs = [found.start_logits, found.end_logits] if name == "squad-v1" else [found.logits]
+    worst = 0.0
+    for a, b in zip(ours, theirs, strict=True):
+        assert a.shape == b.shape
+        delta = np.abs(a - b.numpy())
+        worst = max(worst, float((delta[real] if name in ("squad-v1", "tagging") else delta).max()))
+    record_property("heads against Transformers", worst)
+    print(f"heads against Transformers: {worst:.2e} (bound {LOGITS:.0e})")
+    assert worst <= LOGITS
+    labels = LABELS.get(name, ("score",) if name == "regression" else ())
+    if labels:
+        assert model.config.id2label == dict(enumerate(labels))
+        assert model.config.label2id == {label: i for i, label in enumerate(labels)}
+    if name == "regression":
+        assert model.config.problem_type == "regression" and model.num_labels == 1
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("seed", range(3))
+def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
+    """The modules' own files say what is computed; the library itself is tried where installed."""
+    recipe, params = tuned("embedding", tiny_models.MODEL, seed)
+    native.export_run(params, recipe, tiny_models.vocabulary(), tmp_path / "x")
+    modules = json.loads((tmp_path / "x" / "modules.json").read_text())
+    assert [m["path"] for m in modules] == ["", "1_Pooling", "2_Normalize"]
+    pooling = json.loads((tmp_path / "x" / "1_Pooling" / "config.json").read_text())
+    assert pooling.pop("pooling_mode_mean_tokens") is True
+    assert pooling.pop("word_embedding_dimension") == 16 and not any(pooling.values())
+    batch, inputs = random_rows(recipe.model, seed)
+    model, problems = load_quietly("AutoModel", tmp_path / "x")
+    assert all(name.startswith("pooler.") for name in problems.get("missing_keys", ()))
+    assert set(problems) <= {"missing_keys"}
+    with torch.no_grad():
+        states = model(**inputs).last_hidden_state
+    mask = inputs["attention_mask"][..., None].float()
+    mean = (states * mask).sum(1) / mask.sum(1)
+    theirs = torch.nn.functional.normalize(mean, dim=1).numpy()
+    (ours,) = our_outputs(recipe, params, batch)
+    assert np.abs(ours - theirs).max() <= LOGITS
+    if importlib.util.find_spec("sentence_transformers") is None:
+        return
+    import sentence_transformers
+
+    library = sentence_transformers.SentenceTransformer(str(tmp_path / "x"), local_files_only=True)
+    texts = ["the file is not found", "a folder"]
+    from albert_jax import api
+
+    rows = api.rows(tiny_models.vocabulary(), texts, length=16)
+    (ours,) = our_outputs(recipe, params, rows)
+    assert np.abs(ours - library.encode(texts)).max() <= LOGITS
+
+
+def script_of(folder):
+    """generate.py of an export as a module."""
+    spec = importlib.util.spec_from_file_location("generate", folder / "generate.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("rounds", [1, 3, 8, 20])
+def test_the_script_writes_the_same_texts(rounds, tmp_path):
+    vocabulary, length = tiny_models.vocabulary(), 32
+    recipe, params = tuned("generation", tiny_models.MODEL, rounds, canvas=9, rounds=rounds)
+    recipe = Config(model=recipe.model, phases=(PhaseConfig(sequence_length=length),), task=recipe.task)
+    native.export_run(params, recipe, vocabulary, tmp_path / "x")
+    model, problems = load_quietly("AutoModelForMaskedLM", tmp_path / "x")
+    assert not problems
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "x", local_files_only=True)
+    long = "every thread waits until another one has written its own line of the file"
+    from albert_jax.tasks.examples import SourceTarget
+
+    sources = [("the file is found",), ("a folder", "the name of it"), (long, "it returns")]
+    features = canvas.canvas_features(vocabulary, [SourceTarget("x", s) for s in sources], length, 9)
+    forward = Forward(recipe.model, COMPUTE)
+    outputs = registry.task("generation").outputs
+    program = jax.jit(lambda b: outputs(forward, params, b, recipe.task, None))
+    decoded = canvas.decode(vocabulary, features, program, length, 3, rounds=rounds)
+    script = script_of(tmp_path / "x")
+    texts = [vocabulary.decode(ids.tolist()) for ids in decoded.ids]
+    assert [script.generate(model, tokenizer, source) for source in sources] == texts
+    assert len(set(texts)) > 1
+    assert len((tmp_path / "x" / "generate.py").read_text().splitlines()) <= 50
+
+
+@pytest.mark.parity
+def test_pipelines_speak_the_labels(tmp_path):
+    for name in ("classification", "tagging"):
+        recipe, params = tuned(name, tiny_models.MODEL, 0)
+        native.export_run(params, recipe, tiny_models.vocabulary(), tmp_path / name)
+        pipeline = transformers.pipeline(TASKS[name].pipeline, model=str(tmp_path / name))
+        said = pipeline("the file is found")
+        assert said
+        for one in said:
+            assert (one.get("label") or one.get("entity")) in LABELS[name]

@@ -1,0 +1,147 @@
+"""ONNX graphs in onnxruntime: our outputs, small files, and what int8 weights change."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax.convert import graphs, onnx_graph, programs, quantise, safetensors_io
+from albert_jax.evaluate.loading import Model
+from albert_jax.tree import flatten
+from tests.convert.models import STRUCTURES, tiny, tuned
+from tests.convert.test_graphs import inputs_of, of_kind
+
+onnx = pytest.importorskip("onnx", reason="needs the extra parity (onnx)")
+runtime = pytest.importorskip("onnxruntime", reason="needs the extra parity (onnxruntime)")
+
+KINDS = ("pretraining", "mlm", "base", "classification", "regression", "choice", "squad-v1",
+         "squad-v2", "tagging", "embedding", "generation")  # fmt: skip
+BOUND = 1e-5
+
+
+def session(content: bytes):
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+
+
+def run(opened, program: programs.Program, inputs: dict) -> dict[str, np.ndarray]:
+    given = {k: v.astype(np.int64) if v.dtype == np.int32 else v for k, v in inputs.items()}
+    return dict(zip(program.outputs, opened.run(None, given), strict=True))
+
+
+def worst(program, params, opened, vocab: int, seed: int, shapes=((1, 32), (3, 9))) -> float:
+    """Largest difference over some batches, relative where values are large; places are equal."""
+    found = 0.0
+    for rows, length in shapes:
+        inputs = inputs_of(program, vocab, seed + length, rows, length)
+        ours, theirs = jax.jit(program.call)(params, inputs), run(opened, program, inputs)
+        for name, value in theirs.items():
+            expected = np.asarray(ours[name])
+            assert value.shape == expected.shape, name
+            if name.endswith("_places"):
+                # Places that cannot be answers are as good as each other.
+                likely = np.asarray(ours[name.replace("_places", "_log_probs")]) > -1e20
+                assert np.array_equal(value[likely], expected[likely]), name
+            else:
+                delta = np.abs(value - expected) / np.maximum(1, np.abs(expected))
+                found = max(found, float(delta.max()))
+    return found
+
+
+def content_of(kind: str, model, seed: int = 0, int8: bool = False, **settings):
+    recipe, params, head = of_kind(kind, model, seed)
+    if settings:
+        recipe, params = tuned(kind, model, seed, **settings)
+    program = programs.program(recipe, params, head)
+    stored, seen = quantise.quantise(params) if int8 else ({}, params)
+    content = onnx_graph.build(program, recipe, params, stored).SerializeToString()
+    return program, params, seen, content
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("kind", KINDS)
+def test_outputs_equal_ours(kind, seed, record_property):
+    structure = ("shared", "groups")[seed]
+    program, params, _, content = content_of(kind, tiny(**STRUCTURES[structure]), seed)
+    found = worst(program, params, session(content), 150, seed)
+    record_property("onnxruntime against ours", found)
+    print(f"onnxruntime against ours: {found:.2e} (bound {BOUND:.0e})")
+    assert found <= BOUND
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("structure", STRUCTURES)
+def test_every_sharing_and_activation(structure):
+    program, params, _, content = content_of("base", tiny(**STRUCTURES[structure]), 3)
+    assert worst(program, params, session(content), 150, 3) <= BOUND
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["classification", "choice"])
+def test_classifiers_over_the_mean(kind):
+    program, params, _, content = content_of(kind, tiny(), pooling="mean")
+    assert worst(program, params, session(content), 150, 0) <= BOUND
+
+
+BIG = {"vocab_size": 500, "hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 12}
+
+
+@pytest.mark.parity
+def test_the_file_holds_the_shared_layer_once(tmp_path):
+    """Twelve passes; exporters that trace write the layer twelve times."""
+    program, params, _, content = content_of("pretraining", tiny(**BIG))
+    safetensors_io.write(tmp_path / "x.safetensors", flatten(params))
+    size = (tmp_path / "x.safetensors").stat().st_size
+    print(f"ONNX {len(content)} bytes, safetensors {size}: {len(content) / size:.3f}")
+    assert 0.99 * size < len(content) <= 1.1 * size
+    layer = sum(leaf.size * 4 for leaf in jax.tree.leaves(params["encoder"]))
+    assert layer > 0.5 * size  # a second copy would show
+    # What runs is that, too: the stored initializers are those of the parameters.
+    graph = onnx.load_model_from_string(content).graph
+    names = [x.name for x in graph.initializer]
+    assert len(set(names)) == len(names)
+    assert sum("encoder/" in name for name in names) == len(flatten(params["encoder"]))
+    assert worst(program, params, session(content), 500, 0) <= BOUND
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", ["pretraining", "squad-v2", "tagging"])
+def test_int8_weights_compute_what_they_stand_for(kind, tmp_path):
+    program, params, seen, content = content_of(kind, tiny(**BIG), int8=True)
+    safetensors_io.write(tmp_path / "x.safetensors", flatten(params))
+    assert len(content) <= 0.4 * (tmp_path / "x.safetensors").stat().st_size
+    opened = session(content)
+    assert worst(program, seen, opened, 500, 0) <= 1e-4
+    if kind != "squad-v2":  # there the rounding may choose other places
+        assert worst(program, params, opened, 500, 0) > 1e-4
+
+
+@pytest.mark.parity
+def test_drift_and_score_are_recorded(tmp_path, capsys):
+    dev = tmp_path / "dev.tsv"
+    lines = [f"{text}\t{('no', 'yes', 'perhaps')[i % 3]}" for i, text in enumerate(tiny_models.SENTENCES)]
+    dev.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    settings = {"dev": str(dev), "metrics": ("accuracy", "f1")}
+    recipe, params = tuned("classification", tiny_models.MODEL, **settings)
+    model = Model(recipe, params, tiny_models.vocabulary(), "memory")
+    told = graphs.export(model, str(tmp_path / "x"), to="onnx", head=None, int8=True)
+    record = json.loads((tmp_path / "x" / "conversion.json").read_text())
+    assert record["weights"] == "int8" and record["max_difference"] < 1e-4
+    passes = record["int8"]["passes"]
+    assert [row["pass"] for row in passes] == [1, 2]
+    assert all(0.99 < row["cosine"] < 1 and 0 < row["max_difference"] < 0.5 for row in passes)
+    score = record["int8"]["score"]
+    assert score["examples"] == 8 and set(score["float32"]) == set(score["int8"]) == {"accuracy", "f1"}
+    assert "accuracy:" in told and len(told.splitlines()) == 1 + 1 + 2 + 2
+    dev.unlink()
+    told = graphs.export(model, str(tmp_path / "y"), to="onnx", head=None, int8=True)
+    assert "score not measured" in told and "dev.tsv" in told
+    # What the folder's tokenizer says goes straight into the graph.
+    described = json.loads((tmp_path / "x" / "config.json").read_text())
+    assert described["architectures"] == ["AlbertForSequenceClassification"]
