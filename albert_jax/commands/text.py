@@ -156,7 +156,7 @@ class DataPrepare(_Text):
                 raise ConfigError("--vocab-size and --special-ids take the place of --tokenizer")
             return vocabulary.load(self.tokenizer)
         if self.text:
-            raise ConfigError("--text needs --tokenizer: make one with `albert-jax tokenizer train`")
+            raise ConfigError("--text needs --tokenizer: `albert-jax tokenizer train` makes one")
         if self.vocab_size is None or len(self.special_ids) not in (4, 5):
             raise ConfigError(
                 "--ids needs --vocab-size N and --special-ids PAD START SEPARATOR MASK [UNKNOWN]"
