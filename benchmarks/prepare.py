@@ -13,6 +13,7 @@ measured before, on a core of the same kind.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import statistics
@@ -121,7 +122,7 @@ def _tokenise_and_group(
         return fast(rows["text"], return_special_tokens_mask=True)
 
     def group(rows: dict[str, list]) -> dict[str, list]:
-        joined = {name: sum(values, []) for name, values in rows.items()}
+        joined = {name: list(itertools.chain(*values)) for name, values in rows.items()}
         total = len(joined["input_ids"]) // 512 * 512
         return {
             name: [values[i : i + 512] for i in range(0, total, 512)]

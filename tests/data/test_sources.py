@@ -190,6 +190,22 @@ def test_parquet_and_wrong_schema(tmp_path: Path) -> None:
         texts(path)
 
 
+def test_sources_in_a_bucket() -> None:
+    import fsspec
+
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    bucket = fsspec.filesystem("memory")
+    bucket.pipe_file("/sources/a.txt", TEXT.encode())
+    bucket.pipe_file("/sources/b.txt.gz", gzip.compress(TEXT.encode()))
+    bucket.pipe_file("/sources/c.jsonl", json.dumps({"text": "One."}).encode())
+    with bucket.open("/sources/d.parquet", "wb") as file:
+        parquet.write_table(pyarrow.table({"text": ["Two."]}), file)
+    assert texts("memory://sources/*") == [*DOCUMENTS, *DOCUMENTS, "One.", "Two."]
+    with pytest.raises(DataError, match="no such file"):
+        texts("memory://sources/*.none")
+
+
 def test_tfrecord_checksums_find_every_flip(tmp_path: Path) -> None:
     assert tfrecord.crc32c(b"123456789") == 0xE3069283
     path = tmp_path / "a.tfrecord"
