@@ -44,9 +44,6 @@ def do(
         from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
             PipelineOptions,
         )
-        from apache_beam.runners.runner import (  # pyright: ignore[reportMissingImports]
-            create_runner,
-        )
     except ImportError as error:
         raise ConfigError(
             "Apache Beam is not installed: pip install 'albert-jax[beam]' into an environment of "
@@ -54,13 +51,12 @@ def do(
         ) from error
     name, *settings = runner
     try:
-        chosen = create_runner(name)
         options = PipelineOptions([f"--{setting.lstrip('-')}" for setting in settings])
+        pipeline = apache_beam.Pipeline(runner=name, options=options)
     except (ValueError, ImportError, AttributeError, SystemExit) as error:
         raise ConfigError(f"Beam runner {name} cannot be used: {_reason(error)}") from error
     files.delete_tree(failures)
     try:
-        pipeline = apache_beam.Pipeline(runner=chosen, options=options)
         _ = (
             pipeline
             | "items" >> apache_beam.Create(list(items))
@@ -68,8 +64,6 @@ def do(
             | "do" >> apache_beam.Map(functools.partial(_one, function, failures))
         )
         pipeline.run().wait_until_finish()
-    except SystemExit as error:  # the option parser of a runner
-        raise ConfigError(f"an option of Beam runner {name} cannot be read") from error
     except Exception as error:
         raise PeerError(
             f"the Beam pipeline failed ({_reason(error)}): run the same command again; parts that "
