@@ -41,6 +41,7 @@ def refused(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
     def run(code: int, words: str, *arguments: str) -> None:
         capsys.readouterr()
+        shutil.rmtree(tmp_path / "out", ignore_errors=True)
         if "--out" not in arguments:
             arguments += ("--out", str(tmp_path / "out"))
         if not {"--tokenizer", "--ids"} & set(arguments):
@@ -94,7 +95,6 @@ def test_ids(home: Path, tmp_path: Path, refused, capsys) -> None:  # noqa: ANN0
     assert cli.main(["data", "prepare", "--text", str(home / "good.txt"), "--out", "x"]) == 2
     assert "--text needs --tokenizer" in capsys.readouterr().err
     refused(3, "outside the vocabulary of 20", *ids, "--vocab-size", "20", *special)
-    shutil.rmtree(tmp_path / "out")
     out = tmp_path / "rows"
     whole = ["data", "prepare", *ids, "--vocab-size", "30", *special, "--out", str(out)]
     assert cli.main(whole) == 0 and cli.main(["data", "show", str(out), "--rows", "1"]) == 0

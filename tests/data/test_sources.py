@@ -236,6 +236,8 @@ def test_tfds_set_made_here_and_read_without_tensorflow(plain: Path, tmp_path: P
         texts(f"tfds:{folder}:test")
     with pytest.raises(DataError, match="no text in feature"):
         texts(f"tfds:{folder}", field="body")
+    with pytest.raises(DataError, match="holds a set already"):
+        tfds_builder.write([str(plain)], str(tmp_path / "sets"))
     assert "tensorflow" not in sys.modules
 
 
