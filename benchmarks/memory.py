@@ -22,27 +22,28 @@ from pathlib import Path
 
 import numpy as np
 
+from albert_jax.data import vocabulary
+
 LIMIT_MB = 1000
 """Each worker stays below it."""
 
 
-def sentences(rng: np.random.Generator, count: int) -> list[bytes]:
-    """Sentences of made-up words with the frequencies of a language."""
-    letters = np.frombuffer(b"etaoinshrdlucmfwypvbgkjqxz", np.uint8)
-    shares = 1 / np.arange(2, 28)
-    words = [bytes(rng.choice(letters, rng.integers(2, 10), p=shares / shares.sum()))
-             for _ in range(30_000)]  # fmt: skip
-    ranks = 1 / np.arange(3, 30_003)
+def sentences(rng: np.random.Generator, model: str, count: int) -> list[bytes]:
+    """Sentences of the words of a vocabulary, with the frequencies of a language."""
+    vocab = vocabulary.load(model)
+    pieces = [vocab.piece(i) for i in range(vocab.size)]
+    words = [p[1:].encode() for p in pieces if p.startswith("\u2581") and p[1:].isalpha()]
+    ranks = 1 / np.arange(3, len(words) + 3)
     lengths = rng.integers(4, 25, count)
-    drawn = iter(rng.choice(30_000, lengths.sum(), p=ranks / ranks.sum()).tolist())
+    drawn = iter(rng.choice(len(words), lengths.sum(), p=ranks / ranks.sum()).tolist())
     return [b" ".join(words[next(drawn)] for _ in range(n)).capitalize() + b"."
             for n in lengths.tolist()]  # fmt: skip
 
 
-def write_documents(path: Path, size: int, compress: bool = False) -> None:
+def write_documents(path: Path, model: str, size: int, compress: bool = False) -> None:
     """About `size` bytes of documents, a blank line between them."""
     rng = np.random.default_rng(0)
-    pool = sentences(rng, 50_000)
+    pool = sentences(rng, model, 50_000)
     opener = gzip.open(path, "wb", compresslevel=1) if compress else open(path, "wb")
     written = 0
     with opener as file:
@@ -56,10 +57,10 @@ def write_documents(path: Path, size: int, compress: bool = False) -> None:
             written += len(text)
 
 
-def write_line(path: Path, size: int) -> None:
+def write_line(path: Path, model: str, size: int) -> None:
     """One line of `size` bytes, without a full stop."""
     rng = np.random.default_rng(1)
-    pool = [sentence[:-1] for sentence in sentences(rng, 20_000)]
+    pool = [sentence[:-1] for sentence in sentences(rng, model, 20_000)]
     with open(path, "wb") as file:
         while file.tell() < size:
             file.write(b" ".join(pool[i] for i in rng.integers(0, len(pool), 1000).tolist()) + b" ")
@@ -120,7 +121,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(dir=asked.folder))
     largest, times = 0.0, []
     try:
-        write_documents(folder / "corpus.txt", int(asked.gigabytes * 1e9))
+        write_documents(folder / "corpus.txt", asked.model, int(asked.gigabytes * 1e9))
         for workers in asked.workers:
             seconds, lines, peak = prepare(
                 folder / "corpus.txt", asked.model, folder / "out", workers
@@ -133,11 +134,12 @@ def main() -> int:
             print(f"  {asked.workers[0]} to {asked.workers[-1]} workers: {gain:.2f} times as fast")
         os.unlink(folder / "corpus.txt")
         if asked.compressed:
-            write_documents(folder / "corpus.txt.gz", int(asked.gigabytes * 1e9), compress=True)
+            size = int(asked.gigabytes * 1e9)
+            write_documents(folder / "corpus.txt.gz", asked.model, size, compress=True)
             largest = max(
                 largest, prepare(folder / "corpus.txt.gz", asked.model, folder / "gz", 1)[2]
             )
-        write_line(folder / "line.txt", int(asked.line_megabytes * 1e6))
+        write_line(folder / "line.txt", asked.model, int(asked.line_megabytes * 1e6))
         _, lines, peak = prepare(folder / "line.txt", asked.model, folder / "line", 2)
         largest = max(largest, peak)
         print("\n".join(f"  {line}" for line in lines))
