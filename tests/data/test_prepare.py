@@ -130,6 +130,19 @@ def test_a_bucket_gets_the_same_bytes(
         Corpus.open(out)
 
 
+def test_two_that_begin_in_a_bucket_at_once_do_not_mix(
+    corpus: Path, vocab: vocabulary.Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beaten(path: str, data: bytes) -> bool:
+        files.write(path, data.replace(b'"min_characters": 20', b'"min_characters": 21'))
+        return False
+
+    monkeypatch.setattr(files, "create", beaten)
+    with pytest.raises(DataError, match=r"other inputs \(min_characters\)"):
+        prepare([f"{corpus}/*.txt"], vocab, "memory://bucket/beaten", workers=1)
+    assert files.read("memory://bucket/beaten/vocabulary/vocabulary.json") is None
+
+
 def test_second_run_is_done_and_other_inputs_are_refused(
     corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path
 ) -> None:
