@@ -370,8 +370,8 @@ def _begun(plan: Plan, inputs: dict[str, Any]) -> dict[str, Any] | None:
         raise DataError(f"{plan.out_dir}: its manifest is damaged: delete the folder") from error
     if other:
         raise DataError(
-            f"{plan.out_dir}: was prepared from other inputs ({', '.join(other)}): choose another "
-            "--out or delete it"
+            f"{plan.out_dir}: was {'prepared' if whole else 'begun'} from other inputs "
+            f"({', '.join(other)}): choose another --out or delete it"
         )
     return found if whole else None
 
