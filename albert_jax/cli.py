@@ -24,7 +24,7 @@ VERBS = {
     "tokenizer train": ("albert_jax.commands.text:TokenizerTrain", "learn a vocabulary from text"),
     "data prepare": ("albert_jax.commands.text:DataPrepare", "turn text into documents of ids"),
     "data show": ("albert_jax.commands.text:DataShow", "print rows as the model reads them"),
-    "data stats": ("albert_jax.commands.text:DataStats", "count prepared documents and tokens"),
+    "data stats": ("albert_jax.commands.text:DataStats", "figures of many rows, as a table"),
     "pretrain": ("albert_jax.commands.pretrain:Pretrain", "train, or continue a run"),
     "evaluate": ("albert_jax.commands.model:Evaluate", "measure a run on held-out text"),
     "fill-mask": ("albert_jax.commands.model:FillMask", "guess the words behind [MASK]"),

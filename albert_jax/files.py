@@ -68,7 +68,7 @@ def join(path: str, *parts: str) -> str:
     return "/".join([path.rstrip("/") or "/", *parts])
 
 
-def write(path: str, data: bytes) -> None:
+def write(path: str, data: bytes | memoryview) -> None:
     """Writes a whole object, with its folders; readers see the old one or the new one.
 
     Raises:
@@ -76,7 +76,7 @@ def write(path: str, data: bytes) -> None:
     """
     with storage_errors(path):
         if is_bucket(path):
-            _bucket(path).pipe_file(path, data)
+            _bucket(path).pipe_file(path, bytes(data))
             return
         folder = os.path.dirname(path) or "."
         os.makedirs(folder, exist_ok=True)
@@ -91,6 +91,16 @@ def write(path: str, data: bytes) -> None:
             _unlink(temporary)
             raise
         _sync_folder(folder)
+
+
+def upload(source: str, path: str) -> None:
+    """Writes a whole local file as an object of a bucket.
+
+    Raises:
+      StorageError: the file cannot be read or the bucket refuses it.
+    """
+    with storage_errors(path):
+        _bucket(path).put_file(source, path)
 
 
 def create(path: str, data: bytes) -> bool:

@@ -3,23 +3,31 @@
     python benchmarks/prepare.py --text FILE --model spiece.model [--megabytes 8] [--repeats 5]
 
 Lines: the batch call of SentencePiece on cleaned text; our encoding of the raw sentences
-(preprocessing, segmentation, digit rule, ids); Hugging Face tokenizers with the same model, if
-transformers is installed; files to shards with 1 and 2 workers.
+(preprocessing, segmentation, digit rule, ids); files to shards with 1 and 2 workers; Hugging Face
+tokenizers with the same model; and Hugging Face's way from files to rows of 512, as the masked
+language example of Transformers does it (tokenise, then group; needs datasets and transformers),
+with 1 and 2 processes. The original, which needs TensorFlow 1, is not run: its rate of encoding was
+measured before, on a core of the same kind.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from typing import Any
 
 from albert_jax.data import prepare, sources, vocabulary
 from albert_jax.data.sentencepiece import SentencePiece
 from albert_jax.data.sentences import sentences
+
+ORIGINAL = 2.1
+"""MB/s of the original's tokenization.py, which create_pretraining_data.py calls."""
 
 
 def main() -> None:
@@ -63,8 +71,11 @@ def main() -> None:
         ("files to shards, 2 workers", shards(2)),
     ]
     fast = _hugging_face(vocab)
-    if fast is not None:
-        rows.append(("Hugging Face tokenizers", lambda: fast(raw)))
+    rows.append(("Hugging Face tokenizers", lambda: [e.ids for e in fast.encode_batch_fast(raw)]))
+    for processes in (1, 2):
+        grouped = _tokenise_and_group(fast, text, os.path.join(work, "cache"), processes)
+        if grouped is not None:
+            rows.append((f"Hugging Face files to rows, {processes}", grouped))
     times: dict[str, list[float]] = {name: [] for name, _ in rows}
     for _ in range(asked.repeats):  # in turns, so that other load meets all alike
         for name, call in rows:
@@ -76,16 +87,15 @@ def main() -> None:
     for name, found in times.items():
         median = statistics.median(found)
         print(f"{name:32s} {size / median / 1e6:7.1f} MB/s   time ratio {median / base:6.2f}")
+    print(f"{'original, encoding (not run)':32s} {ORIGINAL:7.1f} MB/s")
     shutil.rmtree(work)
 
 
-def _hugging_face(vocab: SentencePiece) -> Callable[[list[str]], object] | None:
+def _hugging_face(vocab: SentencePiece) -> Any:
     """The compiled tokenizer on one core, with the same pieces and scores."""
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    try:
-        from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
-    except ImportError:
-        return None
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
     processor = vocab._processor
     pieces = [(processor.id_to_piece(i), processor.get_score(i)) for i in range(vocab.size)]
     tokenizer = Tokenizer(models.Unigram(pieces, unk_id=vocab.unk_id))
@@ -93,7 +103,40 @@ def _hugging_face(vocab: SentencePiece) -> Callable[[list[str]], object] | None:
         [normalizers.NFKD(), normalizers.StripAccents(), normalizers.Lowercase()]
     )
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="always")
-    return lambda texts: [e.ids for e in tokenizer.encode_batch_fast(texts)]
+    return tokenizer
+
+
+def _tokenise_and_group(
+    tokenizer: Any, text: str, cache: str, processes: int
+) -> Callable[[], object] | None:
+    """From a text file to an Arrow file of rows of 512, as in run_mlm.py of Transformers."""
+    try:
+        import datasets
+        from transformers import PreTrainedTokenizerFast
+    except ImportError:
+        return None
+    datasets.disable_progress_bars()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>")
+
+    def tokenise(rows: dict[str, list]) -> Any:
+        return fast(rows["text"], return_special_tokens_mask=True)
+
+    def group(rows: dict[str, list]) -> dict[str, list]:
+        joined = {name: list(itertools.chain(*values)) for name, values in rows.items()}
+        total = len(joined["input_ids"]) // 512 * 512
+        return {
+            name: [values[i : i + 512] for i in range(0, total, 512)]
+            for name, values in joined.items()
+        }
+
+    def run() -> None:
+        shutil.rmtree(cache, ignore_errors=True)
+        rows = datasets.load_dataset("text", data_files=text, split="train", cache_dir=cache)
+        options = {"batched": True, "num_proc": processes if processes > 1 else None}
+        rows = rows.map(tokenise, remove_columns=["text"], **options)
+        rows.map(group, **options)
+
+    return run
 
 
 if __name__ == "__main__":

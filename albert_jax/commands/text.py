@@ -17,15 +17,21 @@ if TYPE_CHECKING:
     from albert_jax.data.vocabulary import Vocabulary
 
 Directory = Annotated[str, tyro.conf.arg(metavar="DIR")]
+_Sources = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="FILE",
+        help="Text files or quoted patterns (also .gz, .jsonl, .parquet, gs://), tfds:NAME, "
+        "hf:NAME, or python-docs: for the documentation that Python carries with it.",
+    ),
+]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Text:
     """The options of every verb that reads text."""
 
-    text: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE")]
-    """Text files or quoted patterns (also .gz, .jsonl, .parquet, gs://), tfds:NAME, hf:NAME, or
-    python-docs: for the documentation that Python carries with it."""
+    text: _Sources
     format: Literal["paragraphs", "lines", "file"] = "paragraphs"
     """Where a document of a text file ends: at a blank line, at every line, with the file."""
     field: str = "text"
@@ -87,8 +93,19 @@ class DataPrepare(_Text):
     Done already: says so. Interrupted: the same command goes on.
     """
 
-    tokenizer: Directory
+    text: _Sources = ()
+    tokenizer: Directory | None = None
     """Directory with the vocabulary."""
+    ids: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE")] = ()
+    """Instead of text: Parquet files with a column ids (and units, the lengths of sentences), or
+    npy files of token ids with a document per row or NAME.bounds.npy beside them."""
+    vocab_size: int | None = None
+    """Number of different ids, with --ids."""
+    special_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID")] = ()
+    """With --ids, the four ids of padding, start, separator and mask, and a fifth for unknown if
+    there is one."""
+    unit_tokens: int = 32
+    """Length of the units, which stand for sentences, of ids that come without."""
     out: Directory
     """Directory to make."""
     validation_share: float | None = None
@@ -101,19 +118,24 @@ class DataPrepare(_Text):
     """Processes; none given: one per core and part."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = "0/1"
     """This command is number I of N (from 0) that share --out."""
+    beam: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUNNER [KEY=VALUE]")] = ()
+    """Do the work on Apache Beam: DirectRunner, DataflowRunner, FlinkRunner, SparkRunner, and
+    that runner's options, such as project=NAME region=NAME."""
 
     def run(self) -> None:
         """Writes the directory; progress goes to stderr."""
-        from albert_jax.data import vocabulary
+        import dataclasses
+
         from albert_jax.data.prepare import prepare
 
         prepare(
-            self.text,
-            vocabulary.load(self.tokenizer),
+            self.text or [f"ids:{path}" for path in self.ids],
+            self._vocabulary(),
             self.out,
             workers=self.workers,
             shard=_shard(self.shard),
-            options=self.options(),
+            runner=self.beam,
+            options=dataclasses.replace(self.options(), unit_tokens=self.unit_tokens),
             rule=self.rule,
             language=self.language,
             validation_share=self.validation_share,
@@ -121,6 +143,28 @@ class DataPrepare(_Text):
             decontaminate=self.decontaminate,
             say=_say,
         )
+
+    def _vocabulary(self) -> Vocabulary:
+        from albert_jax.data import vocabulary
+
+        if bool(self.text) == bool(self.ids):
+            raise ConfigError("give either --text or --ids")
+        if self.unit_tokens < 1:
+            raise ConfigError(f"--unit-tokens {self.unit_tokens}: it must be at least 1")
+        if self.tokenizer is not None:
+            if self.vocab_size is not None or self.special_ids:
+                raise ConfigError("--vocab-size and --special-ids take the place of --tokenizer")
+            return vocabulary.load(self.tokenizer)
+        if self.text:
+            raise ConfigError("--text needs --tokenizer: `albert-jax tokenizer train` makes one")
+        if self.vocab_size is None or len(self.special_ids) not in (4, 5):
+            raise ConfigError(
+                "--ids needs --vocab-size N and --special-ids PAD START SEPARATOR MASK [UNKNOWN]"
+            )
+        from albert_jax.data.id_range import IdRange
+
+        names = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
+        return IdRange(self.vocab_size, **dict(zip(names, self.special_ids, strict=False)))
 
 
 def _shard(text: str) -> tuple[int, int]:

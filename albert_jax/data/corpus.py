@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from albert_jax import files
 from albert_jax.data.store import ShardReader, Window
 from albert_jax.errors import DataError
 
@@ -50,6 +51,11 @@ class Corpus:
         Sizes of all files and the checksums of the indexes are compared with the manifest; the
         ids are checked record by record when they are read. Raises DataError otherwise.
         """
+        if files.is_bucket(str(directory)):
+            raise DataError(
+                f"{directory}: prepared folders are read from a local disk: copy it there first "
+                "(for gs:// with `gcloud storage cp -r`)"
+            )
         folder = Path(directory)
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:

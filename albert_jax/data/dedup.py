@@ -47,7 +47,7 @@ def write_array(path: str, array: np.ndarray) -> None:
     """Writes an array as one whole .npy object."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    files.write(path, buffer.getvalue())
+    files.write(path, buffer.getbuffer())
 
 
 def read_array(path: str) -> np.ndarray:

@@ -3,13 +3,15 @@
 ``prepare`` plans, does the items of stages.py in this process or a pool, and writes the
 manifest last. Killed at any moment, the same command goes on with the items that are not whole.
 With ``shard=(i, n)`` n commands on one shared folder divide the items; each step waits for all
-items of the one before, and command 0 writes the manifest.
+items of the one before, and command 0 writes the manifest. With ``beam`` the workers of an Apache
+Beam runner do the items. The bytes are the same either way.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import fcntl
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -25,7 +27,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data import dedup, sentences, sources, stages, vocabulary
+from albert_jax.data import beam, dedup, sentences, sources, stages, vocabulary
 from albert_jax.data.corpus import FORMAT
 from albert_jax.data.sources import ReadOptions
 from albert_jax.data.stages import Plan
@@ -42,6 +44,7 @@ def prepare(
     *,
     workers: int | None = None,
     shard: tuple[int, int] = (0, 1),
+    runner: Sequence[str] = (),
     options: ReadOptions | None = None,
     rule: sentences.Rule = "split",
     language: str = "en",
@@ -57,9 +60,10 @@ def prepare(
     Args:
       specs: names of sources (sources.py).
       vocab: makes the ids; a copy of its files is kept in the folder.
-      out_dir: the prepared folder.
+      out_dir: the prepared folder; it may lie in a bucket, from which it is copied for training.
       workers: processes; None: one per core and part; small corpora need none.
       shard: (i, n): this command does items i, i + n, ... on a folder that n commands share.
+      runner: Beam runner that does the items, and its options (beam.py); empty: this machine.
       options: how files are understood.
       rule, language: sentence splitting (sentences.py).
       validation_share: share of the groups that is held out, chosen by hash; None: 5%, and less
@@ -77,8 +81,8 @@ def prepare(
     """
     say = say or _silent
     sentences.check_language(language)
-    _check_arguments(shard, validation_share, workers)
-    out_dir = os.path.abspath(str(out_dir))
+    _check_arguments(shard, validation_share, workers, runner)
+    out_dir = out_dir if files.is_bucket(out_dir) else os.path.abspath(out_dir)
     options = options or ReadOptions()
     parts = tuple(sources.parts(specs, options, part_bytes))
     total = sum(part.weight for part in parts)
@@ -100,9 +104,9 @@ def prepare(
             say(f"{out_dir} is prepared already")
             return manifest
         if shard[0] == 0 or files.read(files.join(plan.work, "plan.json")) is None:
+            _begin(plan, inputs)
             vocabulary.save(vocab, files.join(out_dir, "vocabulary"))
-            files.write(files.join(plan.work, "plan.json"), _json(inputs))
-        with _Doer(plan, workers, shard, patience, say) as do:
+        with _Doer(plan, workers, shard, runner, patience, say) as do:
             return _run(plan, inputs, vocab, do, shard, say)
 
 
@@ -240,10 +244,12 @@ class _Doer:
         plan: Plan,
         workers: int | None,
         shard: tuple[int, int],
+        runner: Sequence[str],
         patience: float,
         say: Callable[[str], None],
     ) -> None:
         self.plan, self.shard, self.patience, self.say = plan, shard, patience, say
+        self.runner = runner
         items = range(shard[0], len(plan.parts), shard[1])
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
         self.workers = min(workers or cores or 1, len(items))
@@ -267,7 +273,11 @@ class _Doer:
         here = set(files.names(self.plan.work))
         mine = [item for item in items if item[0] % self.shard[1] == self.shard[0]]
         left = [item for item in mine if f"{stage}-{item[0]:05d}.json" not in here]
-        if len(left) < 2 or self.workers < 2:
+        if left and self.runner:
+            failures = files.join(self.plan.work, "failed")
+            beam.do(self.runner, functools.partial(function, self.plan), left, failures)
+            self._tell(what, len(left), left)
+        elif len(left) < 2 or self.workers < 2:
             for done, item in enumerate(left, 1):
                 function(self.plan, *item)
                 self._tell(what, done, left)
@@ -314,8 +324,13 @@ class _Doer:
 
 
 def _check_arguments(
-    shard: tuple[int, int], validation_share: float | None, workers: int | None
+    shard: tuple[int, int],
+    validation_share: float | None,
+    workers: int | None,
+    runner: Sequence[str],
 ) -> None:
+    if runner and (workers or shard != (0, 1)):
+        raise ConfigError("Beam divides the work itself: leave workers and shard away")
     if not 0 <= shard[0] < shard[1]:
         raise ConfigError(f"shard {shard[0]}/{shard[1]}: give I/N with I from 0 to N - 1")
     if validation_share is not None and not 0 <= validation_share <= 0.5:
@@ -355,16 +370,32 @@ def _begun(plan: Plan, inputs: dict[str, Any]) -> dict[str, Any] | None:
         raise DataError(f"{plan.out_dir}: its manifest is damaged: delete the folder") from error
     if other:
         raise DataError(
-            f"{plan.out_dir}: was prepared from other inputs ({', '.join(other)}): choose another "
-            "--out or delete it"
+            f"{plan.out_dir}: was {'prepared' if whole else 'begun'} from other inputs "
+            f"({', '.join(other)}): choose another --out or delete it"
         )
     return found if whole else None
 
 
+def _begin(plan: Plan, inputs: dict[str, Any]) -> None:
+    """Writes down what is being prepared."""
+    path, content = files.join(plan.work, "plan.json"), _json(inputs)
+    if not files.is_bucket(path):
+        files.write(path, content)
+    elif not files.create(path, content):
+        _begun(plan, inputs)  # another command was quicker: with the same inputs it does no harm
+
+
 @contextmanager
 def _lock(out_dir: str, shard: tuple[int, int]) -> Iterator[None]:
-    """Refuses a second command on the same folder and shard; ends with the process."""
+    """Refuses a second command on the same folder and shard; ends with the process.
+
+    A bucket has no lock of that kind, and needs none: objects are written whole, and two commands
+    with the same inputs write the same ones.
+    """
     files.make_folder(out_dir)
+    if files.is_bucket(out_dir):
+        yield
+        return
     path = files.join(out_dir, f".lock-{shard[0]}-of-{shard[1]}")
     with files.storage_errors(path):
         file = open(path, "a+")  # noqa: SIM115 - closed below, and by the end of the process

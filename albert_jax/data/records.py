@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -33,7 +34,10 @@ def set_parts(spec: str, field: str, part_bytes: int) -> list[Row]:
     data = _hugging_face_set(spec)
     if field not in data.column_names:
         raise DataError(f"{spec}: has no column {field!r}, only {data.column_names}: give --field")
-    return [("hf", spec, begin, end, end - begin) for begin, end in _ranges(len(data), 20_000)]
+    size = max(1, data.data.nbytes // max(len(data), 1))
+    step = max(1, min(20_000, part_bytes // size))
+    runs = ((begin, min(begin + step, len(data))) for begin in range(0, len(data), step))
+    return [("hf", spec, begin, end, (end - begin) * size) for begin, end in runs]
 
 
 def parquet_parts(path: str, field: str, part_bytes: int) -> list[tuple[int, int, int]]:
@@ -150,8 +154,6 @@ def _hugging_face_set(spec: str) -> Any:
         raise ConfigError(f"{spec}: needs Hugging Face datasets: pip install datasets") from error
     name, _, split = spec.removeprefix("hf:").partition(":")
     try:
-        import os
-
         if os.path.isdir(name):
             data = datasets.load_from_disk(name)
             return data[split or "train"] if isinstance(data, datasets.DatasetDict) else data
@@ -165,9 +167,9 @@ def _hugging_face_set(spec: str) -> Any:
 
 def _hugging_face(path: str, begin: int, end: int, field: str) -> Iterator[tuple[str, str]]:
     data = _hugging_face_set(path)
-    for row in range(begin, end):
-        yield f"{path}, row {row}", str(data[row][field])
-
-
-def _ranges(count: int, size: int) -> list[tuple[int, int]]:
-    return [(begin, min(begin + size, count)) for begin in range(0, count, size)]
+    for first in range(begin, end, 1000):
+        rows = data[first : min(first + 1000, end)][field]
+        for row, text in enumerate(rows, first):
+            if not isinstance(text, str):
+                raise DataError(f"{path}, row {row}: has no text in column {field!r}: give --field")
+            yield f"{path}, row {row}", text

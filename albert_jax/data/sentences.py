@@ -61,9 +61,12 @@ def description(rule: Rule, language: str) -> str:
 
 def _cut(sentence: str) -> list[str]:
     parts: list[str] = []
-    while len(sentence) > MAX_CHARACTERS:
-        space = sentence.rfind(" ", MAX_CHARACTERS // 2, MAX_CHARACTERS + 1)
-        place = MAX_CHARACTERS if space < 0 else space
-        parts.append(sentence[:place].rstrip())
-        sentence = sentence[place:].lstrip()
-    return [*parts, sentence] if sentence else parts
+    begin = 0
+    while len(sentence) - begin > MAX_CHARACTERS:
+        space = sentence.rfind(" ", begin + MAX_CHARACTERS // 2, begin + MAX_CHARACTERS + 1)
+        end = begin + MAX_CHARACTERS if space < 0 else space
+        parts.append(sentence[begin:end].rstrip())
+        begin = end
+        while begin < len(sentence) and sentence[begin].isspace():
+            begin += 1
+    return [*parts, sentence[begin:]] if begin < len(sentence) else parts

@@ -12,7 +12,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import tempfile
+from array import array
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -70,7 +73,7 @@ def read_record(path: str) -> dict[str, Any]:
 def hash_part(plan: Plan, index: int) -> None:
     """Step 1 for one part."""
     part, tally = plan.parts[index], Tally()
-    rows: list[tuple[int, int, int, int]] = []
+    rows = array("Q")  # 32 bytes a document, of which a large compressed file has millions
     for number, document in enumerate(sources.read(part, plan.options, tally)):
         high, low = dedup.hash_text(document.content())
         group = dedup.hash_group(document.group) if document.group else high
@@ -79,12 +82,13 @@ def hash_part(plan: Plan, index: int) -> None:
             size, least = len(document.ids), 2
         if size < least:
             high = low = 0
-        rows.append((high, low, number, group))
-    table = np.array(rows, dedup.ROW)
-    short = int(np.count_nonzero((table["high"] == 0) & (table["low"] == 0)))
-    kept = table[(table["high"] != 0) | (table["low"] != 0)]["group"]
-    dedup.write_array(plan.array("hash", index), np.sort(table, order=["high", "low", "number"]))
-    smallest = np.unique(kept)[:2].tolist()
+        rows.extend((high, low, number, group))
+    table = np.frombuffer(rows, np.uint64).view(dedup.ROW)
+    table.sort(order=["high", "low", "number"])
+    long = (table["high"] != 0) | (table["low"] != 0)
+    short = int(np.count_nonzero(~long))
+    dedup.write_array(plan.array("hash", index), table)
+    smallest = np.unique(table["group"][long])[:2].tolist()
     _write_record(
         plan.record("hash", index),
         {
@@ -106,19 +110,25 @@ def reduce_range(plan: Plan, index: int, count: int) -> None:
 
 def encode_part(plan: Plan, index: int, ranges: int, threshold: int) -> None:
     """Step 3 for one part: documents whose group hash is below `threshold` are held out."""
-    table = np.array(dedup.read_array(plan.array("hash", index)))
-    table = table[np.argsort(table["number"])]
+    table = np.asarray(dedup.read_array(plan.array("hash", index)))
+    place = np.argsort(table["number"])
     dropped = _dropped(plan, index, ranges)
     vocab = _vocabulary(files.join(plan.out_dir, "vocabulary"))
     evaluation = overlap.Overlap(plan.evaluation_files) if plan.evaluation_files else None
     unigram = np.zeros(vocab.size, np.int64)
     writers: dict[str, ShardWriter] = {}
     counts = {"documents_with_pairs": 0, "unknown": 0, "text_bytes": 0}
-    try:
-        for document, row, ids, lengths in _encoded(plan, index, table, dropped, vocab, counts):
+    with ExitStack() as leaving:
+        folder = plan.out_dir
+        if files.is_bucket(folder):  # shards are written to files, and go there whole
+            folder = leaving.enter_context(tempfile.TemporaryDirectory())
+        for document, row, ids, lengths in _encoded(
+            plan, index, table, place, dropped, vocab, counts
+        ):
             split = "validation" if int(row["group"]) < threshold else "train"
             if split not in writers:
-                writers[split] = ShardWriter(plan.out_dir, f"{split}-{index:05d}", vocab.size)
+                writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size)
+                writers[split] = leaving.enter_context(writer)
             writers[split].add(ids, lengths)
             counts["documents_with_pairs"] += int(np.count_nonzero(lengths) > 1)
             if split == "train":
@@ -126,10 +136,9 @@ def encode_part(plan: Plan, index: int, ranges: int, threshold: int) -> None:
                 if evaluation:
                     evaluation.look(document.text)
         entries = {split: writers[split].close() for split in sorted(writers)}
-    except BaseException:
-        for writer in writers.values():
-            writer.discard()
-        raise
+        if folder != plan.out_dir:
+            for name in files.names(folder):
+                files.upload(files.join(folder, name), files.join(plan.out_dir, name))
     dedup.write_array(plan.array("unigram", index), unigram)
     if evaluation:
         dedup.write_array(plan.array("overlap", index), evaluation.found)
@@ -141,11 +150,15 @@ def _encoded(
     plan: Plan,
     index: int,
     table: np.ndarray,
+    place: np.ndarray,
     dropped: frozenset[int],
     vocab: vocabulary.Vocabulary,
     counts: dict[str, int],
 ) -> Iterator[tuple[Document, np.ndarray, np.ndarray, np.ndarray]]:
-    """(document, its row, ids, tokens of each sentence) of the documents that stay."""
+    """(document, its row, ids, tokens of each sentence) of the documents that stay.
+
+    `place` [documents] says where in the table a document's row stands.
+    """
     batch: list[tuple[Document, np.ndarray, list[str]]] = []
     size = 0
 
@@ -167,7 +180,7 @@ def _encoded(
     for number, document in enumerate(sources.read(plan.parts[index], plan.options, Tally())):
         if number >= len(table):
             raise changed
-        row = table[number]
+        row = table[place[number]]
         if not row["high"] and not row["low"]:
             continue
         content = document.content()

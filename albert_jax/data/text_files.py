@@ -84,20 +84,21 @@ def opened(path: str) -> Iterator[IO[bytes]]:
       StorageError: it cannot be opened or read.
       DataError: compressed data that is damaged or ends early.
     """
-    try:
-        with _raw(path) as raw:
-            opener = next((f for suffix, f in _OPENERS.items() if path.endswith(suffix)), None)
-            if opener is None:
-                yield raw
-                return
-            with opener(raw, "rb") as stream:
-                yield stream  # type: ignore[misc]
-    except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-        raise _damaged(path) from error
-    except OSError as error:
-        if compressed(path) and error.errno is None:  # bz2 says it so
+    with files.storage_errors(path):
+        try:
+            with _raw(path) as raw:
+                opener = next((f for suffix, f in _OPENERS.items() if path.endswith(suffix)), None)
+                if opener is None:
+                    yield raw
+                    return
+                with opener(raw, "rb") as stream:
+                    yield stream  # type: ignore[misc]
+        except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
             raise _damaged(path) from error
-        raise files.storage_error(path, error) from error
+        except OSError as error:
+            if compressed(path) and error.errno is None:  # bz2 says it so
+                raise _damaged(path) from error
+            raise
 
 
 def _damaged(path: str) -> DataError:

@@ -6,13 +6,19 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from albert_jax.data import sources
+from albert_jax.errors import DataError
 
 
 def write(specs: Sequence[str], directory: str, options: Any = None) -> str:
-    """Makes a TFDS set (text, id) of other sources and returns its folder, for `tfds:FOLDER`."""
+    """Makes a TFDS set (text, id) of other sources and returns its folder, for `tfds:FOLDER`.
+
+    Raises:
+      DataError: bad text, or a directory that holds such a set already.
+    """
     import tensorflow_datasets as tfds
 
-    class PlainText(tfds.core.GeneratorBasedBuilder):
+    # Unregistered, or the library would refuse a second set in one process.
+    class PlainText(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         VERSION = tfds.core.Version("1.0.0")
         url_infos: ClassVar[dict[str, Any]] = {}  # else looked for beside the class's file
 
@@ -36,5 +42,7 @@ def write(specs: Sequence[str], directory: str, options: Any = None) -> str:
                 yield str(number), {"text": document.text, "id": document.id}
 
     builder = PlainText(data_dir=directory, file_format="array_record")
+    if builder.is_prepared():
+        raise DataError(f"{builder.data_path}: holds a set already: delete it or name another")
     builder.download_and_prepare()
     return str(builder.data_path)

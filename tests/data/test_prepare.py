@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from albert_jax import files
 from albert_jax.data import dedup, stages, vocabulary
 from albert_jax.data.corpus import Corpus
 from albert_jax.data.id_range import IdRange
@@ -48,6 +49,10 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def vocab(corpus: Path) -> vocabulary.Vocabulary:
     train([f"{corpus}/*.txt"], 60, str(corpus / "vocabulary"))
     return vocabulary.load(str(corpus / "vocabulary"))
+
+
+class Killed(BaseException):
+    """Ends a preparation as a signal would."""
 
 
 def run(corpus: Path, vocab: vocabulary.Vocabulary, out: Path, **changed) -> dict:  # noqa: ANN003
@@ -100,6 +105,44 @@ def test_same_bytes_for_any_number_of_workers_and_shards(
     assert digest(str(out)) == expected
 
 
+def test_a_bucket_gets_the_same_bytes(
+    corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(corpus, vocab, tmp_path / "local")
+    expected = digest(str(tmp_path / "local"))
+    out, options = "memory://bucket/prepared", {"workers": 1, "part_bytes": 9000}
+    write = stages._write_record
+
+    def killed(path: str, record: dict) -> None:
+        if path.endswith("encode-00001.json"):
+            raise Killed
+        write(path, record)
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(stages, "_write_record", killed)
+        prepare([f"{corpus}/*.txt"], vocab, out, validation_share=0.1, **options)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"other inputs \(min_characters\)"):
+        prepare([f"{corpus}/*.txt"], vocab, out, validation_share=0.1, min_characters=9, **options)  # type: ignore[arg-type]
+    prepare([f"{corpus}/*.txt"], vocab, out, validation_share=0.1, **options)  # type: ignore[arg-type]
+    assert digest(out) == expected
+    assert not files.names(f"{out}/work")
+    with pytest.raises(DataError, match="copy it there first"):
+        Corpus.open(out)
+
+
+def test_two_that_begin_in_a_bucket_at_once_do_not_mix(
+    corpus: Path, vocab: vocabulary.Vocabulary, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def beaten(path: str, data: bytes) -> bool:
+        files.write(path, data.replace(b'"min_characters": 20', b'"min_characters": 21'))
+        return False
+
+    monkeypatch.setattr(files, "create", beaten)
+    with pytest.raises(DataError, match=r"other inputs \(min_characters\)"):
+        prepare([f"{corpus}/*.txt"], vocab, "memory://bucket/beaten", workers=1)
+    assert files.read("memory://bucket/beaten/vocabulary/vocabulary.json") is None
+
+
 def test_second_run_is_done_and_other_inputs_are_refused(
     corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path
 ) -> None:
@@ -111,10 +154,6 @@ def test_second_run_is_done_and_other_inputs_are_refused(
     with pytest.raises(DataError, match=r"other inputs \(sentences\)"):
         run(corpus, vocab, tmp_path / "p", rule="line")
     assert digest(str(tmp_path / "p")) == before
-
-
-class Killed(BaseException):
-    """Ends a preparation as a signal would."""
 
 
 def test_stopped_anywhere_it_goes_on_to_the_same_bytes(

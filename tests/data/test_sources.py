@@ -7,6 +7,7 @@ import gzip
 import json
 import lzma
 import sys
+import types
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from albert_jax.data import sources, text_files, tfds_builder, tfds_sets, tfrecord
 from albert_jax.data.sources import ReadOptions, Tally
-from albert_jax.errors import DataError
+from albert_jax.errors import ConfigError, DataError
 
 TEXT = "First document, first line.\nSecond line.\n\nSecond document.\n\n\n \nThird one.\n"
 DOCUMENTS = ["First document, first line.\nSecond line.", "Second document.", "Third one."]
@@ -189,6 +190,22 @@ def test_parquet_and_wrong_schema(tmp_path: Path) -> None:
         texts(path)
 
 
+def test_sources_in_a_bucket() -> None:
+    import fsspec
+
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    bucket = fsspec.filesystem("memory")
+    bucket.pipe_file("/sources/a.txt", TEXT.encode())
+    bucket.pipe_file("/sources/b.txt.gz", gzip.compress(TEXT.encode()))
+    bucket.pipe_file("/sources/c.jsonl", json.dumps({"text": "One."}).encode())
+    with bucket.open("/sources/d.parquet", "wb") as file:
+        parquet.write_table(pyarrow.table({"text": ["Two."]}), file)
+    assert texts("memory://sources/*") == [*DOCUMENTS, *DOCUMENTS, "One.", "Two."]
+    with pytest.raises(DataError, match="no such file"):
+        texts("memory://sources/*.none")
+
+
 def test_tfrecord_checksums_find_every_flip(tmp_path: Path) -> None:
     assert tfrecord.crc32c(b"123456789") == 0xE3069283
     path = tmp_path / "a.tfrecord"
@@ -219,7 +236,88 @@ def test_tfds_set_made_here_and_read_without_tensorflow(plain: Path, tmp_path: P
         texts(f"tfds:{folder}:test")
     with pytest.raises(DataError, match="no text in feature"):
         texts(f"tfds:{folder}", field="body")
+    with pytest.raises(DataError, match="holds a set already"):
+        tfds_builder.write([str(plain)], str(tmp_path / "sets"))
     assert "tensorflow" not in sys.modules
+
+
+def test_tfds_set_of_tfrecord_files(plain: Path, tmp_path: Path) -> None:
+    """The same set as files of the older format, which only TensorFlow writes: made by hand."""
+    pytest.importorskip("tensorflow_datasets")
+    from array_record.python import array_record_module
+
+    folder = Path(tfds_builder.write([str(plain)], str(tmp_path / "sets")))
+    info = json.loads((folder / "dataset_info.json").read_text())
+    (source,) = folder.glob("*.array_record-*")
+    reader = array_record_module.ArrayRecordReader(str(source))
+    examples = reader.read_all()
+    reader.close()
+    target = folder / source.name.replace(".array_record-", ".tfrecord-")
+    target.write_bytes(b"".join(map(_record, examples)))
+    source.unlink()
+    info["fileFormat"] = "tfrecord"
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    assert sorted(texts(f"tfds:{folder}")) == sorted(DOCUMENTS)
+    with pytest.raises(DataError, match="no text in feature 'body'"):
+        texts(f"tfds:{folder}", field="body")
+    target.write_bytes(target.read_bytes()[:-3])
+    with pytest.raises(DataError, match="is damaged or cut off"):
+        texts(f"tfds:{folder}")
+    assert "tensorflow" not in sys.modules
+
+
+class _Columns:
+    """What we use of a Hugging Face data set."""
+
+    def __init__(self, **columns: list) -> None:
+        self.columns, self.column_names = columns, list(columns)
+        self.data = types.SimpleNamespace(nbytes=1000)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values())))
+
+    def __getitem__(self, rows: slice) -> dict[str, list]:
+        return {name: values[rows] for name, values in self.columns.items()}
+
+
+def test_hugging_face_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def load_dataset(name: str, split: str) -> _Columns:
+        asked.append((name, split))
+        if name != "some/set":
+            raise FileNotFoundError(f"no {name}\nanywhere")
+        return _Columns(text=[*DOCUMENTS] * 500, body=[None] * 1500)
+
+    stub = types.SimpleNamespace(
+        load_dataset=load_dataset,
+        load_from_disk=lambda _: {"train": _Columns(text=["On disk."])},
+        DatasetDict=dict,
+    )
+    monkeypatch.setitem(sys.modules, "datasets", stub)
+    assert texts("hf:some/set:test") == DOCUMENTS * 500
+    assert set(asked) == {("some/set", "test")}
+    assert texts(f"hf:{tmp_path}") == ["On disk."]
+    with pytest.raises(DataError, match="no column 'other', only"):
+        texts("hf:some/set", field="other")
+    with pytest.raises(DataError, match="row 0: has no text in column 'body'"):
+        texts("hf:some/set", field="body")
+    with pytest.raises(DataError, match=r"hf:no/set: cannot be loaded \(no no/set anywhere\)"):
+        texts("hf:no/set")
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ConfigError, match="pip install datasets"):
+        texts("hf:some/set")
+
+
+def test_a_hugging_face_set_saved_on_disk(tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets", reason="Hugging Face datasets is not installed")
+    data = datasets.Dataset.from_dict({"text": DOCUMENTS, "n": [1, 2, 3]})
+    data.save_to_disk(str(tmp_path / "plain"))
+    assert texts(f"hf:{tmp_path / 'plain'}") == DOCUMENTS
+    datasets.DatasetDict({"test": data}).save_to_disk(str(tmp_path / "splits"))
+    assert texts(f"hf:{tmp_path / 'splits'}:test") == DOCUMENTS
+    with pytest.raises(DataError, match="cannot be loaded"):
+        texts(f"hf:{tmp_path / 'splits'}")
 
 
 def test_rows_of_ids(tmp_path: Path) -> None:

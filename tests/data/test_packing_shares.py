@@ -1,0 +1,32 @@
+"""What packing is for: hardly any padding, on chapters of books and on single paragraphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from albert_jax.config import PhaseConfig
+from albert_jax.data import vocabulary
+from albert_jax.data.corpus import Corpus
+from albert_jax.data.prepare import prepare
+from albert_jax.data.rows import RowMaker
+from albert_jax.data.sources import ReadOptions
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("form", "unpacked"), [("paragraphs", 0.93), ("lines", 0.3)])
+def test_real_tokens_at_512(shared: Path, tmp_path: Path, form: str, unpacked: float) -> None:
+    vocab = vocabulary.load(str(shared / "data/tokenizer/albert-en-30k.spiece.model"))
+    options = ReadOptions(format=form)  # type: ignore[arg-type]
+    prepare([str(shared / "data/corpus/books-en.txt")], vocab, str(tmp_path / "p"), options=options)
+    corpus, found = Corpus.open(tmp_path / "p"), {}
+    for packing in (False, True):
+        phase = PhaseConfig(sequence_length=512, rows=256, packing=packing)
+        maker = RowMaker([corpus], vocab, phase, seed=0, phase_index=0)
+        steps = range(max(1, min(20, maker.rows_per_epoch() // 256)))
+        made = [maker.batch(step, np.arange(256))["segment_ids"] > 0 for step in steps]
+        found[packing] = np.mean(made)
+    assert found[True] >= 0.98
+    assert found[False] < unpacked
