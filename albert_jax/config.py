@@ -280,9 +280,10 @@ class RunConfig:
             _at_least(f"run.{name}", getattr(self, name), 1)
         for name in ("evaluate_every", "watchdog_seconds", "price_per_hour"):
             _at_least(f"run.{name}", getattr(self, name), 0)
-        if self.profile and not (len(self.profile) == 2 and 1 <= self.profile[0] <= self.profile[1]):
+        steps = self.profile
+        if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise ConfigError(
-                f"run.profile is {list(self.profile)}: give the first and the last step, from 1"
+                f"run.profile is {list(steps)}: give the first and the last step, from 1"
             )
 
 
