@@ -16,6 +16,7 @@ from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
+    from albert_jax.observe.doctor import Finding
     from albert_jax.plan.slices import Slice
 
 _File = Annotated[str, tyro.conf.arg(metavar="FILE")]
@@ -214,17 +215,67 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class Doctor:
-    """Look at this machine: devices, versions, rights and free disk of a folder, clock."""
+    """Look at this machine: devices, versions, rights and free disk of a folder, clock.
+
+    With --data it also measures whether batches are made as fast as --config's steps take them.
+    """
 
     out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "."
     """Folder or bucket (gs://...) where a run would be kept."""
     clock_url: str | None = None
     """Page whose Date header the clock is compared with (https://www.google.com)."""
+    config: _File = "tiny"
+    """Preset, TOML file, or the folder of a run, for --data."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
+    """Prepared folders whose input rate is measured."""
 
     def run(self) -> int:
         """Prints to stdout; 2 if something is not ok."""
         from albert_jax.observe import doctor
 
         findings = doctor.look(self.out, clock_url=self.clock_url)
+        if self.data:
+            findings += [self._input(number) for number in range(len(self._config().phases))]
         print(doctor.table(findings))
         return 0 if all(finding.ok for finding in findings) else ConfigError.exit_code
+
+    def _config(self) -> Config:
+        config = configfile.load(self.config)
+        return dataclasses.replace(
+            config, data=dataclasses.replace(config.data, prepared=self.data)
+        )
+
+    def _input(self, number: int) -> Finding:
+        import time
+
+        import numpy as np
+
+        from albert_jax import bench
+        from albert_jax.data import pipeline
+        from albert_jax.data.corpus import Corpus
+        from albert_jax.data.rows import RowMaker
+        from albert_jax.observe.doctor import Finding
+
+        config = self._config()
+        phase = config.phases[number]
+        corpora = [Corpus.open(folder, "train") for folder in self.data]
+        maker = RowMaker(
+            corpora, corpora[0].vocabulary(), phase, seed=config.seed, phase_index=number
+        )
+        made = pipeline.batches(maker, 0, 1000, np.arange(phase.rows), config.data.workers)
+        next(made)  # the first one plans the epoch
+        # More than are made ahead, or nothing but a queue would be measured.
+        count, began = 4 * pipeline.AHEAD * max(1, config.data.workers), time.perf_counter()
+        for _ in range(count):
+            next(made)
+        batch = (time.perf_counter() - began) / count
+        step = bench.measure(
+            bench.adjusted(config, phase=number, rows=None, length=None), self.config, steps=5
+        ).step
+        text = (
+            f"phase {number}: a batch of {phase.rows} x {phase.sequence_length} takes "
+            f"{batch * 1e3:.3g} ms to make, a step {step * 1e3:.3g} ms"
+        )
+        if batch > step:
+            text += "; raise data.workers, or spread the run over more hosts"
+        return Finding("input", batch <= step, text)
