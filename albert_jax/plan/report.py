@@ -10,8 +10,10 @@ from typing import Any
 
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
+from albert_jax.model.albert import abstract_params
 from albert_jax.observe import flops
 from albert_jax.observe.chips import GIB
+from albert_jax.parallel.rules import unsharded
 from albert_jax.plan import ahead, budget, estimate
 from albert_jax.plan.ahead import Compiled
 from albert_jax.plan.collectives import Collective
@@ -81,6 +83,8 @@ def plan(
         "parameters": estimate.count_parameters(config),
         "remat": config.compute.remat,
         "unroll": config.compute.unroll,
+        "fsdp": config.parallel.fsdp,
+        "whole": _whole(config),
         "efficiency": efficiency,
         "phases": phases,
         "fits": fits,
@@ -157,6 +161,9 @@ def table(told: dict[str, Any]) -> str:
         f"{'written out' if told['unroll'] else 'scanned'}, "
         + ("compiled for the slice" if told["compiled"] else "by formula, not compiled"),
     ]
+    if told["whole"]:
+        each = ", ".join(f"{path} {size / 1e6:.3g} MB" for path, size in told["whole"].items())
+        lines.append(f"shared out to {told['fsdp']} devices, but for what does not divide: {each}")
     for phase in told["phases"]:
         limits = phase["bound"]
         lines += [
@@ -212,6 +219,14 @@ def verdict(told: dict[str, Any]) -> str:
     nearest = told["nearest"]
     mend = f"it fits with {nearest}" if nearest else "use a larger slice or fewer rows"
     return f"does not fit: phase {worst['phase']} needs {by} a device too much; {mend}"
+
+
+def _whole(config: Config) -> dict[str, int]:
+    """Bytes of each parameter that fsdp leaves whole on every device, by path."""
+    if config.parallel.fsdp == 1:
+        return {}
+    sizes = {name: getattr(config.parallel, name) for name in ("slice", "data", "fsdp", "tensor")}
+    return unsharded(abstract_params(config.model), sizes)
 
 
 def _cycles(found: Compiled, work: float, where: Slice) -> dict[str, float | None] | None:
