@@ -28,15 +28,15 @@ def recipe(tmp_path):
 
 def test_a_budget_on_a_slice_becomes_a_config_that_fits(tmp_path, capsys):
     out = str(tmp_path / "mine.toml")
-    assert Plan(slice="h200-8", chip_hours=40.0, out=out, json=True).run() == 0
+    assert Plan(slice="h200-8", chip_hours=48.0, out=out, json=True).run() == 0
     told, last = capsys.readouterr().out.splitlines()
     told = json.loads(told)
     config, bought = configfile.load(out), told["bought"]
     assert last.startswith("fits: ") and told["fits"]
-    assert bought["preset"] == "large-eight-chips" and told["hours"] == pytest.approx(5 * 0.95, 1e-2)
+    assert bought["preset"] == "large-eight-chips" and told["hours"] == pytest.approx(6 * 0.95, 1e-2)
     assert [phase.steps for phase in config.phases] == [p["steps"] for p in bought["phases"]]
     assert bought["learning_rate"] == config.optimizer.learning_rate
-    assert Plan(slice="h200-8", chip_hours=40.0, out=out).run() == 0
+    assert Plan(slice="h200-8", chip_hours=48.0, out=out).run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert "the budget buys large-eight-chips: " in lines[-3] and lines[-3].endswith(out)
 

@@ -95,7 +95,7 @@ def shaped(name: str, config: Config, devices: int, tokens: float) -> Config:
     """The preset with rows, micro-batches and rate for `tokens` tokens on `devices` devices."""
     mean_length = tokens_per_step(config) / config.phases[0].rows
     most = max(1.0, tokens / (PAPER_STEPS * mean_length * devices))
-    each = 2 ** math.floor(math.log2(most))
+    each = 2 ** round(math.log2(most))
     while each > 1 and each * devices > PAPER_ROWS:
         each //= 2
     phases = []

@@ -120,7 +120,7 @@ def test_a_budget_cuts_all_phases_alike_and_the_warm_up_too():
         (1e9, 1, "base-one-chip", 32),
         (13e9, 1, "base-one-chip", 512),
         (13e9, 256, "base-one-chip", 512),
-        (20e9, 8, "base-one-chip", 512),
+        (20e9, 8, "base-one-chip", 1024),
         (66e9, 8, "large-eight-chips", 1024),
         (262e9, 256, "xxlarge-v2", 4096),
         (1e13, 256, "xxlarge-v2", 4096),
