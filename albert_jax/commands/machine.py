@@ -94,7 +94,7 @@ class Plan:
         budget = self.hours is not None or self.chip_hours is not None
         if self.hours is not None and self.chip_hours is not None:
             raise ConfigError("--hours and --chip-hours exclude each other: give one")
-        if (self.hours or self.chip_hours or 1) <= 0:
+        if not all(given is None or given > 0 for given in (self.hours, self.chip_hours)):
             raise ConfigError("a budget must be above 0")
         if budget and not self.out:
             raise ConfigError("a budget needs --out FILE for the config that it buys")

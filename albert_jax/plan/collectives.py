@@ -35,11 +35,18 @@ def parse(text: str) -> list[Collective]:
     """The collectives of a compiled program (`compiled.as_text()`)."""
     bodies, _ = program.computations(text)
     looped = program.reached(bodies, program.loops(bodies))
-    found = []
+    found, chains = [], set()
     for name, lines in bodies.items():
         for line in lines:
             match = _OPERATION.search(line)
-            if match:
+            if not match:
+                continue
+            # The TPU compiler hides an operation behind others in pieces of one chain, each of
+            # which shows the whole of it.
+            chain = re.search(r'chain_id="(\d+)"', line)
+            key = chain and (match["kind"], chain[1])
+            if key is None or key not in chains:
+                chains.add(key)
                 found.append(_collective(match, line, name in looped))
     return found
 

@@ -57,14 +57,22 @@ def cycles(text: str) -> float:
         told = re.search(r'"estimated_cycles":"(\d+)"', line)
         here = float(told[1]) if told else 0.0
         if " while(" in line:
-            trips = re.search(r'"known_trip_count":\{"n":"(\d+)"', line)
             inside = sum(total(other) for other in _called(line, "loop"))
-            return here + inside * (int(trips[1]) if trips else 1)
+            return here + inside * _trips(bodies, line)
         if re.search(r" (call|conditional)\(", line):
             return here + sum(map(total, _called(line)))
         return here  # what a fusion is made of is in its own estimate already
 
     return total(entry)
+
+
+def _trips(bodies: Computations, line: str) -> int:
+    """How often a loop runs: the one bound that its condition compares a counter with."""
+    condition = re.search(r"\bcondition=%?([\w.\-]+)", line)
+    lines = bodies.get(condition[1], []) if condition else []
+    told = [re.search(r" s32\[\]\S* constant\((\d+)\)", one) for one in lines]
+    bounds = [found[1] for found in told if found]
+    return int(bounds[0]) if len(bounds) == 1 else 1
 
 
 def _called(line: str, kind: str = "") -> list[str]:

@@ -29,16 +29,21 @@ def _check_data_parallel(entry: dict) -> None:
 
 
 def _check_fsdp(entry: dict) -> None:
-    """Gathered once in float32, reduced once, nothing of a parameter's size inside a loop."""
-    gradient = 4 * entry["parameters"]
-    assert not [one for one in entry["collectives"] if one["in_loop"] and one["bytes"] > SCALARS]
-    sent: dict[str, int] = {}
+    """Each parameter is gathered once and its gradient reduced once in float32, none in a loop.
+
+    What is gathered may be in bfloat16 already: the compiler moves the cast of a weight that only
+    matrix products read in front of its gathering.
+    """
+    elements, sent = entry["parameters"], {"all-gather": 0.0}
     for one in entry["collectives"]:
         if one["bytes"] > SCALARS:
-            assert list(one["types"]) == ["f32"]
-            sent[one["kind"]] = sent.get(one["kind"], 0) + one["bytes"]
-    assert 0.9 * gradient <= sent.pop("all-gather") <= 1.01 * gradient
-    assert 0.9 * gradient <= sum(sent.values()) <= 1.01 * gradient
+            assert not one["in_loop"]
+            kind = one["kind"] if one["kind"] == "all-gather" else "reduction"
+            assert one["types"] == ["f32"] or kind == "all-gather"
+            size = {"f32": 4, "bf16": 2}[one["types"][0]]
+            sent[kind] = sent.get(kind, 0.0) + one["bytes"] / size
+    assert 0.9 * elements <= sent["all-gather"] <= 1.01 * elements
+    assert 0.9 * elements <= sent["reduction"] <= 1.02 * elements
 
 
 def _check(name: str, entry: dict) -> None:

@@ -66,7 +66,7 @@ ENTRY %main (p: f32[10]) -> f32[10] {
 
 def test_cycles_count_the_body_of_a_loop_as_often_as_it_runs():
     text = PROGRAM.replace("dimensions={0}", 'x, backend_config={"estimated_cycles":"10"}')
-    text = text.replace("body=%inner", 'body=%inner, backend_config={"known_trip_count":{"n":"12"}}')
+    text = text.replace("-> pred[] {", "-> pred[] {\n  %c = s32[]{:T(128)} constant(12)")
     text = text.replace("%s = f32[5]{0}", '%f = f32[5]{0} fusion(f32[10] %p), calls=%inner, '
                         'backend_config={"estimated_cycles":"7"}\n  %s = f32[5]{0}')  # fmt: skip
     assert program.cycles(text) == 12 * 10 + 7
@@ -79,6 +79,8 @@ def test_collectives_are_read_with_kind_type_bytes_and_place():
     assert found["all-gather"] == collectives.Collective("all-gather", ("bf16",), 64, True)
     assert found["reduce-scatter"] == collectives.Collective("reduce-scatter", ("f32",), 40, False)
     assert collectives.total(found.values(), "all-reduce", "all-gather") == 128
+    piece = '  %g2 = f32[8] all-gather(f32[2] %x), frontend_attributes={chain_id="3"}\n'
+    assert len(collectives.parse(PROGRAM + "%more (p: f32[]) -> f32[] {\n" + piece * 3)) == 4
 
 
 def test_gpus_are_planned_by_formula_and_a_plan_that_does_not_fit_says_what_would(capsys):
