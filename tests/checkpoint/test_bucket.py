@@ -10,8 +10,10 @@ import hashlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 import urllib.request
 from pathlib import Path
 
@@ -32,20 +34,50 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def bucket():
-    """Environment variables and address of an empty bucket."""
-    # Read when gcsfs is imported: it asks Google for the kind of bucket otherwise.
-    os.environ["GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT"] = "false"
-    with emulator.FakeGCSServer() as server:
-        made = urllib.request.Request(
-            f"{server.url}/storage/v1/b?project=none",
-            json.dumps({"name": "bucket"}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        urllib.request.urlopen(made, timeout=10).close()
-        os.environ["TENSORSTORE_GCS_HTTP_URL"] = server.url
-        yield "gs://bucket"
-        del os.environ["TENSORSTORE_GCS_HTTP_URL"]
+def bucket(tmp_path_factory):
+    """Address of an empty bucket, for this process and those that it starts."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    program = next(Path(emulator.__file__).parent.glob("vendor/fake-gcs-server/bin/*"))
+    # Not by the package's own class, whose pipe for the server's log nobody reads.
+    server = subprocess.Popen(
+        [str(program), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port),
+         "-external-url", url, "-backend", "memory", "-log-level", "error"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    variables = {
+        "STORAGE_EMULATOR_HOST": url,
+        "TENSORSTORE_GCS_HTTP_URL": url,
+        # Read when gcsfs is imported: it asks Google for the kind of bucket otherwise.
+        "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",
+    }
+    with pytest.MonkeyPatch.context() as patched:
+        for name, value in variables.items():
+            patched.setenv(name, value)
+        try:
+            _make_bucket(url)
+            yield "gs://bucket"
+        finally:
+            server.kill()
+            server.wait()
+
+
+def _make_bucket(url: str) -> None:
+    made = urllib.request.Request(
+        f"{url}/storage/v1/b?project=none",
+        json.dumps({"name": "bucket"}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            urllib.request.urlopen(made, timeout=10).close()
+            return
+        except OSError:
+            assert time.monotonic() < deadline, "the emulator did not start"
+            time.sleep(0.1)
 
 
 def test_the_room_of_files(bucket):
