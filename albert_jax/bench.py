@@ -31,7 +31,7 @@ import numpy as np
 from albert_jax import configfile
 from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.errors import AlbertError, ConfigError
-from albert_jax.observe import chips, flops
+from albert_jax.observe import chips, compilation_cache, flops
 
 Batch = dict[str, np.ndarray]
 _WARM_UP = 3
@@ -287,6 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
     given = parser.parse_args(arguments)
+    compilation_cache.use()
     try:
         run(
             given.config, configfile.load(given.config), phase=given.phase, rows=given.rows,

@@ -19,6 +19,7 @@ import traceback
 from typing import Any
 
 from albert_jax.errors import AlbertError, Stopped, StorageError
+from albert_jax.observe import compilation_cache
 
 VERBS = {
     "tokenizer train": ("albert_jax.commands.text:TokenizerTrain", "learn a vocabulary from text"),
@@ -137,7 +138,10 @@ def _run(verb: str, arguments: list[str]) -> int:
     module, name = VERBS[verb][0].split(":")
     command = getattr(importlib.import_module(module), name)
     parsed = _parse(command, verb, arguments)
-    return USAGE if parsed is None else parsed.run() or 0
+    if parsed is None:
+        return USAGE
+    compilation_cache.use()
+    return parsed.run() or 0
 
 
 def _parse(command: Any, verb: str, arguments: list[str]) -> Any:

@@ -270,6 +270,9 @@ class RunConfig:
     """Price of an hour of all devices, in your currency; above 0 the metrics tell the cost."""
     watchdog_seconds: int = 600
     """A step that takes longer ends the run with exit code 6; 0: never."""
+    profile: tuple[int, ...] = ()
+    """First and last step (from 1) of which a profiler trace is written to profile/ of the run;
+    empty: none."""
 
     def validate(self) -> None:
         """Raises ConfigError for values outside their range."""
@@ -277,6 +280,11 @@ class RunConfig:
             _at_least(f"run.{name}", getattr(self, name), 1)
         for name in ("evaluate_every", "watchdog_seconds", "price_per_hour"):
             _at_least(f"run.{name}", getattr(self, name), 0)
+        steps = self.profile
+        if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
+            raise ConfigError(
+                f"run.profile is {list(steps)}: give the first and the last step, from 1"
+            )
 
 
 TaskName = Literal[

@@ -1,13 +1,19 @@
 """How fast a training step is: ours beside Hugging Face's PyTorch model, on the same rows.
 
-    python benchmarks/step.py [--config base-v2] [--shapes 8x128 2x512] [--rounds 5] [--steps 3]
-                              [--peers eager compile] [--layers N --hidden H]
+    python benchmarks/step.py [--config base-v2] [--shapes 8x128 2x512] [--peers eager compile]
+    python benchmarks/step.py --suite cpu       four models beside eager PyTorch, in float32
+    python benchmarks/step.py --suite gpu --config xxlarge-v2       one model on a GPU, in bfloat16
 
 Both sides do masked-language and sentence-order loss at the same masked places, backward pass,
-clipping and AdamW, without dropout. Each runs in a process of its own; they take turns, and a
-ratio (our time over its time) is taken within each round, so that what else the machine does
-falls out. On a GPU both compute in bfloat16 with float32 parameters, on a CPU in float32.
-Results are printed as soon as they exist. Needs torch and transformers (extra parity).
+clipping and AdamW, without dropout; PyTorch with SDPA and no mask, since no row is padded. Each
+side runs in a process of its own. On a CPU they take turns, and a ratio (our time over its time)
+is taken within each round, so that what else the machine does falls out. On a GPU (`--alone`)
+one runs after the other, so that each has the memory to itself, ours first; a side that fails is
+a line too. Results are printed as soon as they exist.
+
+"share" is FLOPs by formula over time and `--peak`, the rate of a plain matrix product: 790
+TFLOP/s in bfloat16 is what an H200 reaches; without it, it is measured here. Needs torch and
+transformers (extra parity), and of our own packages only jax, flax, optax and numpy.
 """
 
 from __future__ import annotations
@@ -20,11 +26,28 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from albert_jax import bench, configfile
 from albert_jax.config import Config
 from albert_jax.observe import flops
+
+CPU = (
+    "--shapes 8x128 2x512",
+    "--shapes 8x128 --layers 4 --hidden 312 --heads 12",
+    "--shapes 8x32 --layers 2 --hidden 64 --heads 1 --embedding 64 --vocabulary 4000 --steps 200",
+)
+"""Base, and two models of 4 x 312 and 2 x 64."""
+GPU = {
+    "base-v2": ("256x128", "64x512"),
+    "large-v2": ("128x128", "32x512"),
+    "xlarge-v2": ("64x128", "16x512"),
+    "xxlarge-v2": ("64x128", "16x512"),
+}
+"""Rows x length that fill a GPU, and of which both sides can keep all activations."""
+H200 = 790.0
+"""TFLOP/s of a plain bfloat16 matrix product there."""
 
 
 def recipe(options: argparse.Namespace, rows: int, length: int) -> Config:
@@ -33,6 +56,10 @@ def recipe(options: argparse.Namespace, rows: int, length: int) -> Config:
     changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     if options.layers:
         changes["num_hidden_layers"] = options.layers
+    if options.vocabulary:
+        changes["vocab_size"] = options.vocabulary
+    if options.embedding:
+        changes["embedding_size"] = options.embedding
     if options.hidden:
         heads = options.heads or max(1, options.hidden // 64)
         changes |= {"hidden_size": options.hidden, "intermediate_size": 4 * options.hidden}
@@ -66,8 +93,11 @@ class Torch:
                  "max_position_embeddings")  # fmt: skip
         settings = {name: getattr(model, name) for name in names}
         self.model = AlbertForPreTraining(
-            AlbertConfig(**settings, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
-        ).to(self.device)
+            AlbertConfig(
+                **settings, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
+                attn_implementation="sdpa",
+            )
+        ).to(self.device)  # fmt: skip
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01)
         self.rows = [self._place(bench.made_rows(model, phase, phase.rows, s)) for s in range(2)]
@@ -86,7 +116,6 @@ class Torch:
         columns = {
             "input_ids": rows["input_ids"],
             "token_type_ids": rows["token_type_ids"],
-            "attention_mask": rows["segment_ids"],
             "labels": labels,
             "sentence_order_label": rows["sop_labels"][:, 0],
         }
@@ -124,6 +153,9 @@ def work(options: argparse.Namespace) -> None:
     # Transformers prints to stdout too: answers bear a mark.
     print("#", json.dumps({"compilation": side.compilation}), flush=True)
     for line in sys.stdin:
+        if line.strip() == "product":
+            print("#", json.dumps({"product": bench.product_rate(options.dtype)}), flush=True)
+            continue
         seconds = statistics.fmean(side.run(int(line)))
         print("#", json.dumps({"step": seconds, "memory": _memory()}), flush=True)
 
@@ -139,7 +171,7 @@ def _memory() -> int:
 
 
 class Worker:
-    """The other end of `work`."""
+    """The other end of `work`; raises RuntimeError if it does not come to an answer."""
 
     def __init__(self, name: str, shape: str, arguments: list[str]) -> None:
         self.name = name
@@ -148,21 +180,30 @@ class Worker:
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
             env={**os.environ, "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
         )  # fmt: skip
-        self.compilation = self.answer()["compilation"]
+        self.rounds: list[dict[str, float]] = []
+        try:
+            self.compilation = self._answer()["compilation"]
+        except RuntimeError:
+            self.close()
+            raise
 
-    def answer(self) -> dict[str, float]:
+    def _answer(self) -> dict[str, float]:
         """The next marked line."""
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if line.startswith("# "):
                 return json.loads(line[2:])
-        raise SystemExit(f"{self.name} ended with {self.process.wait()}: see its last lines")
+        raise RuntimeError(f"ended with {self.process.wait()}: see its last lines above")
 
-    def ask(self, steps: int) -> dict[str, float]:
-        """Mean seconds of the next steps, and peak memory."""
+    def ask(self, what: int | str) -> dict[str, float]:
+        """A number: mean seconds of so many steps, and peak memory. "product": FLOP/s."""
         assert self.process.stdin is not None
-        print(steps, file=self.process.stdin, flush=True)
-        return self.answer()
+        print(what, file=self.process.stdin, flush=True)
+        return self._answer()
+
+    def turn(self, steps: int) -> None:
+        """One round."""
+        self.rounds.append(self.ask(steps))
 
     def close(self) -> None:
         """Ends it."""
@@ -171,51 +212,99 @@ class Worker:
 
 
 def compare(options: argparse.Namespace, arguments: list[str], shape: str) -> None:
-    """One shape: starts all sides, takes turns, prints a line for each."""
-    rows, length = map(int, shape.split("x"))
-    config = recipe(options, rows, length)
+    """One shape: a line for each side, those that fail too."""
+    names = ("ours", *options.peers)
+    if options.alone:
+        ours = None
+        for name in names:
+            ours = _alone(options, arguments, shape, name, ours) or ours
+        return
     workers = []
     try:
-        for name in ("ours", *options.peers):
+        for name in names:
             workers.append(Worker(name, shape, arguments))
-        rounds = [{w.name: w.ask(options.steps) for w in workers} for _ in range(options.rounds)]
+        for _ in range(options.rounds):
+            for worker in workers:
+                worker.turn(options.steps)
+        peak = options.peak or workers[0].ask("product")["product"] / 1e12
         for worker in workers:
-            times = [found[worker.name]["step"] for found in rounds]
-            ratios = [found["ours"]["step"] / found[worker.name]["step"] for found in rounds]
-            step = statistics.median(times)
-            rate = flops.per_step(config.model, config.phases[0]) / step
-            print(
-                json.dumps(
-                    {
-                        "config": options.config, "shape": shape, "dtype": options.dtype,
-                        "side": worker.name, "step_ms": round(step * 1e3, 3),
-                        "tokens_per_second": round(rows * length / step),
-                        "tflops": round(rate / 1e12, 4),
-                        "ours_over_this": round(statistics.median(ratios), 3),
-                        "ratios": [round(min(ratios), 3), round(max(ratios), 3)],
-                        "memory_mb": round(rounds[-1][worker.name]["memory"] / 1e6),
-                        "first_ready_s": round(worker.compilation, 1),
-                    }
-                ),
-                flush=True,
-            )  # fmt: skip
+            _tell(options, shape, worker, workers[0], peak)
     finally:
         for worker in workers:
             worker.close()
 
 
+def _alone(
+    options: argparse.Namespace, arguments: list[str], shape: str, name: str, ours: Worker | None
+) -> Worker | None:
+    """One side from its start to its end; None if it failed."""
+    try:
+        worker = Worker(name, shape, arguments)
+    except RuntimeError as error:
+        line = {"config": options.config, "shape": shape, "side": name, "failed": str(error)}
+        print(json.dumps(line), flush=True)
+        return None
+    try:
+        for _ in range(options.rounds):
+            worker.turn(options.steps)
+        if ours is None and not options.peak:
+            options.peak = worker.ask("product")["product"] / 1e12
+        _tell(options, shape, worker, ours or (worker if name == "ours" else None), options.peak)
+    finally:
+        worker.close()
+    return worker if name == "ours" else None
+
+
+def _tell(
+    options: argparse.Namespace, shape: str, worker: Worker, ours: Worker | None, peak: float
+) -> None:
+    rows, length = map(int, shape.split("x"))
+    config = recipe(options, rows, length)
+    step = statistics.median(_steps(worker.rounds))
+    rate = flops.per_step(config.model, config.phases[0]) / step / 1e12
+    line = {
+        "config": options.config, "shape": shape, "dtype": options.dtype,
+        "layers": config.model.num_hidden_layers, "hidden": config.model.hidden_size,
+        "side": worker.name, "step_ms": round(step * 1e3, 3),
+        "tokens_per_second": round(rows * length / step), "tflops": round(rate, 4),
+        "share": round(rate / peak, 4), "peak_tflops": round(peak, 4),
+        "memory_mb": round(worker.rounds[-1]["memory"] / 1e6),
+        "first_ready_s": round(worker.compilation, 1),
+    }  # fmt: skip
+    if ours is not None:
+        pairs = zip(_steps(ours.rounds), _steps(worker.rounds), strict=True)
+        ratios = [mine / its for mine, its in pairs]
+        line["ours_over_this"] = round(statistics.median(ratios), 3)
+        line["ratios"] = [round(min(ratios), 3), round(max(ratios), 3)]
+    print(json.dumps(line), flush=True)
+
+
+def _steps(rounds: Iterable[dict[str, float]]) -> list[float]:
+    return [found["step"] for found in rounds]
+
+
+PASSED_ON = (
+    "config", "dtype", "layers", "hidden", "heads", "embedding", "vocabulary", "remat", "unroll",
+)  # fmt: skip
+
+
 def main() -> None:
     """Parses the options; a worker gets the same ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--suite", choices=("cpu", "gpu"))
     parser.add_argument("--config", default="base-v2")
     parser.add_argument("--shapes", nargs="+", default=["8x128", "2x512"], metavar="ROWSxLENGTH")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--peers", nargs="*", choices=("eager", "compile"), default=["eager"])
+    parser.add_argument("--alone", action="store_true", help="one side after the other")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--peak", type=float, help="TFLOP/s of a matrix product")
     parser.add_argument("--layers", type=int)
     parser.add_argument("--hidden", type=int)
     parser.add_argument("--heads", type=int)
+    parser.add_argument("--embedding", type=int)
+    parser.add_argument("--vocabulary", type=int)
     parser.add_argument("--remat", choices=("none", "dots", "full"))
     parser.add_argument("--unroll", choices=("yes", "no"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
@@ -223,12 +312,23 @@ def main() -> None:
     if options.worker:
         work(options)
         return
-    arguments = []
-    for name in ("config", "dtype", "layers", "hidden", "heads", "remat", "unroll"):
-        value = getattr(options, name)
-        arguments += [] if value is None else [f"--{name}", str(value)]
-    for shape in options.shapes:
-        compare(options, arguments, shape)
+    jobs = [options]
+    if options.suite == "cpu":
+        given = ["--rounds", str(options.rounds), "--unroll", options.unroll or "yes"]
+        jobs = [parser.parse_args([*case.split(), *given]) for case in CPU]
+    elif options.suite == "gpu":
+        shapes = GPU.get(options.config, options.shapes)
+        changes = {"shapes": shapes, "dtype": "bfloat16", "peers": ["compile", "eager"],
+                   "alone": True, "peak": options.peak or H200, "steps": 10, "rounds": 3,
+                   "remat": options.remat or "none", "unroll": options.unroll or "yes"}  # fmt: skip
+        vars(options).update(changes)
+    for job in jobs:
+        arguments = []
+        for name in PASSED_ON:
+            value = getattr(job, name)
+            arguments += [] if value is None else [f"--{name}", str(value)]
+        for shape in job.shapes:
+            compare(job, arguments, shape)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 #
 #   bash launch/test.sh [--all] [--slow] [PYTEST OPTIONS]
 #
-# --all adds the comparisons with other programs, for which torch and Transformers are installed;
+# --all adds the comparisons with other programs, the compilation for TPUs and the storage
+# emulator, for which torch, Transformers, libtpu and gcsfs are installed (gigabytes);
 # --slow adds the tests that take minutes.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -14,7 +15,7 @@ extras="[test]"
 marks=(-m "not slow")
 while [ $# -gt 0 ]; do
     case $1 in
-    --all) extras="[test,parity]" ;;
+    --all) extras="[test,parity,tpu-plan,gcs,gcs-emulator]" ;;
     --slow) marks=() ;;
     *) break ;;
     esac

@@ -187,7 +187,7 @@ def test_test_runs_all_checks_and_reports_any_failure(checkout):
 def test_ci_compares_with_other_programs(checkout):
     done, log = checkout.run(".ci/run")
     assert done.returncode == 0, done.stderr
-    assert "--editable ROOT[test,parity]\n" in log
+    assert "--editable ROOT[test,parity,tpu-plan,gcs,gcs-emulator]\n" in log
     assert log.endswith("python -m pytest -m not slow\n")
 
 

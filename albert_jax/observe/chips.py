@@ -23,6 +23,8 @@ class Chip:
     """Bytes/s one way over one link to a neighbour; GPUs: to all others inside a host."""
     devices: int = 1
     """JAX devices of a chip."""
+    clock: float = 0.0
+    """Hz of the cycles that the compiler estimates; 0: not known."""
 
 
 GIB = 2.0**30
@@ -37,7 +39,7 @@ CHIPS = {
         Chip(name="v4", kinds=("TPU v4",), flops=275e12, memory=31.5 * GIB, bandwidth=1.2e12,
              link=45e9),
         Chip(name="v5e", kinds=("TPU v5 lite", "TPU v5e"), flops=197e12, memory=15.75 * GIB,
-             bandwidth=0.82e12, link=45e9),
+             bandwidth=0.82e12, link=45e9, clock=1.5e9),
         Chip(name="v5p", kinds=("TPU v5p", "TPU v5"), flops=459e12, memory=95.0 * GIB,
              bandwidth=2.77e12, link=90e9),
         Chip(name="v6e", kinds=("TPU v6 lite", "TPU v6e"), flops=918e12, memory=31.25 * GIB,

@@ -7,7 +7,8 @@ One JSON object per line; lines are written whole. Two kinds of rows, told apart
   the masked pieces), mlm_accuracy, sop_accuracy, learning_rate, gradient_norm, skipped_steps
   (of the whole run so far), real_token_share (of the rows' places), tokens_per_second (real
   tokens over the time of steps and input), seconds (wall time since the row before, by stage,
-  see clock.STAGES), eta (seconds), time (Unix), cost (if a price is known).
+  see clock.STAGES), goodput (share of that time that went to steps which were kept), eta
+  (seconds), time (Unix), cost (if a price is known).
 - "evaluation": step, phase and the named numbers of evaluate.pretraining.
 
 A number that is not finite is written as null, for JSON has no word for it. Rows of two runs
@@ -28,7 +29,7 @@ from albert_jax import files
 from albert_jax.errors import DataError, StorageError
 from albert_jax.observe.events import EventFile
 
-TIME_FIELDS = frozenset({"seconds", "tokens_per_second", "eta", "time", "cost"})
+TIME_FIELDS = frozenset({"seconds", "goodput", "tokens_per_second", "eta", "time", "cost"})
 """Fields that tell of time, and so differ between two runs of the same seed."""
 
 BACKLOG = 10_000

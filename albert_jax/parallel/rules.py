@@ -61,12 +61,12 @@ def fsdp_dimension(spec: PartitionSpec) -> int | None:
     return next((i for i, axis in enumerate(spec) if axis == "fsdp"), None)
 
 
-def unsharded(params: Any, mesh: Mesh) -> dict[str, int]:
-    """Path and bytes of each parameter that fsdp leaves whole on every device."""
+def unsharded(params: Any, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Path and bytes of each parameter that stays whole on every device under these axis sizes."""
     found = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = path_of(keys)
-        spec = parameter_spec(path, tuple(leaf.shape), dict(mesh.shape))
+        spec = parameter_spec(path, tuple(leaf.shape), sizes)
         if fsdp_dimension(spec) is None:
             found[path] = math.prod(leaf.shape) * leaf.dtype.itemsize
     return found

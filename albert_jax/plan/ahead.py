@@ -13,6 +13,7 @@ import numpy as np
 
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
+from albert_jax.plan import program
 from albert_jax.plan.collectives import Collective, parse
 from albert_jax.plan.slices import Slice
 
@@ -31,6 +32,8 @@ class Compiled:
     collectives: list[Collective]
     seconds: float
     """Compilation time."""
+    cycles: float = 0.0
+    """The compiler's estimate, without collectives and fused kernels (see program.py); 0: none."""
 
 
 def topology(where: Slice) -> Any:
@@ -116,9 +119,10 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     kept = told.output_size_in_bytes - told.alias_size_in_bytes
     code = told.generated_code_size_in_bytes
     memory = arguments + kept + told.temp_size_in_bytes + code
+    text = compiled.as_text()
     return Compiled(
         memory <= limit, memory, limit, arguments, told.temp_size_in_bytes,
-        parse(compiled.as_text()), seconds,
+        parse(text), seconds, program.cycles(text),
     )  # fmt: skip
 
 

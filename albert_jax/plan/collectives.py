@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from albert_jax.plan import program
+
 _OPERATION = re.compile(
     r"= (?P<type>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
     r"collective-permute|send|recv)(?P<start>-start)?\("
@@ -31,20 +33,20 @@ class Collective:
 
 def parse(text: str) -> list[Collective]:
     """The collectives of a compiled program (`compiled.as_text()`)."""
-    # Comments inside tuple types would hide their end.
-    text = re.sub(r"/\*.*?\*/", "", text)
-    bodies: dict[str, list[str]] = {}
-    current = ""
-    for line in text.splitlines():
-        head = re.match(r"^(?:ENTRY )?%?([\w.\-]+) .*\{$", line)
-        current = head.group(1) if head else current
-        bodies.setdefault(current, []).append(line)
-    looped = _reached(bodies, re.findall(r"\b(?:body|condition)=%?([\w.\-]+)", text))
-    found = []
+    bodies, _ = program.computations(text)
+    looped = program.reached(bodies, program.loops(bodies))
+    found, chains = [], set()
     for name, lines in bodies.items():
         for line in lines:
             match = _OPERATION.search(line)
-            if match:
+            if not match:
+                continue
+            # The TPU compiler hides an operation behind others in pieces of one chain, each of
+            # which shows the whole of it.
+            chain = re.search(r'chain_id="(\d+)"', line)
+            key = chain and (match["kind"], chain[1])
+            if key is None or key not in chains:
+                chains.add(key)
                 found.append(_collective(match, line, name in looped))
     return found
 
@@ -52,17 +54,6 @@ def parse(text: str) -> list[Collective]:
 def total(found: Iterable[Collective], *kinds: str) -> int:
     """Bytes of the collectives of some kinds (none named: of all)."""
     return sum(one.bytes for one in found if not kinds or one.kind in kinds)
-
-
-def _reached(bodies: dict[str, list[str]], todo: list[str]) -> set[str]:
-    reached: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name not in reached:
-            reached.add(name)
-            inside = "\n".join(bodies.get(name, []))
-            todo += re.findall(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)", inside)
-    return reached
 
 
 def _collective(match: re.Match[str], line: str, in_loop: bool) -> Collective:

@@ -1,9 +1,7 @@
-"""Time, cost and memory by formula, and what a budget buys."""
+"""Time and memory by formula."""
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -108,30 +106,3 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
         memory <= limit, memory, limit, state, copies + activations,
         reduction if where.devices > 1 else [], 0.0,
     )  # fmt: skip
-
-
-def within(config: Config, seconds_per_step: Sequence[float], seconds: float) -> Config:
-    """The config with its steps cut or stretched so that it takes `seconds`, phases and warm-up
-    in proportion; rows and rate stay. `seconds_per_step` has one entry a phase.
-
-    Raises ConfigError if that is less than ten steps.
-    """
-    whole = sum(
-        phase.steps * each for phase, each in zip(config.phases, seconds_per_step, strict=True)
-    )
-    share = seconds / whole
-    phases = tuple(
-        dataclasses.replace(phase, steps=max(1, math.floor(phase.steps * share)))
-        for phase in config.phases
-    )
-    if sum(phase.steps for phase in phases) < 10:
-        raise ConfigError(
-            f"the budget buys {sum(phase.steps for phase in phases)} steps of "
-            f"{max(seconds_per_step):.3g} s: give more, or a smaller preset"
-        )
-    warmup = math.floor(config.optimizer.warmup_steps * share)
-    return dataclasses.replace(
-        config,
-        phases=phases,
-        optimizer=dataclasses.replace(config.optimizer, warmup_steps=warmup),
-    )

@@ -5,56 +5,73 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from albert_jax.config import Config
+from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
+from albert_jax.model.albert import abstract_params
 from albert_jax.observe import flops
 from albert_jax.observe.chips import GIB
-from albert_jax.plan import ahead, estimate
+from albert_jax.parallel.rules import unsharded
+from albert_jax.plan import ahead, budget, estimate
 from albert_jax.plan.ahead import Compiled
+from albert_jax.plan.collectives import Collective
 from albert_jax.plan.slices import Slice
 
 LADDER = ("none", "dots", "full")
 """Rematerialisation policies, each needing less memory than the one before."""
 
 
-def plan(
-    config: Config, where: Slice, *, efficiency: float = estimate.EFFICIENCY, price: float = 0.0
-) -> dict[str, Any]:
-    """Compiles each phase's step for the slice (GPUs: by formula) and adds up time and cost.
+MOST_ROWS = 4096
+"""Rows per device at which the search for the largest batch begins."""
 
-    `price` is that of a chip-hour. If a phase does not fit, "nearest" tells the change that does.
+
+def plan(
+    config: Config,
+    where: Slice,
+    *,
+    found: Sequence[Compiled] | None = None,
+    efficiency: float = estimate.EFFICIENCY,
+    price: float = 0.0,
+) -> dict[str, Any]:
+    """The figures of a run on a slice, and what time and cost they add up to.
+
+    `found` is what `look` told of each phase (None: it is asked now), `price` that of a
+    chip-hour. Where a phase does not fit, the caller may fill in "nearest" (`nearest_that_fits`).
     """
     config.validate()
     if not 0 < efficiency <= 1:
         raise ConfigError(f"--efficiency {efficiency}: give a share above 0, at most 1")
-    phases, seconds, fits = [], 0.0, True
-    for number, phase in enumerate(config.phases):
-        found = look(config, number, where)
-        limits = estimate.bound(config, phase, where, found.collectives if found.fits else None)
+    found = look(config, where) if found is None else found
+    phases, seconds = [], 0.0
+    for number, (phase, one) in enumerate(zip(config.phases, found, strict=True)):
+        limits = estimate.bound(config, phase, where, one.collectives if one.fits else None)
         expected = limits.expected(efficiency)
         seconds += phase.steps * expected
-        fits &= found.fits
+        work = flops.per_step(config.model, phase)
         phases.append(
             {
                 "phase": number,
                 "steps": phase.steps,
                 "rows": phase.rows,
                 "sequence_length": phase.sequence_length,
+                "micro_batches": phase.micro_batches,
                 "rows_per_chip": phase.rows / where.chips,
-                "fits": found.fits,
-                "memory": found.memory,
-                "limit": found.limit,
-                "arguments": found.arguments,
-                "temporary": found.temporary,
-                "compilation": found.seconds,
-                "flops": flops.per_step(config.model, phase),
+                "fits": one.fits,
+                "memory": one.memory,
+                "limit": one.limit,
+                "arguments": one.arguments,
+                "temporary": one.temporary,
+                "compilation": one.seconds,
+                "flops": work,
                 "bound": dataclasses.asdict(limits) | {"step": limits.step},
                 "expected_step": expected,
-                "collectives": _collectives(found),
+                "cycles": _cycles(one, work, where),
+                "collectives": grouped(one.collectives),
             }
         )
+    fits = all(one.fits for one in found)
     hours = seconds / 3600
     told: dict[str, Any] = {
         "slice": where.name,
@@ -65,74 +82,94 @@ def plan(
         "compiled": where.is_tpu,
         "parameters": estimate.count_parameters(config),
         "remat": config.compute.remat,
+        "unroll": config.compute.unroll,
+        "fsdp": config.parallel.fsdp,
+        "whole": _whole(config),
         "efficiency": efficiency,
         "phases": phases,
         "fits": fits,
         "hours": hours,
         "chip_hours": hours * where.chips,
         "cost": hours * where.chips * price if price else None,
-        "nearest": None if fits else _nearest(config, where),
+        "nearest": None,
     }
     return told
 
 
-def look(config: Config, number: int, where: Slice) -> Compiled:
-    """What one phase needs on the slice."""
-    phase = config.phases[number]
+def look(config: Config, where: Slice) -> list[Compiled]:
+    """What each phase's step needs on the slice: compiled for it (GPUs: by formula)."""
+    return [_look(config, phase, where) for phase in config.phases]
+
+
+def _look(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     if where.is_tpu:
         return ahead.compile_phase(config, phase, where)
     return estimate.by_formula(config, phase, where)
 
 
-def _nearest(config: Config, where: Slice) -> str | None:
-    """The least change under which every phase fits: more rematerialisation, then micro-batches."""
+def nearest_that_fits(config: Config, where: Slice) -> tuple[str, Config] | None:
+    """The least change under which every phase fits, in words and as a config: more
+    rematerialisation, then micro-batches."""
     policies = LADDER[LADDER.index(config.compute.remat) + 1 :]
     tries = [(policy, 1) for policy in policies] + [("full", parts) for parts in (2, 4, 8, 16, 32)]
     for policy, parts in tries:
-        compute = dataclasses.replace(config.compute, remat=policy)  # type: ignore[arg-type]
         phases = tuple(
             dataclasses.replace(phase, micro_batches=phase.micro_batches * parts)
             for phase in config.phases
         )
-        other = dataclasses.replace(config, compute=compute, phases=phases)
+        other = dataclasses.replace(_under(config, policy), phases=phases)
         try:
-            if all(look(other, number, where).fits for number in range(len(phases))):
+            if all(_look(other, phase, where).fits for phase in phases):
                 more = f" and {parts} times the micro_batches" if parts > 1 else ""
-                return f'compute.remat = "{policy}"{more}'
+                return f'compute.remat = "{policy}"{more}', other
         except ConfigError:
             return None  # the rows do not divide further
     return None
 
 
 def largest_rows(config: Config, number: int, where: Slice) -> dict[str, int]:
-    """For each rematerialisation policy the most rows per chip, in powers of two, whose step of
-    this phase fits (0: none does). Each try compiles; a refusal comes quickly."""
-    phase, found = config.phases[number], {}
+    """For each rematerialisation policy the most rows per chip, in powers of two per device,
+    whose step of this phase fits (0: none does).
+
+    From above, because the compiler refuses within seconds what it would compile in a minute.
+    """
+    found = {}
     for policy in LADDER:
-        compute = dataclasses.replace(config.compute, remat=policy)  # type: ignore[arg-type]
-        rows = 1
-        while rows <= 4096:
-            bigger = dataclasses.replace(phase, rows=rows * where.devices, micro_batches=1)
-            other = dataclasses.replace(config, compute=compute, phases=(bigger,))
-            if not look(other, 0, where).fits:
+        rows = MOST_ROWS
+        while rows:
+            phase = dataclasses.replace(
+                config.phases[number], rows=rows * where.devices, micro_batches=1
+            )
+            other = dataclasses.replace(_under(config, policy), phases=(phase,))
+            if _look(other, phase, where).fits:
                 break
-            rows *= 2
-        found[policy] = rows // 2 * where.chip.devices
+            rows //= 2
+        found[policy] = rows * where.chip.devices
     return found
+
+
+def _under(config: Config, policy: str) -> Config:
+    compute = dataclasses.replace(config.compute, remat=policy)  # type: ignore[arg-type]
+    return dataclasses.replace(config, compute=compute)
 
 
 def table(told: dict[str, Any]) -> str:
     """The plan as lines; the last one begins with "fits" or "does not fit"."""
     lines = [
         told["described"],
-        f"parameters {told['parameters']:,}, rematerialisation {told['remat']}, "
+        f"parameters {told['parameters']:,}, rematerialisation {told['remat']}, passes "
+        f"{'written out' if told['unroll'] else 'scanned'}, "
         + ("compiled for the slice" if told["compiled"] else "by formula, not compiled"),
     ]
+    if told["whole"]:
+        each = ", ".join(f"{path} {size / 1e6:.3g} MB" for path, size in told["whole"].items())
+        lines.append(f"shared out to {told['fsdp']} devices, but for what does not divide: {each}")
     for phase in told["phases"]:
         limits = phase["bound"]
         lines += [
             f"phase {phase['phase']}: {phase['steps']:,} steps of {phase['rows']} x "
-            f"{phase['sequence_length']} ({phase['rows_per_chip']:g} rows a chip)",
+            f"{phase['sequence_length']} ({phase['rows_per_chip']:g} rows a chip"
+            + (f", {phase['micro_batches']} micro-batches)" if phase["micro_batches"] > 1 else ")"),
             f"  memory      {phase['memory'] / GIB:.2f} of {phase['limit'] / GIB:.2f} GiB a device "
             f"(state and batch {phase['arguments'] / GIB:.2f}, temporary "
             f"{phase['temporary'] / GIB:.2f})",
@@ -143,11 +180,26 @@ def table(told: dict[str, Any]) -> str:
             f"  expected    {phase['expected_step'] * 1e3:.4g} ms at {told['efficiency']:.0%} of "
             "the peak",
         ]
+        if cycles := phase["cycles"]:
+            lines.append(
+                f"  cycles      {cycles['cycles']:.4g} by the compiler's estimate, without "
+                "collectives and fused kernels"
+                + (
+                    f": {cycles['seconds'] * 1e3:.4g} ms, MFU at most {cycles['mfu']:.0%}"
+                    if cycles["seconds"]
+                    else ""
+                )
+            )
         lines += [
             f"  sends       {one['count']} x {one['kind']} {','.join(one['types'])}, "
             f"{one['bytes'] / 1e6:.4g} MB, {'inside' if one['in_loop'] else 'outside'} the loop"
             for one in phase["collectives"]
         ]
+    if most := told.get("largest_rows_per_chip"):
+        each = ", ".join(f"{policy} {rows}" for policy, rows in most.items())
+        lines.append(f"most rows a chip (phase 0): {each}")
+    if bought := told.get("bought"):
+        lines.append(budget.sentence(bought))
     lines.append(
         f"time {told['hours']:.4g} hours, {told['chip_hours']:,.4g} chip-hours"
         + (f", cost {told['cost']:,.2f}" if told["cost"] is not None else "")
@@ -169,11 +221,29 @@ def verdict(told: dict[str, Any]) -> str:
     return f"does not fit: phase {worst['phase']} needs {by} a device too much; {mend}"
 
 
-def _collectives(found: Compiled) -> list[dict[str, Any]]:
+def _whole(config: Config) -> dict[str, int]:
+    """Bytes of each parameter that fsdp leaves whole on every device, by path."""
+    if config.parallel.fsdp == 1:
+        return {}
+    sizes = {name: getattr(config.parallel, name) for name in ("slice", "data", "fsdp", "tensor")}
+    return unsharded(abstract_params(config.model), sizes)
+
+
+def _cycles(found: Compiled, work: float, where: Slice) -> dict[str, float | None] | None:
+    """The compiler's estimate of a step; seconds and the MFU that they allow where the clock of
+    its cycles is known."""
+    if not found.cycles:
+        return None
+    seconds = found.cycles / where.chip.clock if where.chip.clock else None
+    mfu = work / where.chips / where.chip.flops / seconds if seconds else None
+    return {"cycles": found.cycles, "seconds": seconds, "mfu": mfu}
+
+
+def grouped(found: Sequence[Collective]) -> list[dict[str, Any]]:
     """Operations of one kind, type and place, counted and added up, largest first."""
     count: Counter[Any] = Counter()
     size: Counter[Any] = Counter()
-    for one in found.collectives:
+    for one in found:
         key = (one.kind, one.types, one.in_loop)
         count[key] += 1
         size[key] += one.bytes

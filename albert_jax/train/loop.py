@@ -21,6 +21,7 @@ from albert_jax.errors import NumericsError, Stopped
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import MetricsWriter
+from albert_jax.observe.profile import Trace
 from albert_jax.optim.schedule import learning_rate
 from albert_jax.parallel.mesh import check_rows, global_batch, local_rows
 from albert_jax.train.report import Report
@@ -70,6 +71,7 @@ def train(
     )
     writer = MetricsWriter(run_dir) if process == 0 else None
     report = Report(config, task, clock, console, writer)
+    trace = Trace(run_dir, config.run.profile if process == 0 else ())
     programs = lru_cache(maxsize=None)(
         lambda phase, passes: make_train_step(
             config, phase, mesh, task.loss, params=task.abstract_params, passes=passes
@@ -117,6 +119,7 @@ def train(
             with clock.stage("input_wait"):
                 batch = next(batches)
             watchdog.beat("step", step)
+            trace.before(step + 1)
             passes = passes_at(config, phase, step)
             shape = (number, passes)
             with clock.stage("step" if shape in compiled else "compilation"):
@@ -131,6 +134,7 @@ def train(
                 )
                 step += 1
                 report.step(step, metrics, batch)
+            trace.after(step, report.flush)
 
             # ---- evaluate, save, stop ----------------------------------------------------------
             last = step == config.steps
@@ -172,12 +176,14 @@ def train(
                         numbers if final else None,
                     )
             if stopping and not last:
+                trace.close()
                 checkpoints.close()
                 report.close()
                 raise Stopped(
                     f"{run_dir}: stopped by {stop.cause}, saved after step {step} of "
                     f"{config.steps}; start the same command again to go on"
                 )
+        trace.close()
         checkpoints.close()
     report.close()
     console.say(f"{run_dir}: done, {step - first} steps now, {step} in all")

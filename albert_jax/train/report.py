@@ -117,6 +117,7 @@ class Report:
             "real_token_share": tokens / max(sums.get("places", 0.0), 1.0),
             "tokens_per_second": tokens * jax.process_count() / max(busy, 1e-9),
             "seconds": {name: round(value, 4) for name, value in stages.items() if value},
+            "goodput": stages["step"] / max(seconds, 1e-9),
             "eta": flops.eta_seconds(
                 self._config, step, seconds_per_step=seconds / max(steps, 1.0)
             ),

@@ -6,6 +6,8 @@ A collective whose peer is gone never returns, and JAX alone notices a killed pe
 - this process: no :meth:`Watchdog.beat` for `seconds` ends the run;
 - the others, through the coordination service's key-value store: every process publishes a
   counter every two seconds, and one that stands still for `peer_seconds` is gone or stopped.
+  Process 0 holds the store: if it is stopped, a question to the store never returns, so a second
+  thread watches how long the question has been out.
 
 Either way: exit code 6, and the last line names the stage or the peer.
 """
@@ -73,6 +75,8 @@ class Watchdog:
         self._beat_seconds = beat_seconds
         self._leave = leave or _leave
         self._last = (time.monotonic(), "start", 0)
+        self._asked: float | None = None
+        """When the question to the store that is out now was asked."""
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -93,6 +97,8 @@ class Watchdog:
             # never be missed.
             self._publish(0)
             self._start(self._watch_peers)
+            if self._index:
+                self._start(self._watch_coordinator)
         return self
 
     def __exit__(
@@ -138,6 +144,7 @@ class Watchdog:
         silent_since: float | None = None
         while not self._ended.wait(self._beat_seconds):
             count += 1
+            self._asked = time.monotonic()
             try:
                 self._publish(count)
                 table = self._read()
@@ -148,6 +155,8 @@ class Watchdog:
                     self._end(f"process 0 (the coordinator) does not answer: {error}")
                     return
                 continue
+            finally:
+                self._asked = None
             now = time.monotonic()
             for peer, value in table.items():
                 if peer not in seen or seen[peer][0] != value:
@@ -165,6 +174,16 @@ class Watchdog:
                         f"{told['step']}; start the same command again"
                     )
                     return
+
+    def _watch_coordinator(self) -> None:
+        while not self._ended.wait(self._beat_seconds):
+            asked = self._asked
+            if asked is not None and time.monotonic() - asked > self._peer_seconds:
+                self._end(
+                    f"process 0 (the coordinator) is stopped: silent for "
+                    f"{time.monotonic() - asked:.0f} s; start the same command again"
+                )
+                return
 
     def _publish(self, count: int, left: str | None = None) -> None:
         assert self._store is not None

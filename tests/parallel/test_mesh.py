@@ -78,6 +78,6 @@ def test_tensor_rules_split_heads_and_ffn_and_leave_another_dimension_to_fsdp():
 
 
 def test_what_stays_whole_is_listed_with_its_bytes():
-    mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
-    params = {"mlm_head": {"bias": jax.ShapeDtypeStruct((7,), np.float32)}}
-    assert rules.unsharded(params, mesh) == {"mlm_head/bias": 28}
+    bias = jax.ShapeDtypeStruct((7,), np.float32)
+    params = {"mlm_head": {"bias": bias, "kernel": jax.ShapeDtypeStruct((7, 8), np.float32)}}
+    assert rules.unsharded(params, _sizes(fsdp=4)) == {"mlm_head/bias": 28}

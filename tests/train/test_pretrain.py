@@ -109,6 +109,27 @@ def test_the_same_seed_gives_the_same_run_and_its_own_config_repeats_it(data, wh
     assert record["environment"]["packages"]["jax"] == jax.__version__
 
 
+def test_each_row_tells_which_share_of_the_time_went_to_steps(whole):
+    for row in read_rows(str(whole)):
+        if row["kind"] == "train":
+            told = row["seconds"]
+            assert row["goodput"] == pytest.approx(
+                told.get("step", 0.0) / sum(told.values()), abs=1e-2
+            )
+
+
+def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
+    config, run = micro(data), tmp_path / "run"
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, profile=(3, 4)))
+    pretrain.run(config, str(run))
+    assert [path for path in (run / "profile").rglob("*.xplane.pb") if path.stat().st_size]
+    assert_same(whole, run, config)
+    for steps in ((4, 3), (0, 1), (2,)):
+        wrong = dataclasses.replace(config, run=dataclasses.replace(config.run, profile=steps))
+        with pytest.raises(ConfigError, match="run.profile is .*: give the first and the last"):
+            wrong.validate()
+
+
 def test_another_seed_gives_another_run(data, whole, tmp_path):
     config = micro(data, seed=1)
     pretrain.run(config, str(tmp_path / "run"))

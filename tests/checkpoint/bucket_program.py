@@ -1,0 +1,31 @@
+"""Pretrains a config file in a run folder and kills itself after a step whose checkpoint is whole.
+
+Run as a program: `python -m tests.checkpoint.bucket_program CONFIG RUN [STEP CHECKPOINT]`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+
+from albert_jax import configfile, files
+from albert_jax.train import loop, pretrain
+
+if __name__ == "__main__":
+    config, run, *rest = sys.argv[1:]
+    if rest:
+        last, saved = map(int, rest)
+
+        def kill(self: loop.Stop, step: int) -> bool:
+            if step == last:
+                deadline = time.monotonic() + 60
+                while files.read(files.join(run, "whole", str(saved))) is None:
+                    assert time.monotonic() < deadline, "the save was never whole"
+                    time.sleep(0.02)
+                os.kill(os.getpid(), signal.SIGKILL)
+            return False
+
+        loop.Stop.__call__ = kill
+    pretrain.run(configfile.load(config), run)

@@ -1,0 +1,95 @@
+"""The verbs about machines: a budget becomes a config, and input is compared with steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from albert_jax import bench, configfile
+from albert_jax.commands.machine import Doctor, Plan
+from albert_jax.errors import ConfigError
+from tests import tiny_models
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    """A config file of one phase of a micro model."""
+    config = tiny_models.RECIPE
+    config = dataclasses.replace(
+        config, compute=dataclasses.replace(config.compute, dtype="float32")
+    )
+    path = tmp_path / "micro.toml"
+    path.write_text(configfile.dumps(config))
+    return str(path)
+
+
+def test_a_budget_on_a_slice_becomes_a_config_that_fits(tmp_path, capsys):
+    out = str(tmp_path / "mine.toml")
+    assert Plan(slice="h200-8", chip_hours=48.0, out=out, json=True).run() == 0
+    told, last = capsys.readouterr().out.splitlines()
+    told = json.loads(told)
+    config, bought = configfile.load(out), told["bought"]
+    assert last.startswith("fits: ") and told["fits"]
+    assert bought["preset"] == "large-eight-chips" and told["hours"] == pytest.approx(6 * 0.95, 1e-2)
+    assert [phase.steps for phase in config.phases] == [p["steps"] for p in bought["phases"]]
+    assert bought["learning_rate"] == config.optimizer.learning_rate
+    assert Plan(slice="h200-8", chip_hours=48.0, out=out).run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "the budget buys large-eight-chips: " in lines[-3] and lines[-3].endswith(out)
+
+
+def test_a_given_config_keeps_its_rows_and_rate(tmp_path, capsys):
+    out = str(tmp_path / "mine.toml")
+    given = configfile.load("base-one-chip")
+    assert Plan(config="base-one-chip", slice="h200-1", hours=1.0, out=out).run() == 0
+    config = configfile.load(out)
+    assert [phase.rows for phase in config.phases] == [phase.rows for phase in given.phases]
+    assert config.optimizer.learning_rate == given.optimizer.learning_rate
+    assert 0 < config.steps < given.steps
+
+
+def test_nothing_is_written_for_a_plan_that_does_not_fit(tmp_path, capsys):
+    out = tmp_path / "mine.toml"
+    assert Plan(config="base-v2", slice="h200-8", hours=1.0, out=str(out)).run() == 2
+    assert capsys.readouterr().out.splitlines()[-1].startswith("does not fit: phase 0 needs ")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"hours": 1.0}, "needs --out"),
+        ({"hours": 1.0, "chip_hours": 1.0, "out": "x"}, "exclude each other"),
+        ({"hours": 0.0, "out": "x"}, "above 0"),
+        ({}, "give --config, or a budget"),
+        ({"config": "tiny", "remat": "some"}, "--remat some: give none, dots or full"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, text):
+    with pytest.raises(ConfigError, match=text):
+        Plan(slice="h200-8", **options).run()
+    with pytest.raises(ConfigError, match="give --hours"):
+        Plan(slice="here", chip_hours=1.0, out="x").run()
+
+
+def test_a_budget_on_this_machine_is_measured(recipe, tmp_path, capsys):
+    out = str(tmp_path / "mine.toml")
+    assert Plan(config=recipe, slice="here", hours=0.01, out=out).run() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "fits: it was measured on this machine"
+    assert configfile.load(out).steps > 10 and "steps of 8 x 16" in lines[-2]
+
+
+@pytest.mark.parametrize(("seconds", "word"), [(60.0, "ok "), (1e-9, "NOT")])
+def test_the_doctor_compares_input_with_steps(
+    recipe, tmp_path, capsys, monkeypatch, seconds, word
+):
+    data = tiny_models.prepared(tmp_path)
+    monkeypatch.setattr(bench, "measure", lambda *_, **__: SimpleNamespace(step=seconds))
+    Doctor(out=str(tmp_path), config=recipe, data=(data,)).run()
+    line = next(x for x in capsys.readouterr().out.splitlines() if " input " in x)
+    assert line.startswith(word) and "phase 0: a batch of 8 x 16 takes" in line
+    assert ("raise data.workers" in line) == (word == "NOT")
