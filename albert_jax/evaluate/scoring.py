@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, DataError
 from albert_jax.evaluate.loading import Model
 from albert_jax.tasks import formats
@@ -55,11 +57,6 @@ def scored(
     model: Model, texts: Sequence[str], where: Sequence[str], *, passes: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pseudo-log-likelihoods in nats, float64 [texts], and pieces of each, int64 [texts]."""
-    import jax
-    import jax.numpy as jnp
-
-    from albert_jax.model import albert, attention
-
     if "mlm_head" not in model.params:
         raise CheckpointError(f"{model.source} has no masked-language head: score another model")
     vocabulary, most = model.vocabulary, model.config.max_position_embeddings
@@ -70,18 +67,7 @@ def scored(
                 f"{place}: the sentence has {count} pieces, the model takes 1 to {most - 2}: "
                 "shorten it or drop the line"
             )
-    recipe = model.recipe
-    backend = attention.choose(recipe, jax.default_backend())
-
-    @jax.jit
-    def log_probs(params: Any, batch: Any) -> jax.Array:
-        hidden = albert.encode(
-            params, recipe.model, batch, compute=recipe.compute, passes=passes, backend=backend
-        )
-        logits = albert.mlm_logits(params, recipe.model, hidden, batch["mlm_positions"])
-        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["mlm_labels"][..., None], -1)
-        return chosen[:, 0, 0]
-
+    log_probs = _program(model.recipe, passes)
     scores = np.zeros(len(texts))
     lengths = np.array([fitting_length(int(count) + 2, most) for count in counts])
     for length in sorted(set(lengths.tolist())):
@@ -98,6 +84,28 @@ def scored(
             places, np.concatenate(values), len(numbers)
         )
     return scores, counts
+
+
+@functools.lru_cache(maxsize=8)
+def _program(recipe: Config, passes: int | None) -> Any:
+    """The jitted (params, batch) -> log-probabilities [rows] of the labels; one per structure, so
+    that another checkpoint compiles nothing."""
+    import jax
+    import jax.numpy as jnp
+
+    from albert_jax.model import albert, attention
+
+    backend = attention.choose(recipe, jax.default_backend())
+
+    def log_probs(params: Any, batch: Any) -> jax.Array:
+        hidden = albert.encode(
+            params, recipe.model, batch, compute=recipe.compute, passes=passes, backend=backend
+        )
+        logits = albert.mlm_logits(params, recipe.model, hidden, batch["mlm_positions"])
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["mlm_labels"][..., None], -1)
+        return chosen[:, 0, 0]
+
+    return jax.jit(log_probs)
 
 
 def _pairs(
