@@ -6,8 +6,8 @@ The rules reorder (adverb to the front, adjectives behind their noun, verb last)
 distance (the verb with its subject's number, past a second noun of its own number and the object;
 adjectives with a gender that must be learnt noun by noun) and change the length (no articles,
 nouns and adverbs of two words, negation in two parts). Sources of the test stand nowhere else.
-Trains `generation` from random weights as `albert-jax finetune` does (the same command goes on
-where it was cut off), and prints the BLEU (sacrebleu) of the model at several numbers of rounds,
+Trains `generation` as `albert-jax finetune` does, from random weights and a vocabulary of the
+words (the same command goes on where it was cut off), and prints the BLEU (sacrebleu) of the model at several numbers of rounds,
 of a copy of the source and of a dictionary that translates word for word.
 """
 
@@ -23,7 +23,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from albert_jax import configfile, files
-from albert_jax.config import Config, PhaseConfig, TaskConfig
+from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
 from albert_jax.tasks import metrics
 
 NOUNS, ADJECTIVES, VERBS, ADVERBS, PREPOSITIONS = 60, 24, 30, 12, 4
@@ -184,10 +184,27 @@ def word_for_word(language: Language, sources: Sequence[str]) -> list[str]:
     return [" ".join(filter(None, (known[word] for word in source.split()))) for source in sources]
 
 
+def start(options: argparse.Namespace, model: ModelConfig, texts: Sequence[str]) -> str:
+    """A directory with random weights and a vocabulary in which each word is one piece."""
+    from albert_jax import api
+    from albert_jax.data.wordpiece import WordPiece
+
+    folder = files.join(options.out, "start")
+    if not files.is_folder(folder):
+        words = sorted({word for text in texts for word in text.split()})
+        pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+        vocabulary = WordPiece("\n".join(pieces).encode())
+        sized = dataclasses.replace(model, vocab_size=vocabulary.size)
+        params = api.init(sized, options.seed)
+        api.save(api.Model(Config(model=sized), params, vocabulary, "random"), folder)
+    return folder
+
+
 def recipe(options: argparse.Namespace, folder: str) -> Config:
-    """The config of the run: a small network from random weights."""
+    """The config of the run; the vocabulary and its size come with the start weights."""
     config = configfile.load("finetune/scratch")
-    model = dataclasses.replace(config.model, num_hidden_layers=options.passes)
+    own = ModelConfig().vocab_size
+    model = dataclasses.replace(config.model, num_hidden_layers=options.passes, vocab_size=own)
     optimizer = dataclasses.replace(
         config.optimizer,
         name=options.optimizer,
@@ -237,7 +254,7 @@ def main() -> None:
     data = make(options.pairs, options.seed)
     for name, pairs in data.items():
         lines = [json.dumps({"source": source, "target": target}) for source, target in pairs]
-        files.write(files.join(options.out, f"{name}.jsonl"), "\n".join(lines).encode())
+        files.write(files.join(options.out, f"{name}.jsonl"), ("\n".join(lines) + "\n").encode())
     source, target = data["train"][0]
     print(f"{len(data['train']):,} training pairs, such as\n  {source}\n  {target}")
 
@@ -246,7 +263,9 @@ def main() -> None:
 
     run = files.join(options.out, "run")
     began = time.perf_counter()
-    finetune.run(recipe(options, options.out), run)
+    config = recipe(options, options.out)
+    texts = [text for pair in data["train"] for text in pair]
+    finetune.run(config, run, init=start(options, config.model, texts))
     cores = len(os.sched_getaffinity(0))
     print(f"training: {time.perf_counter() - began:.0f} s on {cores} cores, {options.steps} steps")
 
