@@ -7,8 +7,9 @@ distance (the verb with its subject's number, past a second noun of its own numb
 adjectives with a gender that must be learnt noun by noun) and change the length (no articles,
 nouns and adverbs of two words, negation in two parts). Sources of the test stand nowhere else.
 Trains `generation` as `albert-jax finetune` does, from random weights and a vocabulary of the
-words (the same command goes on where it was cut off), and prints the BLEU (sacrebleu) of the model at several numbers of rounds,
-of a copy of the source and of a dictionary that translates word for word.
+words (the same command goes on where it was cut off), and prints the BLEU (sacrebleu) of the model
+at several numbers of rounds, of a copy of the source and of a dictionary that translates word for
+word.
 """
 
 from __future__ import annotations

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
+import dataclasses
 import random
 
+import numpy as np
 import pytest
+import tiny_models
 
+from albert_jax import api
 from albert_jax.tasks import metrics
 
 
@@ -71,3 +76,14 @@ def test_copying_and_a_dictionary_score_low(program, data):
     known = {word for target in targets for word in target.split()}
     share = [word in known for text in worded for word in text.split()]
     assert sum(share) / len(share) > 0.95
+
+
+def test_each_word_is_a_piece_of_the_start(program, data, tmp_path):
+    texts = [text for pair in data["train"] for text in pair]
+    small = dataclasses.replace(tiny_models.MODEL, max_position_embeddings=2 * program.CANVAS)
+    options = argparse.Namespace(out=str(tmp_path), seed=0)
+    model = api.load(program.start(options, small, texts))
+    assert model.vocabulary.unk_id not in np.concatenate(model.vocabulary.encode(texts[:1000]))
+    for text, ids in zip(texts[:1000], model.vocabulary.encode(texts[:1000]), strict=True):
+        assert len(ids) == len(text.split()) <= program.CANVAS - 2
+        assert model.vocabulary.decode(ids) == text
