@@ -196,8 +196,9 @@ def start(options: argparse.Namespace, model: ModelConfig, texts: Sequence[str])
         pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
         vocabulary = WordPiece("\n".join(pieces).encode())
         sized = dataclasses.replace(model, vocab_size=vocabulary.size)
+        config = Config(model=sized, phases=(PhaseConfig(sequence_length=2 * CANVAS),))
         params = api.init(sized, options.seed)
-        api.save(api.Model(Config(model=sized), params, vocabulary, "random"), folder)
+        api.save(api.Model(config, params, vocabulary, "random"), folder)
     return folder
 
 
