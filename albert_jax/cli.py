@@ -32,6 +32,7 @@ VERBS = {
     "finetune": ("albert_jax.commands.finetune:Finetune", "train a task from labelled examples"),
     "predict": ("albert_jax.commands.finetune:Predict", "apply a fine-tuned run to new examples"),
     "score": ("albert_jax.commands.finetune:Score", "likelihood of sentences, minimal pairs"),
+    "serve": ("albert_jax.commands.serve:Serve", "try models on a local web page"),
     "export": ("albert_jax.commands.model:Export", "write a directory for Transformers"),
     "import": ("albert_jax.commands.model:Import", "read weights of other programs"),
     "bench": ("albert_jax.commands.machine:Bench", "measure speed and memory on this machine"),

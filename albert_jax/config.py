@@ -262,6 +262,9 @@ class RunConfig:
     """Steps between evaluations on held-out rows; 0: only at the end."""
     evaluate_rows: int = 4096
     """Held-out rows per evaluation (fewer if there are fewer)."""
+    pairs: str = ""
+    """Minimal pairs (a table as for albert-jax score) that each evaluation of a pretraining run
+    scores too; empty: none."""
     checkpoint_every: int = 5000
     """Steps between checkpoints; the last step is always saved."""
     keep: int = 5
@@ -441,6 +444,10 @@ class Config:
         self.run.validate()
         if self.task is not None:
             self.task.validate()
+            if self.run.pairs:
+                raise ConfigError(
+                    f"run.pairs is {self.run.pairs!r}: only pretraining scores pairs; leave it out"
+                )
         fused = self.compute.attention in ("cudnn", "splash")
         if fused and self.model.attention_probs_dropout_prob:
             raise ConfigError(

@@ -36,6 +36,7 @@ LEVELS = {
     "plan": 5,
     "api": 6,
     "bench": 6,
+    "serve": 6,
     "__init__": 6,
     "commands": 7,
     "cli": 8,

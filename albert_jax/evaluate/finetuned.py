@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -10,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 
 from albert_jax import files
-from albert_jax.config import TaskConfig
+from albert_jax.config import Config, TaskConfig
 from albert_jax.errors import CheckpointError
 from albert_jax.evaluate.loading import Model, Weights, load
 from albert_jax.evaluate.pretraining import table
@@ -127,14 +128,23 @@ def outputs(model: Model, kind: TaskKind, passes: int | None) -> prediction.Outp
     """The forward pass on this process' first device; each shape of a batch compiles once."""
     import jax
 
+    program = _program(model.recipe, kind, passes)
+    return lambda batch: jax.device_get(program(model.params, batch))
+
+
+@functools.lru_cache(maxsize=8)
+def _program(recipe: Config, kind: TaskKind, passes: int | None) -> Any:
+    """The jitted (params, batch) -> outputs of the recipe's task; one per structure, so that more
+    examples of the same shapes compile nothing."""
+    import jax
+
     from albert_jax.model import attention
 
-    recipe = model.recipe
-    task, _ = finetuned(model)
+    task = recipe.task
+    assert task is not None
     backend = attention.choose(recipe, jax.default_backend())
     forward = Forward(recipe.model, recipe.compute, backend, task.pooling)
-    program = jax.jit(lambda params, batch: kind.outputs(forward, params, batch, task, passes))
-    return lambda batch: jax.device_get(program(model.params, batch))
+    return jax.jit(lambda params, batch: kind.outputs(forward, params, batch, task, passes))
 
 
 def interval(

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, DataError
 from albert_jax.evaluate.loading import Model
 from albert_jax.tasks import formats
 from albert_jax.tasks import pseudo_likelihood as likelihood
-from albert_jax.tasks.features import fitting_length
+from albert_jax.tasks.examples import MinimalPair
+from albert_jax.tasks.features import Batch, fitting_length
+
+if TYPE_CHECKING:
+    from albert_jax.data.vocabulary import Vocabulary
+    from albert_jax.model.attention import Backend
 
 ROWS = 64
 """Masked copies of sentences in a batch."""
@@ -55,14 +62,53 @@ def scored(
     model: Model, texts: Sequence[str], where: Sequence[str], *, passes: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Pseudo-log-likelihoods in nats, float64 [texts], and pieces of each, int64 [texts]."""
-    import jax
-    import jax.numpy as jnp
-
-    from albert_jax.model import albert, attention
-
     if "mlm_head" not in model.params:
         raise CheckpointError(f"{model.source} has no masked-language head: score another model")
-    vocabulary, most = model.vocabulary, model.config.max_position_embeddings
+    program = _program(model.recipe, passes)
+    return likelihoods(
+        model.vocabulary,
+        texts,
+        where,
+        lambda batch: program(model.params, batch),
+        most=model.config.max_position_embeddings,
+    )
+
+
+def likelihoods(
+    vocabulary: Vocabulary,
+    texts: Sequence[str],
+    where: Sequence[str],
+    log_probs: Callable[[Batch], Any],
+    *,
+    most: int,
+    shards: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """What `scored` gives, by the log-probabilities [rows] of the labels of a batch's rows.
+
+    Rows have at most `most` places; a batch's rows divide among `shards`. Raises DataError for a
+    sentence that is empty or too long.
+    """
+    counts = check_lengths(vocabulary, texts, where, most)
+    scores = np.zeros(len(texts))
+    lengths = np.array([fitting_length(int(count) + 2, most) for count in counts])
+    for length in sorted(set(lengths.tolist())):
+        numbers = np.flatnonzero(lengths == length)
+        places = likelihood.masked_places(
+            vocabulary, vocabulary.starts_word, [texts[int(i)] for i in numbers], length
+        )
+        rows = -(-min(ROWS, 1 << (len(places) - 1).bit_length()) // shards) * shards
+        values = [
+            np.asarray(log_probs(batch))[: len(part)]
+            for part, batch in likelihood.place_batches(vocabulary, places, length, rows)
+        ]
+        scores[numbers] = likelihood.sentence_scores(places, np.concatenate(values), len(numbers))
+    return scores, counts
+
+
+def check_lengths(
+    vocabulary: Vocabulary, texts: Sequence[str], where: Sequence[str], most: int
+) -> np.ndarray:
+    """Pieces of each text, int64 [texts]; DataError for one that is empty or too long."""
     counts = np.array([len(ids) for ids in vocabulary.encode(list(texts))])
     for place, count in zip(where, counts, strict=True):
         if not 1 <= count <= most - 2:
@@ -70,10 +116,16 @@ def scored(
                 f"{place}: the sentence has {count} pieces, the model takes 1 to {most - 2}: "
                 "shorten it or drop the line"
             )
-    recipe = model.recipe
-    backend = attention.choose(recipe, jax.default_backend())
+    return counts
 
-    @jax.jit
+
+def label_log_probs(recipe: Config, passes: int | None, backend: Backend) -> Any:
+    """(params, batch) -> log-probabilities float32 [rows] of the one label of each row."""
+    import jax
+    import jax.numpy as jnp
+
+    from albert_jax.model import albert
+
     def log_probs(params: Any, batch: Any) -> jax.Array:
         hidden = albert.encode(
             params, recipe.model, batch, compute=recipe.compute, passes=passes, backend=backend
@@ -82,30 +134,30 @@ def scored(
         chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["mlm_labels"][..., None], -1)
         return chosen[:, 0, 0]
 
-    scores = np.zeros(len(texts))
-    lengths = np.array([fitting_length(int(count) + 2, most) for count in counts])
-    for length in sorted(set(lengths.tolist())):
-        numbers = np.flatnonzero(lengths == length)
-        places = likelihood.masked_places(
-            vocabulary, vocabulary.starts_word, [texts[int(i)] for i in numbers], length
-        )
-        rows = min(ROWS, 1 << (len(places) - 1).bit_length())
-        values = [
-            np.asarray(log_probs(model.params, batch))[: len(part)]
-            for part, batch in likelihood.place_batches(vocabulary, places, length, rows)
-        ]
-        scores[numbers] = likelihood.sentence_scores(
-            places, np.concatenate(values), len(numbers)
-        )
-    return scores, counts
+    return log_probs
+
+
+@functools.lru_cache(maxsize=8)
+def _program(recipe: Config, passes: int | None) -> Any:
+    """The jitted form; one per structure, so that another checkpoint compiles nothing."""
+    import jax
+
+    from albert_jax.model import attention
+
+    return jax.jit(label_log_probs(recipe, passes, attention.choose(recipe, jax.default_backend())))
+
+
+def sides(pairs: Sequence[MinimalPair]) -> tuple[list[str], list[str]]:
+    """(sentences, where each stands) of pairs: good and bad in turn."""
+    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
+    return texts, [pair.where for pair in pairs for _ in range(2)]
 
 
 def _pairs(
     model: Model, records: Sequence[formats.Record], passes: int | None
 ) -> tuple[list[dict[str, Any]], str]:
     pairs = formats.minimal_pairs(records)
-    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
-    scores, _ = scored(model, texts, [p.where for p in pairs for _ in range(2)], passes=passes)
+    scores, _ = scored(model, *sides(pairs), passes=passes)
     good, bad = scores[::2], scores[1::2]
     found = [
         {"sentence_good": p.good, "sentence_bad": p.bad, "set": p.group,

@@ -83,6 +83,7 @@ def _panels(
                 (train, "mlm_accuracy", "MLM, training", "-"),
                 (held_out, "mlm_accuracy", "MLM, held out", "o-"),
                 (held_out, "mlm_top5_accuracy", "MLM among five, held out", "s-"),
+                (held_out, "pairs_accuracy", "minimal pairs", "^-"),
                 (train, "sop_accuracy", "SOP, training", "-"),
                 (held_out, "sop_accuracy", "SOP, held out", "o-"),
                 (held_out, "sop_cut_accuracy", "SOP from the cut alone", "k--"),

@@ -14,6 +14,9 @@ from albert_jax.data.corpus import Corpus
 from albert_jax.data.rows import RowMaker
 from albert_jax.data.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
+from albert_jax.tasks import formats
+from albert_jax.tasks.examples import MinimalPair
+from albert_jax.tasks.pseudo_likelihood import pair_accuracy
 from albert_jax.train.task import Batch, Network, Task
 
 
@@ -103,6 +106,7 @@ def pretraining_task(
 ) -> Task:
     """Masked-language modelling and sentence order on prepared documents."""
     from albert_jax.evaluate import pretraining as evaluation
+    from albert_jax.evaluate import scoring
     from albert_jax.model import albert, attention
     from albert_jax.model.init import init_params
     from albert_jax.objectives.pretraining import pretraining_loss
@@ -136,6 +140,11 @@ def pretraining_task(
         }
 
     kept: dict[int, list[Batch]] = {}
+    pairs: list[MinimalPair] = []
+    most = config.model.max_position_embeddings
+    if config.run.pairs:
+        pairs = formats.minimal_pairs(formats.read_records(config.run.pairs))
+        scoring.check_lengths(vocabulary, *scoring.sides(pairs), most)
 
     def evaluate(phase: int, network: Network) -> dict[str, float]:
         if phase not in kept:
@@ -151,7 +160,15 @@ def pretraining_task(
                 batch_rows=batch_rows,
                 seed=evaluation.SEED,
             )
-        return evaluation.measure(kept[phase], network.sums, reference)
+        numbers = evaluation.measure(kept[phase], network.sums, reference)
+        if pairs:
+            texts, where = scoring.sides(pairs)
+            scores, _ = scoring.likelihoods(
+                vocabulary, texts, where, network.outputs, most=most, shards=row_shards(mesh)
+            )
+            found = pair_accuracy(pairs, scores[::2], scores[1::2])
+            numbers["pairs_accuracy"] = found["all"].value
+        return numbers
 
     return Task(
         name="pretraining",
@@ -164,4 +181,5 @@ def pretraining_task(
         count=count,
         reference_loss=reference.entropy,
         best="mlm_loss",
+        outputs=scoring.label_log_probs(config, None, backend) if pairs else None,
     )

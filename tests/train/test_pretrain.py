@@ -30,6 +30,7 @@ from albert_jax.errors import (
     NumericsError,
     Stopped,
 )
+from albert_jax.evaluate import loading, scoring
 from albert_jax.model.albert import abstract_params
 from albert_jax.observe.metrics import read_rows, timeless
 from albert_jax.parallel.mesh import make_mesh
@@ -269,3 +270,23 @@ def test_a_folder_of_something_else_is_refused(data, whole, tmp_path):
         pretrain.run(other, str(whole))
     with refused(CheckpointError, "another model", "hidden_dropout_prob"):
         pretrain.run(micro(data, model=tiny_models.MODEL), str(whole))
+
+
+def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
+    pairs = [(a, " ".join(reversed(a.split()))) for a in tiny_models.SENTENCES]
+    lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    config = micro(data)
+    config = dataclasses.replace(
+        config, run=dataclasses.replace(config.run, pairs=str(tmp_path / "pairs.jsonl"))
+    )
+    pretrain.run(config, str(tmp_path / "run"))
+    told = [row["pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
+            if row["kind"] == "evaluation"]  # fmt: skip
+    assert len(told) == 3 and all(0 <= value <= 1 for value in told)
+    found, _ = scoring.score_file(loading.load(str(tmp_path / "run")), config.run.pairs)
+    assert told[-1] == np.mean([one["score_good"] > one["score_bad"] for one in found])
+    (tmp_path / "pairs.jsonl").write_text(json.dumps({"sentence_good": "a " * 60, "sentence_bad": "b"}))
+    with pytest.raises(DataError, match="shorten it or drop the line"):
+        pretrain.run(config, str(tmp_path / "other"))
+    assert not (tmp_path / "other" / "config.toml").exists()

@@ -1,0 +1,51 @@
+"""`albert-jax serve`: the verb of the local web page."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from albert_jax.commands.model import Step, Weights, _step
+from albert_jax.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Serve:
+    """Open a local web page to try masks, tasks and generation and to look at attention.
+
+    It listens on this machine's loopback only; Ctrl-C ends it.
+    """
+
+    models: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN|DIR")]]
+    """Runs (pretrained or fine-tuned) and exported directories."""
+    port: int = 8000
+    """Port; 0: a free one."""
+    step: Step = "newest"
+    """Checkpoint of the runs."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+
+    def run(self) -> None:
+        """Prints the address and serves until it is interrupted."""
+        if not self.models:
+            raise ConfigError("no model: name at least one RUN or DIR")
+        from albert_jax.evaluate import loading
+        from albert_jax.serve.answers import Answers
+        from albert_jax.serve.server import Server
+
+        step = _step(self.step)
+        models = {}
+        for path in self.models:
+            # A directory has neither step nor average: what is asked of runs does not concern it.
+            run = loading.is_run(path)
+            models[path] = (
+                loading.load(path, step=step, weights=self.weights) if run else loading.load(path)
+            )
+        with Server(Answers(models), self.port) as server:
+            print(f"{server.address} (Ctrl-C ends it)", flush=True)
+            with contextlib.suppress(KeyboardInterrupt):
+                server.serve_forever()

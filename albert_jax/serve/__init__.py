@@ -1,0 +1,1 @@
+"""The small local web page: what models say (answers.py), over HTTP (server.py), to page.html."""

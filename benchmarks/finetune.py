@@ -1,0 +1,175 @@
+"""The same fine-tuning with ours and with Transformers (PyTorch): scores and wall time.
+
+    python benchmarks/finetune.py DATA --init RUN|DIR --out DIR [--task sst-2] [--seeds 5]
+                                  [--steps 600] [--rate 3e-4]
+
+DATA is that of benchmarks/downstream.py. For each seed both sides start from the same exported
+network and the same new head, see the same examples in the same order at the same rates, and are
+scored on the same test. Transformers' model is trained by torch.optim.AdamW, its rows padded to
+the longest of their batch as its collator does. Wall time is that of the whole training, from the
+files on: compilation and the checkpoint are in ours. Needs torch and transformers (extra parity).
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import os
+import shutil
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import downstream
+import numpy as np
+import peer
+import splits
+
+from albert_jax.config import Config
+from albert_jax.evaluate import finetuned, loading
+from albert_jax.optim.schedule import learning_rate
+from albert_jax.tasks import metrics
+from albert_jax.train import finetune
+
+TASKS = [name for name, s in downstream.SETTINGS.items() if s.task == "classification"]
+
+
+def ours(config: Config, init: str, folder: str) -> tuple[loading.Model, float]:
+    """The trained model, and the seconds it took."""
+    shutil.rmtree(folder, ignore_errors=True)
+    began = time.perf_counter()
+    with open(f"{folder}.log", "w") as log, contextlib.redirect_stdout(log):
+        finetune.run(config, folder, init=init)
+    return loading.load(folder), time.perf_counter() - began
+
+
+def theirs(recipe: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
+    """Transformers' model trained by the recipe of our run, and the seconds it took."""
+    import torch
+
+    began = time.perf_counter()
+    task = recipe.task
+    assert task is not None
+    kind = finetuned.registered(task.name)
+    params = finetune.start_weights(recipe, kind, vocabulary, init)
+    model, _ = peer.classifier(loading.Model(recipe, dict(params), vocabulary, init))
+    examples = kind.family.read(task.train, task, True)
+    features = finetune.Features(kind.family, vocabulary, examples, recipe)
+    torch.manual_seed(recipe.seed)
+    plain = [p for name, p in model.named_parameters() if "bias" in name or "LayerNorm" in name
+             or "layer_norm" in name]  # fmt: skip
+    chosen = {id(p) for p in plain}
+    decayed = [p for p in model.parameters() if id(p) not in chosen]
+    settings = recipe.optimizer
+    optimizer = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": settings.weight_decay},
+         {"params": plain, "weight_decay": 0.0}],
+        lr=settings.learning_rate, betas=(settings.b1, settings.b2), eps=settings.eps,
+    )  # fmt: skip
+    model.train()
+    rows = np.arange(recipe.phases[0].rows)
+    for step in range(recipe.steps):
+        batch = features.batch(0, step, rows)
+        real = batch["example_weights"] > 0  # The last batch of an epoch is filled up.
+        longest = int(batch["segment_ids"].sum(axis=1).max())
+        columns = {
+            "input_ids": batch["input_ids"][real, :longest],
+            "token_type_ids": batch["token_type_ids"][real, :longest],
+            "attention_mask": batch["segment_ids"][real, :longest],
+            "labels": batch["labels"][real],
+        }
+        loss = model(**{n: torch.from_numpy(c.astype(np.int64)) for n, c in columns.items()}).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+    return model.eval(), time.perf_counter() - began
+
+
+def their_score(model: Any, recipe: Config, vocabulary: Any, examples: list[Any]) -> float:
+    """The score of Transformers' model on the examples, by our metrics."""
+    import torch
+
+    task = recipe.task
+    assert task is not None
+    kind = finetuned.registered(task.name)
+
+    def outputs(batch: dict[str, np.ndarray]) -> np.ndarray:
+        names = {"input_ids": "input_ids", "token_type_ids": "token_type_ids",
+                 "attention_mask": "segment_ids"}  # fmt: skip
+        with torch.no_grad():
+            columns = {new: torch.from_numpy(batch[old].astype(np.int64))
+                       for new, old in names.items()}  # fmt: skip
+            return model(**columns).logits.numpy()
+
+    found = finetuned.prediction.predict(
+        kind.family, vocabulary, examples, task, task.labels, outputs,
+        length=recipe.phases[-1].sequence_length, rows=finetuned.ROWS,
+    )  # fmt: skip
+    return kind.family.score(examples, found, task.labels)[task.metrics[0]]
+
+
+def main() -> None:
+    """Prints a line per seed and the comparison."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--init", required=True, metavar="RUN|DIR")
+    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--task", choices=TASKS, default="sst-2")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    options = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    options.out.mkdir(parents=True, exist_ok=True)
+    paths = splits.split(options.task, options.data, options.out / "data")
+    positions = loading.load(options.init).config.max_position_embeddings
+    scores: tuple[list[float], list[float]] = ([], [])
+    seconds: tuple[list[float], list[float]] = ([], [])
+    for seed in range(options.seeds):
+        config = downstream.recipe(
+            downstream.SETTINGS[options.task], positions,
+            steps=options.steps, pooling="cls", rate=options.rate, seed=seed,
+        )  # fmt: skip
+        assert config.task is not None
+        task = dataclasses.replace(config.task, train=paths["train"], dev=paths["dev"])
+        config = dataclasses.replace(config, task=task)
+        run = str(options.out / "run")
+        model, wall = ours(config, options.init, run)
+        settled, kind = finetuned.finetuned(model)
+        examples = kind.family.read(paths["test"], settled, True)
+        found = finetuned.answers(model, examples)
+        scores[0].append(kind.family.score(examples, found, settled.labels)[settled.metrics[0]])
+        seconds[0].append(wall)
+        network, wall = theirs(model.recipe, model.vocabulary, options.init)
+        scores[1].append(their_score(network, model.recipe, model.vocabulary, examples))
+        seconds[1].append(wall)
+        print(
+            f"seed {seed}: ours {scores[0][-1]:.4f} in {seconds[0][-1]:.0f} s, "
+            f"Transformers {scores[1][-1]:.4f} in {wall:.0f} s",
+            flush=True,
+        )
+    metric = downstream.SETTINGS[options.task].metric
+    for name, values, walls in zip(("ours", "Transformers"), scores, seconds, strict=True):
+        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+        print(
+            f"{name:12} {metric} {statistics.fmean(values):.4f} (deviation {deviation:.4f}), "
+            f"{statistics.fmean(walls):.0f} s for {options.steps} steps"
+        )
+    difference, error = metrics.mean_and_error([a - b for a, b in zip(*scores, strict=True)])
+    ratios = [b / a for a, b in zip(*seconds, strict=True)]
+    print(
+        f"paired difference {difference:+.4f} +- {error:.4f}; "
+        f"its time over ours {statistics.median(ratios):.2f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,122 @@
+"""Splits without a passage on two sides; paired scores that are kept; one true run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import pytest
+import tiny_models
+
+WORDS = tiny_models.SENTENCES
+
+
+@pytest.fixture(scope="module")
+def splits(benchmark):
+    return benchmark("splits")
+
+
+@pytest.fixture(scope="module")
+def program(benchmark):
+    return benchmark("downstream")
+
+
+def passages(name: str, records: list) -> set[str]:
+    if name == "race":
+        return {" ".join(passage["article"].split()) for passage in records}
+    return {" ".join(p["context"].split()) for article in records for p in article["paragraphs"]}
+
+
+def together(name: str, parts: dict[str, list]) -> set[str]:
+    """Passages that stand on two sides."""
+    train, dev, test = (passages(name, parts[part]) for part in ("train", "dev", "test"))
+    assert train and dev and test
+    return train & dev | train & test | dev & test
+
+
+@pytest.mark.parametrize("name", ["squad", "squad-answered", "race"])
+def test_no_passage_is_on_two_sides(splits, shared, name):
+    assert not together(name, splits.SPLITS[name](shared / "data"))
+
+
+def test_articles_are_ten_two_and_four(splits, shared):
+    parts = splits.SPLITS["squad"](shared / "data")
+    titles = [[article["title"] for article in parts[part]] for part in splits.PARTS]
+    assert [len(part) for part in titles] == [10, 2, 4] and len(set(sum(titles, []))) == 16
+
+
+def test_a_passage_that_stands_twice_stays_on_one_side(splits):
+    made = [{"id": f"high{i}.txt", "article": f"passage {i}"} for i in range(200)]
+    again = [{"id": f"middle{i}.txt", "article": f"passage\n  {i} "} for i in range(200)]
+    parts = splits.race_parts(made + again)
+    assert not together("race", parts)
+    assert sum(len(part) for part in parts.values()) == 400
+    assert 0.6 < len(parts["train"]) / 400 < 0.8 and 0.03 < len(parts["dev"]) / 400 < 0.17
+
+
+def test_questions_without_answer_are_left_out(splits):
+    asked = [{"answers": []}, {"answers": [{}]}]
+    articles = [{"title": "t", "paragraphs": [{"context": "c", "qas": asked[:n]} for n in (1, 2)]}]
+    [article] = splits.answered(articles)
+    assert [len(p["qas"]) for p in article["paragraphs"]] == [1]
+
+
+def test_equal_first_sentences_are_all_train_or_all_dev(splits):
+    records = [{"sentence1": f"a  {i // 5}", "sentence2": str(i)} for i in range(1000)]
+    train, dev = splits.dev_of(records)
+    assert len(train) + len(dev) == 1000 and 50 < len(dev) < 150
+    assert not {r["sentence1"] for r in train} & {r["sentence1"] for r in dev}
+
+
+@pytest.fixture
+def bench(program, tmp_path: Path):
+    """Ten sentences of two classes, and a tiny model to start from."""
+    folder = tmp_path / "data/glue/SST-2"
+    folder.mkdir(parents=True)
+    lines = [f"{text} {i}\t{int('not' in text)}\n" for i in range(5) for text in WORDS[:4]]
+    for part in ("train", "dev", "test"):
+        (folder / f"{part}.tsv").write_text("".join(lines))
+    init = tiny_models.directory(tmp_path)
+    return program.Bench(
+        argparse.Namespace(
+            data=tmp_path / "data", init=[init], out=str(tmp_path / "out"), seeds=3, steps=2,
+            rates=[1e-3, 1e-2], most=None,
+        )
+    )  # fmt: skip
+
+
+def test_scores_are_paired_and_kept(program, bench, monkeypatch):
+    asked = []
+
+    def run(self, config, paths, start, part):
+        asked.append((config, Path(start).name, part, Path(paths["train"]).read_text()))
+        better = 5 * ("scratch" not in start) + 10 * (config.task.pooling == "mean")
+        return config.seed + better + 100 * config.optimizer.learning_rate
+
+    monkeypatch.setattr(program.Bench, "_run", run)
+    lines = list(program.report(bench, "sst-2"))
+    grid = [config for config, *_ in asked if config.seed == program.GRID_SEED]
+    assert len(grid) == 8 and len(asked) == 8 + 6
+    test = [(start, config) for config, start, part, _ in asked if part == "test"]
+    assert {c.task.pooling for _, c in test} == {"mean"}
+    assert {c.optimizer.learning_rate for _, c in test} == {1e-2}
+    assert {start.rsplit("-", 1)[-1] for start, _ in test} == {"0", "1", "2", "model"}
+    assert "commonest answer 75.00" in lines[0]
+    assert lines[1].split()[0] == "scratch" and "+5.00 +- 0.00" in lines[2]
+    again = program.Bench(bench.options)
+    assert list(program.report(again, "sst-2")) == lines and len(asked) == 14
+    sample = again.scores("sst-2", bench.options.init[0], bench.options.init[0], 4)
+    assert len(sample) == 3
+    samples = [text for *_, text in asked[-3:]]
+    assert {text.count("\n") for text in samples} == {4} and len(set(samples)) == 3
+    assert program.draw([4, 20], {"scratch": [[1.0, 2.0], [3.0, 4.0]]}).startswith(b"\x89PNG")
+
+
+def test_one_true_run(program, bench):
+    init = bench.options.init[0]
+    given = {"pooling": "mean", "rate": 1e-3, "seed": 0}
+    value = bench.score("sst-2", program.SCRATCH, init, "test", **given)
+    assert 0 <= value <= 100
+    [key] = json.loads((Path(bench.options.out) / "scores.json").read_text())
+    assert key.startswith("sst-2 scratch ") and not (Path(bench.options.out) / "run").exists()

@@ -1,0 +1,259 @@
+"""The local page over HTTP: what it answers, and whom it refuses."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax import api, cli
+from albert_jax.config import ComputeConfig
+from albert_jax.evaluate import finetuned
+from albert_jax.model import albert
+from albert_jax.serve.server import LARGEST, Server
+from albert_jax.tasks.examples import Sentences
+
+
+def call(server: Server, method: str, path: str, body: bytes | None = None, **headers: str):
+    """(status, headers, body) of one request; headers are written with _ for -."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    named = {name.replace("_", "-"): value for name, value in headers.items()}
+    connection.request(method, path, body, named)
+    answer = connection.getresponse()
+    found = answer.status, answer.headers, answer.read()
+    connection.close()
+    return found
+
+
+def ask(server: Server, question: str, **asked):
+    """(status, JSON) of a question of the page."""
+    body = json.dumps(asked).encode()
+    status, _, text = call(
+        server, "POST", f"/ask/{question}", body, Content_Type="application/json"
+    )
+    return status, json.loads(text)
+
+
+def test_the_page_needs_nothing_from_the_network_and_may_load_nothing(server):
+    status, headers, page = call(server, "GET", "/")
+    assert status == 200 and headers["Content-Type"].startswith("text/html")
+    text = page.decode()
+    assert not re.search(r"https?:|//[a-z]|@import|url\(", text.replace("://", ""), re.I)
+    assert set(re.findall(r"(?:src|href)=\"([^\"]*)", text)) == {"data:,"}
+    assert not re.search(r"\sstyle=|\son\w+=", text)  # The policy would forbid them.
+    [script] = re.findall("<script>(.*?)</script>", text, re.S)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}';" in headers["Content-Security-Policy"]
+    assert headers["Content-Security-Policy"].startswith("default-src 'none';")
+    assert "innerHTML" not in script  # Texts are texts.
+
+
+def test_models_are_told(server, models):
+    status, found = ask(server, "models")
+    assert status == 200
+    told = {model["name"]: model for model in found["models"]}
+    assert list(told) == list(models)
+    assert told["pretrained"]["masks"] and told["writer"]["masks"] and not told["tags"]["masks"]
+    assert told["feelings"]["labels"] == ["no", "yes"] and told["pretrained"]["task"] == ""
+
+
+def test_masks(server, models):
+    text = "the [MASK] is not [MASK]."
+    status, found = ask(server, "masks", model="pretrained", text=text)
+    assert status == 200
+    [expected] = api.fill_mask(models["pretrained"], [text], top_k=10)
+    assert [[g["word"] for g in guesses] for guesses in found["masks"]] == [
+        [g.word for g in guesses] for guesses in expected
+    ]
+
+
+def test_predictions_are_those_of_the_command(server, models):
+    status, found = ask(server, "predict", model="feelings", parts=["the file\tis  found "])
+    assert status == 200
+    expected = finetuned.answers(models["feelings"], [Sentences("x", ("the file is found",))])
+    assert found == {"prediction": expected[0], "rounds": []}
+    _, found = ask(server, "predict", model="questions", parts=["what is found", "the file is"])
+    assert set(found["prediction"]) >= {"text", "best", "null_score"}
+    _, found = ask(server, "predict", model="choices", parts=["the file", "a", "b", "c"])
+    assert found["prediction"]["choice"] in range(3)
+    _, found = ask(server, "predict", model="tags", parts=["the file is"])
+    assert found["prediction"]["words"] == ["the", "file", "is"]
+    _, found = ask(server, "predict", model="pairs", parts=["the file", "the name"])
+    assert set(found["prediction"]) == {"cosine"}
+
+
+def test_generation_shows_its_rounds(server):
+    asked = {"model": "writer", "parts": ["the file is", "not found"], "rounds": 3}
+    status, found = ask(server, "predict", **asked)
+    assert status == 200 and len(found["rounds"]) == 3
+    masked = [canvas.count("[MASK]") for canvas in found["rounds"]]
+    assert masked == sorted(masked, reverse=True) and masked[-1] == 0
+    drawn = [ask(server, "predict", **asked, temperature=5.0, seed=s)[1] for s in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_attention_is_that_of_the_passes(server, models):
+    model = models["pretrained"]
+    status, found = ask(server, "attention", model="pretrained", text="the file", second="is found")
+    assert status == 200
+    batch = api.rows(model.vocabulary, ["the file"], ["is found"], length=48)
+    size = int(batch["segment_ids"].sum())
+    batch = {name: column[:, :size] for name, column in batch.items()}
+    assert len(found["pieces"]) == size and found["pieces"][0] == "[CLS]"
+    exact = ComputeConfig(dtype="float32")
+    x = albert.embed(model.params, model.config, batch, compute=exact)
+    _, each = albert.encode_each_pass(model.params, model.config, batch, compute=exact)
+    seen = np.array(found["attention"])
+    assert seen.shape == (2, 2, size, size)
+    for number, before in enumerate((x, each[0])):
+        expected = albert.attention_probabilities(
+            model.params, model.config, before, batch["segment_ids"], number
+        )
+        np.testing.assert_allclose(seen[number], expected[0], atol=1e-4)
+
+
+def test_foreign_pages_and_names_are_refused(server):
+    own = f"127.0.0.1:{server.server_port}"
+    question = b'{"model": "pretrained", "text": "[MASK]"}'
+    for host in (
+        "evil.example",
+        f"evil.example:{server.server_port}",
+        "127.0.0.1",
+        own + ".evil",
+        "",
+    ):
+        assert call(server, "GET", "/", Host=host)[0] == 403, host
+        assert call(server, "POST", "/ask/masks", question, Host=host,
+                    Content_Type="application/json")[0] == 403  # fmt: skip
+    for origin in ("http://evil.example", "null", f"https://{own}", "http://127.0.0.1", ""):
+        status, headers, _ = call(server, "POST", "/ask/masks", question, Origin=origin,
+                                  Content_Type="application/json")  # fmt: skip
+        assert status == 403 and "Access-Control-Allow-Origin" not in headers, origin
+    for origin in (f"http://{own}", f"http://localhost:{server.server_port}"):
+        status, _, _ = call(server, "POST", "/ask/masks", question, Origin=origin,
+                            Content_Type="application/json")  # fmt: skip
+        assert status == 200
+    assert call(server, "GET", "/", Host=f"localhost:{server.server_port}")[0] == 200
+    assert server.server_address[0] == "127.0.0.1"
+
+
+def test_a_host_named_twice_or_not_at_all_is_refused(server):
+    own = f"Host: 127.0.0.1:{server.server_port}\r\n"
+    for lines in ("", own + own):
+        with socket.create_connection(("127.0.0.1", server.server_port), timeout=30) as raw:
+            raw.sendall(f"GET / HTTP/1.1\r\n{lines}\r\n".encode())
+            assert raw.recv(100).split()[1] == b"403"
+
+
+@pytest.mark.parametrize(
+    ("status", "path", "body", "headers"),
+    [
+        (415, "/ask/masks", b"{}", {"Content_Type": "text/plain"}),
+        (415, "/ask/masks", b"{}", {}),
+        (400, "/ask/masks", b"[1]", {}),
+        (400, "/ask/masks", b"{", {}),
+        (400, "/ask/masks", b"[" * 50_000, {}),
+        (400, "/ask/masks", b'{"model": "pretrained", "text": "\\ud800 [MASK]"}', {}),
+        (400, "/ask/masks", b"\xff", {}),
+        (413, "/ask/masks", b" " * (LARGEST + 1), {}),
+        (411, "/ask/masks", b"{}", {"Content_Length": "-1"}),
+        (413, "/ask/masks", b"{}", {"Content_Length": "9" * 30}),
+        (404, "/ask/nothing", b"{}", {}),
+        (404, "/masks", b"{}", {}),
+        (404, "/ask/masks/../models", b"{}", {}),
+    ],
+)
+def test_bad_requests(server, status, path, body, headers):
+    if status != 415:
+        headers = {"Content_Type": "application/json", **headers}
+    found, _, text = call(server, "POST", path, body, **headers)
+    assert found == status and set(json.loads(text)) == {"error"}
+
+
+def test_other_paths_and_methods(server):
+    for path in ("/page.html", "/../etc/passwd", "/?x", "/ask/models"):
+        assert call(server, "GET", path)[0] == 404
+    for method in ("PUT", "DELETE", "OPTIONS"):
+        assert call(server, method, "/")[0] == 501
+
+
+@pytest.mark.parametrize(
+    ("question", "asked", "part"),
+    [
+        ("masks", {"model": "nobody", "text": "[MASK]"}, "give one of pretrained"),
+        ("masks", {"model": ["x"], "text": "[MASK]"}, "give one of pretrained"),
+        ("masks", {"model": "pretrained", "text": "no mask"}, "[MASK]"),
+        ("masks", {"model": "pretrained", "text": " "}, "text is empty"),
+        ("masks", {"model": "pretrained", "text": 3}, "text is empty"),
+        ("masks", {"model": "tags", "text": "[MASK]"}, "no masked-language head"),
+        ("predict", {"model": "pretrained", "parts": ["a"]}, "was not fine-tuned"),
+        ("predict", {"model": "feelings", "parts": []}, "the text is empty"),
+        ("predict", {"model": "feelings", "parts": "a"}, "list of texts"),
+        ("predict", {"model": "questions", "parts": ["what"]}, "1 parts where squad-v2 takes 2"),
+        ("predict", {"model": "writer", "parts": ["a"], "rounds": 0}, "between 1 and 1000"),
+        ("predict", {"model": "writer", "parts": ["a"], "temperature": "x"}, "give a number"),
+        ("attention", {"model": "pretrained", "text": "file " * 60}, "shorten it"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_told_in_one_line(server, question, asked, part):
+    status, found = ask(server, question, **asked)
+    assert status == 400 and part in found["error"] and "\n" not in found["error"]
+
+
+def test_a_fault_of_ours_is_told_and_outlived(caplog):
+    def answer(question, asked):
+        raise ValueError("broken\nhere")
+
+    import threading
+
+    with Server(answer, 0) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        for _ in range(2):
+            assert ask(broken, "models") == (500, {"error": "ValueError: broken here"})
+        broken.shutdown()
+
+
+def test_the_command(tmp_path: Path, capsys):
+    directory = tiny_models.directory(tmp_path)
+    root = Path(__file__).resolve().parents[2]
+    served = subprocess.Popen(
+        [sys.executable, "-m", "albert_jax", "serve", directory, "--port", "0"],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
+    )  # fmt: skip
+    try:
+        line = served.stdout.readline()
+        address = re.match(r"(http://127\.0\.0\.1:(\d+)/) ", line)
+        with urllib.request.urlopen(address[1], timeout=30) as page:
+            assert b"albert-jax" in page.read()
+        assert cli.main(["serve", directory, "--port", address[2]]) == 2
+        assert f"--port {address[2]}: " in capsys.readouterr().err.splitlines()[-1]
+        served.send_signal(signal.SIGINT)
+        assert served.wait(30) == 0
+        assert served.stderr.read() == ""
+    finally:
+        served.kill()
+        served.wait()
+
+
+def test_wrong_use(tmp_path, capsys):
+    for arguments, part in (
+        ([], "name at least one RUN or DIR"),
+        ([str(tmp_path)], str(tmp_path)),
+        ([tiny_models.directory(tmp_path), "--port", "70000"], "--port 70000: "),
+    ):
+        assert cli.main(["serve", *arguments]) in (2, 4)
+        assert part in capsys.readouterr().err.splitlines()[-1]
