@@ -103,6 +103,31 @@ def upload(source: str, path: str) -> None:
         _bucket(path).put_file(source, path)
 
 
+def download(path: str, target: str) -> None:
+    """Writes an object of a bucket as a whole local file, with its folders.
+
+    Raises:
+      StorageError: the bucket refuses it, or as :func:`write`.
+    """
+    temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+    with storage_errors(path):
+        store = _bucket(path)
+        try:
+            with storage_errors(target):
+                os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
+                store.get_file(path, temporary)
+                os.replace(temporary, target)
+        except BaseException:
+            _unlink(temporary)
+            raise
+
+
+def cache_folder(*parts: str) -> str:
+    """Where this user's copies of things that can be made again lie; it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "albert_jax", *parts)
+
+
 def create(path: str, data: bytes) -> bool:
     """Writes an object only if there is none; False if there is one already.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albert_jax import files
+from albert_jax.data.mirror import local_copy
 from albert_jax.data.store import ShardReader, Window
 from albert_jax.errors import DataError
 
@@ -46,17 +47,13 @@ class Corpus:
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], split: str = "train") -> Corpus:
-        """Opens a folder made by ``albert-jax data prepare``.
+        """Opens a folder made by ``albert-jax data prepare``; from a bucket it is copied first.
 
         Sizes of all files and the checksums of the indexes are compared with the manifest; the
         ids are checked record by record when they are read. Raises DataError otherwise.
         """
-        if files.is_bucket(str(directory)):
-            raise DataError(
-                f"{directory}: prepared folders are read from a local disk: copy it there first "
-                "(for gs:// with `gcloud storage cp -r`)"
-            )
-        folder = Path(directory)
+        place = str(directory)
+        folder = local_copy(place) if files.is_bucket(place) else Path(place)
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
             raise DataError(

@@ -12,6 +12,8 @@ import os
 import platform
 from pathlib import Path
 
+from albert_jax import files
+
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 LEAST_SECONDS = "0.2"
@@ -42,11 +44,10 @@ def default_folder() -> Path:
     Machine code for one processor may be illegal on another, JAX's key does not tell them apart,
     and home folders are shared between machines: so their names differ.
     """
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         lines = []
     features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
     digest = hashlib.sha256(features.encode()).hexdigest()[:8]
-    return Path(base) / "albert_jax" / f"{platform.machine() or 'any'}-{digest}"
+    return Path(files.cache_folder(f"{platform.machine() or 'any'}-{digest}"))
