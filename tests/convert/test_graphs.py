@@ -106,7 +106,7 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
         (["--to", "onxx"], 2, ["--to"]),
         (["--to", "onnx"], 2, ["pip install 'albert-jax[onnx]'"]),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
