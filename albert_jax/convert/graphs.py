@@ -157,7 +157,10 @@ def _difference(program: Program, params: Mapping[str, Any], path: Path, longest
     else:
         found = jax.export.deserialize(bytearray(path.read_bytes())).call(inputs)
     ours = jax.jit(program.call)(params, inputs)
-    return max(float(np.abs(np.asarray(ours[n], np.float64) - found[n]).max()) for n in ours)
+    return max(
+        float(np.abs(np.asarray(ours[name], np.float64) - np.asarray(found[name])).max())
+        for name in program.outputs
+    )
 
 
 def _changes(
