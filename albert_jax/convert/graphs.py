@@ -23,7 +23,7 @@ from albert_jax.convert.classes import Head
 from albert_jax.convert.folders import appearing, json_bytes, put
 from albert_jax.convert.programs import Program
 from albert_jax.convert.tokenizer_json import tokenizer_files
-from albert_jax.errors import AlbertError, CheckpointError, DataError
+from albert_jax.errors import AlbertError, CheckpointError, ConfigError, DataError
 from albert_jax.evaluate import fill_mask, finetuned
 from albert_jax.evaluate.loading import Model
 from albert_jax.tasks import features
@@ -109,9 +109,11 @@ def _beside(
     recipe, config = model.recipe, model.config
     task = recipe.task if head is None else None
     described = huggingface.config_json(config, model.vocabulary, dtype="float32")
-    like = classes.HEADS.get(program.kind) or classes.TASKS.get(program.kind)  # type: ignore[arg-type]
-    if like is not None:
+    try:
+        like = classes.choose(head, task)
         described["architectures"] = [like.name]
+    except ConfigError:  # a head that no class of Transformers has
+        like = None
     if task is not None:
         described |= classes.task_settings(task, recipe.phases[-1].sequence_length)
     card = model_card.text(
@@ -157,7 +159,10 @@ def _difference(program: Program, params: Mapping[str, Any], path: Path, longest
     else:
         found = jax.export.deserialize(bytearray(path.read_bytes())).call(inputs)
     ours = jax.jit(program.call)(params, inputs)
-    return max(float(np.abs(np.asarray(ours[n], np.float64) - found[n]).max()) for n in ours)
+    return max(
+        float(np.abs(np.asarray(ours[name], np.float64) - np.asarray(found[name])).max())
+        for name in program.outputs
+    )
 
 
 def _changes(

@@ -57,7 +57,11 @@ def program(recipe: Config, params: Mapping[str, Any], head: Head | None) -> Pro
             "export another head"
         )
     rows: Axes = ("batch", "choices", "length") if kind == "choice" else ("batch", "length")
-    inputs = dict.fromkeys(("input_ids", "token_type_ids", "attention_mask"), rows)
+    inputs: dict[str, Axes] = {
+        "input_ids": rows,
+        "token_type_ids": rows,
+        "attention_mask": rows,
+    }
     if kind == "squad-v2":
         inputs["p_mask"] = rows
     hidden, vocab = recipe.model.hidden_size, recipe.model.vocab_size

@@ -63,7 +63,7 @@ def drift(
     params: Mapping[str, Any],
     changed: Mapping[str, Any],
     model: ModelConfig,
-    batch: Mapping[str, np.ndarray],
+    batch: Mapping[str, Any],
 ) -> list[dict[str, float]]:
     """Per pass: mean cosine and largest difference of the states of all tokens of some rows.
 

@@ -31,10 +31,10 @@ USAGE = (
 def serialize(program: Program, params: Mapping[str, Any], longest: int) -> bytes:
     """The program with these weights; batch is free, and length up to `longest`."""
     axes = dict.fromkeys(axis for shape in program.inputs.values() for axis in shape)
-    symbols = jax.export.symbolic_shape(
-        ", ".join(map(str, axes)),
-        constraints=(f"length >= {program.shortest}", f"length <= {longest}"),
-    )
+    bounds = [f"length <= {longest}"]
+    if program.shortest > 1:
+        bounds.append(f"length >= {program.shortest}")
+    symbols = jax.export.symbolic_shape(", ".join(map(str, axes)), constraints=bounds)
     known = dict(zip(axes, symbols, strict=True))
     arguments = {
         name: jax.ShapeDtypeStruct(

