@@ -112,6 +112,9 @@ class Predict:
     """Generation: print the canvas after each round on stderr."""
     passes: int | None = None
     """Depth; none: the model's own."""
+    exit_confidence: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """Classification: stop for each text after the pass at which its likeliest label reaches this
+    probability."""
     step: Step = "newest"
     """Checkpoint to use."""
     weights: Weights = "trained"
@@ -123,6 +126,10 @@ class Predict:
             raise ConfigError("give one of TEXT and --input FILE")
         if self.temperature < 0:
             raise ConfigError(f"--temperature {self.temperature}: give 0 or more")
+        if self.exit_confidence is not None and not 0 < self.exit_confidence <= 1:
+            raise ConfigError(
+                f"--exit-confidence {self.exit_confidence}: give a probability above 0, such as 0.9"
+            )
         from albert_jax.evaluate import predicting
 
         columns = None if self.columns is None else tuple(self.columns.split(","))
@@ -139,6 +146,7 @@ class Predict:
             seed=self.seed,
             show=(lambda line: print(line, file=sys.stderr)) if self.show_rounds else None,
             passes=self.passes,
+            exit_confidence=self.exit_confidence,
             step=_step(self.step),
             weights=self.weights,
         )
