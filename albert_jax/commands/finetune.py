@@ -44,6 +44,10 @@ class Finetune:
     """Examples to evaluate on: short for --task.dev."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
     """Names of a table's columns, with commas between: short for --task.columns."""
+    teacher: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Learn from this classifier too: short for --task.teacher."""
+    passes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Depth of the network; none: that of its weights."""
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """End the run after N steps (it is still evaluated)."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
@@ -64,6 +68,7 @@ class Finetune:
         """Trains; returns when the last step is evaluated and saved."""
         task = self.fields.task or TaskConfig()
         given: dict[str, Any] = {"train": self.train, "dev": self.dev, "name": self.task}
+        given["teacher"] = self.teacher
         if self.task is not None and self.task not in typing.get_args(TaskName):
             names = typing.get_args(TaskName)
             near = difflib.get_close_matches(self.task, names, 1, 0.5)
@@ -79,6 +84,7 @@ class Finetune:
             config,
             self.out,
             init=self.init,
+            passes=self.passes,
             max_steps=self.max_steps,
             allow_change=self.allow_change,
         )
