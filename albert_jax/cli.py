@@ -31,6 +31,7 @@ VERBS = {
     "fill-mask": ("albert_jax.commands.model:FillMask", "guess the words behind [MASK]"),
     "finetune": ("albert_jax.commands.finetune:Finetune", "train a task from labelled examples"),
     "predict": ("albert_jax.commands.finetune:Predict", "apply a fine-tuned run to new examples"),
+    "explain": ("albert_jax.commands.explain:Explain", "draw attention, guesses, attributions"),
     "score": ("albert_jax.commands.finetune:Score", "likelihood of sentences, minimal pairs"),
     "serve": ("albert_jax.commands.serve:Serve", "try models on a local web page"),
     "export": ("albert_jax.commands.model:Export", "write a directory for Transformers"),

@@ -359,19 +359,45 @@ class TaskConfig:
     """Weight of the end-of-text ids behind the first."""
     rounds: int = 8
     """Forward passes that fill a canvas."""
+    augment: int = 0
+    """Copies of each training example with words replaced by a masked-language model."""
+    augment_share: float = 0.15
+    """Share of a copy's words that are replaced; at least one."""
+    augment_from: str = ""
+    """Run or directory whose model replaces them; empty: that of --init."""
+    teacher: str = ""
+    """Run fine-tuned to the same classification, from which this one learns too."""
+    teacher_share: float = 0.5
+    """Share of the teacher's labels in the loss; the rest is the examples' own."""
+    teacher_temperature: float = 2.0
+    """Divides both logits where they are compared."""
+    teacher_states: float = 1.0
+    """Weight of the loss between states of teacher and student; 0: none."""
 
     def validate(self, where: str = "task") -> None:
         """Raises ConfigError (field, value, rule)."""
         least = {
             "choices": 2, "qa_length": 1, "stride": 1, "query_length": 1, "answer_length": 1,
             "best_answers": 1, "word_column": 0, "group": 2, "canvas": 2, "rounds": 1,
-            "epochs": 0, "end_weight": 0,
+            "epochs": 0, "end_weight": 0, "augment": 0, "teacher_states": 0,
         }  # fmt: skip
         for name, low in least.items():
             _at_least(f"{where}.{name}", getattr(self, name), low)
         _within(f"{where}.head_dropout", self.head_dropout, 0.0, 0.999)
         _within(f"{where}.full_share", self.full_share, 0.0, 1.0)
         _within(f"{where}.temperature", self.temperature, 1e-4, 1e4)
+        _within(f"{where}.augment_share", self.augment_share, 0.0, 1.0)
+        _within(f"{where}.teacher_share", self.teacher_share, 0.0, 1.0)
+        _within(f"{where}.teacher_temperature", self.teacher_temperature, 1e-2, 1e2)
+        if self.augment and self.name not in ("classification", "regression"):
+            raise ConfigError(
+                f"{where}.augment is for classification and regression, not for {self.name}: "
+                "set it to 0"
+            )
+        if self.teacher and self.name != "classification":
+            raise ConfigError(
+                f"{where}.teacher is for classification, not for {self.name}: leave it out"
+            )
         if len(self.beam) != 2 or min(self.beam) < 1:
             raise ConfigError(f"{where}.beam is {self.beam}: give two numbers of at least 1")
         if len(set(self.labels)) != len(self.labels):

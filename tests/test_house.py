@@ -199,7 +199,8 @@ def test_importing_the_package_loads_nothing_heavy():
 @pytest.mark.parametrize(
     "arguments",
     [["--help"], ["pretrain", "--help"], ["pretrain", "--config", "tiny", "--help"],
-     ["tokenizer", "train", "--help"], ["fill-mask", "--help"], ["export", "--help"]],
+     ["tokenizer", "train", "--help"], ["fill-mask", "--help"], ["export", "--help"],
+     ["explain", "--help"]],
     ids=" ".join,
 )  # fmt: skip
 def test_help_loads_no_jax(arguments):

@@ -10,9 +10,10 @@ from pathlib import Path
 import sentencepiece
 
 from albert_jax import api
-from albert_jax.config import Config, ModelConfig, PhaseConfig
+from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
 from albert_jax.data.prepare import prepare
 from albert_jax.data.sentencepiece import SPECIAL, SentencePiece
+from albert_jax.tasks import registry
 
 SENTENCES = (
     "the file is found in the folder",
@@ -64,6 +65,17 @@ def model(seed: int = 0, **changes: object) -> api.Model:
     config = dataclasses.replace(MODEL, **changes)  # type: ignore[arg-type]
     recipe = dataclasses.replace(RECIPE, model=config)
     return api.Model(recipe, api.init(config, seed), vocabulary(), "memory")
+
+
+def classifier(passes: int = 5, trained: tuple[int, ...] = (), **changes: object) -> api.Model:
+    """The same with a random head that is sure of some texts early and of others late; `trained`
+    are the depths of its phase."""
+    found = model(num_hidden_layers=passes, **changes)
+    task = TaskConfig(labels=("a", "b", "c"), metrics=("accuracy",))
+    head = registry.task(task.name).new_head(MODEL.hidden_size, task.labels, 3, 0.8)
+    phases = (PhaseConfig(sequence_length=48, rows=8, passes=trained),)
+    recipe = dataclasses.replace(found.recipe, compute=api.EXACT, task=task, phases=phases)
+    return dataclasses.replace(found, recipe=recipe, params=found.params | {"head": head})
 
 
 def directory(folder: Path, **changes: object) -> str:

@@ -44,6 +44,10 @@ class Finetune:
     """Examples to evaluate on: short for --task.dev."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
     """Names of a table's columns, with commas between: short for --task.columns."""
+    teacher: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    """Learn from this classifier too: short for --task.teacher."""
+    passes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Depth of the network; none: that of its weights."""
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """End the run after N steps (it is still evaluated)."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
@@ -64,6 +68,7 @@ class Finetune:
         """Trains; returns when the last step is evaluated and saved."""
         task = self.fields.task or TaskConfig()
         given: dict[str, Any] = {"train": self.train, "dev": self.dev, "name": self.task}
+        given["teacher"] = self.teacher
         if self.task is not None and self.task not in typing.get_args(TaskName):
             names = typing.get_args(TaskName)
             near = difflib.get_close_matches(self.task, names, 1, 0.5)
@@ -79,6 +84,7 @@ class Finetune:
             config,
             self.out,
             init=self.init,
+            passes=self.passes,
             max_steps=self.max_steps,
             allow_change=self.allow_change,
         )
@@ -112,6 +118,9 @@ class Predict:
     """Generation: print the canvas after each round on stderr."""
     passes: int | None = None
     """Depth; none: the model's own."""
+    exit_confidence: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """Classification: stop for each text after the pass at which its likeliest label reaches this
+    probability."""
     step: Step = "newest"
     """Checkpoint to use."""
     weights: Weights = "trained"
@@ -123,6 +132,10 @@ class Predict:
             raise ConfigError("give one of TEXT and --input FILE")
         if self.temperature < 0:
             raise ConfigError(f"--temperature {self.temperature}: give 0 or more")
+        if self.exit_confidence is not None and not 0 < self.exit_confidence <= 1:
+            raise ConfigError(
+                f"--exit-confidence {self.exit_confidence}: give a probability above 0, such as 0.9"
+            )
         from albert_jax.evaluate import predicting
 
         columns = None if self.columns is None else tuple(self.columns.split(","))
@@ -139,6 +152,7 @@ class Predict:
             seed=self.seed,
             show=(lambda line: print(line, file=sys.stderr)) if self.show_rounds else None,
             passes=self.passes,
+            exit_confidence=self.exit_confidence,
             step=_step(self.step),
             weights=self.weights,
         )

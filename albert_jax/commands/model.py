@@ -24,6 +24,15 @@ def _step(step: str) -> int | Literal["best", "newest"]:
     return int(step)
 
 
+def _depths(words: tuple[str, ...]) -> tuple[int, ...]:
+    """The numbers in `2,4,8` or `2 4 8`."""
+    found = [part for word in words for part in word.split(",") if part]
+    for part in found:
+        if not (part.isascii() and part.isdecimal() and len(part) < 16):
+            raise ConfigError(f"--passes {part}: give numbers of passes, such as 2,4,8")
+    return tuple(map(int, found))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Evaluate:
     """Measure a run on its held-out documents, or a fine-tuned one on its dev examples."""
@@ -34,8 +43,10 @@ class Evaluate:
     """Checkpoint to measure."""
     weights: Weights = "trained"
     """The parameters, or their running average."""
-    passes: tuple[int, ...] = ()
+    passes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N,N,...")] = ()
     """Depths to measure side by side; none: the model's own."""
+    changes: bool = False
+    """Tell what each pass changes: the mean cosine of a token's state to that before the pass."""
     rows: int | None = None
     """Held-out rows (fine-tuned: examples) that are read at most; none given: run.evaluate_rows
     (fine-tuned: all)."""
@@ -53,9 +64,10 @@ class Evaluate:
             self.model,
             step=step,
             weights=self.weights,
-            passes=self.passes,
+            passes=_depths(self.passes),
             rows=self.rows,
             examples=self.input,
+            changes=self.changes,
         )
         print(told)
 
@@ -112,6 +124,8 @@ class Export:
     pretraining."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Type of the stored weights: bfloat16 for Transformers, int8 for ONNX."""
+    passes: int | None = None
+    """Depth of the exported network; none: the model's own."""
 
     def run(self) -> None:
         """Writes the directory."""
@@ -125,6 +139,7 @@ class Export:
             to=self.to,
             head=self.head,
             dtype=self.dtype,
+            passes=self.passes,
         )
 
 

@@ -9,7 +9,7 @@ import jax
 from albert_jax.convert import native
 from albert_jax.convert.classes import Head
 from albert_jax.errors import ConfigError
-from albert_jax.evaluate import loading
+from albert_jax.evaluate import depth, loading
 
 Format = Literal["huggingface", "native", "tf1", "onnx", "stablehlo"]
 StoredType = Literal["float32", "bfloat16", "int8"]
@@ -33,16 +33,18 @@ def export(
     to: Format = "huggingface",
     head: Head | None = None,
     dtype: StoredType = "float32",
+    passes: int | None = None,
 ) -> None:
     """Writes the directory `out`, which must not exist, and prints what was written.
 
     `step` and `weights` choose what is taken from a run, `to` the format, `head` which outputs
     it has (none: the task's of a fine-tuned run, else all of pretraining), `dtype` the type of
-    the stored weights.
+    the stored weights, `passes` the depth of the network.
 
     Raises:
       CheckpointError: no such weights, or `out` exists; nothing is left behind.
-      ConfigError: a head, type or task that the format does not have, or a package is missing.
+      ConfigError: a depth that the model, or a head, type or task that the format does not have,
+        or a package is missing.
       StorageError: the disk is full or not writable.
     """
     if dtype not in _TYPES[to]:
@@ -58,6 +60,8 @@ def export(
 
         onnx_graph.package()
     model = loading.load(source, step=step, weights=weights)
+    if passes is not None:
+        model = depth.at_depth(model, passes)
     if to in ("onnx", "stablehlo"):
         from albert_jax.convert import graphs
 

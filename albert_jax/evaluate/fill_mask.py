@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -67,8 +67,6 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
     limit = model.config.max_position_embeddings
     rows = [_ids(text, number, vocabulary, limit) for number, text in enumerate(texts, start=1)]
     masks = [np.flatnonzero(row == vocabulary.mask_id) for row in rows]
-    banned = {vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id}
-    banned |= {vocabulary.sep_id, vocabulary.mask_id}
     found: list[list[list[Candidate]]] = [[] for _ in rows]
     program = _program(model.config)
     lengths = [features.fitting_length(row.size, limit) for row in rows]
@@ -80,8 +78,7 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
             logits = np.asarray(program(params, batch), np.float64)
             for place, i in enumerate(chunk):
                 found[i] = [
-                    _best(logits[place, mask], vocabulary, banned, top_k)
-                    for mask in range(masks[i].size)
+                    guesses(logits[place, mask], vocabulary, top_k) for mask in range(masks[i].size)
                 ]
     return found
 
@@ -116,19 +113,24 @@ def held_out_table(model: Model) -> str:
 
 def _ids(text: str, number: int, vocabulary: Vocabulary, limit: int) -> np.ndarray:
     """[CLS] text [SEP] as int32 ids; every [MASK] is one mask piece."""
-    first, *rest = text.split(MASK)
-    if not rest:
+    if MASK not in text:
         raise DataError(f"text {number} has no {MASK}: write {MASK} where a word is wanted: {text}")
-    parts: list[Any] = [[vocabulary.cls_id], *vocabulary.encode([first])]
-    for part in rest:
-        parts += [[vocabulary.mask_id], _after_mask(part, vocabulary)]
-    parts.append([vocabulary.sep_id])
+    parts = ([vocabulary.cls_id], masked_pieces(text, vocabulary), [vocabulary.sep_id])
     ids = np.concatenate([np.asarray(part, np.int32) for part in parts])
     if ids.size > limit:
         raise DataError(
             f"text {number} has {ids.size} pieces, but the model reads {limit}: shorten it"
         )
     return ids
+
+
+def masked_pieces(text: str, vocabulary: Vocabulary) -> np.ndarray:
+    """Ids of a text, int32, without special ones at its ends; every [MASK] is one mask piece."""
+    first, *rest = text.split(MASK)
+    parts: list[Any] = [*vocabulary.encode([first])]
+    for part in rest:
+        parts += [[vocabulary.mask_id], _after_mask(part, vocabulary)]
+    return np.concatenate([np.asarray(part, np.int32) for part in parts])
 
 
 def _after_mask(part: str, vocabulary: Vocabulary) -> np.ndarray:
@@ -171,9 +173,10 @@ def _program(config: ModelConfig) -> Any:
     return jax.jit(forward)
 
 
-def _best(
-    logits: np.ndarray, vocabulary: Vocabulary, banned: Iterable[int], top_k: int
-) -> list[Candidate]:
+def guesses(logits: np.ndarray, vocabulary: Vocabulary, top_k: int) -> list[Candidate]:
+    """The `top_k` likeliest pieces under logits [V], special ones left out."""
+    banned = {vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id}
+    banned |= {vocabulary.sep_id, vocabulary.mask_id}
     shifted = np.exp(logits - logits.max())
     probabilities = shifted / shifted.sum()
     allowed = probabilities.copy()

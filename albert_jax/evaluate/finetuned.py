@@ -5,30 +5,37 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from albert_jax import files
 from albert_jax.config import Config, TaskConfig
 from albert_jax.errors import CheckpointError
+from albert_jax.evaluate import depth as depths
 from albert_jax.evaluate.loading import Model, Weights, load
 from albert_jax.evaluate.pretraining import table
-from albert_jax.observe import curves
+from albert_jax.observe import curves, flops
 from albert_jax.observe.metrics import read_rows
 from albert_jax.tasks import prediction
 from albert_jax.tasks.families import Family
 from albert_jax.tasks.formats import LABEL_NAMES
-from albert_jax.tasks.losses import Forward
+from albert_jax.tasks.losses import Forward, flat_groups
 from albert_jax.tasks.registry import TaskKind
 from albert_jax.tasks.registry import task as registered
+
+if TYPE_CHECKING:
+    from albert_jax.evaluate.exits import EarlyExit
 
 ROWS = 32
 """Rows of a batch; fewer examples make one smaller batch."""
 
 RESAMPLED = ("classification", "regression", "choice", "tagging")
 """Families whose scores are cheap enough to be drawn again and again for an interval."""
+
+CHANGES = 256
+"""Examples over which the change from pass to pass is averaged."""
 
 SAMPLES = 500
 """Times that the examples are drawn with replacement for an interval."""
@@ -42,11 +49,14 @@ def evaluate(
     passes: Sequence[int] = (),
     most: int | None = None,
     place: str | None = None,
+    changes: bool = False,
 ) -> str:
     """Measures a fine-tuned run on the examples at `place` (None: its task.dev).
 
     Writes RUN/evaluation.json and RUN/curves.png and returns a table as text: one column per
     depth, and the commonest answer of the training examples. `most` limits how many are read.
+    Beside the scores stands forward_flops_per_token in the longest rows; with `changes` also
+    what each pass changes (depth.py), over the first examples.
 
     Raises CheckpointError for a run without checkpoints, DataError for examples that are gone or
     cannot be read.
@@ -62,6 +72,17 @@ def evaluate(
         scores = kind.family.score(examples, found, task.labels)
         first = {name: scores[name] for name in task.metrics if name in scores}
         results[f"{depth} passes"] = first | scores
+        results[f"{depth} passes"]["forward_flops_per_token"] = flops.forward_per_token(
+            model.config,
+            sequence_length=model.recipe.phases[-1].sequence_length,
+            predictions=task.canvas if task.name == "generation" else 0,
+            passes=depth,
+        )
+        if changes:
+            rows = _rows(model, examples[:CHANGES])
+            results[f"{depth} passes"] |= depths.changes(
+                model.params, model.config, model.recipe.compute, rows, passes=depth
+            )
         if kind.family.name in RESAMPLED:
             low, high = interval(kind.family, examples, found, task)
             intervals[f"{depth} passes"] = {"low": low, "high": high}
@@ -107,17 +128,21 @@ def answers(
     examples: Sequence[Any],
     *,
     passes: int | None = None,
+    early: EarlyExit | None = None,
     **options: Any,
 ) -> list[prediction.Prediction]:
-    """Predictions of a fine-tuned model; `options` are those of tasks/prediction.py."""
+    """Predictions of a fine-tuned model; `options` are those of tasks/prediction.py.
+
+    With `early` they stop when sure (exits.py), and it decides the depth.
+    """
     task, kind = finetuned(model)
     return prediction.predict(
-        kind.family,
+        kind.family if early is None else early.family,
         model.vocabulary,
         examples,
         task,
         task.labels,
-        outputs(model, kind, passes),
+        outputs(model, kind, passes) if early is None else early.outputs,
         length=model.recipe.phases[-1].sequence_length,
         rows=min(ROWS, 1 << (len(examples) - 1).bit_length()),
         **options,
@@ -145,6 +170,19 @@ def _program(recipe: Config, kind: TaskKind, passes: int | None) -> Any:
     backend = attention.choose(recipe, jax.default_backend())
     forward = Forward(recipe.model, recipe.compute, backend, task.pooling)
     return jax.jit(lambda params, batch: kind.outputs(forward, params, batch, task, passes))
+
+
+def _rows(model: Model, examples: Sequence[Any]) -> Iterator[Any]:
+    """The examples as plain rows, whatever the task: one per sequence."""
+    task, kind = finetuned(model)
+    family, length = kind.family, model.recipe.phases[-1].sequence_length
+    config = family.for_evaluation(task)
+    features = family.features(model.vocabulary, examples, length, config, task.labels)
+    generator = np.random.Generator(np.random.Philox(key=0))
+    for begin in range(0, len(features), ROWS):
+        part = features[begin : begin + ROWS]
+        batch: Any = family.batch(model.vocabulary, part, length, ROWS, config, generator)
+        yield flat_groups(batch) if batch["input_ids"].ndim == 3 else batch
 
 
 def interval(

@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from albert_jax import files
 from albert_jax.config import TaskConfig
-from albert_jax.errors import ConfigError, DataError
-from albert_jax.evaluate import finetuned
+from albert_jax.errors import DataError
+from albert_jax.evaluate import depth, finetuned
 from albert_jax.evaluate.loading import Weights, load
 from albert_jax.tasks.examples import Choices, Question, Sentences, SourceTarget, Tagged
 from albert_jax.tasks.families import Family
@@ -31,6 +31,7 @@ def predict(
     seed: int = 0,
     show: Callable[[str], None] | None = None,
     passes: int | None = None,
+    exit_confidence: float | None = None,
     step: int | Literal["best", "newest"] = "newest",
     weights: Weights = "trained",
 ) -> Iterator[dict[str, Any]]:
@@ -38,12 +39,12 @@ def predict(
 
     The other options are those of the verb (commands/finetune.py). Everything that can be wrong
     with model and examples is raised before the first prediction: CheckpointError, ConfigError,
-    DataError.
+    DataError. With `exit_confidence` a line on stderr after the last one tells what was saved.
     """
     model = load(run_dir, step=step, weights=weights)
     task, kind = finetuned.finetuned(model)
-    if passes is not None and not model.config.num_hidden_groups <= passes <= 1000:
-        raise ConfigError(f"--passes {passes}: give at least {model.config.num_hidden_groups}")
+    if passes is not None:
+        depth.check(model.config, passes)
     if rounds is not None:
         task = dataclasses.replace(task, rounds=rounds)
         task.validate()
@@ -58,7 +59,12 @@ def predict(
     else:
         assert place is not None
         examples = _read(kind.family, place, task)
-    return _predictions(model, examples, passes, temperature=temperature, seed=seed, show=show)
+    options: dict[str, Any] = {"temperature": temperature, "seed": seed, "show": show}
+    if exit_confidence is not None:
+        from albert_jax.evaluate.exits import EarlyExit
+
+        options["early"] = EarlyExit(model, exit_confidence, passes)
+    return _predictions(model, examples, passes=passes, **options)
 
 
 def write(found: Iterable[dict[str, Any]], out: str | None) -> None:
@@ -100,11 +106,11 @@ def typed(task: TaskConfig, line: str, where: str) -> Any:
     return Sentences(where, parts)
 
 
-def _predictions(model: Any, examples: list[Any], passes: int | None, **options: Any) -> Any:
+def _predictions(model: Any, examples: list[Any], **options: Any) -> Any:
     for begin in range(0, len(examples), CHUNK):
-        yield from finetuned.answers(
-            model, examples[begin : begin + CHUNK], passes=passes, **options
-        )
+        yield from finetuned.answers(model, examples[begin : begin + CHUNK], **options)
+    if "early" in options:
+        print(options["early"].summary(), file=sys.stderr)
 
 
 def _read(family: Family, place: str, task: TaskConfig) -> list[Any]:

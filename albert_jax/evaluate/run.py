@@ -12,6 +12,7 @@ import numpy as np
 from albert_jax import configfile, files
 from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.evaluate import depth as depths
 from albert_jax.evaluate.loading import Weights, is_run, load
 from albert_jax.evaluate.pretraining import (
     SEED,
@@ -41,6 +42,7 @@ def evaluate(
     passes: Sequence[int] = (),
     rows: int | None = None,
     examples: str | None = None,
+    changes: bool = False,
 ) -> str:
     """Measures a run on its held-out text in the shape of its last phase.
 
@@ -48,7 +50,8 @@ def evaluate(
     column per depth. `passes` are depths to measure (none: the model's own), `step` and
     `weights` choose the parameters (loading.py), `rows` is how many held-out rows are read at
     most (None: run.evaluate_rows). Beside the numbers of `measure` stand sop_cut_accuracy, what
-    the cut alone tells of the order, and forward_flops_per_token.
+    the cut alone tells of the order, and forward_flops_per_token; with `changes` also what each
+    pass changes (depth.py).
 
     A fine-tuned run is measured on `examples` (None: its task.dev) instead, see finetuned.py.
 
@@ -61,12 +64,19 @@ def evaluate(
     if not is_run(run_dir):
         raise CheckpointError(f"{run_dir} is no run folder: name the --out of albert-jax pretrain")
     config = configfile.load(files.join(run_dir, "config.toml"))
-    _check_passes(config, passes)
+    for depth in passes:
+        depths.check(config.model, depth)
     if config.task is not None:
         from albert_jax.evaluate import finetuned
 
         return finetuned.evaluate(
-            run_dir, step=step, weights=weights, passes=passes, most=rows, place=examples
+            run_dir,
+            step=step,
+            weights=weights,
+            passes=passes,
+            most=rows,
+            place=examples,
+            changes=changes,
         )
     if examples is not None:
         raise ConfigError("--input is for fine-tuned runs: this one has its held-out documents")
@@ -96,6 +106,10 @@ def evaluate(
             predictions=flops.predictions_per_row(phase),
             passes=depth,
         )
+        if changes:
+            found |= depths.changes(
+                model.params, config.model, config.compute, batches, passes=depth
+            )
         results[f"{depth} passes"] = found
     report = {
         "step": model.step,
@@ -111,21 +125,6 @@ def evaluate(
     if read_rows(run_dir):
         lines.append(f"curves: {curves.draw(run_dir)}")
     return "\n".join(lines)
-
-
-def _check_passes(config: Config, passes: Sequence[int]) -> None:
-    model = config.model
-    for depth in passes:
-        if depth < model.num_hidden_groups:
-            raise ConfigError(
-                f"--passes {depth}: the model needs at least {model.num_hidden_groups} "
-                "(model.num_hidden_groups)"
-            )
-        if model.sharing != "all" and depth > model.num_hidden_layers:
-            raise ConfigError(
-                f"--passes {depth}: layers without sharing exist {model.num_hidden_layers} times "
-                "(model.num_hidden_layers); give at most that"
-            )
 
 
 def _cut_accuracy(

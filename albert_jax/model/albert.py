@@ -9,7 +9,7 @@ Legend: B rows, S tokens, P masked places, K pairs of a row, V vocabulary, E emb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,8 @@ Params = Mapping[str, Any]
 """Nested dict of arrays."""
 Batch = Mapping[str, jax.Array]
 """Columns of rows; the first axis of each is B."""
+Watch = Callable[[jax.Array, jax.Array], Any]
+"""What is taken down of a pass: (its input [B, S, H], its output) to arrays."""
 
 
 @lru_cache(maxsize=64)
@@ -118,7 +120,7 @@ def encode(
     (None: off), `backend` what computes attention.
     """
     x = embed(params, config, batch, compute=compute, dropout=dropout)
-    return _passes(params, config, x, batch, compute, passes, dropout, backend, False)[0]
+    return _passes(params, config, x, batch, compute, passes, dropout, backend, None)[0]
 
 
 def encode_each_pass(
@@ -132,10 +134,32 @@ def encode_each_pass(
     backend: Backend = attentions.XLA,
 ) -> tuple[jax.Array, jax.Array]:
     """Like `encode`, with the output of every pass: ([B, S, H], [passes x inner, B, S, H])."""
+    return encode_watched(
+        params,
+        config,
+        batch,
+        lambda before, after: after,
+        compute=compute,
+        passes=passes,
+        dropout=dropout,
+        backend=backend,
+    )
+
+
+def encode_watched(
+    params: Params,
+    config: ModelConfig,
+    batch: Batch,
+    watch: Watch,
+    *,
+    compute: ComputeConfig,
+    passes: int | None = None,
+    dropout: jax.Array | None = None,
+    backend: Backend = attentions.XLA,
+) -> tuple[jax.Array, Any]:
+    """Like `encode`, with what `watch` takes down of every pass: arrays [passes x inner, ...]."""
     x = embed(params, config, batch, compute=compute, dropout=dropout)
-    hidden, each = _passes(params, config, x, batch, compute, passes, dropout, backend, True)
-    assert each is not None
-    return hidden, each
+    return _passes(params, config, x, batch, compute, passes, dropout, backend, watch)
 
 
 def _passes(
@@ -147,8 +171,8 @@ def _passes(
     layers_: int | None,
     keys: jax.Array | None,
     backend: Backend,
-    collect: bool,
-) -> tuple[jax.Array, jax.Array | None]:
+    watch: Watch | None,
+) -> tuple[jax.Array, Any]:
     table = sharing.table(config, layers_)
     mask = backend.prepare(batch["segment_ids"])
     dropout = _dropout(config, keys)
@@ -174,11 +198,11 @@ def _passes(
     encoder = params["encoder"]
     if compute.unroll:
         attention, ffn = _sets(encoder["attention"]), _sets(encoder["ffn"])
-        outputs = []
+        seen = []
         for number, (a, f) in enumerate(zip(table.attention, table.ffn, strict=True)):
-            x = body(x, attention[a], ffn[f], number)
-            outputs.append(x)
-        return x, jnp.stack(outputs) if collect else None
+            before, x = x, body(x, attention[a], ffn[f], number)
+            seen.append(watch(before, x) if watch else None)
+        return x, jax.tree.map(lambda *each: jnp.stack(each), *seen)
 
     fixed, riding = {}, {"number": jnp.arange(len(table), dtype=jnp.int32)}
     for name, places in (("attention", table.attention), ("ffn", table.ffn)):
@@ -191,12 +215,47 @@ def _passes(
             order = jnp.asarray(places, jnp.int32)
             riding[name] = jax.tree.map(lambda leaf, order=order: leaf[order], encoder[name])
 
-    def step(x: jax.Array, each: dict[str, Any]) -> tuple[jax.Array, jax.Array | None]:
+    def step(x: jax.Array, each: dict[str, Any]) -> tuple[jax.Array, Any]:
         chosen = fixed | each
-        x = body(x, chosen["attention"], chosen["ffn"], chosen["number"])
-        return x, x if collect else None
+        after = body(x, chosen["attention"], chosen["ffn"], chosen["number"])
+        return after, watch(x, after) if watch else None
 
     return jax.lax.scan(step, x, riding)
+
+
+def apply_layer(
+    params: Params,
+    config: ModelConfig,
+    x: jax.Array,
+    segment_ids: jax.Array,
+    layer: jax.Array | int,
+    *,
+    passes: int | None = None,
+    backend: Backend = attentions.XLA,
+) -> jax.Array:
+    """Layer number `layer` of `passes` alone, dropout off: hidden states [B, S, H] -> [B, S, H].
+
+    The layers 0, 1, ... in turn after `embed` are `encode`. `layer` may be traced, so that one
+    program serves all of them.
+    """
+    table = sharing.table(config, passes)
+    mask = backend.prepare(segment_ids)
+    off = _dropout(config, None)
+    encoder = params["encoder"]
+    for block in range(config.inner_group_num):
+        number = layer * config.inner_group_num + block
+        attention = _set_at(encoder["attention"], table.attention, number)
+        x = _part(config, "attention", attention)(x, mask, backend, off)
+        x = _part(config, "ffn", _set_at(encoder["ffn"], table.ffn, number))(x, off)
+    return x
+
+
+def _set_at(stacked: Params, places: tuple[int, ...], number: jax.Array | int) -> Params:
+    """The parameter set of pass `number`."""
+    if jax.tree.leaves(stacked)[0].shape[0] == 1:
+        return _sets(stacked)[0]
+    chosen = jnp.asarray(places, jnp.int32)[number]
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], stacked)
 
 
 def _sets(stacked: Params) -> list[Params]:
@@ -208,11 +267,16 @@ def _sets(stacked: Params) -> list[Params]:
 
 
 def attention_probabilities(
-    params: Params, config: ModelConfig, x: jax.Array, segment_ids: jax.Array, number: int
+    params: Params,
+    config: ModelConfig,
+    x: jax.Array,
+    segment_ids: jax.Array,
+    number: int,
+    passes: int | None = None,
 ) -> jax.Array:
-    """What pass `number` looks at: its input x [B, S, H] -> float32 [B, N, S, S]."""
-    stacked = _sets(params["encoder"]["attention"])
-    module = _part(config, "attention", stacked[sharing.table(config).attention[number]])
+    """What pass `number` (of `passes`) looks at: its input x [B, S, H] -> float32 [B, N, S, S]."""
+    places = sharing.table(config, passes).attention
+    module = _part(config, "attention", _set_at(params["encoder"]["attention"], places, number))
     query, key, _ = module.split(x)
     return attentions.probabilities(query, key, attentions.same_segment(segment_ids))
 

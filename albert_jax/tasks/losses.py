@@ -23,7 +23,8 @@ Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 Pooling = Literal["cls", "mean"]
 
-_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "positions", "cls_positions")
+INPUTS = ("input_ids", "token_type_ids", "segment_ids", "positions", "cls_positions")
+"""The columns of a batch that the encoder and its heads read."""
 
 
 class Forward:
@@ -56,7 +57,10 @@ class Forward:
         self, params: Params, batch: Batch, keys: jax.Array | None, passes: int | None
     ) -> jax.Array:
         """One vector [B, H] per row: the pooled [CLS], or the mean of the real tokens."""
-        hidden = self.hidden(params, batch, keys, passes)
+        return self.pool(params, self.hidden(params, batch, keys, passes), batch)
+
+    def pool(self, params: Params, hidden: jax.Array, batch: Batch) -> jax.Array:
+        """The same of hidden states [B, S, H] that are there already."""
         if self.pooling == "mean":
             return heads.mean_pool(hidden, batch["segment_ids"])
         return albert.pooled(params, self.model, hidden, batch["cls_positions"])[:, 0]
@@ -72,7 +76,7 @@ def group_keys(keys: jax.Array | None, size: int) -> jax.Array | None:
 
 def flat_groups(batch: Batch) -> dict[str, jax.Array]:
     """The inputs of grouped rows [B, G, S] as plain rows [B * G, S]."""
-    return {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in _INPUTS}
+    return {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in INPUTS}
 
 
 def classification_outputs(

@@ -13,7 +13,7 @@ from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import albert
 from albert_jax.objectives.terms import Loss
-from albert_jax.tasks import losses
+from albert_jax.tasks import distillation, losses
 from albert_jax.tasks.families import FAMILIES, Family, Labels
 from albert_jax.tasks.heads import HeadKind, head_shapes, init_head
 from albert_jax.tasks.losses import Forward
@@ -72,7 +72,11 @@ TASKS: dict[str, TaskKind] = {
     "classification": TaskKind(
         family=FAMILIES["classification"],
         head="classifier",
-        loss=lambda forward, c: losses.classification_loss(forward, c.head_dropout),
+        loss=lambda forward, c: (
+            distillation.distilled_loss(forward, c)
+            if c.teacher
+            else losses.classification_loss(forward, c.head_dropout)
+        ),
         outputs=lambda f, p, b, c, passes: losses.classification_outputs(f, p, b, passes),
         metrics=("accuracy", "f1", "matthews"),
     ),

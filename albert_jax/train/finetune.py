@@ -18,7 +18,7 @@ from albert_jax.tasks.families import Family
 from albert_jax.tasks.features import fitting_length
 from albert_jax.tasks.registry import TaskKind
 from albert_jax.tasks.registry import task as registered
-from albert_jax.train import settling
+from albert_jax.train import augmenting, settling, teaching
 from albert_jax.train.task import Batch, Network, Params, Task
 
 if TYPE_CHECKING:
@@ -33,13 +33,15 @@ def run(
     out: str,
     *,
     init: str | None = None,
+    passes: int | None = None,
     max_steps: int | None = None,
     allow_change: tuple[str, ...] = (),
 ) -> None:
     """Fine-tunes on the config's task in the run folder `out`, or continues the run there.
 
     `init` is a run or directory whose weights and vocabulary are the start; None: a small random
-    network and a vocabulary of the training texts. `max_steps` ends the run early.
+    network and a vocabulary of the training texts (with a teacher: its own). `passes` is the
+    depth (None: that of the weights), `max_steps` ends the run early.
 
     Raises AlbertError of every kind; see train/loop.py.
     """
@@ -47,28 +49,52 @@ def run(
     config.validate()
     given = settling.given_task(config, max_steps)
     kind = registered(given.name)
+    if given.teacher:
+        given = teaching.with_labels(given)
+    if given.augment and not given.augment_from:
+        if init is None:
+            raise ConfigError(
+                "task.augment is above 0, but there is neither --init nor task.augment_from: name "
+                "a model with its masked-language head"
+            )
+        given = replace(given, augment_from=init)
     if given.name == "generation":
         metrics.bleu_chrf(["a"], ["a"])  # says at once if there is nothing to score it with
     train = kind.family.read(given.train, given, True)
     dev = kind.family.read(given.dev, given, True)
     settings = settling.task(given, kind, train, dev)
 
-    from albert_jax.evaluate import loading
+    from albert_jax.evaluate import depth, loading
     from albert_jax.observe import environment
     from albert_jax.parallel import hosts
     from albert_jax.parallel.mesh import make_mesh
     from albert_jax.train.whole_run import whole_run
 
     hosts.join()
+    teacher = loading.load(settings.teacher) if settings.teacher else None
     continued = loading.is_run(out)
     if continued or init is not None:
         source = out if continued else str(init)
         model, vocabulary = settling.network_of(source, config.model, given=not continued)
     else:
         texts = [text for example in train for text in kind.family.texts(example) if text]
-        model, vocabulary = settling.new_network(config.model, texts)
+        known = teacher and teacher.vocabulary
+        model, vocabulary = settling.new_network(config.model, texts, known)
+    if passes is not None:
+        depth.check(model, passes)
+        model = replace(model, num_hidden_layers=passes)
     config = replace(config, model=model, task=settings)
     config.validate()
+    taught = teaching.columns(teacher, config, vocabulary) if teacher else None
+    order = digest(train)
+    if settings.augment:
+        train += augmenting.augmented(
+            loading.load(settings.augment_from),
+            train,
+            copies=settings.augment,
+            share=settings.augment_share,
+            seed=config.seed,
+        )
     features = Features(kind.family, vocabulary, train, config)
     config = settling.with_steps(config, features.count(), features.per_batch(), max_steps)
     # A label or text of the held-out examples that cannot be read is told now, not after an hour.
@@ -85,7 +111,7 @@ def run(
     facts = {
         "task": settings.name,
         "vocabulary": vocabulary.fingerprint,
-        "data_order": digest(train),
+        "data_order": order,
         "environment": environment.describe(),
         "init": init,
     }
@@ -94,7 +120,7 @@ def run(
     asked |= {f"package {name}": found for name, found in environment.versions().items()}
     hosts.agree("the configuration", asked)
     mesh = make_mesh(config.parallel)
-    task = finetuning_task(config, kind, features, dev, mesh, initial)
+    task = finetuning_task(config, kind, features, dev, mesh, initial, taught)
     whole_run(
         config, task, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change
     )
@@ -152,8 +178,12 @@ def finetuning_task(
     dev: Sequence[Any],
     mesh: Any,
     initial_params: Callable[[], Params],
+    taught: Callable[[Batch], Batch] | None = None,
 ) -> Task:
-    """A family of the registry as a task of the loop; `config` is settled."""
+    """A family of the registry as a task of the loop; `config` is settled.
+
+    `taught` adds what a teacher says to the rows of a batch (teaching.py).
+    """
     from albert_jax.model import attention
     from albert_jax.parallel.mesh import row_shards
     from albert_jax.tasks.losses import Forward
@@ -169,7 +199,8 @@ def finetuning_task(
 
     def batches(phase: int, first: int, rows: np.ndarray) -> Iterator[Batch]:
         for inside in range(first, config.phases[phase].steps):
-            yield features.batch(phase, int(firsts[phase]) + inside, rows)
+            batch = features.batch(phase, int(firsts[phase]) + inside, rows)
+            yield taught(batch) if taught else batch
 
     def evaluate(phase: int, network: Network) -> dict[str, float]:
         found = prediction.predict(

@@ -80,11 +80,14 @@ def network_of(source: str, asked: ModelConfig, *, given: bool) -> tuple[ModelCo
     return dataclasses.replace(model, **{name: getattr(asked, name) for name in OWN}), vocabulary
 
 
-def new_network(asked: ModelConfig, texts: Sequence[str]) -> tuple[ModelConfig, Vocabulary]:
+def new_network(
+    asked: ModelConfig, texts: Sequence[str], known: Vocabulary | None = None
+) -> tuple[ModelConfig, Vocabulary]:
     """A small network to start without weights, and a vocabulary of the texts; says so in a line.
 
     Fields that differ from their defaults in `asked` are kept; the others are those of the preset
-    SCRATCH. Raises DataError where the texts do not make a vocabulary.
+    SCRATCH. With `known` that is the vocabulary (a teacher's). Raises DataError where the texts do
+    not make one.
     """
     from albert_jax.data import tokenizer_training
 
@@ -92,11 +95,11 @@ def new_network(asked: ModelConfig, texts: Sequence[str]) -> tuple[ModelConfig, 
     model = dataclasses.replace(
         small, **{name: getattr(asked, name) for name in (*OWN, *_changed(asked))}
     )
-    vocabulary = tokenizer_training.from_texts(texts, model.vocab_size)
+    vocabulary = known or tokenizer_training.from_texts(texts, model.vocab_size)
+    origin = "trained on the training texts" if known is None else "that is its teacher's"
     print(
         f"no --init: a random network of {model.num_hidden_layers} passes of width "
-        f"{model.hidden_size}, and a vocabulary of {vocabulary.size} pieces trained on the "
-        "training texts",
+        f"{model.hidden_size}, and a vocabulary of {vocabulary.size} pieces {origin}",
         file=sys.stderr,
     )
     return dataclasses.replace(model, vocab_size=vocabulary.size), vocabulary

@@ -68,6 +68,33 @@ def test_depth_is_an_argument():
         np.testing.assert_allclose(shallow, each[depth - 1], atol=1e-6)
 
 
+@pytest.mark.parametrize("mode", ["all", "none"])
+@pytest.mark.parametrize("passes", [2, 3])
+def test_layers_one_by_one_and_what_is_watched_are_the_encoder(mode, passes):
+    config = dataclasses.replace(
+        TINY, sharing=mode, num_hidden_groups=1 if mode == "none" else 2, inner_group_num=2
+    )
+    params, batch = spread(config), rows()
+    hidden, each = albert.encode_each_pass(params, config, batch, compute=EXACT, passes=passes)
+    x = albert.embed(params, config, batch, compute=EXACT)
+    layer = jax.jit(lambda x, n: albert.apply_layer(
+        params, config, x, batch["segment_ids"], n, passes=passes
+    ))  # fmt: skip
+    for number in range(passes):
+        x = layer(x, number)
+        np.testing.assert_allclose(x, each[2 * number + 1], atol=2e-5)
+    np.testing.assert_allclose(x, hidden, atol=2e-5)
+    for unroll in (False, True):
+        _, moved = albert.encode_watched(
+            params, config, batch, lambda a, b: {"by": jnp.abs(b - a).sum(-1)},
+            compute=dataclasses.replace(EXACT, unroll=unroll), passes=passes,
+        )  # fmt: skip
+        first = albert.embed(params, config, batch, compute=EXACT)
+        for i, after in enumerate(each):
+            before = each[i - 1] if i else first
+            np.testing.assert_allclose(moved["by"][i], np.abs(after - before).sum(-1), atol=1e-3)
+
+
 def test_packed_pairs_do_not_see_each_other_and_padding_is_finite():
     params, batch = spread(TINY), rows()
     packed = {**batch, "segment_ids": np.repeat([[1, 1, 1, 1, 2, 2, 2, 2, 0, 0]], 3, 0).astype(np.int32)}

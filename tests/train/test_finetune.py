@@ -186,6 +186,29 @@ def tuned(data, tmp_path_factory) -> Path:
     return run
 
 
+def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
+    code, out, err = call(capsys, "evaluate", tuned, "--passes", "1,3", "--changes", "True")
+    assert code == 0, err
+    results = json.loads((tuned / "evaluation.json").read_text())["results"]
+    one, three = results["1 passes"], results["3 passes"]
+    assert 0 <= one["accuracy"] <= 1 and "forward_flops_per_token" in out
+    assert one["forward_flops_per_token"] < three["forward_flops_per_token"]
+    assert one["cosine_of_pass_1"] == pytest.approx(three["cosine_of_pass_1"], rel=1e-6)
+    assert "cosine_of_pass_3" in three and "cosine_of_pass_2" not in one
+
+    arguments = ["predict", tuned, "--input", data / "classes.tsv", "--passes", "3"]
+    code, out, err = call(capsys, *arguments, "--exit-confidence", "0.9")
+    assert code == 0, err
+    found = [json.loads(line) for line in out.splitlines()]
+    assert len(found) == 12 and {one["passes"] for one in found} <= {1, 2, 3}
+    (told,) = [line for line in err.splitlines() if "of 3 passes on average" in line]
+    assert "12 examples" in told and "with all passes" in told
+    code, _, err = call(capsys, *arguments, "--exit-confidence", "0")
+    assert code == 2 and "--exit-confidence 0" in err
+    code, _, err = call(capsys, "predict", tuned, "a", "--passes", "0")
+    assert code == 2 and "--passes 0" in err
+
+
 def test_weights_of_a_fine_tuned_run_start_another_task(data, tuned, tmp_path, capsys):
     model = loading.load(str(tuned), step="best")
     assert model.params["head"]["classifier"]["kernel"].shape == (16, 2)

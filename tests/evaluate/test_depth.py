@@ -1,0 +1,134 @@
+"""One set of parameters at several depths: cut, exported, measured pass by pass, left early."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+from tiny_models import classifier
+
+from albert_jax import api, cli
+from albert_jax.commands.model import _depths
+from albert_jax.config import ModelConfig
+from albert_jax.errors import ConfigError
+from albert_jax.evaluate import depth, exits, finetuned
+from albert_jax.tasks.examples import Sentences
+
+TEXTS = [Sentences(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
+
+
+def test_a_model_at_a_depth_is_its_encoder_with_that_many_passes():
+    batch = api.rows(tiny_models.vocabulary(), ["the file is found"], length=16)
+    for mode, passes in (("all", 1), ("all", 7), ("none", 2), ("ffn", 3)):
+        model = tiny_models.model(num_hidden_layers=4, sharing=mode)
+        cut = depth.at_depth(model, passes)
+        assert cut.config.num_hidden_layers == passes
+        shapes = jax.tree.map(np.shape, api.init(cut.config))
+        assert jax.tree.map(np.shape, cut.params) == shapes
+        np.testing.assert_allclose(
+            api.encode(cut.params, cut.config, batch),
+            api.encode(model.params, model.config, batch, passes=passes),
+            atol=1e-6,
+        )
+
+
+@pytest.mark.parametrize(
+    ("config", "passes", "part"),
+    [
+        (ModelConfig(num_hidden_groups=3), 2, "num_hidden_groups"),
+        (ModelConfig(sharing="none"), 13, "12 times"),
+        (ModelConfig(), 0, "--passes 0"),
+        (ModelConfig(), 1001, "1000"),
+    ],
+)
+def test_depths_that_a_model_does_not_have(config, passes, part):
+    with pytest.raises(ConfigError, match=part):
+        depth.check(config, passes)
+
+
+def test_depths_are_written_with_commas_or_spaces():
+    assert _depths(("2,4", "8")) == _depths(("2", "4", "8")) == (2, 4, 8)
+    with pytest.raises(ConfigError, match="--passes two"):
+        _depths(("2,two",))
+
+
+def test_changes_are_cosines_over_real_tokens():
+    model = tiny_models.model(num_hidden_layers=3)
+    batch = api.rows(model.vocabulary, ["the file", "a folder holds the name"], length=24)
+    found = depth.changes(model.params, model.config, api.EXACT, [batch, batch])
+    from albert_jax.model import albert
+
+    first = albert.embed(model.params, model.config, batch, compute=api.EXACT)
+    _, each = albert.encode_each_pass(model.params, model.config, batch, compute=api.EXACT)
+    states = [np.asarray(first, np.float64), *np.asarray(each, np.float64)]
+    real = batch["segment_ids"] > 0
+    for number in (1, 2, 3):
+        a, b = states[number - 1][real], states[number][real]
+        cosines = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
+        assert found[f"cosine_of_pass_{number}"] == pytest.approx(cosines.mean(), abs=1e-5)
+    assert list(found) == [f"cosine_of_pass_{n}" for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("trained", [(), (2, 4, 5)])
+@pytest.mark.parametrize("confidence", [0.55, 0.9, 1.0])
+def test_every_text_leaves_where_its_head_is_sure(trained, confidence):
+    """Against the plain forward pass at every depth."""
+    model = classifier(trained=trained)
+    early = exits.EarlyExit(model, confidence)
+    found = finetuned.answers(model, TEXTS, early=early)
+    plain = {n: finetuned.answers(model, TEXTS, passes=n) for n in range(1, 6)}
+    stops = [n for n in trained or range(1, 6) if n < 5]
+    passes = []
+    for i, one in enumerate(found):
+        sure = [n for n in stops if plain[n][i]["probability"] >= confidence]
+        expected = sure[0] if sure else 5
+        assert one["passes"] == expected
+        assert one["label"] == plain[expected][i]["label"]
+        assert one["probability"] == pytest.approx(plain[expected][i]["probability"], abs=1e-5)
+        passes.append(expected)
+    assert early.tally.passes and sorted(early.tally.passes) == sorted(passes)
+    same = sum(a["label"] == b["label"] for a, b in zip(found, plain[5], strict=True))
+    assert (early.tally.same, early.tally.rows) == (same, len(TEXTS))
+    if confidence == 0.9:
+        assert len(set(passes)) > 1  # or the test would say nothing
+    assert f"{np.mean(passes):.2f} of 5 passes" in early.summary()
+
+
+def test_mean_pooling_and_groups_leave_early_too():
+    model = classifier(num_hidden_groups=2)
+    task = dataclasses.replace(model.recipe.task, pooling="mean")
+    model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
+    early = exits.EarlyExit(model, 1.0, passes=3)
+    found = finetuned.answers(model, TEXTS[:3], early=early)
+    for one, other in zip(found, finetuned.answers(model, TEXTS[:3], passes=3), strict=True):
+        if one["passes"] == 3:
+            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
+
+
+def test_early_exit_is_for_classification():
+    with pytest.raises(ConfigError, match="--exit-confidence is for classification, not for mod"):
+        exits.EarlyExit(tiny_models.model(), 0.9)
+    model = classifier()
+    task = dataclasses.replace(model.recipe.task, name="tagging")
+    model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
+    with pytest.raises(ConfigError, match="not for tagging"):
+        exits.EarlyExit(model, 0.9)
+
+
+def test_export_at_a_depth(tmp_path, capsys):
+    source = tiny_models.directory(tmp_path)
+    assert cli.main(["export", source, "--out", str(tmp_path / "hf"), "--passes", "3"]) == 0
+    assert json.loads((tmp_path / "hf" / "config.json").read_text())["num_hidden_layers"] == 3
+    loaded = api.load(str(tmp_path / "hf"))
+    batch = api.rows(loaded.vocabulary, ["the file is found"], length=16)
+    np.testing.assert_allclose(
+        api.encode(loaded.params, loaded.config, batch),
+        api.encode(tiny_models.model().params, tiny_models.MODEL, batch, passes=3),
+        atol=1e-6,
+    )
+    assert cli.main(["export", source, "--out", str(tmp_path / "x"), "--passes", "0"]) == 2
+    assert "--passes 0" in capsys.readouterr().err and not (tmp_path / "x").exists()

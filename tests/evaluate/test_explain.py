@@ -1,0 +1,178 @@
+"""What is shown of a text: attention, guesses after each pass, shares of the pieces; the folder."""
+
+from __future__ import annotations
+
+import dataclasses
+import html.parser
+import json
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+from tiny_models import classifier
+
+from albert_jax import api, cli
+from albert_jax.errors import DataError
+from albert_jax.evaluate import attributions, explaining
+from albert_jax.evaluate.loading import Model
+
+TEXT = "the file is [MASK] in the folder"
+
+
+@pytest.fixture(scope="module")
+def sure() -> Model:
+    """A classifier with a pronounced head, which still has its masked-language head."""
+    return classifier(passes=3)
+
+
+def test_each_pass_is_the_model_of_that_depth(sure: Model) -> None:
+    found = explaining.look(sure, TEXT, top=2)
+    size = len(found.pieces)
+    assert found.pieces[0] == "[CLS]" and "[MASK]" in found.pieces and "file" in found.pieces
+    assert found.attention.shape == (3, 2, size, size)
+    np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-5)
+    assert found.cosines.shape == (3,) and (np.abs(found.cosines) <= 1 + 1e-6).all()
+    (mask,) = found.masked
+    for number, guesses in enumerate(mask):
+        recipe = dataclasses.replace(
+            sure.recipe, model=dataclasses.replace(sure.config, num_hidden_layers=number + 1)
+        )
+        [[best]] = api.fill_mask(dataclasses.replace(sure, recipe=recipe), [TEXT], top_k=2)
+        assert [g.word for g in guesses] == [b.word for b in best]
+        np.testing.assert_allclose(
+            [g.probability for g in guesses], [b.probability for b in best], atol=1e-5
+        )
+    assert len({g[0].word for g in mask}) > 1  # passes differ, or the test would say little
+    assert found.classes is not None and found.classes.shape == (3, 3)
+    np.testing.assert_allclose(found.classes.sum(-1), 1)
+
+
+def test_attention_is_what_the_text_changes(sure: Model) -> None:
+    one, other = (explaining.look(sure, t).attention for t in ("the file", "the name"))
+    assert not np.allclose(one[0], other[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean"])
+@pytest.mark.parametrize("text", ["the value is not found", "the file\tevery thread waits"])
+def test_shares_add_up_to_the_gain(sure: Model, text: str, pooling: str) -> None:
+    """Also against a sum over many points without the bound's help."""
+    assert sure.recipe.task is not None
+    task = dataclasses.replace(sure.recipe.task, pooling=pooling)
+    model = dataclasses.replace(sure, recipe=dataclasses.replace(sure.recipe, task=task))
+    found = explaining.look(model, text)
+    shares = found.attribution
+    assert shares is not None and shares.complete
+    assert shares.error <= 0.01 * abs(shares.gain) + 1e-3
+    assert abs(shares.gain) > 0.05  # there is something to share out
+    assert len(shares.shares) == len(found.pieces)
+    # [CLS] and [SEP] are the same in both rows: nothing is their doing.
+    for place in (0, len(shares.shares) - 1):
+        assert shares.shares[place] == 0
+    assert found.classes is not None and shares.label == found.classes[-1].argmax()
+
+
+def test_the_gain_is_the_difference_of_margins(sure: Model) -> None:
+    text = "the value is not found"
+    batch = api.rows(sure.vocabulary, [text], length=32)
+    size = int(batch["segment_ids"].sum())
+    batch = {n: c[:, :size] if n != "cls_positions" else c for n, c in batch.items()}
+    hidden_row = {**batch, "input_ids": batch["input_ids"].copy()}
+    hidden_row["input_ids"][:, 1:-1] = sure.vocabulary.mask_id
+
+    def margin(rows: dict[str, np.ndarray], label: int | None = None) -> tuple[float, int]:
+        hidden = api.encode(sure.params, sure.config, rows)
+        pooled = api.pooled(sure.params, sure.config, hidden, rows)[:, 0]
+        head = sure.params["head"]["classifier"]
+        logits = np.asarray(pooled @ head["kernel"] + head["bias"])[0]
+        label = int(logits.argmax()) if label is None else label
+        return float(logits[label] - np.delete(logits, label).mean()), label
+
+    whole, label = margin(batch)
+    found = attributions.attribute(sure, batch)
+    assert found.label == label
+    assert found.gain == pytest.approx(whole - margin(hidden_row, label)[0], abs=1e-4)
+
+
+def test_incomplete_shares_are_said(sure: Model) -> None:
+    found = attributions.Attribution(0, np.array([0.5, 0.2]), 0.9, 16)
+    assert not found.complete and "NOT within" in str(found)
+
+
+class Loads(html.parser.HTMLParser):
+    """Everything that a page would fetch, and what it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Collects."""
+        if tag in ("script", "link", "iframe"):
+            self.found.append(tag)
+        self.found += [
+            v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:image/png")
+        ]
+
+
+def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
+    source = tiny_models.directory(tmp_path)
+    text = "the <b>$ file</b> $ is [MASK], the [MASK]"
+    code = cli.main(["explain", source, text, "--out", str(tmp_path / "out"), "--passes", "3"])
+    out, err = capsys.readouterr()
+    assert code == 0, err
+    lines = out.splitlines()
+    assert lines[0].split() == "pass cosine to the pass before mask 1 mask 2".split()
+    assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {
+        "attention.npy", "attention.png", "explain.html", "explain.json",
+    }  # fmt: skip
+    page = (tmp_path / "out" / "explain.html").read_text()
+    loads = Loads()
+    loads.feed(page)
+    assert not loads.found and "default-src 'none'" in page
+    assert "<b>" not in page and "&lt;b&gt;" in page
+    told = json.loads((tmp_path / "out" / "explain.json").read_text())
+    assert len(told["masked"]) == 2 and len(told["masked"][0]) == 3
+    attention = np.load(tmp_path / "out" / "attention.npy")
+    assert attention.shape == (3, 2, len(told["pieces"]), len(told["pieces"]))
+    assert (tmp_path / "out" / "attention.png").read_bytes().startswith(b"\x89PNG")
+    # What exists is not overwritten.
+    assert cli.main(["explain", source, text, "--out", str(tmp_path / "out")]) == 4
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_the_page_of_a_classifier(sure: Model) -> None:
+    from albert_jax.evaluate import explain_page
+
+    found = explaining.look(sure, "the file is found")
+    assert found.masked == ()
+    table = explaining.table(found)
+    assert f"what speaks for {sure.recipe.task.labels[found.attribution.label]}" in table
+    assert "the shares add up to" in table and "label" in table.splitlines()[0]
+    page = explain_page.page(found, b"")
+    assert page.count('class="piece"') == len(found.pieces)
+    assert "the shares add up to" in page
+
+
+def test_texts_that_cannot_be_shown(sure: Model) -> None:
+    for text, part in (("", "empty"), ("a\t", "empty"), ("a\tb\tc", "one, or two"), ("the " * 60, "at most 48")):
+        with pytest.raises(DataError, match=part):
+            explaining.look(sure, text)
+
+
+def test_a_model_of_several_groups_and_blocks() -> None:
+    model = tiny_models.model(num_hidden_groups=2, num_hidden_layers=4, inner_group_num=2)
+    found = explaining.look(model, TEXT)
+    assert len(found.attention) == len(found.cosines) == len(found.masked[0]) == 8
+    batch = api.rows(model.vocabulary, ["the file"], length=8)
+    from albert_jax.model import albert
+
+    x = albert.embed(model.params, model.config, batch, compute=api.EXACT)
+    seen = [
+        jax.device_get(
+            albert.attention_probabilities(model.params, model.config, x, batch["segment_ids"], n)
+        )
+        for n in (0, 4)
+    ]
+    assert not np.allclose(seen[0], seen[1], atol=1e-3)  # the second group's own parameters

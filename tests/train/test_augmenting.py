@@ -1,0 +1,109 @@
+"""Copies of training examples with words replaced: how many, which, from what, and how drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import tiny_models
+
+from albert_jax import cli, configfile
+from albert_jax.errors import CheckpointError
+from albert_jax.tasks.examples import Sentences
+from albert_jax.train import augmenting
+
+EXAMPLES = [
+    Sentences(f"f:{i}", (text,) if i % 2 else (text, "the file"), str(i))
+    for i, text in enumerate(tiny_models.SENTENCES)
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Random weights."""
+    return tiny_models.model()
+
+
+def augmented(model, examples=EXAMPLES, copies=2, share=0.3, seed=0):
+    return augmenting.augmented(model, examples, copies=copies, share=share, seed=seed)
+
+
+def test_copies_keep_labels_and_all_but_a_share_of_the_words(model):
+    found = augmented(model)
+    assert len(found) == 2 * len(EXAMPLES)
+    for copy, example in zip(found, EXAMPLES * 2, strict=True):
+        assert copy.label == example.label and copy.where.startswith(example.where + " (")
+        assert len(copy.texts) == len(example.texts)
+        for new, old in zip(copy.texts, example.texts, strict=True):
+            assert "[MASK]" not in new
+            ids, before = model.vocabulary.encode([new, old])
+            starts = model.vocabulary.starts_word
+            words, wanted = int(starts[ids].sum()), int(starts[before].sum())
+            # A piece that comes may be the mark of a word alone, which joins the next word.
+            assert words <= wanted and words >= wanted - max(1, round(0.3 * wanted))
+    kept = [
+        sum(a == b for a, b in zip(copy.texts[0].split(), example.texts[0].split(), strict=False))
+        for copy, example in zip(found, EXAMPLES * 2, strict=True)
+    ]
+    assert sum(kept) > 0
+    assert found[0].texts != found[len(EXAMPLES)].texts  # the copies differ from one another
+
+
+def test_a_copy_depends_on_seed_and_example_alone(model):
+    found = augmented(model)
+    assert augmented(model) == found
+    assert augmented(model, seed=1) != found
+    few = augmented(model, EXAMPLES[:3])
+    assert few[:3] == found[:3] and few[3:] == found[8:11]
+
+
+def test_words_come_from_the_model(model):
+    """With all but one word start made impossible, that one fills every gap."""
+    chosen = next(
+        i for i in range(5, model.vocabulary.size)
+        if model.vocabulary.starts_word[i] and model.vocabulary.decode([i]).strip()
+    )  # fmt: skip
+    bias = model.params["mlm_head"]["bias"] * 0
+    bias[chosen] = 1e4
+    params = model.params | {"mlm_head": model.params["mlm_head"] | {"bias": bias}}
+    word = model.vocabulary.decode([chosen]).strip()
+    found = augmented(dataclasses.replace(model, params=params), share=1.0, copies=1)
+    for copy in found:
+        for text in copy.texts:
+            ids = model.vocabulary.encode([text])[0]
+            assert {model.vocabulary.decode([int(i)]).strip() for i in ids} <= {word}, text
+
+
+def test_a_model_without_its_head_is_refused(model):
+    params = {name: part for name, part in model.params.items() if name != "mlm_head"}
+    with pytest.raises(CheckpointError, match="task.augment_from"):
+        augmented(dataclasses.replace(model, params=params))
+
+
+def test_a_run_trains_on_the_copies_too(tmp_path, capsys):
+    source = tiny_models.directory(tmp_path)
+    table = tmp_path / "train.tsv"
+    lines = [f"{text}\t{'not' if 'not' in text else 'yes'}" for text in tiny_models.SENTENCES]
+    table.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    common = ["finetune", "--train", str(table), "--dev", str(table), "--phases.0.rows", "4",
+              "--phases.0.sequence-length", "32", "--task.epochs", "1"]  # fmt: skip
+
+    def call(*arguments):
+        code = cli.main([*common, *arguments])
+        return code, capsys.readouterr().err
+
+    for copies, steps in ((0, 2), (2, 6)):
+        out = str(tmp_path / f"run{copies}")
+        code, err = call("--out", out, "--init", source, "--task.augment", str(copies))
+        assert code == 0, err
+        assert configfile.load(out).steps == steps
+    assert configfile.load(out).task.augment_from == source
+    # The same command goes on, and needs no --init: the run knows its source.
+    code, err = call("--out", out, "--config", out, "--task.augment", "2")
+    assert code == 0, err
+    code, err = call("--out", str(tmp_path / "x"), "--task.augment", "1")
+    assert code == 2 and "task.augment_from" in err.splitlines()[-1]
+    code, err = call("--out", str(tmp_path / "x"), "--init", source, "--task.augment", "1",
+                     "--task.name", "tagging")  # fmt: skip
+    assert code == 2 and "not for tagging" in err.splitlines()[-1]
+    assert not (tmp_path / "x").exists()

@@ -1,0 +1,166 @@
+"""A teacher's labels and states as a loss, and runs that learn from one: shallower, narrower."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax import api, cli, configfile
+from albert_jax.evaluate import loading
+from albert_jax.model import albert
+from albert_jax.tasks import distillation, losses
+from albert_jax.tasks.distillation import compared_depths, relations, teacher_columns
+
+
+def rows() -> dict[str, np.ndarray]:
+    """Three rows of which the last is filler."""
+    batch = api.rows(tiny_models.vocabulary(), ["the file is found", "it returns", ""], length=24)
+    batch["labels"] = np.array([0, 2, 0], np.int32)
+    batch["example_weights"] = np.array([1, 1, 0], np.float32)
+    return batch
+
+
+def forward_of(model: api.Model) -> losses.Forward:
+    return losses.Forward(model.config, api.EXACT)
+
+
+def terms_of(model: api.Model, batch, passes: int | None = None, **task) -> dict[str, float]:
+    config = dataclasses.replace(model.recipe.task, teacher="x", **task)
+    loss = distillation.distilled_loss(forward_of(model), config)
+    found = loss(model.params, batch, dropout=None, passes=passes)
+    assert {term.weights for term in found.terms.values()} == {"example_weights"}
+    return {name: float(term.total) for name, term in found.terms.items()}
+
+
+def test_depths_are_equal_parts():
+    assert compared_depths(12, 4) == (3, 6, 9, 12)
+    assert compared_depths(3, 2) == (2, 3) and compared_depths(1, 2) == (1, 1)
+
+
+def test_relations_know_neither_width_nor_direction():
+    draw = np.random.default_rng(0)
+    states = draw.normal(size=(2, 5, 8)).astype(np.float32)
+    segments = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
+    turn = np.linalg.qr(draw.normal(size=(8, 8)))[0].astype(np.float32)
+    found = np.asarray(relations(states, segments))
+    np.testing.assert_allclose(relations(3 * states @ turn + 5, segments), found, atol=1e-4)
+    wide = np.concatenate([states, np.zeros((2, 5, 3), np.float32)], -1)
+    np.testing.assert_allclose(relations(wide, segments), found, atol=1e-5)
+    np.testing.assert_allclose(np.diagonal(found[0]), 1, atol=1e-5)
+    assert (found[1, 3:] == 0).all() and (found[1, :, 3:] == 0).all()
+    centred = states[1, :3] - states[1, :3].mean(0)
+    unit = centred / np.linalg.norm(centred, axis=-1, keepdims=True)
+    np.testing.assert_allclose(found[1, :3, :3], unit @ unit.T, atol=1e-5)
+    gradient = jax.grad(lambda x: jnp.sum(relations(x, segments) ** 2))(states)
+    assert np.isfinite(gradient).all()
+
+
+def test_who_equals_its_teacher_has_nothing_to_learn():
+    model = tiny_models.classifier(passes=4)
+    batch = rows()
+    taught = batch | teacher_columns(forward_of(model), model.params, batch, 4)
+    same = terms_of(model, taught)
+    assert same["teacher"] == pytest.approx(0, abs=1e-5)
+    assert same["states"] == pytest.approx(0, abs=1e-5)
+    shallow = terms_of(model, taught, passes=2)
+    assert shallow["teacher"] > 1e-3 and shallow["states"] > 1e-3
+    assert shallow["class"] != same["class"]
+
+
+def test_terms_are_those_of_the_paper():
+    model, teacher = tiny_models.classifier(passes=2), tiny_models.classifier(passes=4)
+    batch = rows()
+    taught = batch | teacher_columns(forward_of(teacher), teacher.params, batch, 2)
+    found = terms_of(model, taught, teacher_share=0.25, teacher_temperature=3.0, teacher_states=2.0)
+    hidden, each = albert.encode_each_pass(model.params, model.config, batch, compute=api.EXACT)
+    head = model.params["head"]["classifier"]
+    pooled = albert.pooled(model.params, model.config, hidden, batch["cls_positions"])[:, 0]
+    logits = np.asarray(pooled @ head["kernel"] + head["bias"], np.float64)
+
+    def shares(x, heat):
+        powers = np.exp(np.asarray(x, np.float64) / heat)
+        return powers / powers.sum(-1, keepdims=True)
+
+    own, theirs = shares(logits, 3.0)[:2], shares(taught["teacher_logits"], 3.0)[:2]
+    away = (theirs * np.log(theirs / own)).sum(-1)
+    assert found["teacher"] == pytest.approx(0.25 * 9 * away.sum(), rel=1e-4)
+    right = -np.log(shares(logits, 1.0)[[0, 1], [0, 2]])
+    assert found["class"] == pytest.approx(0.75 * right.sum(), rel=1e-4)
+    apart = 0.0
+    for row in (0, 1):
+        real = int((batch["segment_ids"][row] > 0).sum())
+        for point in (0, 1):
+            ours = relations(each[point], batch["segment_ids"])[row]
+            apart += np.square(ours - taught["teacher_relations"][row, point]).sum() / real**2 / 2
+    assert found["states"] == pytest.approx(2.0 * apart, rel=1e-3)
+    without = terms_of(model, batch | teacher_columns(forward_of(teacher), teacher.params, batch, 0))
+    assert "states" not in without
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """A table, a directory of weights, and a run fine-tuned on the one from the other."""
+    folder = tmp_path_factory.mktemp("data")
+    lines = [f"{text}\t{'not' if 'not' in text else 'yes'}" for text in tiny_models.SENTENCES]
+    (folder / "train.tsv").write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
+    tiny_models.directory(folder)
+    assert cli.main(command(folder, folder / "teacher", "--init", str(folder / "model"))) == 0
+    return folder
+
+
+def command(data, out, *more):
+    table = str(data / "train.tsv")
+    return ["finetune", "--train", table, "--dev", table, "--out", str(out), "--max-steps", "3",
+            "--phases.0.rows", "4", "--phases.0.sequence-length", "32",
+            "--run.log-every", "1", *map(str, more)]  # fmt: skip
+
+
+def test_a_shallower_student_and_a_narrower_one(data, tmp_path, capsys):
+    teacher = str(data / "teacher")
+    out = tmp_path / "shallow"
+    arguments = command(data, out, "--init", teacher, "--teacher", teacher, "--passes", 1)
+    assert cli.main(arguments) == 0, capsys.readouterr().err
+    config = configfile.load(str(out))
+    assert config.model.num_hidden_layers == 1 and config.task.teacher == teacher
+    assert config.task.labels == configfile.load(teacher).task.labels
+    text = (out / "metrics.jsonl").read_text()
+    assert '"teacher_loss"' in text and '"states_loss"' in text and '"class_loss"' in text
+    model = loading.load(str(out))
+    assert model.params["head"]["classifier"]["kernel"].shape == (16, 2)
+
+    out = tmp_path / "narrow"
+    narrow = ["--model.hidden-size", 8, "--model.intermediate-size", 8, "--model.num-attention-heads", 2]
+    assert cli.main(command(data, out, "--teacher", teacher, *narrow)) == 0
+    assert "that is its teacher's" in capsys.readouterr().err
+    model = loading.load(str(out))
+    assert model.config.hidden_size == 8
+    assert model.vocabulary.fingerprint == tiny_models.vocabulary().fingerprint
+    code = cli.main(["predict", str(out), "the file is found"])
+    assert code == 0 and "label" in capsys.readouterr().out
+
+
+def test_teachers_that_cannot_teach(data, tmp_path, capsys):
+    def last(*arguments, exit_code):
+        code = cli.main(command(data, tmp_path / "x", *arguments))
+        err = capsys.readouterr().err
+        assert code == exit_code, err
+        assert not (tmp_path / "x").exists()
+        return err.rstrip("\n").splitlines()[-1]
+
+    init, teacher = ("--init", data / "model"), ("--teacher", data / "teacher")
+    assert "fine-tuned to classification" in last(*init, "--teacher", data / "model", exit_code=4)
+    assert "leave them out" in last(*init, *teacher, "--task.labels", "yes", "not", "b", exit_code=2)
+    assert "not for tagging" in last(*init, *teacher, "--task", "tagging", exit_code=2)
+    assert "--passes 0" in last(*init, "--passes", 0, exit_code=2)
+    other = tmp_path / "other"
+    from albert_jax.data import tokenizer_training
+
+    vocabulary = tokenizer_training.from_texts(list(tiny_models.SENTENCES) * 3, 60)
+    model = tiny_models.model(vocab_size=vocabulary.size)
+    api.save(dataclasses.replace(model, vocabulary=vocabulary), str(other))
+    assert "another vocabulary" in last("--init", other, *teacher, exit_code=2)
