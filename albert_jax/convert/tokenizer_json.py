@@ -36,7 +36,6 @@ from tokenizers import (
     processors,
 )
 
-from albert_jax.convert.wire import WireError, fields
 from albert_jax.data.normalize import TextRules
 from albert_jax.data.sentencepiece import (
     MODEL,
@@ -46,6 +45,7 @@ from albert_jax.data.sentencepiece import (
     inner_digits,
 )
 from albert_jax.data.vocabulary import Vocabulary
+from albert_jax.data.wire import WireError, fields
 from albert_jax.data.wordpiece import MAX_WORD, VOCAB, WordPiece, basic
 from albert_jax.errors import CheckpointError
 

@@ -12,7 +12,7 @@ from functools import cache
 
 import numpy as np
 
-from albert_jax.data import text_files
+from albert_jax.data import text_files, wire
 from albert_jax.errors import DataError
 
 MAX_RECORD = 64 << 20
@@ -48,8 +48,8 @@ def bytes_feature(example: bytes, name: str) -> list[bytes] | None:
       ValueError: the bytes are no Example.
     """
     feature = _feature(example, name)
-    values = None if feature is None else next(_fields(feature, 1), None)
-    return None if values is None else list(_fields(values, 1))
+    values = None if feature is None else next(_parts(feature, 1), None)
+    return None if values is None else list(_parts(values, 1))
 
 
 def masked_crc(data: bytes) -> int:
@@ -105,40 +105,6 @@ def _damaged(path: str, number: int) -> DataError:
     return DataError(f"{path}, record {number}: is damaged or cut off: get the file again")
 
 
-def _fields(message: bytes, wanted: int) -> Iterator[bytes]:
-    """Contents of the length-delimited fields with this number."""
-    place, end = 0, len(message)
-    while place < end:
-        key, place = _varint(message, place)
-        kind = key & 7
-        if kind == 0:
-            _, place = _varint(message, place)
-        elif kind in (1, 5):
-            place += 8 if kind == 1 else 4
-        elif kind == 2:
-            size, place = _varint(message, place)
-            if place + size > end:
-                raise ValueError("a field is longer than its message")
-            if key >> 3 == wanted:
-                yield message[place : place + size]
-            place += size
-        else:
-            raise ValueError(f"unknown wire type {kind}")
-
-
-def _varint(message: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        if place >= len(message) or shift > 63:
-            raise ValueError("a number does not end")
-        byte = message[place]
-        place += 1
-        value |= (byte & 127) << shift
-        if byte < 128:
-            return value, place
-        shift += 7
-
-
 def int64_feature(example: bytes, name: str) -> list[int] | None:
     """The values of an int64 feature of an Example; None if it has no such feature.
 
@@ -146,22 +112,29 @@ def int64_feature(example: bytes, name: str) -> list[int] | None:
       ValueError: the bytes are no Example.
     """
     feature = _feature(example, name)
-    packed = None if feature is None else next(_fields(feature, 3), None)
+    packed = None if feature is None else next(_parts(feature, 3), None)
     if packed is None:
         return None
     values: list[int] = []
-    for run in _fields(packed, 1):
+    for run in _parts(packed, 1):
         place = 0
         while place < len(run):
-            value, place = _varint(run, place)
+            value, place = wire.varint(run, place)
             values.append(value - (1 << 64) if value >> 63 else value)
     return values
 
 
+def _parts(message: bytes, wanted: int) -> Iterator[bytes]:
+    """Contents of the fields with this number."""
+    for number, value in wire.fields(message):
+        if number == wanted and isinstance(value, bytes):
+            yield value
+
+
 def _feature(example: bytes, name: str) -> bytes | None:
     wanted = name.encode()
-    for features in _fields(example, 1):
-        for entry in _fields(features, 1):
-            if next(_fields(entry, 1), b"") == wanted:
-                return next(_fields(entry, 2), b"")
+    for features in _parts(example, 1):
+        for entry in _parts(features, 1):
+            if next(_parts(entry, 1), b"") == wanted:
+                return next(_parts(entry, 2), b"")
     return None

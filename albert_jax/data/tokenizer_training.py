@@ -20,7 +20,7 @@ import numpy as np
 import sentencepiece as spm
 
 from albert_jax import files
-from albert_jax.data import sentences, sources, vocabulary
+from albert_jax.data import sentences, sources, vocabulary, wire
 from albert_jax.data.normalize import TextRules
 from albert_jax.data.sentencepiece import SentencePiece, inner_digits
 from albert_jax.data.sources import Document, Part, ReadOptions, Tally
@@ -35,6 +35,7 @@ SAMPLE_BYTES = 4_000_000
 USER_SYMBOLS = ("(", ")", '"', "-", ".", "\u2013", "\u00a3", "\u20ac")
 COVERAGE = 0.99995
 _THREADS = 4  # sums of floats depend on it, so it is no setting and not the number of cores
+_PIECE, _NORMAL, _UNUSED = 1, 1, 5  # of sentencepiece_model.proto: field, and kinds of pieces
 _LONGEST = 8192  # bytes; the trainer drops longer sentences without counting them
 
 
@@ -219,16 +220,18 @@ def _without_inner_digits(model: bytes) -> bytes:
     The original splits such a piece again and leaves a word mark inside the word, which a
     tokenizer.json cannot say; without these pieces the exported tokenizer gives the same ids.
     """
-    from sentencepiece import sentencepiece_model_pb2
-
-    messages: Any = sentencepiece_model_pb2  # its classes are made when it is imported
-    proto = messages.ModelProto()
-    proto.ParseFromString(model)
-    kinds = messages.ModelProto.SentencePiece
-    for piece in proto.pieces:
-        if piece.type == kinds.NORMAL and inner_digits(piece.piece):
-            piece.type = kinds.UNUSED
-    return proto.SerializeToString(deterministic=True)
+    parts: list[bytes] = []
+    for number, content in wire.fields(model):
+        if not isinstance(content, bytes):  # all that a model holds are messages
+            raise DataError("the vocabulary cannot be read again: update sentencepiece")
+        if number == _PIECE:
+            piece = dict(wire.fields(content))
+            name = piece[1]
+            normal = piece.get(3, _NORMAL) == _NORMAL
+            if normal and isinstance(name, bytes) and inner_digits(name.decode()):
+                content += bytes([3 << 3, _UNUSED])
+        parts += [bytes([number << 3 | 2]), wire.encode_varint(len(content)), content]
+    return b"".join(parts)
 
 
 class _TooMany(DataError):

@@ -7,7 +7,7 @@ import pytest
 
 from albert_jax.convert import table_file, tf1
 from albert_jax.convert.crc32c import crc32c, masked
-from albert_jax.convert.wire import WireError
+from albert_jax.data.wire import WireError
 from albert_jax.errors import CheckpointError
 
 VALUES = {

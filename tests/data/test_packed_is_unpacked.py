@@ -10,7 +10,7 @@ from albert_jax.data.rows import RowMaker
 from albert_jax.model.init import init_params
 from albert_jax.objectives.pretraining import pretraining_loss
 
-from made import SIZE, Pieces  # isort: skip
+from made import SIZE, Pieces, documents  # isort: skip
 
 LENGTH = 64
 MODEL = ModelConfig(
@@ -46,7 +46,8 @@ def taken_apart(batch):
 
 def test_losses_and_gradients_are_those_of_single_pairs(prepared):
     phase = PhaseConfig(sequence_length=LENGTH, rows=12, packing=True)
-    packed = RowMaker([prepared()], Pieces(), phase, seed=1, phase_index=0).batch(3, np.arange(12))
+    corpus = prepared(documents(300, longest=3))
+    packed = RowMaker([corpus], Pieces(), phase, seed=1, phase_index=0).batch(3, np.arange(12))
     single = taken_apart(packed)
     assert len(single["input_ids"]) > 2 * 12
     assert single["mlm_weights"].sum() == packed["mlm_weights"].sum() > 50

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_jax.data import sources, text_files, tfds_builder, tfds_sets, tfrecord
+from albert_jax.data import sources, text_files, tfds_builder, tfds_sets, tfrecord, wire
 from albert_jax.data.sources import ReadOptions, Tally
 from albert_jax.errors import ConfigError, DataError
 
@@ -348,11 +348,7 @@ def _record(data: bytes) -> bytes:
 
 def _example(name: str, value: bytes) -> bytes:
     def field(number: int, content: bytes) -> bytes:
-        size, out = len(content), bytearray([number << 3 | 2])
-        while size >= 128:
-            out.append(size & 127 | 128)
-            size >>= 7
-        return bytes(out) + bytes([size]) + content
+        return bytes([number << 3 | 2]) + wire.encode_varint(len(content)) + content
 
     feature = field(1, field(1, value))
     return field(1, field(1, field(1, name.encode()) + field(2, feature)))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import sentencepiece as spm
 
 from albert_jax.data import vocabulary
+from albert_jax.data.sentencepiece import inner_digits
 from albert_jax.data.sources import ReadOptions, Tally, parts
-from albert_jax.data.tokenizer_training import USER_SYMBOLS, sample, train
+from albert_jax.data.tokenizer_training import USER_SYMBOLS, from_texts, sample, train
 from albert_jax.errors import ConfigError, DataError
 
 WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()
@@ -62,6 +64,14 @@ def test_too_large_names_the_maximum(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="at least 20"):
         train([str(text)], 3, str(tmp_path / "w"))
     assert not (tmp_path / "w").exists()
+
+
+def test_digits_and_a_comma_inside_a_word_are_set_aside() -> None:
+    texts = [f"in {i},000 and a{i},5 b{i}, {i * 7}, x{i % 10}, y{i % 10},5" for i in range(400)]
+    vocab = from_texts(texts, 60)
+    processor = spm.SentencePieceProcessor(model_proto=vocab.model)
+    inner = [i for i in range(vocab.size) if inner_digits(vocab.piece(i))]
+    assert inner == [i for i in range(vocab.size) if processor.is_unused(i)] and len(inner) > 3
 
 
 def test_no_text(tmp_path: Path) -> None:

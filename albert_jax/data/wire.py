@@ -1,4 +1,8 @@
-"""The few pieces of the protocol-buffer wire format that checkpoints and vocabularies need."""
+"""The few pieces of the protocol-buffer wire format that records, vocabularies, checkpoints need.
+
+The format's own library demands of generated classes, such as SentencePiece brings, that it be at
+least as new as they are; other packages, such as Apache Beam, hold it back.
+"""
 
 from __future__ import annotations
 
