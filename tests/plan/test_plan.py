@@ -12,6 +12,7 @@ from albert_jax import configfile
 from albert_jax.errors import ConfigError
 from albert_jax.plan import ahead, budget, collectives, estimate, program, report, slices
 
+
 @pytest.mark.parametrize(
     ("name", "chips", "hosts", "topology"),
     [
