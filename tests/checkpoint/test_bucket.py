@@ -119,6 +119,7 @@ def _train(recipe: Path, run: str, *kill: int) -> str:
     return done.stderr
 
 
+@pytest.mark.slow
 def test_killed_continued_and_a_damaged_checkpoint_put_aside(bucket, tmp_path):
     config = micro(tiny_models.prepared(tmp_path))
     recipe, run = tmp_path / "config.toml", f"{bucket}/run"

@@ -12,11 +12,6 @@ from albert_jax import configfile
 from albert_jax.errors import ConfigError
 from albert_jax.plan import ahead, budget, collectives, estimate, program, report, slices
 
-needs_libtpu = pytest.mark.skipif(
-    importlib.util.find_spec("libtpu") is None,
-    reason="libtpu is not installed (extra tpu-plan)",
-)
-
 
 @pytest.mark.parametrize(
     ("name", "chips", "hosts", "topology"),
@@ -172,15 +167,3 @@ def test_the_compilers_refusal_is_read():
     text = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Used 39.90G of 15.75G hbm."
     assert ahead.needed_memory(text) == pytest.approx(39.9 * 2**30)
     assert ahead.needed_memory("INTERNAL: other") is None
-
-
-@needs_libtpu
-def test_tiny_compiles_for_a_slice_and_reduces_its_gradient_once_in_float32():
-    config = configfile.load("tiny")
-    found = ahead.compile_phase(config, config.phases[0], slices.find("v5e-4"))
-    assert found.fits and 0 < found.memory < 2**30
-    big = [one for one in found.collectives if one.bytes > 10_000]
-    bytes_ = 4 * estimate.count_parameters(config)
-    assert bytes_ <= collectives.total(big) <= 1.01 * bytes_
-    assert all(one.types == ("f32",) and not one.in_loop for one in big)
-    assert {one.kind for one in big} == {"all-reduce"}
