@@ -27,7 +27,8 @@ def classifier(model: Model) -> tuple[Any, Any]:
     logging.set_verbosity_error()  # It would warn that the head is new, which is put on below.
     with tempfile.TemporaryDirectory() as temporary:
         folder = os.path.join(temporary, "exported")
-        native.export_run(model.params, model.recipe, model.vocabulary, folder, head="base")
+        network = {name: unit for name, unit in model.params.items() if name != "head"}
+        native.export_run(network, model.recipe, model.vocabulary, folder, head="base")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         theirs = AlbertForSequenceClassification.from_pretrained(
             folder,

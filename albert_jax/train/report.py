@@ -47,7 +47,8 @@ class Report:
     def state(self) -> dict[str, Any]:
         """What a checkpoint must hold so that the rows after a restart are those of a run that
         was never interrupted; plain JSON."""
-        return {"sums": self._sums, "seconds": self._seconds}
+        # A copy: the checkpoint is written while the next steps are already booked.
+        return {"sums": dict(self._sums), "seconds": self._seconds}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Goes on where `state` was taken."""

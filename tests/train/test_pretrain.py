@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import types
 from pathlib import Path
 
 import jax
@@ -32,9 +33,12 @@ from albert_jax.errors import (
 )
 from albert_jax.evaluate import loading, scoring
 from albert_jax.model.albert import abstract_params
+from albert_jax.observe.clock import Clock
+from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import read_rows, timeless
 from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train import loop, pretrain, start
+from albert_jax.train.report import Report
 from albert_jax.train.state import abstract_state
 from tests import tiny_models
 
@@ -147,6 +151,22 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, whole, tmp_path, monk
             pretrain.run(config, str(run))
     pretrain.run(config, str(run))
     assert_same(whole, run, config)
+
+
+def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):
+    config = micro(data)
+    task = types.SimpleNamespace(count=lambda batch: {"tokens": 3.0}, reference_loss=None)
+    report = Report(config, task, Clock(), Console(quiet=True), None)  # type: ignore[arg-type]
+    values = {"loss": 1.0, "learning_rate": 0.1, "grad_norm": 1.0, "skipped": 0,
+              "skipped_in_a_row": 0}  # fmt: skip
+    report.step(1, values, {})
+    report.flush()
+    state = report.state()
+    assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0}
+    for step in (2, 3):  # The row of step 2 ends the window.
+        report.step(step, values, {})
+        report.flush()
+        assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0}
 
 
 def test_a_finished_run_says_so(data, whole, capsys):
