@@ -612,9 +612,11 @@ def test_notebook_is_interrupted_and_goes_on(tmp_path):
     }  # fmt: skip
     run = tmp_path / "albert_jax_runs" / "nano" / "run"
     told = tmp_path / "told"
+    # A shell starts its background jobs with the signal ignored, and they hand that down.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n\n"
     with open(told, "w") as file:
         session = subprocess.Popen(
-            [sys.executable, "-c", program], env=environment, cwd=tmp_path,
+            [sys.executable, "-c", heard + program], env=environment, cwd=tmp_path,
             stdout=file, stderr=subprocess.STDOUT,
         )  # fmt: skip
     while session.poll() is None and not (run / "metrics.jsonl").exists():

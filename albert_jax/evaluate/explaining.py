@@ -107,14 +107,9 @@ def look(model: Model, text: str, *, passes: int | None = None, top: int = 3) ->
         _, each = albert.encode_each_pass(params, config, batch, compute=compute, passes=passes)
         inputs = jnp.concatenate([first[None], each[:-1]])
         found: dict[str, Any] = {
-            "attention": jnp.stack(
-                [
-                    albert.attention_probabilities(
-                        params, config, x, batch["segment_ids"], number, passes
-                    )[0]
-                    for number, x in enumerate(inputs)
-                ]
-            ),
+            "attention": albert.attention_probabilities(
+                params, config, inputs, batch["segment_ids"], passes=passes
+            )[:, 0],
             "cosines": jnp.mean(depth.cosine(inputs, each), axis=(1, 2)),
         }
         if guessing:

@@ -269,16 +269,19 @@ def _sets(stacked: Params) -> list[Params]:
 def attention_probabilities(
     params: Params,
     config: ModelConfig,
-    x: jax.Array,
+    inputs: jax.Array,
     segment_ids: jax.Array,
-    number: int,
+    *,
     passes: int | None = None,
 ) -> jax.Array:
-    """What pass `number` (of `passes`) looks at: its input x [B, S, H] -> float32 [B, N, S, S]."""
+    """What the first passes look at: their inputs [n, B, S, H] -> float32 [n, B, N, S, S]."""
     places = sharing.table(config, passes).attention
-    module = _part(config, "attention", _set_at(params["encoder"]["attention"], places, number))
-    query, key, _ = module.split(x)
-    return attentions.probabilities(query, key, attentions.same_segment(segment_ids))
+    mask, found = attentions.same_segment(segment_ids), []
+    for number, x in enumerate(inputs):
+        chosen = _set_at(params["encoder"]["attention"], places, number)
+        query, key, _ = _part(config, "attention", chosen).split(x)
+        found.append(attentions.probabilities(query, key, mask))
+    return jnp.stack(found)
 
 
 def at_places(hidden: jax.Array, places: jax.Array) -> jax.Array:

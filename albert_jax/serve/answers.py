@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -121,7 +121,7 @@ class Answers:
         if len(ids) == 1:
             tokens = features.single(vocabulary, ids[0], most)
         else:
-            tokens = features.pair(vocabulary, *ids, most)
+            tokens = features.pair(vocabulary, ids[0], ids[1], most)
         length = features.fitting_length(size, most, (16, 32))
         batch = features.sequence_rows([tokens], length)
         seen = np.asarray(_attention(model.config)(model.params, batch))[:, 0, :, :size, :size]
@@ -150,13 +150,8 @@ def _attention(config: ModelConfig) -> Any:
     def forward(params: Any, batch: Any) -> jax.Array:
         first = albert.embed(params, config, batch, compute=compute)
         _, each = albert.encode_each_pass(params, config, batch, compute=compute)
-        inputs: Sequence[jax.Array] = [first, *each[:-1]]
-        return jnp.stack(
-            [
-                albert.attention_probabilities(params, config, x, batch["segment_ids"], number)
-                for number, x in enumerate(inputs)
-            ]
-        )
+        inputs = jnp.concatenate([first[None], each[:-1]])
+        return albert.attention_probabilities(params, config, inputs, batch["segment_ids"])
 
     return jax.jit(forward)
 

@@ -60,7 +60,7 @@ def test_one_hash_for_workers(prepared):
 
 
 @pytest.mark.slow
-def test_one_hash_for_a_thousand_batches(prepared, small_windows):
+def test_one_hash_for_a_thousand_batches(prepared):
     corpus = prepared(documents(400))
     whole = digest(sequence(corpus, 1000))
     rng = np.random.default_rng(0)

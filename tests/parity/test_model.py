@@ -60,7 +60,9 @@ def test_outputs_losses_and_gradients(case, record_property):
         pooled = albert.pooled(params, config, hidden, batch["cls_positions"])
         mlm = albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
         sop = albert.sop_logits(params, config, pooled)
-        probs = albert.attention_probabilities(params, config, embedded, batch["segment_ids"], 0)
+        probs = albert.attention_probabilities(
+            params, config, embedded[None], batch["segment_ids"]
+        )[0]
         return hidden, each, pooled[:, 0], mlm.reshape(-1, config.vocab_size), sop[:, 0], probs
 
     loss = pretraining_loss(config, COMPUTE)

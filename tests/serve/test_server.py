@@ -118,11 +118,10 @@ def test_attention_is_that_of_the_passes(server, models):
     _, each = albert.encode_each_pass(model.params, model.config, batch, compute=exact)
     seen = np.array(found["attention"])
     assert seen.shape == (2, 2, size, size)
-    for number, before in enumerate((x, each[0])):
-        expected = albert.attention_probabilities(
-            model.params, model.config, before, batch["segment_ids"], number
-        )
-        np.testing.assert_allclose(seen[number], expected[0], atol=1e-4)
+    expected = albert.attention_probabilities(
+        model.params, model.config, np.stack([x, each[0]]), batch["segment_ids"]
+    )
+    np.testing.assert_allclose(seen, expected[:, 0], atol=1e-4)
 
 
 def test_foreign_pages_and_names_are_refused(server):
