@@ -11,7 +11,9 @@ travel as objects beside the items' records, and the first of them is raised her
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
 import json
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -50,10 +52,16 @@ def do(
             "its own"
         ) from error
     name, *settings = runner
+    usage = io.StringIO()  # Beam's own, two hundred lines of options, and then the reason
     try:
-        options = PipelineOptions([f"--{setting.lstrip('-')}" for setting in settings])
+        with contextlib.redirect_stderr(usage):
+            options = PipelineOptions([f"--{setting.lstrip('-')}" for setting in settings])
+            options.get_all_options()  # They are read here, or in the middle of the work.
         pipeline = apache_beam.Pipeline(runner=name, options=options)
-    except (ValueError, ImportError, AttributeError, SystemExit) as error:
+    except SystemExit as error:
+        reason = usage.getvalue().strip().rpartition("error: ")[2]
+        raise ConfigError(f"Beam runner {name} cannot be used: {reason}") from error
+    except (ValueError, ImportError, AttributeError) as error:
         raise ConfigError(f"Beam runner {name} cannot be used: {_reason(error)}") from error
     files.delete_tree(failures)
     try:

@@ -73,5 +73,5 @@ def test_errors_of_workers_arrive_as_they_are(tmp_path: Path) -> None:
     prepare([text], vocab, str(tmp_path / "p"), part_bytes=2000, runner=RUNNER)
     with pytest.raises(ConfigError, match="runner NoSuch cannot be used"):
         prepare([text], vocab, str(tmp_path / "q"), runner=("NoSuch",))
-    with pytest.raises(ConfigError, match="cannot be used"):
+    with pytest.raises(ConfigError, match="cannot be used: argument --direct_num_workers"):
         beam.do((*RUNNER, "direct_num_workers=many"), print, [(0,)], str(tmp_path / "failed"))
