@@ -42,5 +42,6 @@ def serialize(program: Program, params: Mapping[str, Any], longest: int) -> byte
         )
         for name, shape in program.inputs.items()
     }
-    function = jax.jit(lambda inputs: program.call(params, inputs))
+    weights = jax.tree.map(jnp.asarray, params)
+    function = jax.jit(lambda inputs: program.call(weights, inputs))
     return bytes(jax.export.export(function, platforms=PLATFORMS)(arguments).serialize())
