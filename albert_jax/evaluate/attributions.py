@@ -76,7 +76,8 @@ def attribute(model: Model, batch: Batch, *, passes: int | None = None) -> Attri
     special = np.isin(batch["input_ids"], [vocabulary.cls_id, vocabulary.sep_id])
     empty = np.where(special | (batch["segment_ids"] == 0), batch["input_ids"], vocabulary.mask_id)
     end = albert.embed(model.params, config, row, compute=compute)[0]
-    start = albert.embed(model.params, config, row | {"input_ids": empty}, compute=compute)[0]
+    nothing = row | {"input_ids": jnp.asarray(empty)}
+    start = albert.embed(model.params, config, nothing, compute=compute)[0]
 
     def logits(params: Any, x: jax.Array) -> jax.Array:
         rows = {name: jnp.repeat(column, len(x), 0) for name, column in row.items()}
