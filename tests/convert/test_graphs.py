@@ -61,7 +61,7 @@ def test_a_stablehlo_program_takes_any_batch_and_length(kind):
             sizes = {"batch": rows, "choices": 3, "length": length}
             assert found[name].shape == tuple(sizes.get(axis, axis) for axis in axes)
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
-    with pytest.raises(ValueError, match="length"):
+    with pytest.raises(ValueError, match="length|shapes"):
         again.call(inputs_of(program, 150, 0, 1, 33))
 
 
