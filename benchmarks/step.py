@@ -238,20 +238,21 @@ def _alone(
     options: argparse.Namespace, arguments: list[str], shape: str, name: str, ours: Worker | None
 ) -> Worker | None:
     """One side from its start to its end; None if it failed."""
+    worker = None
     try:
         worker = Worker(name, shape, arguments)
-    except RuntimeError as error:
-        line = {"config": options.config, "shape": shape, "side": name, "failed": str(error)}
-        print(json.dumps(line), flush=True)
-        return None
-    try:
         for _ in range(options.rounds):
             worker.turn(options.steps)
         if ours is None and not options.peak:
             options.peak = worker.ask("product")["product"] / 1e12
-        _tell(options, shape, worker, ours or (worker if name == "ours" else None), options.peak)
+    except RuntimeError as error:
+        line = {"config": options.config, "shape": shape, "side": name, "failed": str(error)}
+        print(json.dumps(line), flush=True)
+        return None
     finally:
-        worker.close()
+        if worker is not None:
+            worker.close()
+    _tell(options, shape, worker, ours or (worker if name == "ours" else None), options.peak)
     return worker if name == "ours" else None
 
 
