@@ -67,7 +67,7 @@ def test_losses_and_gradients_are_those_of_single_pairs(prepared):
 
     (_, (sums, right)), gradient = run(params, packed)
     (_, (other_sums, other_right)), other_gradient = run(params, single)
-    np.testing.assert_allclose(sums, other_sums, rtol=1e-6)
+    np.testing.assert_allclose(sums, other_sums, rtol=1e-5)
     assert right == other_right
     for a, b in zip(jax.tree.leaves(gradient), jax.tree.leaves(other_gradient), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(a).max()))
+        np.testing.assert_allclose(a, b, atol=2e-5 * (1 + np.abs(a).max()))
