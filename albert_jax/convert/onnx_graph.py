@@ -1,7 +1,7 @@
 """The network as an ONNX graph: one builder for all heads, each weight held once.
 
 The passes are written out, and all that share a parameter set name the same initializers. Axes
-are symbolic (programs.py). Weights stored as int8 stand behind one DequantizeLinear each.
+are symbolic (programs.py). Weights stored as int8 are made float32 again by one Cast and one Mul each.
 """
 
 from __future__ import annotations
@@ -116,8 +116,11 @@ class _Graph:
             if path in self.int8:
                 stored = self.int8[path]
                 values = self.store(f"{key}/int8", stored.values[chosen])
-                scales = self.store(f"{key}/scale", stored.scales[chosen])
-                self._known[key] = self.op("DequantizeLinear", values, scales, axis=stored.axis)
+                scales = np.expand_dims(stored.scales[chosen], 1 - stored.axis)
+                # Not DequantizeLinear: onnxruntime makes that and a product into one of
+                # rounded activations, whose errors add up over the passes.
+                restored = self.op("Cast", values, to=self.onnx.TensorProto.FLOAT)
+                self._known[key] = self.op("Mul", restored, self.store(f"{key}/scale", scales))
             else:
                 self._known[key] = self.store(key, self.flat[path][chosen])
         return self._known[key]
