@@ -1,7 +1,7 @@
 """The network as an ONNX graph: one builder for all heads, each weight held once.
 
 The passes are written out, and all that share a parameter set name the same initializers. Axes
-are symbolic (programs.py). Weights stored as int8 are made float32 again by one Cast and one Mul each.
+are symbolic (programs.py). Weights stored as int8 are made float32 again by one Cast and one Mul.
 """
 
 from __future__ import annotations
