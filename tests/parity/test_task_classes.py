@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -136,7 +137,7 @@ def test_the_script_writes_the_same_texts(rounds, tmp_path):
     features = canvas.canvas_features(vocabulary, [SourceTarget("x", s) for s in sources], length, 9)
     forward = Forward(recipe.model, COMPUTE)
     outputs = registry.task("generation").outputs
-    program = jax.jit(lambda b: outputs(forward, params, b, recipe.task, None))
+    program = partial(jax.jit(lambda p, b: outputs(forward, p, b, recipe.task, None)), params)
     decoded = canvas.decode(vocabulary, features, program, length, 3, rounds=rounds)
     script = script_of(tmp_path / "x")
     texts = [vocabulary.decode(ids.tolist()) for ids in decoded.ids]
