@@ -12,6 +12,10 @@ import numpy as np
 from albert_jax.convert.folders import json_bytes, put
 
 
+_SLICE = 1 << 20
+"""Values that are compared at a time."""
+
+
 @dataclass(frozen=True)
 class Row:
     """One tensor of the foreign format."""
@@ -44,10 +48,14 @@ def _difference(a: Any, b: np.ndarray) -> float:
 
 
 def _slices(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if a.ndim == 0:
+    if a.size <= _SLICE:
         yield a, b
         return
-    rows = max(1, (1 << 20) // max(1, a[0].size if len(a) else 1))
+    rows = _SLICE * len(a) // a.size
+    if not rows:  # one parameter set, say, whose leading axis is 1
+        for one_a, one_b in zip(a, b, strict=True):
+            yield from _slices(one_a, one_b)
+        return
     for start in range(0, len(a), rows):
         yield a[start : start + rows], b[start : start + rows]
 
