@@ -11,7 +11,6 @@ import numpy as np
 
 from albert_jax.convert.folders import json_bytes, put
 
-
 _SLICE = 1 << 20
 """Values that are compared at a time."""
 
