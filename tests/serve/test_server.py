@@ -228,8 +228,14 @@ def test_a_fault_of_ours_is_told_and_outlived(caplog):
 def test_the_command(tmp_path: Path, capsys):
     directory = tiny_models.directory(tmp_path)
     root = Path(__file__).resolve().parents[2]
+    # A shell starts its background jobs with the signal ignored, and they hand that down.
+    program = (
+        "import signal, sys\nfrom albert_jax import cli\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "sys.exit(cli.main(sys.argv[1:]))"
+    )
     served = subprocess.Popen(
-        [sys.executable, "-m", "albert_jax", "serve", directory, "--port", "0"],
+        [sys.executable, "-c", program, "serve", directory, "--port", "0"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
     )  # fmt: skip
