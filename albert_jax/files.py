@@ -333,4 +333,3 @@ def _sync_folder(folder: str) -> None:
 def _raise_unless_absent(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
-

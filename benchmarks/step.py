@@ -29,7 +29,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from albert_jax import bench, configfile
+from albert_jax import configfile
+from albert_jax.bench import step as bench
 from albert_jax.config import Config
 from albert_jax.observe import flops
 
@@ -166,7 +167,7 @@ def _memory() -> int:
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         return sys.modules["torch"].cuda.max_memory_allocated()
     if "jax" in sys.modules:
-        return bench._peak_memory(sys.modules["jax"].devices()[0])
+        return bench.peak_memory(sys.modules["jax"].devices()[0])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -26,6 +26,7 @@ export PATH="$root/.venv-test/bin:$PATH" JAX_PLATFORMS=cpu
 cd -- "$root"
 failed=0
 ruff check . || failed=1
+ruff format --check --quiet . || failed=1
 pyright --pythonpath "$root/.venv-test/bin/python" || failed=1
 # Last, so that its count is the last line.
 python -m pytest "${marks[@]}" "$@" || failed=1

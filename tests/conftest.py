@@ -1,4 +1,4 @@
-"""Shared by all tests: CPU only, eight fake devices on request, folders of reference data."""
+"""Shared by all tests: CPU only, compiled programs kept, folders of reference data."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ import pytest
 
 from tests.reference import NO_GOLDEN, NO_SHARED, golden_folder, shared_folder
 
-os.environ.setdefault("JAX_PLATFORMS", "cpu")
-
 ROOT = Path(__file__).resolve().parent.parent
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Many tests train the same micro model, and compiling it is nearly all of their time.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "programs"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from albert_jax import bench, configfile
+from albert_jax import configfile
+from albert_jax.bench import step
 from albert_jax.commands.machine import Doctor, Plan
 from albert_jax.errors import ConfigError
 from tests import tiny_models
@@ -33,7 +34,9 @@ def test_a_budget_on_a_slice_becomes_a_config_that_fits(tmp_path, capsys):
     told = json.loads(told)
     config, bought = configfile.load(out), told["bought"]
     assert last.startswith("fits: ") and told["fits"]
-    assert bought["preset"] == "large-eight-chips" and told["hours"] == pytest.approx(6 * 0.95, 1e-2)
+    assert bought["preset"] == "large-eight-chips" and told["hours"] == pytest.approx(
+        6 * 0.95, 1e-2
+    )
     assert [phase.steps for phase in config.phases] == [p["steps"] for p in bought["phases"]]
     assert bought["learning_rate"] == config.optimizer.learning_rate
     assert Plan(slice="h200-8", chip_hours=48.0, out=out).run() == 0
@@ -84,11 +87,9 @@ def test_a_budget_on_this_machine_is_measured(recipe, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("seconds", "word"), [(60.0, "ok "), (1e-9, "NOT")])
-def test_the_doctor_compares_input_with_steps(
-    recipe, tmp_path, capsys, monkeypatch, seconds, word
-):
+def test_the_doctor_compares_input_with_steps(recipe, tmp_path, capsys, monkeypatch, seconds, word):
     data = tiny_models.prepared(tmp_path)
-    monkeypatch.setattr(bench, "measure", lambda *_, **__: SimpleNamespace(step=seconds))
+    monkeypatch.setattr(step, "measure", lambda *_, **__: SimpleNamespace(step=seconds))
     Doctor(out=str(tmp_path), config=recipe, data=(data,)).run()
     line = next(x for x in capsys.readouterr().out.splitlines() if " input " in x)
     assert line.startswith(word) and "phase 0: a batch of 8 x 16 takes" in line

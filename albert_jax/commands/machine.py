@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import tyro
 
 from albert_jax import configfile
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
-
-if TYPE_CHECKING:
-    from albert_jax.observe.doctor import Finding
-    from albert_jax.plan.slices import Slice
 
 _File = Annotated[str, tyro.conf.arg(metavar="FILE")]
 HERE = "here"
@@ -42,9 +37,9 @@ class Bench:
 
     def run(self) -> None:
         """Prints to stdout."""
-        from albert_jax import bench
+        from albert_jax.bench import step
 
-        bench.run(
+        step.run(
             self.config, configfile.load(self.config), phase=self.phase, rows=self.rows,
             length=self.length, steps=self.steps, as_json=self.json,
         )  # fmt: skip
@@ -104,29 +99,25 @@ class Plan:
             return self._here()
         # Nothing here is computed on a device, and none must be taken from another program.
         os.environ.setdefault("JAX_PLATFORMS", "cpu")
+        from albert_jax.plan import budget as budgets
         from albert_jax.plan import report, slices
 
         where = slices.find(self.slice)
         hours = self.hours if self.chip_hours is None else self.chip_hours / where.chips
-        name, config = self._config() if self.config else self._chosen(where, hours or 0.0)
-        found = report.look(config, where)
-        nearest = None
-        if not all(one.fits for one in found):
-            nearest = report.nearest_that_fits(config, where)
-            if nearest and self.config is None:
-                config = nearest[1]
-                found = report.look(config, where)
-        told = report.plan(
-            config, where, found=found, efficiency=self.efficiency, price=self.price
-        )
-        told["nearest"] = nearest and nearest[0]
-        if hours is not None and told["fits"]:
-            seconds = [phase["expected_step"] for phase in told["phases"]]
-            config, bought = self._spend(name, config, seconds, hours)
-            told = report.plan(
-                config, where, found=found, efficiency=self.efficiency, price=self.price
-            )
-            told["bought"] = bought
+        if self.config is not None:
+            name, config = self.config, self._config()
+        else:
+            assert hours is not None
+            name, config = budgets.choose_for_slice(hours, where, self.efficiency)
+            config = self._changed(config)
+        if hours is None:
+            told = report.plan(config, where, efficiency=self.efficiency, price=self.price)
+        else:
+            assert self.out is not None
+            config, told = report.for_budget(
+                name, config, where, hours=hours, out=self.out,
+                adapt=self.config is None, efficiency=self.efficiency, price=self.price,
+            )  # fmt: skip
         if self.largest:
             told["largest_rows_per_chip"] = report.largest_rows(config, 0, where)
         if self.json:
@@ -136,11 +127,11 @@ class Plan:
             print(report.table(told))
         return 0 if told["fits"] else ConfigError.exit_code
 
-    def _config(self) -> tuple[str, Config]:
+    def _config(self) -> Config:
         assert self.config is not None
         config = self._changed(configfile.load(self.config))
         config.validate()
-        return self.config, config
+        return config
 
     def _changed(self, config: Config) -> Config:
         changes = {"rows": self.rows, "micro_batches": self.micro_batches}
@@ -156,61 +147,22 @@ class Plan:
         changes = {name: value for name, value in changes.items() if value is not None}
         return dataclasses.replace(config, compute=dataclasses.replace(config.compute, **changes))
 
-    def _chosen(self, where: Slice, hours: float) -> tuple[str, Config]:
-        from albert_jax.plan import budget, estimate
-
-        def rate(config: Config) -> float:
-            steps = [
-                estimate.bound(config, phase, where).expected(self.efficiency) * phase.steps
-                for phase in config.phases
-            ]
-            return budget.tokens_per_step(config) * config.steps / sum(steps)
-
-        name, config = budget.choose(hours * 3600, where.devices, rate, budget.LARGE)
-        return name, self._changed(config)
-
     def _here(self) -> int:
         if self.hours is None:
             raise ConfigError("--slice here measures for a budget: give --hours and --out")
-        import jax
-
-        from albert_jax import bench
-        from albert_jax.observe import flops
-        from albert_jax.plan import budget
-
-        product = functools.cache(bench.product_rate)
-        devices = jax.device_count()
-
-        def limit(config: Config) -> float:
-            work = sum(p.steps * flops.per_step(config.model, p) for p in config.phases)
-            tokens = config.steps * budget.tokens_per_step(config)
-            return tokens / work * product(config.compute.dtype) * devices
-
-        def measured(name: str, config: Config) -> list[float]:
-            phases = range(len(config.phases))
-            each = [bench.adjusted(config, phase=i, rows=None, length=None) for i in phases]
-            return [bench.measure(one, name, steps=5).step for one in each]
-
-        if self.config is not None:
-            name, config = self._config()
-            seconds = measured(name, config)
-        else:
-            name, config, seconds = budget.measured(self.hours * 3600, devices, limit, measured)
-        _, bought = self._spend(name, config, seconds, self.hours)
-        print(json.dumps({"bought": bought}) if self.json else budget.sentence(bought))
-        print("fits: it was measured on this machine")
-        return 0
-
-    def _spend(
-        self, name: str, config: Config, seconds: list[float], hours: float
-    ) -> tuple[Config, dict[str, Any]]:
-        from albert_jax import files
-        from albert_jax.plan import budget
+        from albert_jax.bench import budget as here
+        from albert_jax.plan import budget as budgets
 
         assert self.out is not None
-        config = budget.within(config, seconds, hours * 3600)
-        files.write(self.out, configfile.dumps(config).encode())
-        return config, budget.told(name, config, self.out)
+        if self.config is None:
+            name, config, seconds = here.choose(self.hours)
+        else:
+            name, config = self.config, self._config()
+            seconds = here.seconds_per_step(name, config)
+        _, bought = budgets.spend(name, config, seconds, self.hours, self.out)
+        print(json.dumps({"bought": bought}) if self.json else budgets.sentence(bought))
+        print("fits: it was measured on this machine")
+        return 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,47 +187,10 @@ class Doctor:
 
         findings = doctor.look(self.out, clock_url=self.clock_url)
         if self.data:
-            findings += [self._input(number) for number in range(len(self._config().phases))]
+            from albert_jax.bench import input as input_rate
+
+            config = configfile.load(self.config)
+            data = dataclasses.replace(config.data, prepared=self.data)
+            findings += input_rate.look(dataclasses.replace(config, data=data), self.config)
         print(doctor.table(findings))
         return 0 if all(finding.ok for finding in findings) else ConfigError.exit_code
-
-    def _config(self) -> Config:
-        config = configfile.load(self.config)
-        return dataclasses.replace(
-            config, data=dataclasses.replace(config.data, prepared=self.data)
-        )
-
-    def _input(self, number: int) -> Finding:
-        import time
-
-        import numpy as np
-
-        from albert_jax import bench
-        from albert_jax.data import pipeline
-        from albert_jax.data.corpus import Corpus
-        from albert_jax.data.rows import RowMaker
-        from albert_jax.observe.doctor import Finding
-
-        config = self._config()
-        phase = config.phases[number]
-        corpora = [Corpus.open(folder, "train") for folder in self.data]
-        maker = RowMaker(
-            corpora, corpora[0].vocabulary(), phase, seed=config.seed, phase_index=number
-        )
-        made = pipeline.batches(maker, 0, 1000, np.arange(phase.rows), config.data.workers)
-        next(made)  # the first one plans the epoch
-        # More than are made ahead, or nothing but a queue would be measured.
-        count, began = 4 * pipeline.AHEAD * max(1, config.data.workers), time.perf_counter()
-        for _ in range(count):
-            next(made)
-        batch = (time.perf_counter() - began) / count
-        step = bench.measure(
-            bench.adjusted(config, phase=number, rows=None, length=None), self.config, steps=5
-        ).step
-        text = (
-            f"phase {number}: a batch of {phase.rows} x {phase.sequence_length} takes "
-            f"{batch * 1e3:.3g} ms to make, a step {step * 1e3:.3g} ms"
-        )
-        if batch > step:
-            text += "; raise data.workers, or spread the run over more hosts"
-        return Finding("input", batch <= step, text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import Literal
 
 import jax
@@ -22,6 +23,9 @@ _TYPES: dict[Format, tuple[StoredType, ...]] = {
     "stablehlo": ("float32",),
 }
 """What the weights of a format can be stored as."""
+
+_PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers"}
+"""What a format needs beyond our requirements; the extra of its name brings it."""
 
 
 def export(
@@ -55,10 +59,9 @@ def export(
         )
     if head is not None and to in ("native", "tf1"):
         raise ConfigError(f"--head {head}: --to {to} always holds all that there is: leave it out")
-    if to == "onnx":
-        from albert_jax.convert import onnx_graph
-
-        onnx_graph.package()
+    package = _PACKAGES.get(to)
+    if package and importlib.util.find_spec(package) is None:
+        raise ConfigError(f"--to {to} needs the package {package}: pip install 'albert-jax[{to}]'")
     model = loading.load(source, step=step, weights=weights)
     if passes is not None:
         model = depth.at_depth(model, passes)

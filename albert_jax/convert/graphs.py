@@ -59,7 +59,6 @@ def export(model: Model, out: str, *, to: Graph, head: Head | None, int8: bool) 
     Raises:
       CheckpointError: `out` exists, the weights lack a part that the head needs, one of them is
         not finite, or they are too large for one file.
-      ConfigError: the onnx package is not installed.
       StorageError: the disk is full or not writable.
     """
     params = jax.device_get(model.params)

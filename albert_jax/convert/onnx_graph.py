@@ -14,7 +14,6 @@ import numpy as np
 from albert_jax.config import LAYER_NORM_EPS, Config
 from albert_jax.convert.programs import Axes, Program
 from albert_jax.convert.quantise import Int8
-from albert_jax.errors import ConfigError
 from albert_jax.model import sharing
 from albert_jax.tasks.heads import NEVER
 from albert_jax.tree import flatten
@@ -26,17 +25,6 @@ _MASKED = -1e9
 """Score of what a token does not see, as in model/attention.py."""
 
 
-def package() -> Any:
-    """The onnx package; raises ConfigError naming the extra where it is not installed."""
-    try:
-        import onnx
-    except ImportError:
-        raise ConfigError(
-            "--to onnx needs the package onnx: pip install 'albert-jax[onnx]'"
-        ) from None
-    return onnx
-
-
 def build(
     program: Program,
     recipe: Config,
@@ -44,7 +32,8 @@ def build(
     int8: Mapping[str, Int8],
 ) -> Any:
     """The ModelProto of a program; `int8` holds the weights (by path) that are stored so."""
-    onnx = package()
+    import onnx
+
     graph = _Graph(onnx, recipe, flatten(params), int8)
     for name, value in _outputs(graph, program).items():
         graph.nodes.append(onnx.helper.make_node("Identity", [value], [name]))

@@ -158,9 +158,7 @@ def _visiting_order(drawn: np.ndarray, number: np.ndarray, words: np.ndarray) ->
     return keys.astype(np.int64)
 
 
-def word_sizes_of(
-    starts_word: np.ndarray, sizes: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def word_sizes_of(starts_word: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Words of pairs from the tokens that start one.
 
     ``starts_word`` bool [tokens] is over the text of all pairs (without special tokens), with
@@ -182,9 +180,7 @@ def masked_tokens(ngrams: Ngrams, word_sizes: np.ndarray) -> np.ndarray:
     return np.flatnonzero(np.repeat(covered, word_sizes))
 
 
-def replace(
-    labels: np.ndarray, draws: np.ndarray, mask_id: int, vocab_size: int
-) -> np.ndarray:
+def replace(labels: np.ndarray, draws: np.ndarray, mask_id: int, vocab_size: int) -> np.ndarray:
     """What the model sees at masked places: [MASK] 80%, the token itself 10%, any id 10%.
 
     ``draws`` uint64 [tokens] are random bits of each token; any id of the vocabulary may come,

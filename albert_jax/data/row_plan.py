@@ -66,9 +66,7 @@ class Plan(NamedTuple):
         return self.a_size + self.b_size + 2 + (self.b_size > 0)
 
 
-def plan_rows(
-    pieces: np.ndarray, sentences: np.ndarray, settings: PlanSettings, key: int
-) -> Plan:
+def plan_rows(pieces: np.ndarray, sentences: np.ndarray, settings: PlanSettings, key: int) -> Plan:
     """Plans rows over some documents.
 
     ``pieces`` [documents]: sentences of each; ``sentences`` [sentences]: tokens of each. In a
@@ -160,9 +158,7 @@ def _splits(start: np.ndarray, end: np.ndarray, key: int) -> np.ndarray:
     return start + 1 + drawn
 
 
-def _foreign(
-    start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: int
-) -> np.ndarray:
+def _foreign(start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: int) -> np.ndarray:
     """Which chunks take B from another document: in "nsp" every second one, and those of a
     single unit."""
     if settings.sentence_order != "nsp":
@@ -230,9 +226,7 @@ def _coin_flips(tosses: np.ndarray, draws: np.ndarray, side: int) -> np.ndarray:
 
 def _packed(plan: Plan, sequence_length: int, key: int) -> Plan:
     """The same pairs, several to a row."""
-    row = pack(
-        plan.tokens, sequence_length, pairs_per_row(sequence_length), random.key(key, 7)
-    )
+    row = pack(plan.tokens, sequence_length, pairs_per_row(sequence_length), random.key(key, 7))
     rows = int(row.max()) + 1 if len(row) else 0
     order = np.argsort(row.astype(np.min_scalar_type(rows)), kind="stable")
     first = np.searchsorted(row[order], np.arange(rows + 1))

@@ -73,9 +73,7 @@ def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
     return np.unique(np.concatenate(numbers))
 
 
-def global_batch(
-    batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int
-) -> dict[str, jax.Array]:
+def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int) -> dict[str, jax.Array]:
     """Places this process' rows (those of `local_rows`) as parts of the global batch."""
     sharding = batch_sharding(mesh)
     return {

@@ -54,8 +54,6 @@ def topology(where: Slice) -> Any:
     import jax
     from jax.experimental import topologies
 
-    # What is compiled for devices that are not here can be written to the cache, but not read.
-    jax.config.update("jax_enable_compilation_cache", False)
     kind = {"7x": "tpu7x"}.get(where.chip.name, where.chip.name)
     shape = where.topology
     bounds = (2, 2, 1)
@@ -106,6 +104,9 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     state = abstract_state(config, abstract_params(config.model), mesh)
     limit = where.chip.memory / where.chip.devices
     began = time.perf_counter()
+    cached = jax.config.jax_enable_compilation_cache
+    # What is compiled for devices that are not here can be written to the cache, but not read.
+    jax.config.update("jax_enable_compilation_cache", False)
     try:
         compiled = step.lower(state, batch, scalars).compile()
     except jax.errors.JaxRuntimeError as error:
@@ -113,6 +114,8 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
         if needed is None:
             raise
         return Compiled(False, needed, limit, 0, 0, [], time.perf_counter() - began)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", cached)
     seconds = time.perf_counter() - began
     told: Any = compiled.memory_analysis()
     arguments = told.argument_size_in_bytes

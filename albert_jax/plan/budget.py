@@ -14,9 +14,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from albert_jax import configfile
+from albert_jax import configfile, files
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
+from albert_jax.plan import estimate
+from albert_jax.plan.slices import Slice
 
 PAPER_STEPS, PAPER_ROWS, PAPER_RATE = 125_000, 4096, 0.00176
 ENOUGH = 0.5
@@ -61,6 +63,19 @@ def choose(
         if tokens >= ENOUGH * wanted(config) or name == names[0]:
             return name, config if name in SMALL else shaped(name, config, devices, tokens)
     raise ConfigError("no presets to choose from")
+
+
+def choose_for_slice(hours: float, where: Slice, efficiency: float) -> tuple[str, Config]:
+    """`choose` for a slice, by the estimate at `efficiency` of the peak; steps as there."""
+
+    def rate(config: Config) -> float:
+        seconds = sum(
+            phase.steps * estimate.bound(config, phase, where).expected(efficiency)
+            for phase in config.phases
+        )
+        return tokens_per_step(config) * config.steps / seconds
+
+    return choose(hours * 3600, where.devices, rate, LARGE)
 
 
 def measured(
@@ -136,8 +151,17 @@ def within(config: Config, seconds_per_step: Sequence[float], seconds: float) ->
     )
 
 
-def told(name: str, config: Config, out: str) -> dict[str, Any]:
-    """What was bought, as plain JSON."""
+def spend(
+    name: str, config: Config, seconds_per_step: Sequence[float], hours: float, out: str
+) -> tuple[Config, dict[str, Any]]:
+    """Writes the config that `hours` buy (`within`) to the file `out`; returns it, and what was
+    bought as plain JSON."""
+    config = within(config, seconds_per_step, hours * 3600)
+    files.write(out, configfile.dumps(config).encode())
+    return config, _told(name, config, out)
+
+
+def _told(name: str, config: Config, out: str) -> dict[str, Any]:
     return {
         "preset": name,
         "phases": [

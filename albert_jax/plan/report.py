@@ -38,7 +38,7 @@ def plan(
     """The figures of a run on a slice, and what time and cost they add up to.
 
     `found` is what `look` told of each phase (None: it is asked now), `price` that of a
-    chip-hour. Where a phase does not fit, the caller may fill in "nearest" (`nearest_that_fits`).
+    chip-hour. Where a phase does not fit, "nearest" says in words what would.
     """
     config.validate()
     if not 0 < efficiency <= 1:
@@ -93,7 +93,39 @@ def plan(
         "cost": hours * where.chips * price if price else None,
         "nearest": None,
     }
+    if not fits and (nearest := nearest_that_fits(config, where)):
+        told["nearest"] = nearest[0]
     return told
+
+
+def for_budget(
+    name: str,
+    config: Config,
+    where: Slice,
+    *,
+    hours: float,
+    out: str,
+    adapt: bool,
+    efficiency: float,
+    price: float,
+) -> tuple[Config, dict[str, Any]]:
+    """The config that `hours` on the slice buy, written to `out`, and its `plan` with "bought".
+
+    Nothing is written for a config that does not fit; with `adapt` the nearest that does is taken
+    in its place.
+    """
+    found = look(config, where)
+    if adapt and not all(one.fits for one in found):
+        nearest = nearest_that_fits(config, where)
+        config = nearest[1] if nearest else config
+        found = look(config, where) if nearest else found
+    told = plan(config, where, found=found, efficiency=efficiency, price=price)
+    if not told["fits"]:
+        return config, told
+    seconds = [phase["expected_step"] for phase in told["phases"]]
+    config, bought = budget.spend(name, config, seconds, hours, out)
+    told = plan(config, where, found=found, efficiency=efficiency, price=price)
+    return config, told | {"bought": bought}
 
 
 def look(config: Config, where: Slice) -> list[Compiled]:

@@ -82,9 +82,7 @@ def train(
     compiled: set[Any] = set()
 
     stop = Stop(processes)
-    watchdog = Watchdog(
-        config.run.watchdog_seconds, process_index=process, process_count=processes
-    )
+    watchdog = Watchdog(config.run.watchdog_seconds, process_index=process, process_count=processes)
     with stop, watchdog:
         # ---- restore, or start -----------------------------------------------------------------
         with clock.stage("checkpoint"):

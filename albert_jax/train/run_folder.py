@@ -64,9 +64,7 @@ def open_run(
     return told
 
 
-def _same_facts(
-    path: str, facts: Mapping[str, Any], allow_change: tuple[str, ...]
-) -> list[str]:
+def _same_facts(path: str, facts: Mapping[str, Any], allow_change: tuple[str, ...]) -> list[str]:
     data = files.read(path)
     if data is None:
         return []

@@ -36,9 +36,7 @@ def given_task(config: Config, max_steps: int | None) -> TaskConfig:
     return task
 
 
-def task(
-    given: TaskConfig, kind: TaskKind, train: Sequence[Any], dev: Sequence[Any]
-) -> TaskConfig:
+def task(given: TaskConfig, kind: TaskKind, train: Sequence[Any], dev: Sequence[Any]) -> TaskConfig:
     """The task with labels and metrics filled in; raises ConfigError for unknown metrics."""
     usual = kind.metrics
     if given.name == "embedding":

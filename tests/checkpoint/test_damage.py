@@ -147,7 +147,10 @@ def _kill_while_saving(run: Path, rounds: int) -> None:
     for number in range(rounds):
         process = subprocess.Popen(
             [sys.executable, "-c", SAVER, str(run)],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
         )
         assert process.stdout is not None
         first = process.stdout.readline().split()
@@ -162,7 +165,10 @@ def _kill_while_saving(run: Path, rounds: int) -> None:
         if number == rounds - 1:
             done = subprocess.run(
                 [sys.executable, "-c", SAVER, str(run), str(promised + 3)],
-                capture_output=True, text=True, env=environment, timeout=120,
+                capture_output=True,
+                text=True,
+                env=environment,
+                timeout=120,
             )
             assert done.returncode == 0, done.stderr[-3000:]
             assert int(done.stdout.split()[1]) >= promised
@@ -203,7 +209,9 @@ with mock.patch.object(module, name, kill):
 def test_killed_at_each_moment_between_commit_and_retention(tmp_path, moment, step):
     done = subprocess.run(
         [sys.executable, "-c", KILLED_AT, str(tmp_path), moment],
-        capture_output=True, text=True, timeout=120,
+        capture_output=True,
+        text=True,
+        timeout=120,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]

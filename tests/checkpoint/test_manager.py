@@ -72,12 +72,16 @@ def test_reading_changes_nothing(run, restore):
 @pytest.mark.parametrize(
     "change, told",
     [
-        (lambda s: s._replace(params={"dense": {"kernel": s.params["dense"]["kernel"]}}),
-         "params/dense/bias was saved but is not asked for"),
+        (
+            lambda s: s._replace(params={"dense": {"kernel": s.params["dense"]["kernel"]}}),
+            "params/dense/bias was saved but is not asked for",
+        ),
         (lambda s: s._replace(moments=(*s.moments, jnp.ones(2))), "moments/2 was not saved"),
         (lambda s: s._replace(step=jnp.float32(0)), "step is int32, not float32"),
-        (lambda s: s._replace(moments=({"kernel": jnp.ones((64, 97))}, {})),
-         r"moments/0/kernel has shape \(64, 96\), not \(64, 97\)"),
+        (
+            lambda s: s._replace(moments=({"kernel": jnp.ones((64, 97))}, {})),
+            r"moments/0/kernel has shape \(64, 96\), not \(64, 97\)",
+        ),
     ],
 )
 def test_another_model_is_refused_by_leaf(run, change, told, make_state, restore):
@@ -121,8 +125,9 @@ def test_a_non_finite_state_is_never_kept(run, make_state, restore):
 
 def test_poisoned_numbers_with_valid_digests_are_refused(run, monkeypatch, make_state, restore):
     checkpoints = Checkpoints(str(run), keep=5, best=None)
-    poison = make_state(40)._replace(params={"dense": {"kernel": jnp.full((64, 96), jnp.inf),
-                                                       "bias": jnp.ones(96)}})
+    poison = make_state(40)._replace(
+        params={"dense": {"kernel": jnp.full((64, 96), jnp.inf), "bias": jnp.ones(96)}}
+    )
     with monkeypatch.context() as patch:
         patch.setattr("albert_jax.checkpoint.manager.not_finite", lambda flags: [])
         checkpoints.save(40, poison, {})
@@ -176,7 +181,9 @@ print(json.dumps(checkpoints.steps()))
 def test_a_full_disk_costs_the_save_not_the_run(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", FULL, str(tmp_path)],
-        capture_output=True, text=True, timeout=240,
+        capture_output=True,
+        text=True,
+        timeout=240,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr[-3000:]
@@ -188,7 +195,9 @@ def test_a_full_disk_costs_the_save_not_the_run(tmp_path):
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "5"]
 
 
-def test_one_failed_save_is_a_line_and_the_next_one_the_retry(run, monkeypatch, caplog, make_state, restore):
+def test_one_failed_save_is_a_line_and_the_next_one_the_retry(
+    run, monkeypatch, caplog, make_state, restore
+):
     checkpoints = Checkpoints(str(run), keep=5, best=None)
     with monkeypatch.context() as patch:
         patch.setattr(digest, "seal", _refuse)
@@ -236,7 +245,9 @@ def test_any_number_of_devices_restores(tmp_path):
     for devices in (4, 1, 2):
         done = subprocess.run(
             [sys.executable, "-c", MOVE, str(tmp_path), str(devices)],
-            capture_output=True, text=True, timeout=240,
+            capture_output=True,
+            text=True,
+            timeout=240,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
         )
         assert done.returncode == 0, done.stderr[-3000:]
@@ -273,15 +284,20 @@ print("from", first, "steps", checkpoints.steps(), flush=True)
 
 @pytest.mark.slow
 def test_any_number_of_processes_saves_and_restores(tmp_path):
-    for count, told in ((2, "from 0 steps [2, 3]"), (1, "from 3 steps [5, 6]"),
-                        (2, "from 6 steps [8, 9]")):
+    for count, told in (
+        (2, "from 0 steps [2, 3]"),
+        (1, "from 3 steps [5, 6]"),
+        (2, "from 6 steps [8, 9]"),
+    ):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
         processes = [
             subprocess.Popen(
                 [sys.executable, "-c", TWO, str(tmp_path), str(index), str(count), port],
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
                 env={**os.environ, "PYTHONPATH": str(ROOT)},
             )
             for index in range(count)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
-import sys
 
 import jax
 import numpy as np
@@ -79,7 +79,13 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
     assert cli.main(["export", source, "--to", "stablehlo", "--out", str(tmp_path / "x")]) == 0
     assert "stablehlo graph of pretraining" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "x").iterdir()}
-    assert {"model.stablehlo", "config.json", "tokenizer.json", "README.md", "conversion.json"} <= names
+    assert {
+        "model.stablehlo",
+        "config.json",
+        "tokenizer.json",
+        "README.md",
+        "conversion.json",
+    } <= names
     record = json.loads((tmp_path / "x" / "conversion.json").read_text())
     assert record["max_difference"] < 1e-5
     assert record["outputs"]["prediction_logits"] == ["batch", "length", 64]
@@ -101,16 +107,25 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
     [
         (["--to", "stablehlo", "--dtype", "int8"], 2, ["--dtype int8", "float32", "--to onnx"]),
         (["--dtype", "int8"], 2, ["--dtype int8", "float32 or bfloat16", "--to onnx"]),
-        (["--to", "onnx", "--dtype", "bfloat16"], 2, ["bfloat16", "float32 or int8", "huggingface"]),
+        (
+            ["--to", "onnx", "--dtype", "bfloat16"],
+            2,
+            ["bfloat16", "float32 or int8", "huggingface"],
+        ),
         (["--to", "tf1", "--head", "mlm"], 2, ["--head mlm", "--to tf1"]),
         (["--to", "native", "--head", "base"], 2, ["--head base", "--to native"]),
         (["--to", "onxx"], 2, ["--to"]),
-        (["--to", "onnx"], 2, ["pip install 'albert-jax[onnx]'"]),
+        (["--to", "onnx"], 2, ["package onnx: pip install 'albert-jax[onnx]'"]),
+        (["--to", "stablehlo"], 2, ["package flatbuffers: pip install 'albert-jax[stablehlo]'"]),
     ],
     ids=str,
 )
 def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, capsys, monkeypatch):
-    monkeypatch.setitem(sys.modules, "onnx", None)  # as where it is not installed
+    installed = importlib.util.find_spec
+    missing = {"onnx", "flatbuffers"}
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name in missing else installed(name)
+    )
     code = cli.main(["export", str(tmp_path), "--out", str(tmp_path / "x"), *options])
     last = capsys.readouterr().err.rstrip("\n").splitlines()[-1]
     assert code == exit_code and last.startswith("albert-jax: ")

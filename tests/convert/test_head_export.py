@@ -30,7 +30,9 @@ def test_card_and_config_say_task_labels_and_recipe(tmp_path, vocabulary):
 def test_files_beside_vectors_and_texts(tmp_path, vocabulary):
     recipe, params = tuned("embedding", tiny())
     native.export_run(params, recipe, vocabulary, tmp_path / "vectors")
-    here = {p.relative_to(tmp_path / "vectors").as_posix() for p in (tmp_path / "vectors").rglob("*")}
+    here = {
+        p.relative_to(tmp_path / "vectors").as_posix() for p in (tmp_path / "vectors").rglob("*")
+    }
     assert {"modules.json", "1_Pooling/config.json", "sentence_bert_config.json"} <= here
     length = json.loads((tmp_path / "vectors" / "sentence_bert_config.json").read_text())
     assert length["max_seq_length"] == 32

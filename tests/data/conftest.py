@@ -12,6 +12,7 @@ from albert_jax.data.store import ShardWriter
 
 from made import SIZE, Pieces, documents  # isort: skip
 
+
 @pytest.fixture
 def pieces() -> Pieces:
     """The vocabulary of `prepared`."""

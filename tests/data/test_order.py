@@ -105,6 +105,7 @@ def test_the_order_stays_what_it_is(corpus):
     ]
     assert digests == ["f46157b7e9e59aa5", "8d27c1ecca23e20b"]
     assert digests[0] != RowOrder(corpus, SETTINGS, random.key(2)).digest()[:16]
-    assert digests[0] != RowOrder(
-        corpus, SETTINGS._replace(sequence_length=33), random.key(1)
-    ).digest()[:16]
+    assert (
+        digests[0]
+        != RowOrder(corpus, SETTINGS._replace(sequence_length=33), random.key(1)).digest()[:16]
+    )

@@ -54,7 +54,9 @@ def test_losses_and_gradients_are_those_of_single_pairs(prepared):
     assert single["sop_weights"].sum() == packed["sop_weights"].sum() > 10
     assert not single["cls_positions"].any()
     loss = pretraining_loss(MODEL, ComputeConfig(dtype="float32"))
-    params = jax.tree.map(lambda leaf: leaf if (leaf == 1).all() else leaf * 8, init_params(MODEL, 0))
+    params = jax.tree.map(
+        lambda leaf: leaf if (leaf == 1).all() else leaf * 8, init_params(MODEL, 0)
+    )
 
     @jax.jit
     def run(params, batch):

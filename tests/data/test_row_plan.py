@@ -31,7 +31,9 @@ def test_rows_fit_and_pairs_stay_in_their_documents(order, packing):
     assert np.bincount(row).max() <= (pairs_per_row(64) if packing else 1)
     assert plan.a_size.min() >= 1
     ends = np.cumsum(np.add.reduceat(sentences, np.cumsum(pieces) - pieces))
-    document = [np.searchsorted(ends, start, side="right") for start in (plan.a_start, plan.b_start)]
+    document = [
+        np.searchsorted(ends, start, side="right") for start in (plan.a_start, plan.b_start)
+    ]
     for side, (start, size) in enumerate(
         ((plan.a_start, plan.a_size), (plan.b_start, plan.b_size))
     ):

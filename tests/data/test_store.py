@@ -40,9 +40,10 @@ def test_documents_come_back(tmp_path, monkeypatch, vocab_size):
     entry = write(tmp_path, docs, vocab_size)
     reader = pickle.loads(pickle.dumps(ShardReader(tmp_path, entry, vocab_size)))
     windows = [reader.window(number) for number in range(entry["windows"])]
-    assert np.concatenate([w.ids for w in windows]).tolist() == np.concatenate(
-        [ids for ids, _ in docs]
-    ).tolist()
+    assert (
+        np.concatenate([w.ids for w in windows]).tolist()
+        == np.concatenate([ids for ids, _ in docs]).tolist()
+    )
     assert np.concatenate([w.sentences for w in windows]).tolist() == sum(sizes, [])
     assert np.concatenate([w.pieces for w in windows]).tolist() == [len(size) for size in sizes]
     assert all(len(w.ids) <= 50 for w in windows)

@@ -156,7 +156,12 @@ def test_the_page_of_a_classifier(sure: Model) -> None:
 
 
 def test_texts_that_cannot_be_shown(sure: Model) -> None:
-    for text, part in (("", "empty"), ("a\t", "empty"), ("a\tb\tc", "one, or two"), ("the " * 60, "at most 48")):
+    for text, part in (
+        ("", "empty"),
+        ("a\t", "empty"),
+        ("a\tb\tc", "one, or two"),
+        ("the " * 60, "at most 48"),
+    ):
         with pytest.raises(DataError, match=part):
             explaining.look(sure, text)
 

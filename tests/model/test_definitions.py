@@ -22,14 +22,27 @@ def test_only_the_thin_surface_of_nnx_is_used(root):
                 used |= {name.name for name in node.names}
             assert not (isinstance(node, ast.ImportFrom) and node.module == "flax.linen")
     assert used and not used & FORBIDDEN
-    assert used <= {"Module", "Param", "split", "merge", "state", "eval_shape", "to_pure_dict", "GraphDef"}
+    assert used <= {
+        "Module",
+        "Param",
+        "split",
+        "merge",
+        "state",
+        "eval_shape",
+        "to_pure_dict",
+        "GraphDef",
+    }
 
 
 def test_these_rooms_import_jax_flax_optax_numpy_and_nothing_else(root):
     allowed = {"jax", "flax", "optax", "numpy", "albert_jax"}
     ours = {"config", "errors", "tree", "model", "objectives", "optim", "parallel", "train"}
     package = root / "albert_jax"
-    files = [f for room in ("model", "objectives", "optim", "parallel") for f in (package / room).glob("*.py")]
+    files = [
+        f
+        for room in ("model", "objectives", "optim", "parallel")
+        for f in (package / room).glob("*.py")
+    ]
     for file in [*files, package / "train" / "state.py", package / "train" / "step.py"]:
         for node in ast.walk(ast.parse(file.read_text())):
             names = []
@@ -39,6 +52,8 @@ def test_these_rooms_import_jax_flax_optax_numpy_and_nothing_else(root):
                 names = [node.module or ""]
             for name in names:
                 top, _, rest = name.partition(".")
-                assert top in allowed or top in sys.stdlib_module_names, f"{file.name} imports {name}"
+                assert top in allowed or top in sys.stdlib_module_names, (
+                    f"{file.name} imports {name}"
+                )
                 if top == "albert_jax" and rest:
                     assert rest.split(".")[0] in ours, f"{file.name} imports {name}"

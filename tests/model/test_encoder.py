@@ -97,7 +97,10 @@ def test_layers_one_by_one_and_what_is_watched_are_the_encoder(mode, passes):
 
 def test_packed_pairs_do_not_see_each_other_and_padding_is_finite():
     params, batch = spread(TINY), rows()
-    packed = {**batch, "segment_ids": np.repeat([[1, 1, 1, 1, 2, 2, 2, 2, 0, 0]], 3, 0).astype(np.int32)}
+    packed = {
+        **batch,
+        "segment_ids": np.repeat([[1, 1, 1, 1, 2, 2, 2, 2, 0, 0]], 3, 0).astype(np.int32),
+    }
     before = albert.encode(params, TINY, packed, compute=EXACT)
     changed = {**packed, "input_ids": packed["input_ids"].copy()}
     changed["input_ids"][:, 4:] = 7
@@ -116,7 +119,9 @@ def test_heads_read_the_given_places():
     whole = albert.mlm_logits(params, TINY, hidden, jnp.tile(jnp.arange(10), (2, 1)))
     np.testing.assert_allclose(logits[0, 2], whole[0, 9], atol=1e-6)
     pooled = albert.pooled(params, TINY, hidden, jnp.array([[0, 5], [5, 0]]))
-    np.testing.assert_allclose(pooled[0, 1], albert.pooled(params, TINY, hidden, jnp.array([[5]] * 2))[0, 0], atol=1e-6)
+    np.testing.assert_allclose(
+        pooled[0, 1], albert.pooled(params, TINY, hidden, jnp.array([[5]] * 2))[0, 0], atol=1e-6
+    )
     assert albert.sop_logits(params, TINY, pooled).shape == (2, 2, 2)
 
 
@@ -136,7 +141,11 @@ def test_dropout_masks_belong_to_rows_passes_and_sites():
     # The masks of rows 2 to 4 are the same when they stand in another part of the batch.
     assert np.array_equal(drop(x[:3], row_keys(3, 7, jnp.arange(2, 5)), 0.1, 1), full[2:5])
     assert len({row.tobytes() for row in np.asarray(full)}) == 6
-    for other in (drop(x, keys, 0.1, 2), drop(x, row_keys(3, 8, jnp.arange(6)), 0.1, 1), drop(x, row_keys(4, 7, jnp.arange(6)), 0.1, 1)):
+    for other in (
+        drop(x, keys, 0.1, 2),
+        drop(x, row_keys(3, 8, jnp.arange(6)), 0.1, 1),
+        drop(x, row_keys(4, 7, jnp.arange(6)), 0.1, 1),
+    ):
         assert not np.array_equal(full, other)
     assert float((full == 0).mean()) == pytest.approx(0.1, abs=0.03)
     assert float(full.mean()) == pytest.approx(1.0, abs=0.03)
@@ -152,7 +161,9 @@ def test_dropout_is_new_in_every_pass():
     assert len(set(masks)) == 3
     params, batch = spread(config), rows()
     scanned = albert.encode(params, config, batch, compute=EXACT, dropout=keys)
-    unrolled = albert.encode(params, config, batch, compute=dataclasses.replace(EXACT, unroll=True), dropout=keys)
+    unrolled = albert.encode(
+        params, config, batch, compute=dataclasses.replace(EXACT, unroll=True), dropout=keys
+    )
     np.testing.assert_allclose(scanned, unrolled, atol=2e-5)
     assert not np.allclose(scanned, albert.encode(params, config, batch, compute=EXACT), atol=1e-2)
 
@@ -170,7 +181,9 @@ def test_the_splash_kernel_agrees_with_the_reference():
         return jnp.sum(jnp.sin(out)), out
 
     found = [
-        jax.jit(jax.value_and_grad(lambda *x, b=b: run(b, *x), argnums=(0, 1, 2), has_aux=True))(query, key, value)
+        jax.jit(jax.value_and_grad(lambda *x, b=b: run(b, *x), argnums=(0, 1, 2), has_aux=True))(
+            query, key, value
+        )
         for b in (attention.XLA, attention.splash(interpret=True))
     ]
     np.testing.assert_allclose(found[0][0][1], found[1][0][1], atol=3e-6)

@@ -116,14 +116,19 @@ def collectives(text: str) -> list[dict]:
         if name in inside:
             continue
         inside.add(name)
-        todo += re.findall(r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", "\n".join(bodies.get(name, [])))
+        todo += re.findall(
+            r"(?:calls|to_apply|body|condition)=%?([\w.\-]+)", "\n".join(bodies.get(name, []))
+        )
     found = []
     for name, lines in bodies.items():
         for line in lines:
             match = _COLLECTIVE.search(line)
             if match:
                 shapes = _SHAPE.findall(match["type"])
-                sizes = [int(np.prod([int(n) for n in shape.split(",") if n] or [1])) for _, shape in shapes]
+                sizes = [
+                    int(np.prod([int(n) for n in shape.split(",") if n] or [1]))
+                    for _, shape in shapes
+                ]
                 found.append(
                     {
                         "kind": match["kind"],

@@ -155,7 +155,9 @@ def test_a_dead_or_stuck_process_is_named_and_the_run_goes_on(
     _, err = process.communicate(timeout=120)
     print(f"left after {time.monotonic() - began:.0f} s")
     assert process.returncode == PeerError.exit_code, err[-3000:]
-    assert re.search(rf"process {victim}\b.* (was ended by SIGKILL|is gone or stopped|is stopped)", err)
+    assert re.search(
+        rf"process {victim}\b.* (was ended by SIGKILL|is gone or stopped|is stopped)", err
+    )
     _run(root, recipe, tmp_path / "run", 2)
     _compare(tmp_path / "one", tmp_path / "run")
 

@@ -56,9 +56,7 @@ def prepared(golden, tmp_path_factory):
 
     def prepare(lower_case: bool):
         if lower_case not in made:
-            words = vocabulary.load(
-                str(golden / "tokenizer" / "spm.model"), lower_case=lower_case
-            )
+            words = vocabulary.load(str(golden / "tokenizer" / "spm.model"), lower_case=lower_case)
             folder = tmp_path_factory.mktemp("golden-corpus")
             text = (golden / "tokenizer" / "corpus.txt").read_text(encoding="utf-8")
             with ShardWriter(folder, "train-0", words.size) as writer:
@@ -128,9 +126,7 @@ def figures(batch: dict, settings: dict, chosen: list, words) -> dict[str, float
     b_size = np.maximum(second - 1, 0)
     weights = batch["mlm_weights"] > 0
     masks = weights.sum(1)
-    bound = np.minimum(
-        settings["max_predictions_per_seq"], np.maximum(1, np.rint(size * rate))
-    )
+    bound = np.minimum(settings["max_predictions_per_seq"], np.maximum(1, np.rint(size * rate)))
     line = np.repeat(np.arange(len(size)), masks)
     place, label = batch["mlm_positions"][weights], batch["mlm_labels"][weights]
     seen = batch["input_ids"][line, place]

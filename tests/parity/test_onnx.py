@@ -125,7 +125,9 @@ def test_int8_weights_compute_what_they_stand_for(kind, tmp_path):
 @pytest.mark.parity
 def test_drift_and_score_are_recorded(tmp_path, capsys):
     dev = tmp_path / "dev.tsv"
-    lines = [f"{text}\t{('no', 'yes', 'perhaps')[i % 3]}" for i, text in enumerate(tiny_models.SENTENCES)]
+    lines = [
+        f"{text}\t{('no', 'yes', 'perhaps')[i % 3]}" for i, text in enumerate(tiny_models.SENTENCES)
+    ]
     dev.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
     settings = {"dev": str(dev), "metrics": ("accuracy", "f1")}
     recipe, params = tuned("classification", tiny_models.MODEL, **settings)
@@ -137,7 +139,10 @@ def test_drift_and_score_are_recorded(tmp_path, capsys):
     assert [row["pass"] for row in passes] == [1, 2]
     assert all(0.99 < row["cosine"] < 1.00001 and 0 < row["max_difference"] < 0.5 for row in passes)
     score = record["int8"]["score"]
-    assert score["examples"] == 8 and set(score["float32"]) == set(score["int8"]) == {"accuracy", "f1"}
+    assert score["examples"] == 8 and set(score["float32"]) == set(score["int8"]) == {
+        "accuracy",
+        "f1",
+    }
     assert "accuracy:" in told and len(told.splitlines()) == 1 + 1 + 2 + 2
     dev.unlink()
     told = graphs.export(model, str(tmp_path / "y"), to="onnx", head=None, int8=True)

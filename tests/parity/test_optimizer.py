@@ -90,9 +90,7 @@ def test_schedule_of_a_run_is_the_originals():
         optimizer=OptimizerConfig(learning_rate=0.5, warmup_steps=10),
     )
     for step in (0, 1, 9, 10, 59, 60, 99, 100, 130):
-        assert learning_rate(config, step) == polynomial(
-            step, peak=0.5, steps=100, warmup_steps=10
-        )
+        assert learning_rate(config, step) == polynomial(step, peak=0.5, steps=100, warmup_steps=10)
 
 
 @pytest.mark.parametrize("file", TRAJECTORIES, ids=lambda file: file.stem)

@@ -28,6 +28,7 @@ from tests.parity.test_conversion import (
 torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
 
+
 def our_outputs(recipe: Config, params: dict, batch) -> list[np.ndarray]:
     """What `predict` reads, in float32."""
     assert recipe.task is not None
@@ -125,7 +126,9 @@ def script_of(folder):
 def test_the_script_writes_the_same_texts(rounds, tmp_path):
     vocabulary, length = tiny_models.vocabulary(), 32
     recipe, params = tuned("generation", tiny_models.MODEL, rounds, canvas=9, rounds=rounds)
-    recipe = Config(model=recipe.model, phases=(PhaseConfig(sequence_length=length),), task=recipe.task)
+    recipe = Config(
+        model=recipe.model, phases=(PhaseConfig(sequence_length=length),), task=recipe.task
+    )
     native.export_run(params, recipe, vocabulary, tmp_path / "x")
     model, problems = load_quietly("AutoModelForMaskedLM", tmp_path / "x")
     assert not problems
@@ -134,7 +137,9 @@ def test_the_script_writes_the_same_texts(rounds, tmp_path):
     from albert_jax.tasks.examples import SourceTarget
 
     sources = [("the file is found",), ("a folder", "the name of it"), (long, "it returns")]
-    features = canvas.canvas_features(vocabulary, [SourceTarget("x", s) for s in sources], length, 9)
+    features = canvas.canvas_features(
+        vocabulary, [SourceTarget("x", s) for s in sources], length, 9
+    )
     forward = Forward(recipe.model, COMPUTE)
     outputs = registry.task("generation").outputs
     program = partial(jax.jit(lambda p, b: outputs(forward, p, b, recipe.task, None)), params)
@@ -154,7 +159,9 @@ def test_pipelines_speak_the_labels(tmp_path):
     for name, options in (("classification", {}), ("tagging", {"ignore_labels": []})):
         recipe, params = tuned(name, tiny_models.MODEL)
         native.export_run(params, recipe, tiny_models.vocabulary(), tmp_path / name)
-        pipeline = transformers.pipeline(TASKS[name].pipeline, model=str(tmp_path / name), **options)
+        pipeline = transformers.pipeline(
+            TASKS[name].pipeline, model=str(tmp_path / name), **options
+        )
         said = pipeline("the file is found")
         assert said
         for one in said:

@@ -52,9 +52,7 @@ def test_preprocessing(cases: list[dict], field: str, rules: TextRules) -> None:
 @pytest.mark.parametrize(
     ("field", "lower_case"), [("ids", True), ("encode_ids", True), ("ids_cased", False)]
 )
-def test_sentencepiece_ids(
-    cases: list[dict], folder: Path, field: str, lower_case: bool
-) -> None:
+def test_sentencepiece_ids(cases: list[dict], folder: Path, field: str, lower_case: bool) -> None:
     vocab = SentencePiece((folder / "spm.model").read_bytes(), lower_case=lower_case)
     texts = [case["text"] for case in cases]
     assert not _unlike(cases, field, [vocab.encode([text])[0].tolist() for text in texts])

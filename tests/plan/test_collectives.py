@@ -21,7 +21,9 @@ needs_libtpu = pytest.mark.skipif(
 
 def _check_data_parallel(entry: dict) -> None:
     gradient = 4 * entry["parameters"]
-    assert all("bf16" not in one["types"] and "f16" not in one["types"] for one in entry["collectives"])
+    assert all(
+        "bf16" not in one["types"] and "f16" not in one["types"] for one in entry["collectives"]
+    )
     big = [one for one in entry["collectives"] if one["bytes"] > SCALARS]
     assert not [one for one in entry["collectives"] if one["in_loop"]]
     assert {(one["kind"], *one["types"]) for one in big} == {("all-reduce", "f32")}
@@ -67,7 +69,10 @@ def test_the_recorded_budget_keeps_the_rules(name):
 @needs_libtpu
 @pytest.mark.parametrize(
     "name",
-    [name if name == "tiny" else pytest.param(name, marks=pytest.mark.slow) for name in golden.NAMES],
+    [
+        name if name == "tiny" else pytest.param(name, marks=pytest.mark.slow)
+        for name in golden.NAMES
+    ],
 )
 def test_a_step_compiled_for_four_chips_keeps_its_budget(name):
     entry = json.loads(json.dumps(golden.compiled(name)))

@@ -124,9 +124,7 @@ def test_a_budget_cuts_all_phases_alike_and_the_warm_up_too():
     ],
 )
 def test_a_budget_chooses_preset_rows_and_rate(tokens, devices, name, rows):
-    found, config = budget.choose(
-        1.0, devices, lambda _: tokens / (1 - budget.SPARE), budget.LARGE
-    )
+    found, config = budget.choose(1.0, devices, lambda _: tokens / (1 - budget.SPARE), budget.LARGE)
     assert found == name
     assert {phase.rows for phase in config.phases} == {rows}
     assert config.optimizer.learning_rate == pytest.approx(0.00176 * (rows / 4096) ** 0.5, rel=1e-2)

@@ -45,7 +45,9 @@ def test_a_share_of_the_words_goes_whole(model, share):
         assert len(before) == len(after)
         gone = [i for i, word in enumerate(after) if word == [vocabulary.mask_id]]
         assert len(gone) == max(1, round(share * len(before)))
-        assert all(a == b for i, (a, b) in enumerate(zip(before, after, strict=True)) if i not in gone)
+        assert all(
+            a == b for i, (a, b) in enumerate(zip(before, after, strict=True)) if i not in gone
+        )
         np.testing.assert_array_equal(np.flatnonzero(found.ids == vocabulary.mask_id), found.gaps)
 
 

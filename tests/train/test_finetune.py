@@ -34,13 +34,43 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).write_text("\n".join(lines) + "\n")
 
     pairs = [(WORDS[i % 6], WORDS[(i + 1 + i % 2) % 6], i) for i in range(12)]
-    write("classes.tsv", ["sentence\tlabel", *(f"{a}\t{'not' if 'not' in a else 'yes'}" for a, _, _ in pairs)])
+    write(
+        "classes.tsv",
+        ["sentence\tlabel", *(f"{a}\t{'not' if 'not' in a else 'yes'}" for a, _, _ in pairs)],
+    )
     write("scores.csv", [f"{a},{b},{i / 4}" for a, b, i in pairs])
     write("embedding.tsv", ["sentence1\tsentence2", *(f"{a}\t{b}" for a, b, _ in pairs)])
-    write("choice.jsonl", [json.dumps({"context": a, "question": "what _", "choices": [b, "nothing"], "label": i % 2}) for a, b, i in pairs])
-    write("tags.conll", [line for a, _, _ in pairs for line in [*(f"{w} {'B-X' if w == 'file' else 'O'}" for w in a.split()), ""]])
-    write("generation.jsonl", [json.dumps({"source": a, "target": "not found" if "not" in b else "found"}) for a, b, _ in pairs])
-    write("pairs.jsonl", [json.dumps({"sentence_good": a, "sentence_bad": b, "UID": f"set{i % 2}"}) for a, b, i in pairs])
+    write(
+        "choice.jsonl",
+        [
+            json.dumps(
+                {"context": a, "question": "what _", "choices": [b, "nothing"], "label": i % 2}
+            )
+            for a, b, i in pairs
+        ],
+    )
+    write(
+        "tags.conll",
+        [
+            line
+            for a, _, _ in pairs
+            for line in [*(f"{w} {'B-X' if w == 'file' else 'O'}" for w in a.split()), ""]
+        ],
+    )
+    write(
+        "generation.jsonl",
+        [
+            json.dumps({"source": a, "target": "not found" if "not" in b else "found"})
+            for a, b, _ in pairs
+        ],
+    )
+    write(
+        "pairs.jsonl",
+        [
+            json.dumps({"sentence_good": a, "sentence_bad": b, "UID": f"set{i % 2}"})
+            for a, b, i in pairs
+        ],
+    )
     for version in ("v1", "v2"):
         asked = [
             {"id": f"q{i}", "question": "what is found", **(
@@ -50,9 +80,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             for i, (a, _, _) in enumerate(pairs)
         ]  # fmt: skip
         paragraphs = [
-            {"context": a, "qas": [question]} for (a, _, _), question in zip(pairs, asked, strict=True)
+            {"context": a, "qas": [question]}
+            for (a, _, _), question in zip(pairs, asked, strict=True)
         ]
-        write(f"squad-{version}.json", [json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]})])
+        write(
+            f"squad-{version}.json",
+            [json.dumps({"data": [{"title": "t", "paragraphs": paragraphs}]})],
+        )
     tiny_models.directory(folder)
     return folder
 
@@ -101,7 +135,8 @@ def test_family_trains_evaluates_and_predicts(name, data, tmp_path, capsys):
     report = json.loads((run / "evaluation.json").read_text())
     (scores,) = [report["results"][key] for key in report["results"] if key != "majority"]
     assert scores[recipe.task.metrics[0]] == pytest.approx(
-        held_out[recipe.task.metrics[0]], rel=1e-3  # bfloat16, other batches
+        held_out[recipe.task.metrics[0]],
+        rel=1e-3,  # bfloat16, other batches
     )
     assert ("majority" in report["results"]) == (FAMILIES[name].baseline is not None)
 
@@ -167,10 +202,10 @@ def test_interrupted_equals_uninterrupted(data, tmp_path):
 
 
 def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share():
-    config = Config(
-        phases=(PhaseConfig(steps=1000, rows=8),), task=TaskConfig(epochs=2.5)
+    config = Config(phases=(PhaseConfig(steps=1000, rows=8),), task=TaskConfig(epochs=2.5))
+    config = configfile.from_dict(
+        {**configfile.to_dict(config), "optimizer": {"warmup_steps": 100}}, "x"
     )
-    config = configfile.from_dict({**configfile.to_dict(config), "optimizer": {"warmup_steps": 100}}, "x")
     found = settling.with_steps(config, 80, 8, None)
     assert (found.steps, found.optimizer.warmup_steps) == (25, 2)
     assert settling.with_steps(found, 80, 8, None) == found
@@ -218,7 +253,9 @@ def test_weights_of_a_fine_tuned_run_start_another_task(data, tuned, tmp_path, c
 
 
 def test_scores_of_sentences_and_minimal_pairs(data, capsys, tmp_path):
-    code, out, err = call(capsys, "score", data / "model", data / "pairs.jsonl", "--out", tmp_path / "s.jsonl")
+    code, out, err = call(
+        capsys, "score", data / "model", data / "pairs.jsonl", "--out", tmp_path / "s.jsonl"
+    )
     assert code == 0, err
     assert [line.split()[0] for line in out.splitlines()[1:]] == ["all", "set0", "set1"]
     first = json.loads((tmp_path / "s.jsonl").read_text().splitlines()[0])
@@ -287,7 +324,9 @@ def test_other_bad_input(data, tuned, tmp_path, capsys):
         assert code == exit_code, err
         return err.rstrip("\n").splitlines()[-1]
 
-    assert "finetune" in last("pretrain", "--config", "finetune/rte", "--out", tmp_path / "x", exit_code=2)
+    assert "finetune" in last(
+        "pretrain", "--config", "finetune/rte", "--out", tmp_path / "x", exit_code=2
+    )
     assert "not fine-tuned" in last("predict", data / "model", "a", exit_code=4)
     assert "3 parts" in last("predict", tuned, "a\tb\tc", exit_code=3)
     assert "empty" in last("predict", tuned, " ", exit_code=3)

@@ -65,7 +65,11 @@ def micro(data: str, **changes) -> Config:
         optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=2),
         compute=ComputeConfig(dtype="float32", unroll=True),
         run=RunConfig(
-            log_every=2, evaluate_every=4, evaluate_rows=8, checkpoint_every=4, keep=2,
+            log_every=2,
+            evaluate_every=4,
+            evaluate_rows=8,
+            checkpoint_every=4,
+            keep=2,
             watchdog_seconds=0,
         ),  # fmt: skip
     )
@@ -264,7 +268,9 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
         return dataclasses.replace(config, **{section: part})
 
     def phase(**values) -> Config:
-        return dataclasses.replace(config, phases=(dataclasses.replace(config.phases[0], **values),))
+        return dataclasses.replace(
+            config, phases=(dataclasses.replace(config.phases[0], **values),)
+        )
 
     with refused(ConfigError, "model.vocab_size is 65", "64"):
         pretrain.run(changed("model", vocab_size=65), run)
@@ -306,7 +312,9 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
     assert len(told) == 3 and all(0 <= value <= 1 for value in told)
     found, _ = scoring.score_file(loading.load(str(tmp_path / "run")), config.run.pairs)
     assert told[-1] == np.mean([one["score_good"] > one["score_bad"] for one in found])
-    (tmp_path / "pairs.jsonl").write_text(json.dumps({"sentence_good": "a " * 60, "sentence_bad": "b"}))
+    (tmp_path / "pairs.jsonl").write_text(
+        json.dumps({"sentence_good": "a " * 60, "sentence_bad": "b"})
+    )
     with pytest.raises(DataError, match="shorten it or drop the line"):
         pretrain.run(config, str(tmp_path / "other"))
     assert not (tmp_path / "other" / "config.toml").exists()

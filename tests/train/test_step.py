@@ -90,7 +90,9 @@ def test_abstract_and_real_state_agree(mesh):
     assert jax.tree.structure(shapes) == jax.tree.structure(state)
     for a, b in zip(jax.tree.leaves(shapes), jax.tree.leaves(state), strict=True):
         assert (a.shape, a.dtype, a.sharding) == (b.shape, b.dtype, b.sharding)
-    plain = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, ema_decay=0))
+    plain = dataclasses.replace(
+        CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, ema_decay=0)
+    )
     assert init_state(plain, PARAMS, mesh).ema is None
 
 

@@ -98,7 +98,9 @@ def test_terms_are_those_of_the_paper():
             ours = relations(each[point], batch["segment_ids"])[row]
             apart += np.square(ours - taught["teacher_relations"][row, point]).sum() / real**2 / 2
     assert found["states"] == pytest.approx(2.0 * apart, rel=1e-3)
-    without = terms_of(model, batch | teacher_columns(forward_of(teacher), teacher.params, batch, 0))
+    without = terms_of(
+        model, batch | teacher_columns(forward_of(teacher), teacher.params, batch, 0)
+    )
     assert "states" not in without
 
 
@@ -134,7 +136,14 @@ def test_a_shallower_student_and_a_narrower_one(data, tmp_path, capsys):
     assert model.params["head"]["classifier"]["kernel"].shape == (16, 2)
 
     out = tmp_path / "narrow"
-    narrow = ["--model.hidden-size", 8, "--model.intermediate-size", 8, "--model.num-attention-heads", 2]
+    narrow = [
+        "--model.hidden-size",
+        8,
+        "--model.intermediate-size",
+        8,
+        "--model.num-attention-heads",
+        2,
+    ]
     assert cli.main(command(data, out, "--teacher", teacher, *narrow)) == 0
     assert "that is its teacher's" in capsys.readouterr().err
     model = loading.load(str(out))
@@ -154,7 +163,9 @@ def test_teachers_that_cannot_teach(data, tmp_path, capsys):
 
     init, teacher = ("--init", data / "model"), ("--teacher", data / "teacher")
     assert "fine-tuned to classification" in last(*init, "--teacher", data / "model", exit_code=4)
-    assert "leave them out" in last(*init, *teacher, "--task.labels", "yes", "not", "b", exit_code=2)
+    assert "leave them out" in last(
+        *init, *teacher, "--task.labels", "yes", "not", "b", exit_code=2
+    )
     assert "not for tagging" in last(*init, *teacher, "--task", "tagging", exit_code=2)
     assert "--passes 0" in last(*init, "--passes", 0, exit_code=2)
     other = tmp_path / "other"

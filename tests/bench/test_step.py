@@ -7,19 +7,20 @@ import json
 
 import numpy as np
 import pytest
-from test_house import _loaded
 
-from albert_jax import bench, configfile
+from albert_jax import configfile
+from albert_jax.bench import step
 from albert_jax.data.rows import batch_shapes
 from albert_jax.errors import ConfigError
 from albert_jax.observe import flops
+from tests.test_house import _loaded
 
 BARE = {"grain", "orbax", "array_record", "tensorflow_datasets", "tyro", "tomli_w", "torch"}
 
 
 def test_made_rows_have_the_shapes_of_true_ones():
-    config = bench.adjusted(configfile.load("tiny"), rows=4, length=24)
-    rows = bench.made_rows(config.model, config.phases[0], 4)
+    config = step.adjusted(configfile.load("tiny"), rows=4, length=24)
+    rows = step.made_rows(config.model, config.phases[0], 4)
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == batch_shapes(config.phases[0], 4)
     places = rows["mlm_positions"]
     assert (np.diff(places, axis=1) > 0).all() and places.max() < 24
@@ -29,18 +30,18 @@ def test_made_rows_have_the_shapes_of_true_ones():
 def test_wrong_sizes_are_refused():
     config = configfile.load("tiny")
     with pytest.raises(ConfigError, match="--phase 9: the config has"):
-        bench.adjusted(config, phase=9, rows=None, length=None)
+        step.adjusted(config, phase=9, rows=None, length=None)
     with pytest.raises(ConfigError, match="sequence_length"):
-        bench.adjusted(config, rows=None, length=4096)
+        step.adjusted(config, rows=None, length=4096)
 
 
 def test_the_figures_agree(capsys):
     config = configfile.load("tiny")
     model = dataclasses.replace(config.model, vocab_size=64, hidden_size=32, intermediate_size=64)
     config = dataclasses.replace(config, model=model)
-    bench.run("micro", config, rows=4, length=16, steps=3, as_json=True)
+    step.run("micro", config, rows=4, length=16, steps=3, as_json=True)
     found = json.loads(capsys.readouterr().out)
-    adjusted = bench.adjusted(config, rows=4, length=16)
+    adjusted = step.adjusted(config, rows=4, length=16)
     assert found["flops_per_step"] == flops.per_step(model, adjusted.phases[0])
     assert found["tokens_per_second"] == pytest.approx(64 / found["step"])
     assert found["peak"] is None and found["mfu"] > 0
@@ -50,8 +51,8 @@ def test_the_figures_agree(capsys):
 
 def test_measuring_loads_neither_readers_nor_checkpoints():
     loaded = _loaded(
-        "from albert_jax import bench, configfile\n"
-        "config = bench.adjusted(configfile.load('tiny'), rows=2, length=8)\n"
+        "from albert_jax import configfile\nfrom albert_jax.bench import step\n"
+        "config = step.adjusted(configfile.load('tiny'), rows=2, length=8)\n"
         "import albert_jax.train.step, albert_jax.objectives.pretraining, albert_jax.model.init"
     )
     assert "jax" in loaded and not loaded & BARE

@@ -1,9 +1,6 @@
 """How fast a config trains on the devices at hand, with made-up rows.
 
-    python -m albert_jax.bench --config base-v2 --rows 8 --length 128 [--json]
-
-is `albert-jax bench` without a command-line library; neither loads what reads data or writes
-checkpoints. The model FLOPs utilisation is
+Loads neither what reads data nor what writes checkpoints. The model FLOPs utilisation is
 
     MFU = FLOPs of a step by observe/flops.py / seconds of a step / devices / peak
 
@@ -14,24 +11,20 @@ is always told beside it. Recomputation is not counted as work, and made-up rows
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import json
 import os
 import resource
 import statistics
-import sys
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from albert_jax import configfile
 from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.errors import AlbertError, ConfigError
-from albert_jax.observe import chips, compilation_cache, flops
+from albert_jax.observe import chips, flops
 
 Batch = dict[str, np.ndarray]
 _WARM_UP = 3
@@ -186,7 +179,7 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
     median = statistics.median(times)
     device, count = jax.devices()[0], jax.device_count()
     # The compiler may hold other programs' memory: read before the matrix product below.
-    memory = _peak_memory(device)
+    memory = peak_memory(device)
     chip = chips.of_device(device.device_kind)
     peak = chip.flops / chip.devices if chip else None
     product = product_rate(config.compute.dtype)
@@ -277,28 +270,6 @@ def run(
     print(json.dumps(dataclasses.asdict(found)) if as_json else table(found))
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The program: parses the options with the standard library."""
-    parser = argparse.ArgumentParser(prog="albert_jax.bench", description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--config", default="tiny", help="preset, TOML file or run folder")
-    parser.add_argument("--phase", type=int, default=0, help="number of its phase")
-    parser.add_argument("--rows", type=int, help="rows of a step instead of the phase's")
-    parser.add_argument("--length", type=int, help="tokens of a row instead of the phase's")
-    parser.add_argument("--steps", type=int, default=20, help="steps that are timed")
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
-    given = parser.parse_args(arguments)
-    compilation_cache.use()
-    try:
-        run(
-            given.config, configfile.load(given.config), phase=given.phase, rows=given.rows,
-            length=given.length, steps=given.steps, as_json=given.json,
-        )  # fmt: skip
-    except AlbertError as error:
-        print(f"albert_jax.bench: {error}", file=sys.stderr)
-        return error.exit_code
-    return 0
-
-
 def _age() -> float:
     """Seconds since this process began, as the kernel counts them; 0 where it does not tell."""
     try:
@@ -310,12 +281,9 @@ def _age() -> float:
         return 0.0
 
 
-def _peak_memory(device: Any) -> int:
+def peak_memory(device: Any) -> int:
+    """Most bytes in use so far: of one accelerator, or of this process on a CPU."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-if __name__ == "__main__":
-    sys.exit(main())
