@@ -51,7 +51,6 @@ def topology(where: Slice) -> Any:
     # libtpu would look for the TPU host that this machine is not, and complain.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    import jax
     from jax.experimental import topologies
 
     kind = {"7x": "tpu7x"}.get(where.chip.name, where.chip.name)
@@ -104,7 +103,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     state = abstract_state(config, abstract_params(config.model), mesh)
     limit = where.chip.memory / where.chip.devices
     began = time.perf_counter()
-    cached = jax.config.jax_enable_compilation_cache
+    cached = jax.config.read("jax_enable_compilation_cache")
     # What is compiled for devices that are not here can be written to the cache, but not read.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
