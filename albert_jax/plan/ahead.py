@@ -103,7 +103,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     state = abstract_state(config, abstract_params(config.model), mesh)
     limit = where.chip.memory / where.chip.devices
     began = time.perf_counter()
-    cached = jax.config.read("jax_enable_compilation_cache")
+    cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     # What is compiled for devices that are not here can be written to the cache, but not read.
     jax.config.update("jax_enable_compilation_cache", False)
     try:
