@@ -31,7 +31,8 @@ _MASKED = -1e9
 class Backend:
     """One way to compute attention.
 
-    `attend(query, key, value, mask, dropout)` takes three [B, S, N, D] and returns [B, S, N, D].
+    `attend(query, key, value, mask, dropout)` takes three [B, S, N, D] and returns [B, S, N, D];
+    with `heads_first` all four are [B, N, S, D], which the projections then write and read.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Backend:
     head_multiple: int = 1
     largest_head: int = 1 << 30
     sequence_multiple: int = 1
+    heads_first: bool = False
 
     def refusal(self, config: Config, platform: str) -> str | None:
         """Why this backend cannot run a config on a platform (None: it can)."""
@@ -95,7 +97,7 @@ def _cudnn_attend(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
 ) -> jax.Array:
     attend = partial(jax.nn.dot_product_attention, implementation="cudnn")
-    return _by_heads(lambda q, k, v, m: attend(q, k, v, mask=m), query, key, value, mask)
+    return _by_heads(lambda q, k, v, m: attend(q, k, v, mask=m), 2, query, key, value, mask)
 
 
 CUDNN = Backend(
@@ -113,12 +115,14 @@ CUDNN = Backend(
 
 def _by_heads(
     kernel: Callable[..., jax.Array],
+    axis: int,
     query: jax.Array,
     key: jax.Array,
     value: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:
-    """Runs a fused kernel in a region that is manual over the heads' mesh axis.
+    """Runs a fused kernel in a region that is manual over the mesh axis of the heads, which are
+    axis `axis` of query, key and value.
 
     A kernel cannot be partitioned by the compiler, and Mosaic refuses a mesh that has any
     automatic axis, of size 1 too; without a mesh in context the kernel is called as it is.
@@ -127,8 +131,8 @@ def _by_heads(
     if HEADS_AXIS not in mesh.axis_names:
         return kernel(query, key, value, mask)
     size = mesh.shape[HEADS_AXIS]
-    split = HEADS_AXIS if query.shape[2] % size == 0 else None
-    heads, whole = PartitionSpec(None, None, split, None), PartitionSpec()
+    split = HEADS_AXIS if query.shape[axis] % size == 0 else None
+    heads, whole = PartitionSpec(*[None] * axis, split), PartitionSpec()
     return jax.shard_map(
         kernel,
         in_specs=(heads, heads, heads, whole),
@@ -149,7 +153,7 @@ def splash(*, interpret: bool = False) -> Backend:
             splash_attention_mask,
         )
 
-        length, heads = query.shape[1:3]
+        heads, length = query.shape[1:3]
         block = next(size for size in (512, 384, 256, 128) if length % size == 0)
         sizes = splash_attention_kernel.BlockSizes(
             block_q=block,
@@ -170,18 +174,16 @@ def splash(*, interpret: bool = False) -> Backend:
             interpret=interpret,
         )
         scale = jnp.asarray(1.0 / math.sqrt(query.shape[-1]), query.dtype)
-        heads_first = [x.transpose(0, 2, 1, 3) for x in (query * scale, key, value)]
 
         def row(q: jax.Array, k: jax.Array, v: jax.Array, ids: jax.Array) -> Any:
             return attend(q, k, v, splash_attention_kernel.SegmentIds(ids, ids))
 
-        out: Any = jax.vmap(row)(heads_first[0], heads_first[1], heads_first[2], segment_ids)
-        return out.transpose(0, 2, 1, 3)
+        return jax.vmap(row)(query * scale, key, value, segment_ids)
 
     def attend(
         query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
     ) -> jax.Array:
-        return _by_heads(kernel, query, key, value, mask)
+        return _by_heads(kernel, 1, query, key, value, mask)
 
     return Backend(
         "splash",
@@ -191,6 +193,7 @@ def splash(*, interpret: bool = False) -> Backend:
         attention_dropout=False,
         head_multiple=8 if interpret else 64,
         sequence_multiple=128,
+        heads_first=True,
     )
 
 

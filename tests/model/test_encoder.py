@@ -175,9 +175,12 @@ def test_the_splash_kernel_agrees_with_the_reference():
     segments[0, 50:90], segments[0, 90:], segments[1, 100:] = 2, 0, 0
     off = PassDropout(None, 0.0, 0.0)
 
-    def run(backend, query, key, value):
+    def run(backend, *three):
         mask = backend.prepare(jnp.asarray(segments))
-        out = backend.attend(query, key, value, mask, off)
+        if backend.heads_first:
+            three = [x.transpose(0, 2, 1, 3) for x in three]
+        out = backend.attend(*three, mask, off)
+        out = out.transpose(0, 2, 1, 3) if backend.heads_first else out
         return jnp.sum(jnp.sin(out)), out
 
     found = [
@@ -189,6 +192,24 @@ def test_the_splash_kernel_agrees_with_the_reference():
     np.testing.assert_allclose(found[0][0][1], found[1][0][1], atol=3e-6)
     for a, b in zip(found[0][1], found[1][1], strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_projections_with_the_heads_first_are_the_same_function():
+    attend = dataclasses.replace(
+        attention.XLA,
+        attend=lambda *x: attention.XLA.attend(
+            *(y.transpose(0, 2, 1, 3) for y in x[:3]), *x[3:]
+        ).transpose(0, 2, 1, 3),
+        heads_first=True,
+    )
+    params, batch = spread(TINY), rows()
+
+    def loss(params, backend):
+        return jnp.sum(jnp.sin(albert.encode(params, TINY, batch, compute=EXACT, backend=backend)))
+
+    found = [jax.value_and_grad(loss)(params, backend) for backend in (attention.XLA, attend)]
+    np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), *(f[1] for f in found))
 
 
 def _config(backend: str, **changes) -> Config:
