@@ -31,8 +31,8 @@ _MASKED = -1e9
 class Backend:
     """One way to compute attention.
 
-    `attend(query, key, value, mask, dropout)` takes three [B, S, N, D] and returns [B, S, N, D];
-    with `heads_first` all four are [B, N, S, D], which the projections then write and read.
+    `attend(query, key, value, mask, dropout)` takes three [B, N, S, D] and returns [B, N, S, D];
+    without `heads_first` all four are [B, S, N, D]. The projections write and read either.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Backend:
     head_multiple: int = 1
     largest_head: int = 1 << 30
     sequence_multiple: int = 1
-    heads_first: bool = False
+    heads_first: bool = True
 
     def refusal(self, config: Config, platform: str) -> str | None:
         """Why this backend cannot run a config on a platform (None: it can)."""
@@ -75,10 +75,10 @@ def same_segment(segment_ids: jax.Array) -> jax.Array:
 
 
 def probabilities(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Array:
-    """Attention probabilities float32 [B, N, S, S] of two [B, S, N, D] and a mask [B, 1, S, S]."""
+    """Attention probabilities float32 [B, N, S, S] of two [B, N, S, D] and a mask [B, 1, S, S]."""
     # The scale goes to the query: S x D numbers instead of S x S.
     query = query * jnp.asarray(1.0 / math.sqrt(query.shape[-1]), query.dtype)
-    scores = jnp.einsum("bqnd,bknd->bnqk", query, key, preferred_element_type=jnp.float32)
+    scores = jnp.einsum("bnqd,bnkd->bnqk", query, key, preferred_element_type=jnp.float32)
     return jax.nn.softmax(jnp.where(mask, scores, _MASKED), axis=-1)
 
 
@@ -86,7 +86,7 @@ def _xla_attend(
     query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
 ) -> jax.Array:
     weights = dropout.probabilities(probabilities(query, key, mask).astype(value.dtype))
-    return jnp.einsum("bnqk,bknd->bqnd", weights, value)
+    return jnp.einsum("bnqk,bnkd->bnqd", weights, value)
 
 
 XLA = Backend("xla", same_segment, _xla_attend)
@@ -109,6 +109,7 @@ CUDNN = Backend(
     dtypes=("bfloat16",),
     head_multiple=8,
     largest_head=128,
+    heads_first=False,
 )
 """cuDNN's fused attention; it takes packed rows only as a dense mask, made here."""
 
@@ -193,7 +194,6 @@ def splash(*, interpret: bool = False) -> Backend:
         attention_dropout=False,
         head_multiple=8 if interpret else 64,
         sequence_multiple=128,
-        heads_first=True,
     )
 
 

@@ -39,7 +39,7 @@ class Dense(nnx.Module):
         return y.reshape(*x.shape[:-1], -1)
 
     def to_heads(self, x: jax.Array, heads: int) -> jax.Array:
-        """x [B, S, in] -> [B, N, S, D] with N D = out. The product writes this layout itself; a
+        """x [B, S, in] -> [B, N, S, D] with N D = out. The product writes this layout itself: a
         transposition after it would be copied out on a TPU."""
         kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], heads, -1)
         bias = self.bias[...].astype(x.dtype).reshape(heads, -1)
@@ -157,9 +157,9 @@ class Attention(nnx.Module):
         return self.layer_norm(x + dropout.hidden(output, sites.ATTENTION))
 
     def split(
-        self, x: jax.Array, heads_first: bool = False
+        self, x: jax.Array, heads_first: bool = True
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """x [B, S, H] -> query, key and value, [B, S, N, D] each, or [B, N, S, D]."""
+        """x [B, S, H] -> query, key and value, [B, N, S, D] each, or [B, S, N, D]."""
         shape = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
         query, key, value = (
             checkpoint_name(

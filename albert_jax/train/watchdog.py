@@ -9,7 +9,8 @@ A collective whose peer is gone never returns, and JAX alone notices a killed pe
   Process 0 holds the store: if it is stopped, a question to the store never returns, so a second
   thread watches how long the question has been out.
 
-Either way: exit code 6, and the last line names the stage or the peer.
+Either way: exit code 6, and the last line names the stage or the peer. Process 0 leaves last,
+because JAX aborts the others as soon as the store is gone.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ from albert_jax.errors import AlbertError, PeerError, Stopped
 
 BEAT_SECONDS = 2.0
 PEER_SECONDS = 16.0
-"""Two of these and the exit itself stay below the 30 s after which a gone peer is to be named."""
+LINGER_SECONDS = 4.0
+"""How long process 0 waits for the others, which notice the same thing up to a beat later. All
+together stays below the 30 s after which a gone peer is to be named."""
 
 
 class Store(Protocol):
@@ -53,7 +56,7 @@ class Watchdog:
       process_count: processes of the run.
       store: the coordination service's client; by default that of ``jax.distributed``.
       peer_seconds: longest silence of another process.
-      leave: called with the last line instead of leaving (tests).
+      leave: called with the last line and the seconds to linger instead of leaving (tests).
     """
 
     def __init__(
@@ -65,7 +68,7 @@ class Watchdog:
         store: Store | None = None,
         peer_seconds: float = PEER_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
-        leave: Callable[[str], None] | None = None,
+        leave: Callable[[str, float], None] | None = None,
     ) -> None:
         self._seconds = seconds
         self._index = process_index
@@ -110,7 +113,7 @@ class Watchdog:
         if self._count > 1 and isinstance(error, Exception) and not isinstance(error, AlbertError):
             # Perhaps a collective that failed because a peer died (a JaxRuntimeError or, from
             # the dispatch path, a ValueError): let the silence name it before this error is told.
-            self._ended.wait(self._peer_seconds + 3 * self._beat_seconds)
+            self._ended.wait(self._peer_seconds + 3 * self._beat_seconds + LINGER_SECONDS)
         self._ended.set()
         for thread in self._threads:
             thread.join(timeout=self._beat_seconds)
@@ -222,11 +225,11 @@ class Watchdog:
 
     def _end(self, line: str) -> None:
         if not self._ended.is_set():
-            self._leave(line)
+            self._leave(line, LINGER_SECONDS if self._count > 1 and self._index == 0 else 0.0)
             self._ended.set()
 
 
-def _leave(line: str) -> NoReturn:
+def _leave(line: str, linger: float) -> NoReturn:
     """Stacks, the line, exit code 6: without clean-up, which would wait for the hanging peer."""
     stream = sys.__stderr__
     if stream is not None:
@@ -235,4 +238,5 @@ def _leave(line: str) -> NoReturn:
             os.write(stream.fileno(), (line + "\n").encode())
         except (OSError, ValueError):
             pass
+    time.sleep(linger)
     os._exit(PeerError.exit_code)

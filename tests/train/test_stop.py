@@ -228,9 +228,13 @@ def test_no_watchdog_when_off_and_none_when_it_beats():
     from albert_jax.train.watchdog import Watchdog
 
     ended: list[str] = []
-    with Watchdog(0, leave=ended.append):
+
+    def keep(line: str, linger: float) -> None:
+        ended.append(line)
+
+    with Watchdog(0, leave=keep):
         time.sleep(0.1)
-    with Watchdog(0.6, leave=ended.append) as dog:
+    with Watchdog(0.6, leave=keep) as dog:
         for step in range(8):
             dog.beat("step", step)
             time.sleep(0.15)
