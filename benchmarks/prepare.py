@@ -22,7 +22,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from albert_jax.data import prepare, sources, vocabulary
+import numpy as np
+
+from albert_jax.data import prepare, sources, stages, vocabulary
 from albert_jax.data.sentencepiece import SentencePiece
 from albert_jax.data.sentences import sentences
 
@@ -52,6 +54,10 @@ def main() -> None:
 
     bare = sentencepiece.SentencePieceProcessor(model_proto=vocab.model)
 
+    # As many sentences in one call as preparation has.
+    cuts = np.flatnonzero(np.diff(np.cumsum(list(map(len, raw))) // stages.BATCH_CHARACTERS)) + 1
+    batches = [raw[a:b] for a, b in itertools.pairwise([0, *cuts.tolist(), len(raw)])]
+
     def shards(workers: int) -> Callable[[], object]:
         def run() -> None:
             out = os.path.join(work, "out")
@@ -66,7 +72,7 @@ def main() -> None:
             "SentencePiece encode, numpy",
             lambda: bare.encode(cleaned, out_type="numpy", num_threads=1),
         ),
-        ("ours, raw sentences to ids", lambda: vocab.encode_flat(raw)),
+        ("ours, raw sentences to ids", lambda: [vocab.encode_flat(batch) for batch in batches]),
         ("files to shards, 1 worker", shards(1)),
         ("files to shards, 2 workers", shards(2)),
     ]

@@ -7,14 +7,17 @@ on its own, which puts a new "▁" in front, and this "▁" stays, also inside a
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import sentencepiece as spm
 
 from albert_jax.data.fingerprint import SETTINGS, fingerprint, settings_bytes
 from albert_jax.data.normalize import TextRules
+from albert_jax.data.word_cache import WordCache
 from albert_jax.errors import DataError
 
 MODEL = "spiece.model"
@@ -72,11 +75,27 @@ class SentencePiece:
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """The same as one int32 array of all ids and an int64 array of ids per text."""
-        cleaned = self.rules.apply_all(texts)
-        found = self._processor.encode(cleaned, out_type="numpy", num_threads=1)
+        if self._words is None:
+            return self._segment(self.rules.apply_all(texts))
+        # To split at white space is to collapse it.
+        rules = dataclasses.replace(self.rules, collapse_spaces=False)
+        return self._words(rules.apply_all(texts))
+
+    @cached_property
+    def _words(self) -> WordCache | None:
+        """What segments word by word; None where a piece, or a run of unknown characters, may
+        reach across a space, or where spaces count."""
+        across = any(SPACE in piece[1:] for piece in self._pieces) or SPACE not in self._pieces
+        one, two, spaced = self._processor.encode(["a", "a a", "a  a"])
+        alone = self.rules.collapse_spaces and two == spaced == one + one
+        return None if across or not alone else WordCache(self._segment)
+
+    def _segment(self, cleaned: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        # Lists: an array for each of many short texts takes longer to make than to fill.
+        found = self._processor.encode(list(cleaned), num_threads=1)
         self._mend_unknown(cleaned, found)
         lengths = np.fromiter(map(len, found), np.int64, len(found))
-        ids = np.concatenate(found) if found else np.zeros(0, np.int32)
+        ids = np.fromiter(chain.from_iterable(found), np.int32, int(lengths.sum()))
         return self._split_digits(ids, lengths)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -136,7 +155,7 @@ class SentencePiece:
         new_borders = np.concatenate([[0], ends])[borders]
         return flat[np.repeat(begins[ids], count) + inside], np.diff(new_borders)
 
-    def _mend_unknown(self, texts: list[str], found: list[np.ndarray]) -> None:
+    def _mend_unknown(self, texts: Sequence[str], found: list[list[int]]) -> None:
         """Corrects `found` where the original's way over pieces differs from segmenting to ids.
 
         It turns text to pieces, applies the digit rule, and turns pieces to ids. Characters that
@@ -155,7 +174,7 @@ class SentencePiece:
                         ids += self._taken_apart(piece)
                     else:
                         ids.append(id)
-                found[i] = np.array(ids, np.int32)
+                found[i] = ids
 
     def _taken_apart(self, piece: str) -> list[int]:
         digits = piece[:-1].replace(SPACE, "")

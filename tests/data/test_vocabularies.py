@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece as spm
+from hypothesis import given
+from hypothesis import strategies as st
 
-from albert_jax.data import vocabulary
+from albert_jax.data import vocabulary, word_cache
 from albert_jax.data.id_range import IdRange
 from albert_jax.data.sentencepiece import SPACE, SentencePiece
 from albert_jax.data.wordpiece import WordPiece, basic
@@ -66,6 +68,39 @@ def test_ids_are_those_of_the_long_way(model: bytes) -> None:
         for text, one, part in zip(texts, vocab.encode(texts), parts, strict=True):
             assert one.tolist() == part.tolist() == long_way(vocab, text), text
     assert vocab.encode([]) == []
+
+
+TEXTS = st.lists(
+    st.text(st.sampled_from("bakers 017,.[] \u00e9\u0301\u3000\t\x1c\u597d"), max_size=24)
+)
+
+
+@given(TEXTS)
+def test_word_by_word_is_text_by_text(model: bytes, texts: list[str]) -> None:
+    vocab = SentencePiece(model)
+    assert vocab._words is not None
+    ids, lengths = vocab.encode_flat(texts)
+    whole, counts = vocab._segment(vocab.rules.apply_all(texts))
+    np.testing.assert_array_equal(ids, whole)
+    np.testing.assert_array_equal(lengths, counts)
+
+
+def test_a_full_cache_begins_anew(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    vocab = SentencePiece(model)
+    wanted = [vocab.encode([text])[0].tolist() for text in SENTENCES[:40]]
+    monkeypatch.setattr(word_cache, "LIMIT", 20)
+    for _ in range(2):
+        assert [vocab.encode([text])[0].tolist() for text in SENTENCES[:40]] == wanted
+        assert vocab._words is not None and len(vocab._words._numbers) <= 20
+
+
+def test_where_words_do_not_stand_alone_texts_are_segmented_whole() -> None:
+    across = SentencePiece(train(split_by_whitespace=False))
+    assert any(SPACE in piece[1:] for piece in across._pieces) and across._words is None
+    counting = SentencePiece(train(remove_extra_whitespaces=False))
+    assert counting._words is None
+    ids = across.encode(["the baker sold 1,1 loaves"])[0].tolist()
+    assert ids == long_way(across, "the baker sold 1,1 loaves")
 
 
 def test_digit_rule_changes_something_here(model: bytes) -> None:
