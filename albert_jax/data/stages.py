@@ -11,6 +11,7 @@ never done again. The bytes depend on the plan alone: not on workers, order or i
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import tempfile
 from array import array
@@ -31,7 +32,7 @@ from albert_jax.data.store import ShardWriter
 from albert_jax.data.text_files import Tally
 from albert_jax.errors import DataError
 
-BATCH_CHARACTERS = 1 << 18
+BATCH_BYTES = 1 << 18
 """Text that is segmented in one call."""
 
 
@@ -117,23 +118,28 @@ def encode_part(plan: Plan, index: int, ranges: int, threshold: int) -> None:
     evaluation = overlap.Overlap(plan.evaluation_files) if plan.evaluation_files else None
     unigram = np.zeros(vocab.size, np.int64)
     writers: dict[str, ShardWriter] = {}
-    counts = {"documents_with_pairs": 0, "unknown": 0, "text_bytes": 0}
+    found = {"documents_with_pairs": 0, "unknown": 0, "text_bytes": 0}
     with ExitStack() as leaving:
         folder = plan.out_dir
         if files.is_bucket(folder):  # shards are written to files, and go there whole
             folder = leaving.enter_context(tempfile.TemporaryDirectory())
-        for document, row, ids, lengths in _encoded(
-            plan, index, table, place, dropped, vocab, counts
-        ):
-            split = "validation" if int(row["group"]) < threshold else "train"
-            if split not in writers:
-                writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size)
-                writers[split] = leaving.enter_context(writer)
-            writers[split].add(ids, lengths)
-            counts["documents_with_pairs"] += int(np.count_nonzero(lengths) > 1)
-            if split == "train":
-                unigram += np.bincount(ids, minlength=vocab.size)
-                if evaluation:
+        for batch in _encoded(plan, index, table, place, dropped, vocab):
+            held = batch.groups < threshold
+            for split, chosen in (("train", ~held), ("validation", held)):
+                if not chosen.any():
+                    continue
+                if split not in writers:
+                    writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size)
+                    writers[split] = leaving.enter_context(writer)
+                ids, lengths, counts = batch.of(chosen)
+                writers[split].add_many(ids, lengths, counts)
+                if split == "train":
+                    unigram += np.bincount(ids, minlength=vocab.size)
+            found["documents_with_pairs"] += batch.pairs
+            found["unknown"] += batch.unknown
+            found["text_bytes"] += batch.text_bytes
+            if evaluation is not None:
+                for document in itertools.compress(batch.documents, ~held):
                     evaluation.look(document.text)
         entries = {split: writers[split].close() for split in sorted(writers)}
         if folder != plan.out_dir:
@@ -142,8 +148,38 @@ def encode_part(plan: Plan, index: int, ranges: int, threshold: int) -> None:
     dedup.write_array(plan.array("unigram", index), unigram)
     if evaluation:
         dedup.write_array(plan.array("overlap", index), evaluation.found)
-        counts["documents_with_overlap"] = evaluation.documents
-    _write_record(plan.record("encode", index), {"shards": entries, **counts})
+        found["documents_with_overlap"] = evaluation.documents
+    _write_record(plan.record("encode", index), {"shards": entries, **found})
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Some documents that stay."""
+
+    documents: list[Document]
+    groups: np.ndarray
+    """Hash of each document's group, uint64 [documents]."""
+    counts: np.ndarray
+    """Sentences of each document."""
+    lengths: np.ndarray
+    """Tokens of each sentence."""
+    ids: np.ndarray
+    """All token ids."""
+    unknown: int
+    """Unknown pieces among those of texts."""
+    text_bytes: int
+
+    @property
+    def pairs(self) -> int:
+        """How many documents have two sentences with tokens."""
+        number = np.repeat(np.arange(len(self.counts)), self.counts)
+        return int(np.count_nonzero(np.bincount(number[self.lengths > 0]) > 1))
+
+    def of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """(ids, lengths, counts) of the chosen documents, bool [documents]."""
+        sentences = np.repeat(chosen, self.counts)
+        tokens = np.repeat(sentences, self.lengths)
+        return self.ids[tokens], self.lengths[sentences], self.counts[chosen]
 
 
 def _encoded(
@@ -153,55 +189,60 @@ def _encoded(
     place: np.ndarray,
     dropped: frozenset[int],
     vocab: vocabulary.Vocabulary,
-    counts: dict[str, int],
-) -> Iterator[tuple[Document, np.ndarray, np.ndarray, np.ndarray]]:
-    """(document, its row, ids, tokens of each sentence) of the documents that stay.
+) -> Iterator[_Batch]:
+    """The documents that stay, in order.
 
     `place` [documents] says where in the table a document's row stands.
     """
-    batch: list[tuple[Document, np.ndarray, list[str]]] = []
-    size = 0
-
-    def flush() -> Iterator[tuple[Document, np.ndarray, np.ndarray, np.ndarray]]:
-        ids, lengths = vocab.encode_flat([text for *_, texts in batch for text in texts])
-        counts["unknown"] += int(np.count_nonzero(ids == vocab.unk_id))
-        sentence, token = 0, 0
-        for document, row, texts in batch:
-            mine = lengths[sentence : sentence + len(texts)]
-            total = int(mine.sum())
-            yield document, row, ids[token : token + total], mine
-            sentence, token = sentence + len(texts), token + total
-
     changed = DataError(
         f"{plan.parts[index].path}: changed between the two times it was read: delete "
         f"{plan.out_dir} and start again when the file is at rest"
     )
-    number = -1
+    high, low, groups = (table[name][place] for name in ("high", "low", "group"))
+    batch: list[Document] = []
+    kept: list[int] = []
+    size, number = 0, -1
     for number, document in enumerate(sources.read(plan.parts[index], plan.options, Tally())):
         if number >= len(table):
             raise changed
-        row = table[place[number]]
-        if not row["high"] and not row["low"]:
+        wanted = int(high[number]), int(low[number])
+        if wanted == (0, 0):
             continue
         content = document.content()
-        if dedup.hash_text(content) != (int(row["high"]), int(row["low"])):
+        if dedup.hash_text(content) != wanted:
             raise changed
         if number in dropped:
             continue
-        counts["text_bytes"] += len(content) if document.ids is None else 0
-        if document.ids is not None and document.lengths is not None:
-            yield document, row, document.ids, document.lengths
-            continue
-        texts = sentences(document.text, plan.rule, plan.language)
-        batch.append((document, row, texts))
-        size += len(document.text)
-        if size >= BATCH_CHARACTERS:
-            yield from flush()
-            batch, size = [], 0
+        batch.append(document)
+        kept.append(number)
+        size += len(content)
+        if size >= BATCH_BYTES:
+            yield _encode(plan, batch, groups[kept], vocab, size)
+            batch, kept, size = [], [], 0
     if number + 1 != len(table):
         raise changed
     if batch:
-        yield from flush()
+        yield _encode(plan, batch, groups[kept], vocab, size)
+
+
+def _encode(
+    plan: Plan,
+    documents: list[Document],
+    groups: np.ndarray,
+    vocab: vocabulary.Vocabulary,
+    size: int,
+) -> _Batch:
+    """Ids of documents that have text, or of documents that have ids; `size` is their bytes."""
+    if documents[0].ids is None:
+        texts = [sentences(document.text, plan.rule, plan.language) for document in documents]
+        ids, lengths = vocab.encode_flat(list(itertools.chain.from_iterable(texts)))
+        counts = np.array([len(one) for one in texts])
+        unknown = int(np.count_nonzero(ids == vocab.unk_id))
+        return _Batch(documents, groups, counts, lengths, ids, unknown, size)
+    ids = np.concatenate([document.ids for document in documents if document.ids is not None])
+    units = [document.lengths for document in documents if document.lengths is not None]
+    counts = np.array([len(one) for one in units])
+    return _Batch(documents, groups, counts, np.concatenate(units), ids, 0, 0)
 
 
 def _dropped(plan: Plan, index: int, ranges: int) -> frozenset[int]:
