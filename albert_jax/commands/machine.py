@@ -110,14 +110,10 @@ class Plan:
             assert hours is not None
             name, config = budgets.choose_for_slice(hours, where, self.efficiency)
             config = self._changed(config)
-        if hours is None:
-            told = report.plan(config, where, efficiency=self.efficiency, price=self.price)
-        else:
-            assert self.out is not None
-            config, told = report.for_budget(
-                name, config, where, hours=hours, out=self.out,
-                adapt=self.config is None, efficiency=self.efficiency, price=self.price,
-            )  # fmt: skip
+        config, told = report.answer(
+            name, config, where, efficiency=self.efficiency, price=self.price,
+            adapt=self.config is None, hours=hours, out=self.out or "",
+        )  # fmt: skip
         if self.largest:
             told["largest_rows_per_chip"] = report.largest_rows(config, 0, where)
         if self.json:

@@ -12,8 +12,9 @@ from itertools import chain
 
 import numpy as np
 
-LIMIT = 1 << 18
-"""Words that are kept; beyond it the cache begins anew (some 50 MB)."""
+LIMIT = 1 << 21
+"""Characters of words that are kept, a quarter of a million common ones (some 50 MB); beyond it the
+cache begins anew. Not words: text without spaces has long ones."""
 
 Segment = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
 """Texts to one int32 array of all ids and an int64 array of ids per text."""
@@ -47,7 +48,7 @@ class WordCache:
         places = np.arange(total) + np.repeat(self._begins[numbers] - (ends - counts), counts)
         ids = self._ids[places]
         borders = np.concatenate([[0], ends])[np.cumsum(sizes)]
-        if len(self._numbers) > LIMIT:
+        if self._characters > LIMIT:
             self._clear()
         return ids, np.diff(borders, prepend=0)
 
@@ -57,10 +58,12 @@ class WordCache:
         self._ids = np.concatenate([self._ids, ids])
         self._counts = np.concatenate([self._counts, counts])
         self._begins = np.concatenate([self._begins, begins])
+        self._characters += sum(map(len, self._numbers.new))
         self._numbers.new = []
 
     def _clear(self) -> None:
         self._numbers = _Numbers()
+        self._characters = 0
         self._ids = np.zeros(0, np.int32)
         self._counts = np.zeros(0, np.int64)
         self._begins = np.zeros(0, np.int64)

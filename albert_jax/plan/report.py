@@ -38,7 +38,7 @@ def plan(
     """The figures of a run on a slice, and what time and cost they add up to.
 
     `found` is what `look` told of each phase (None: it is asked now), `price` that of a
-    chip-hour. Where a phase does not fit, "nearest" says in words what would.
+    chip-hour. "nearest" is left to `answer`.
     """
     config.validate()
     if not 0 < efficiency <= 1:
@@ -93,35 +93,34 @@ def plan(
         "cost": hours * where.chips * price if price else None,
         "nearest": None,
     }
-    if not fits and (nearest := nearest_that_fits(config, where)):
-        told["nearest"] = nearest[0]
     return told
 
 
-def for_budget(
+def answer(
     name: str,
     config: Config,
     where: Slice,
     *,
-    hours: float,
-    out: str,
-    adapt: bool,
     efficiency: float,
     price: float,
+    adapt: bool = False,
+    hours: float | None = None,
+    out: str = "",
 ) -> tuple[Config, dict[str, Any]]:
-    """The config that `hours` on the slice buy, written to `out`, and its `plan` with "bought".
+    """The config and its `plan`, with the "nearest" that fits, in words, if it does not.
 
-    Nothing is written for a config that does not fit; with `adapt` the nearest that does is taken
-    in its place.
+    With `adapt` the nearest that fits is taken in its place. With `hours` its steps become those
+    that the hours buy, it is written to `out`, and the plan has "bought"; nothing is written for
+    what does not fit.
     """
     found = look(config, where)
-    if adapt and not all(one.fits for one in found):
-        nearest = nearest_that_fits(config, where)
-        config = nearest[1] if nearest else config
-        found = look(config, where) if nearest else found
+    nearest = None if all(one.fits for one in found) else nearest_that_fits(config, where)
+    if nearest and adapt:
+        config, nearest = nearest[1], None
+        found = look(config, where)
     told = plan(config, where, found=found, efficiency=efficiency, price=price)
-    if not told["fits"]:
-        return config, told
+    if hours is None or not told["fits"]:
+        return config, told | {"nearest": nearest and nearest[0]}
     seconds = [phase["expected_step"] for phase in told["phases"]]
     config, bought = budget.spend(name, config, seconds, hours, out)
     told = plan(config, where, found=found, efficiency=efficiency, price=price)
