@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Literal
 
-import numpy as np
-
 from albert_jax import files
 from albert_jax.data.document import Document
 from albert_jax.errors import DataError
@@ -47,8 +45,7 @@ _KINDS = {
     b"\xff\xfe": "UTF-16 text: convert it to UTF-8",
     b"\xfe\xff": "UTF-16 text: convert it to UTF-8",
 }
-_BAD_BYTES = np.zeros(256, bool)
-_BAD_BYTES[[c for c in range(32) if chr(c) not in "\t\n\v\f\r"]] = True
+_BAD_BYTES = bytes(c for c in range(32) if chr(c) not in "\t\n\v\f\r")
 _OTHER_LINE_ENDS = ("\r\n", "\r", "\u0085", "\u2028", "\u2029")
 _BLANK = re.compile(r"\n\s*\n")
 
@@ -275,9 +272,8 @@ def _good_lines(data: bytes, tally: Tally) -> str:
 
 
 def _first_control(data: bytes) -> int:
-    places = _BAD_BYTES[np.frombuffer(data, np.uint8)]
-    first = int(places.argmax()) if places.size else 0
-    return first if places.size and places[first] else -1
+    # One byte after the other at memory speed; one expression for all is twenty times slower.
+    return min((place for byte in _BAD_BYTES if (place := data.find(byte)) >= 0), default=-1)
 
 
 def cuts(path: str, size: int, part_bytes: int, at_blank: bool) -> list[int]:

@@ -55,6 +55,17 @@ def test_what_was_cut_off_goes_on_and_what_is_whole_stays(in_bucket, monkeypatch
     assert len(fetched) == count
 
 
+def test_a_copy_that_lost_its_end_is_made_again(in_bucket):
+    """As a power cut leaves it: the name is there, not all of the bytes, and no manifest."""
+    folder = Corpus.open(BUCKET).directory
+    (folder / "manifest.json").unlink()
+    shard = next(folder.glob("train-*.array_record"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    copy = Corpus.open(BUCKET)
+    every = range(copy.num_windows)
+    assert copy.ids(every).tolist() == in_bucket.ids(every).tolist()
+
+
 def test_a_bucket_without_a_prepared_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(DataError, match="memory://nothing holds no manifest.json"):

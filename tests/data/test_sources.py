@@ -106,6 +106,13 @@ def test_bad_text_is_named_or_skipped(tmp_path: Path, bad: bytes, message: str) 
     assert found == ["Good.\nGood too."] and tally.bad_lines == 1
 
 
+def test_a_control_byte_at_the_very_beginning(tmp_path: Path) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"\x1b\0Bad.\n")
+    with pytest.raises(DataError, match="control byte 0x1b at byte 0"):
+        texts(path)
+
+
 def test_offset_of_bad_bytes_far_into_a_file(tmp_path: Path) -> None:
     path = tmp_path / "long.txt"
     good = b"A line of text.\n" * 200_000
