@@ -26,9 +26,10 @@ LOCAL_SECONDS = 45
 """How long the processes of an explicit cluster wait for each other to start."""
 JOB_SECONDS = 300
 """The same in a job, whose hosts may still be fetching the program."""
-HEARTBEAT_SECONDS = 25
-"""After this silence JAX takes a process for dead and aborts the others (exit code 134); the
-watchdog, which names the process, is quicker, except when it is the coordinator that is gone."""
+HEARTBEAT_SECONDS = 60
+"""After this silence JAX takes a process for dead and aborts the others (exit code 134). A process
+is heard of every half of it, so the abort may come half of it after a death: later than the
+watchdog, which names the process, except when it is the coordinator that is gone."""
 GOODBYE_SECONDS = 5.0
 """How long a coordinator with an error stays, so that the others hear of it before it is gone."""
 
