@@ -78,4 +78,5 @@ def test_a_step_compiled_for_four_chips_keeps_its_budget(name):
     entry = json.loads(json.dumps(golden.compiled(name)))
     _check(name, entry)
     assert entry["parameters"] == ENTRIES[name]["parameters"]
-    assert _sent(entry) == _sent(ENTRIES[name])
+    # Scalars are free, also where the compiler sends them along with something larger.
+    assert _sent(entry) == pytest.approx(_sent(ENTRIES[name]), rel=0, abs=SCALARS)
