@@ -79,7 +79,28 @@ def probabilities(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Arra
     # The scale goes to the query: S x D numbers instead of S x S.
     query = query * jnp.asarray(1.0 / math.sqrt(query.shape[-1]), query.dtype)
     scores = jnp.einsum("bnqd,bnkd->bnqk", query, key, preferred_element_type=jnp.float32)
+    return _masked_softmax(scores, mask)
+
+
+@jax.custom_vjp
+def _masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
+    """Softmax over the last axis of scores [B, N, S, S]. The backward pass uses the result alone;
+    automatic differentiation would keep two more arrays of its size."""
     return jax.nn.softmax(jnp.where(mask, scores, _MASKED), axis=-1)
+
+
+def _masked_softmax_forward(scores: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+    found = _masked_softmax(scores, mask)
+    return found, found
+
+
+def _masked_softmax_backward(found: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+    # Where the mask is False the result is 0, and so is what comes out here.
+    weighted = found * gradient
+    return weighted - found * jnp.sum(weighted, axis=-1, keepdims=True), None
+
+
+_masked_softmax.defvjp(_masked_softmax_forward, _masked_softmax_backward)
 
 
 def _xla_attend(

@@ -83,11 +83,43 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., size] -> same shape and type."""
-        y = x.astype(jnp.float32)
-        centred = y - jnp.mean(y, axis=-1, keepdims=True)
-        variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
-        y = centred * jax.lax.rsqrt(variance + LAYER_NORM_EPS)
-        return (y * self.scale[...] + self.bias[...]).astype(x.dtype)
+        return _layer_norm(x, self.scale[...], self.bias[...])
+
+
+@jax.custom_vjp
+def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """x [..., size], normalised. The backward pass recomputes from the input and two numbers a
+    token: automatic differentiation would keep three arrays of the size of x."""
+    return _layer_norm_forward(x, scale, bias)[0]
+
+
+def _layer_norm_forward(
+    x: jax.Array, scale: jax.Array, bias: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, ...]]:
+    y = x.astype(jnp.float32)
+    mean = jnp.mean(y, axis=-1, keepdims=True)
+    centred = y - mean
+    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    inverse = jax.lax.rsqrt(variance + LAYER_NORM_EPS)
+    normal = centred * inverse
+    return (normal * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
+
+
+def _layer_norm_backward(
+    kept: tuple[jax.Array, ...], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    x, mean, inverse, scale = kept
+    normal = (x.astype(jnp.float32) - mean) * inverse
+    gradient = gradient.astype(jnp.float32)
+    scaled = gradient * scale
+    along = jnp.mean(scaled * normal, axis=-1, keepdims=True)
+    to_x = inverse * (scaled - jnp.mean(scaled, axis=-1, keepdims=True) - normal * along)
+    tokens = tuple(range(x.ndim - 1))
+    to_scale, to_bias = jnp.sum(gradient * normal, tokens), jnp.sum(gradient, tokens)
+    return to_x.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
+
+
+_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class Table(nnx.Module):
