@@ -316,6 +316,7 @@ def main() -> None:
         return
     jobs = [options]
     if options.suite == "cpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"  # Else a TPU's library is loaded where it is installed.
         given = ["--rounds", str(options.rounds), "--unroll", options.unroll or "yes"]
         jobs = [parser.parse_args([*case.split(), *given]) for case in CPU]
     elif options.suite == "gpu":
