@@ -98,13 +98,17 @@ class MetricsWriter:
         self._flush_pending()
         self._event(lambda events: events.write(plain))
 
-    def close(self) -> None:
-        """Writes what is still kept back; the writer takes no more rows."""
+    def flush(self) -> None:
+        """Brings all rows to their place, without waiting for a piece of a bucket to fill."""
         self._flush_pending()
         try:
-            self._record.close()
+            self._record.flush()
         except (OSError, StorageError) as error:
             self._trouble(error)
+
+    def close(self) -> None:
+        """Writes what is still kept back; the writer takes no more rows."""
+        self.flush()
         self._event(lambda events: events.close())
         self._events = None
 
@@ -149,7 +153,7 @@ class _Record(Protocol):
     def append(self, lines: list[str]) -> None:
         """Adds lines; all or, after an error, none."""
 
-    def close(self) -> None:
+    def flush(self) -> None:
         """Brings what was taken to its place."""
 
 
@@ -186,7 +190,7 @@ class _LocalFile:
         finally:
             os.close(handle)
 
-    def close(self) -> None:
+    def flush(self) -> None:
         pass
 
 
@@ -217,7 +221,7 @@ class _Pieces:
         if time.monotonic() - self._last >= PIECE_SECONDS:
             self._upload()
 
-    def close(self) -> None:
+    def flush(self) -> None:
         if self._waiting:
             self._upload()
 

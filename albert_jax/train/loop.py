@@ -167,6 +167,7 @@ def train(
                 with clock.stage("checkpoint"):
                     if lock is not None:
                         lock.check()
+                    report.store()
                     checkpoints.save(
                         step,
                         state,

@@ -93,6 +93,12 @@ class Report:
         )
         self._console.say(f"step {step} held out: {shown}")
 
+    def store(self) -> None:
+        """Brings the rows so far to their place: a run that is killed goes on from a checkpoint,
+        and the rows before it would be missed for ever."""
+        if self._writer is not None:
+            self._writer.flush()
+
     def close(self) -> None:
         """Writes what is still kept back."""
         if self._writer is not None:

@@ -112,11 +112,11 @@ def test_one_run_at_a_time(bucket):
 def _train(recipe: Path, run: str, *kill: int) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "tests.checkpoint.bucket_program", str(recipe), run, *map(str, kill)],
-        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-        timeout=300,
+        cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == (-signal.SIGKILL if kill else 0), done.stderr[-3000:]
-    return done.stderr
+    assert done.returncode == (-signal.SIGKILL if kill else 0), done.stdout[-3000:]
+    return done.stdout
 
 
 @pytest.mark.slow

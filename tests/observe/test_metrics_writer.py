@@ -129,8 +129,11 @@ def test_bucket_gets_numbered_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(metrics, "PIECE_SECONDS", 1e9)
     second.write({"step": 3})
     assert steps(run) == [1, 2]
-    second.close()
+    second.flush()
     assert steps(run) == [1, 2, 3]
+    second.write({"step": 4})
+    second.close()
+    assert steps(run) == [1, 2, 3, 4]
 
 
 def test_event_files_hold_the_numbers_and_forget_after_a_restart(tmp_path: Path) -> None:
