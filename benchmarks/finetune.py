@@ -8,8 +8,8 @@ network and the same new head, see the same examples in the same order at the sa
 scored on the same test. Transformers' model is trained by torch.optim.AdamW, whose bias correction
 is undone in every step, since the original has none (ours follows it; with the correction the first
 steps are three times smaller). Its rows are padded to the longest of their batch, as its collator
-does. Wall time is that of the whole training, from the
-files on: compilation and the checkpoint are in ours. Needs torch and transformers (extra parity).
+does. Wall time is that of the whole training, from the files on: compilation and the checkpoint are
+in ours. Needs torch and transformers (extra parity).
 """
 
 from __future__ import annotations
