@@ -174,6 +174,7 @@ def _passes(
     watch: Watch | None,
 ) -> tuple[jax.Array, Any]:
     table = sharing.table(config, layers_)
+    backend = backend.at(x.shape[1])
     mask = backend.prepare(batch["segment_ids"])
     dropout = _dropout(config, keys)
 
@@ -239,6 +240,7 @@ def apply_layer(
     program serves all of them.
     """
     table = sharing.table(config, passes)
+    backend = backend.at(x.shape[1])
     mask = backend.prepare(segment_ids)
     off = _dropout(config, None)
     encoder = params["encoder"]

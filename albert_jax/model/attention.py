@@ -68,6 +68,11 @@ class Backend:
                 )
         return None
 
+    def at(self, length: int) -> Backend:
+        """This backend where it takes rows of `length` tokens, else the reference: the rows of a
+        batch may be shorter than those of the config that it was chosen for."""
+        return XLA if length % self.sequence_multiple else self
+
 
 def same_segment(segment_ids: jax.Array) -> jax.Array:
     """Who sees whom: [B, S] -> bool [B, 1, S, S]."""

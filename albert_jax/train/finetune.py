@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 EVALUATION_ROWS = 32
 """Rows of the batches in which held-out examples are looked at."""
+LEAST_QUARTER = 16
+"""Row lengths of training batches are multiples of this or more."""
 
 
 def run(
@@ -136,34 +138,40 @@ class Features:
         self.family, self.vocabulary = family, vocabulary
         self._examples, self._task, self._seed = examples, config.task, config.seed
         self._phases = [(phase.sequence_length, phase.rows) for phase in config.phases]
-        self._made: dict[int, tuple[list[Any], int]] = {}
+        self._made: dict[int, list[Any]] = {}
 
-    def of(self, phase: int) -> tuple[list[Any], int]:
-        """The features of a phase, and its row length: no more than the longest of them needs."""
+    def of(self, phase: int) -> list[Any]:
+        """The features of a phase."""
         most = self._phases[phase][0]
         if most not in self._made:
             task = self._task
-            found = self.family.features(self.vocabulary, self._examples, most, task, task.labels)
-            longest = max((self.family.tokens(feature) for feature in found), default=most)
-            self._made[most] = (found, fitting_length(longest, most, range(32, most, 32)))
+            self._made[most] = self.family.features(
+                self.vocabulary, self._examples, most, task, task.labels
+            )
         return self._made[most]
 
     def count(self) -> int:
         """Features of the first phase: what an epoch goes through once."""
-        return len(self.of(0)[0])
+        return len(self.of(0))
 
     def per_batch(self) -> int:
         """Features in a batch of the first phase."""
         return self._phases[0][1] * self.family.per_row(self._task)
 
     def batch(self, phase: int, step: int, rows: np.ndarray) -> Batch:
-        """The rows with these numbers of the batch of a step of the run: a pure function."""
-        features, length = self.of(phase)
-        count = self._phases[phase][1]
+        """The rows with these numbers of the batch of a step of the run: a pure function.
+
+        Rows are as long as the longest text of the batch needs, in quarters of the phase's
+        length: at most four programs are compiled.
+        """
+        features, (most, count) = self.of(phase), self._phases[phase]
         numbers = batching.batch_examples(
             self._seed, step, len(features), count * self.family.per_row(self._task)
         )
         chosen = [features[i] for i in numbers if i != batching.NOTHING]
+        quarter = max(LEAST_QUARTER, -(-most // 4))
+        longest = max(map(self.family.tokens, chosen))
+        length = fitting_length(longest, most, range(quarter, most, quarter))
         key = random.key(self._seed, 0xF17E, step)
         generator = np.random.Generator(np.random.Philox(key=key))
         # Every host draws the whole batch, so that no row depends on how many hosts there are.

@@ -119,7 +119,7 @@ def train(
             watchdog.beat("step", step)
             trace.before(step + 1)
             passes = passes_at(config, phase, step)
-            shape = (number, passes)
+            shape = (number, passes, batch["input_ids"].shape)
             with clock.stage("step" if shape in compiled else "compilation"):
                 compiled.add(shape)
                 state, metrics = programs(phase, passes)(

@@ -191,6 +191,20 @@ def test_the_splash_kernel_agrees_with_the_reference():
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_rows_that_a_kernel_does_not_take_go_to_the_reference():
+    """Batches may be shorter than the rows that the backend was chosen for."""
+    kernel = attention.splash(interpret=True)
+    assert kernel.at(256) is kernel and kernel.at(96) is attention.XLA
+    config = dataclasses.replace(TINY, hidden_size=64, num_attention_heads=1)
+    params, batch = spread(config), rows()
+    assert batch["input_ids"].shape[1] % 128
+    found = [
+        albert.encode(params, config, batch, compute=EXACT, backend=backend)
+        for backend in (kernel, attention.XLA)
+    ]
+    np.testing.assert_array_equal(*found)
+
+
 def test_projections_with_the_heads_last_are_the_same_function():
     last = dataclasses.replace(
         attention.XLA,

@@ -201,6 +201,29 @@ def test_interrupted_equals_uninterrupted(data, tmp_path):
     assert sum(batch["example_weights"].sum() for batch in seen) == 12
 
 
+def test_rows_are_as_long_as_the_batch_needs_in_quarters(tmp_path):
+    """One row per batch: its length is that of its own text, rounded up, and loses nothing."""
+    texts = ["the file", " ".join(WORDS[:3]), " ".join(WORDS * 4)]
+    path = tmp_path / "classes.tsv"
+    path.write_text("sentence\tlabel\n" + "".join(f"{text}\tyes\n" for text in texts))
+    config = Config(
+        model=tiny_models.MODEL,
+        phases=(PhaseConfig(steps=3, sequence_length=64, rows=1),),
+        task=TaskConfig(train=str(path), labels=("not", "yes")),
+    )
+    family = FAMILIES["classification"]
+    examples = family.read(config.task.train, config.task, True)
+    features = finetune.Features(family, tiny_models.vocabulary(), examples, config)
+    batches = [features.batch(0, step, np.arange(1)) for step in range(3)]
+    lengths = sorted(batch["input_ids"].shape[1] for batch in batches)
+    assert lengths[0] == 16 and lengths[2] == 64 and set(lengths) <= {16, 32, 48, 64}
+    used = [family.tokens(feature) for feature in features.of(0)]
+    seen = [int(np.count_nonzero(batch["segment_ids"])) for batch in batches]
+    assert sorted(seen) == sorted(used)
+    for batch, count in zip(batches, seen, strict=True):
+        assert count > batch["input_ids"].shape[1] - 16
+
+
 def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share():
     config = Config(phases=(PhaseConfig(steps=1000, rows=8),), task=TaskConfig(epochs=2.5))
     config = configfile.from_dict(
