@@ -59,11 +59,11 @@ class Setting:
 SETTINGS = {
     "sst-2": Setting("classification", "accuracy", 32, 64),
     "cola": Setting("classification", "matthews", 32, 48),
-    "rte": Setting("classification", "accuracy", 32, 128),
-    "mrpc": Setting("classification", "accuracy", 32, 128),
-    "squad": Setting("squad-v2", "f1", 32, 128, ("cls",)),
-    "squad-answered": Setting("squad-v1", "f1", 32, 128, ("cls",)),
-    "race": Setting("choice", "accuracy", 8, 128),
+    "rte": Setting("classification", "accuracy", 16, 128),
+    "mrpc": Setting("classification", "accuracy", 16, 128),
+    "squad": Setting("squad-v2", "f1", 16, 128, ("cls",)),
+    "squad-answered": Setting("squad-v1", "f1", 16, 128, ("cls",)),
+    "race": Setting("choice", "accuracy", 4, 128),
 }
 
 
