@@ -35,6 +35,7 @@ import splits
 
 from albert_jax import configfile, files
 from albert_jax.config import Config, PhaseConfig, TaskConfig, TaskName
+from albert_jax.observe import compilation_cache
 from albert_jax.tasks import metrics
 
 GRID_SEED = 1000
@@ -326,6 +327,7 @@ def main() -> None:
     parser.add_argument("--most", type=int, help="dev and test examples that are scored at most")
     parser.add_argument("--sst2-curve", action="store_true")
     options = parser.parse_args()
+    compilation_cache.use()  # Runs of a task differ in seed and rate only: one program.
     files.make_folder(options.out)
     bench = Bench(options)
     for name in options.tasks:
