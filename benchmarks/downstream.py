@@ -58,8 +58,8 @@ class Setting:
 
 
 SETTINGS = {
-    "sst-2": Setting("classification", "accuracy", 32, 64),
-    "cola": Setting("classification", "matthews", 32, 48),
+    "sst-2": Setting("classification", "accuracy", 16, 64),
+    "cola": Setting("classification", "matthews", 16, 48),
     "rte": Setting("classification", "accuracy", 16, 128),
     "mrpc": Setting("classification", "accuracy", 16, 128),
     "squad": Setting("squad-v2", "f1", 16, 128, ("cls",)),
