@@ -25,10 +25,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-import downstream
 import numpy as np
 import peer
 import splits
+import tuning
 
 from albert_jax.config import Config
 from albert_jax.evaluate import finetuned, loading
@@ -36,7 +36,7 @@ from albert_jax.optim.schedule import learning_rate
 from albert_jax.tasks import metrics
 from albert_jax.train import finetune
 
-TASKS = [name for name, s in downstream.SETTINGS.items() if s.task == "classification"]
+TASKS = [name for name, s in tuning.SETTINGS.items() if s.task == "classification"]
 
 
 def ours(config: Config, init: str, folder: str) -> tuple[loading.Model, float]:
@@ -146,8 +146,8 @@ def main() -> None:
     scores: tuple[list[float], list[float]] = ([], [])
     seconds: tuple[list[float], list[float]] = ([], [])
     for seed in range(options.seeds):
-        config = downstream.recipe(
-            downstream.SETTINGS[options.task], positions,
+        config = tuning.recipe(
+            tuning.SETTINGS[options.task], positions,
             steps=options.steps, pooling="cls", rate=options.rate, seed=seed,
         )  # fmt: skip
         assert config.task is not None
@@ -168,7 +168,7 @@ def main() -> None:
             f"Transformers {scores[1][-1]:.4f} in {wall:.0f} s",
             flush=True,
         )
-    metric = downstream.SETTINGS[options.task].metric
+    metric = tuning.SETTINGS[options.task].metric
     for name, values, walls in zip(("ours", "Transformers"), scores, seconds, strict=True):
         deviation = statistics.stdev(values) if len(values) > 1 else 0.0
         print(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 from pathlib import Path
 
@@ -89,12 +90,18 @@ def bench(program, tmp_path: Path):
 def test_scores_are_paired_and_kept(program, bench, monkeypatch):
     asked = []
 
-    def run(self, config, paths, start, part):
-        asked.append((config, Path(start).name, part, Path(paths["train"]).read_text()))
+    @contextlib.contextmanager
+    def tuned(config, paths, start, folder):
+        yield config, start, Path(paths["train"]).read_text()
+
+    def score(model, path, most):
+        config, start, text = model
+        asked.append((config, Path(start).name, Path(path).stem.split("-")[-1], text))
         better = 5 * ("scratch" not in start) + 10 * (config.task.pooling == "mean")
         return config.seed + better + 100 * config.optimizer.learning_rate
 
-    monkeypatch.setattr(program.Bench, "_run", run)
+    monkeypatch.setattr(program.tuning, "tuned", tuned)
+    monkeypatch.setattr(program.tuning, "score", score)
     lines = list(program.report(bench, "sst-2"))
     grid = [config for config, *_ in asked if config.seed == program.GRID_SEED]
     assert len(grid) == 8 and len(asked) == 8 + 6

@@ -1,0 +1,160 @@
+"""One fine-tuning run of a task that benchmarks/splits.py knows, and its score on a part of it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import shutil
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import splits
+
+from albert_jax import configfile, files
+from albert_jax.config import Config, PhaseConfig, TaskConfig, TaskName
+from albert_jax.evaluate import loading
+from albert_jax.tasks import metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Setting:
+    """How a task is trained: `metric` marks the score, `length` is shortened to the model's."""
+
+    task: TaskName
+    metric: str
+    rows: int
+    length: int
+    poolings: tuple[Literal["cls", "mean"], ...] = ("cls", "mean")
+
+
+SETTINGS = {
+    "sst-2": Setting("classification", "accuracy", 16, 64),
+    "cola": Setting("classification", "matthews", 16, 48),
+    "rte": Setting("classification", "accuracy", 16, 128),
+    "mrpc": Setting("classification", "accuracy", 16, 128),
+    "squad": Setting("squad-v2", "f1", 16, 128, ("cls",)),
+    "squad-answered": Setting("squad-v1", "f1", 16, 128, ("cls",)),
+    "race": Setting("choice", "accuracy", 4, 128),
+}
+
+
+def recipe(
+    setting: Setting, positions: int, *, steps: int, pooling: Any, rate: float, seed: int
+) -> Config:
+    """The config of a fine-tuning run of a model with so many `positions`; without its files."""
+    length = min(setting.length, positions)
+    config = configfile.load("finetune/default")
+    task = TaskConfig(
+        name=setting.task,
+        metrics=(setting.metric,),
+        pooling=pooling,
+        query_length=min(24, length // 3),
+        stride=length // 3,
+        qa_length=min(48, length // 2),
+    )
+    return dataclasses.replace(
+        config,
+        seed=seed,
+        phases=(PhaseConfig(steps=steps, sequence_length=length, rows=setting.rows),),
+        optimizer=dataclasses.replace(
+            config.optimizer, learning_rate=rate, warmup_steps=steps // 10
+        ),
+        compute=dataclasses.replace(config.compute, unroll=True),
+        run=dataclasses.replace(
+            config.run, log_every=steps, evaluate_every=0, evaluate_rows=8, checkpoint_every=steps
+        ),
+        task=task,
+    )
+
+
+def parts(name: str, data: Path, folder: Path) -> dict[str, str]:
+    """Paths of a task's parts in a folder, where they are written if they are not there."""
+    found = {
+        part: next(iter(map(str, sorted(folder.glob(f"{name}-{part}.json*")))), "")
+        for part in splits.PARTS
+    }
+    return found if all(found.values()) else splits.split(name, data, folder)
+
+
+def sample(name: str, paths: dict[str, str], count: int | None, seed: int) -> dict[str, str]:
+    """The parts of a task with `count` lines (None: all) for training: the seed's own."""
+    if count is None:
+        return paths
+    train = Path(paths["train"])
+    lines = train.read_text(encoding="utf-8").splitlines()
+    chosen = sorted(lines, key=lambda line: splits.place(f"{seed} {line}"))[:count]
+    stem = train.parent / f"sample-{name}-{count}-{seed}"
+    return {**paths, "train": splits.write(name, [json.loads(line) for line in chosen], stem)}
+
+
+@contextlib.contextmanager
+def tuned(
+    config: Config, paths: dict[str, str], init: str | None, folder: str, **options: Any
+) -> Iterator[loading.Model]:
+    """The model that a run in `folder` gives, which is removed afterwards.
+
+    `options` are those of train/finetune.py; what the run prints goes to FOLDER.log.
+    """
+    import jax
+
+    from albert_jax.train import finetune
+
+    assert config.task is not None
+    task = dataclasses.replace(config.task, train=paths["train"], dev=paths["dev"])
+    config = dataclasses.replace(config, task=task)
+    shutil.rmtree(folder, ignore_errors=True)  # What a run that was cut off has left.
+    with open(f"{folder}.log", "a") as log, contextlib.redirect_stdout(log):
+        finetune.run(config, folder, init=init, **options)
+    yield loading.load(folder)
+    shutil.rmtree(folder)
+    jax.clear_caches()
+
+
+def score(model: loading.Model, path: str, *, most: int | None = None, **options: Any) -> float:
+    """The score of a fine-tuned model on the examples at `path` (the first `most`), in percent.
+
+    `options` are those of evaluate/finetuned.py.
+    """
+    from albert_jax.evaluate import finetuned
+
+    settled, kind = finetuned.finetuned(model)
+    examples = kind.family.read(path, settled, True)[:most]
+    found = finetuned.answers(model, examples, **options)
+    value = kind.family.score(examples, found, settled.labels)[settled.metrics[0]]
+    return value if settled.name.startswith("squad") else 100 * value
+
+
+class Kept:
+    """Values by name in a file: what stands there is not computed again."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._values: dict[str, Any] = json.loads(files.read(path) or b"{}")
+
+    def get(self, key: str, compute: Callable[[], Any]) -> Any:
+        """The value of a key, computed and written if it is not there; told on stderr."""
+        if key not in self._values:
+            began = time.perf_counter()
+            self._values[key] = compute()
+            files.write(self._path, json.dumps(self._values, indent=1).encode())
+            seconds = time.perf_counter() - began
+            print(f"  {key}: {self._values[key]} ({seconds:.0f} s)", file=sys.stderr, flush=True)
+        return self._values[key]
+
+
+def compared(ours: Sequence[float], others: Sequence[float]) -> str:
+    """Mean paired difference, its standard error, and how many errors it is away from 0."""
+    difference, error = metrics.mean_and_error([a - b for a, b in zip(ours, others, strict=True)])
+    ratio = f"{difference / error:5.1f} errors" if error else "  one seed"
+    return f"{difference:+7.2f} +- {error:4.2f} {ratio}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.fmean(values):6.2f} ({deviation:4.2f})"
