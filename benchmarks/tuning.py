@@ -158,3 +158,14 @@ def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation."""
     deviation = statistics.stdev(values) if len(values) > 1 else 0.0
     return f"{statistics.fmean(values):6.2f} ({deviation:4.2f})"
+
+
+def seconds(call: Callable[[], Any], rounds: int = 3) -> float:
+    """Wall time of a call that has run before (and compiled): the fastest of some rounds."""
+    call()
+    taken = []
+    for _ in range(rounds):
+        began = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - began)
+    return min(taken)

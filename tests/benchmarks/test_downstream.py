@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -127,3 +128,29 @@ def test_one_true_run(program, bench):
     assert 0 <= value <= 100
     [key] = json.loads((Path(bench.options.out) / "scores.json").read_text())
     assert key.startswith("sst-2 scratch ") and not (Path(bench.options.out) / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "given", "told"),
+    [
+        ("depth", ["--depths", "1", "2"], ["  1 passes", "  2 passes", "exit at  0.6"]),
+        ("distillation", [], ["teacher ", "one pass", "half width"]),
+        ("augmentation", ["--few", "8", "--copies", "1"], ["from 8 examples"]),
+    ],
+)
+def test_programs_of_one_model(benchmark, bench, name, given, told, monkeypatch, capsys):
+    """Each runs to its end, says what it found, and computes nothing again."""
+    run, out = benchmark(name), bench.options.out
+    steps = ["--epochs", "1"] if name == "augmentation" else ["--steps", "2"]
+    monkeypatch.setattr(
+        sys, "argv",
+        [name, str(bench.options.data), "--init", bench.options.init[0], "--out", out,
+         "--seeds", "2", *steps, *given],
+    )  # fmt: skip
+    run.main()
+    said = capsys.readouterr().out
+    assert all(part in said for part in told)
+    monkeypatch.setattr(run.tuning, "tuned", None)
+    run.main()
+    assert capsys.readouterr().out == said
