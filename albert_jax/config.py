@@ -310,7 +310,7 @@ class TaskConfig:
     name: TaskName = "classification"
     """Task family."""
     train: str = ""
-    """Training examples: a file, tfds:NAME:SPLIT or hf:PATH:SPLIT."""
+    """Training examples: a file, tfds:NAME:SPLIT or hf:NAME:SPLIT."""
     dev: str = ""
     """Examples for evaluation while training."""
     epochs: float = 0.0

@@ -1,4 +1,4 @@
-"""Is pretraining worth it? Fine-tuned runs against the same network from scratch, on six tasks.
+"""Is pretraining worth it? Fine-tuned runs against the same network from scratch, on seven tasks.
 
     python benchmarks/downstream.py DATA --init RUN ... --out DIR [--tasks sst-2 squad ...]
                                     [--seeds 5] [--steps 600] [--sst2-curve]

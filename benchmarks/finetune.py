@@ -3,7 +3,7 @@
     python benchmarks/finetune.py DATA --init RUN|DIR --out DIR [--task sst-2] [--seeds 5]
                                   [--steps 600] [--rate 3e-4]
 
-DATA is that of benchmarks/downstream.py. For each seed both sides start from the same exported
+DATA is that of benchmarks/splits.py. For each seed both sides start from the same exported
 network and the same new head, see the same examples in the same order at the same rates, and are
 scored on the same test. Transformers' model is trained by torch.optim.AdamW, whose bias correction
 is undone in every step, since the original has none (ours follows it; with the correction the first

@@ -1,4 +1,4 @@
-"""How fast batches are made: ours through Grain, beside Hugging Face's collator and the original.
+"""How fast batches are made: ours through Grain, beside Hugging Face's collator.
 
     python benchmarks/input.py [--documents 2000000] [--batches 8] [--repeats 3] [--folder DIR]
 
@@ -6,8 +6,7 @@ Makes a corpus of short documents, then takes batches of 4096 rows from the midd
 rows of 128 and 512, unpacked and packed: fresh n-gram masks and sentence order each time. Prints
 tokens per CPU-second of this process (so that the figure is per core, whatever else
 the machine does), medians of the repeats, and the cores that a host of 8 accelerators would need
-for ALBERT-base at 60% of peak. The original, which needs TensorFlow 1, is not run: its rate was
-measured before, on a core of the same kind.
+for ALBERT-base at 60% of peak.
 """
 
 from __future__ import annotations
@@ -30,8 +29,6 @@ from albert_jax.data.store import ShardWriter
 VOCAB = 30_000
 NEEDED = {"8 x H200": 7.2e6, "8 x v6e": 8.3e6}
 """Tokens/s that a host consumes with ALBERT-base at 60% of peak."""
-ORIGINAL = 0.04e6
-"""Tokens/s of create_pretraining_data.py from segment pairs to masked rows."""
 
 
 class Pieces:
@@ -147,9 +144,8 @@ def main() -> None:
                       f"{found['planning']:.1f} s, an epoch counted at "
                       f"{found['counting'] / 1e6:.0f} M tokens/s)")  # fmt: skip
             rate = measure_hugging_face(length, options.rows, options.repeats)
-            for name, value in (("HF", rate), ("original", ORIGINAL)):
-                shown = f"{value / 1e6:11.2f}" if value else f"{'-':>11}"
-                print(f"{length:8} {name:>9} {shown} {shown}")
+            shown = f"{rate / 1e6:11.2f}" if rate else f"{'-':>11}"
+            print(f"{length:8} {'HF':>9} {shown} {shown}")
 
 
 if __name__ == "__main__":

@@ -6,8 +6,7 @@ Lines: the batch call of SentencePiece on cleaned text; our encoding of the raw 
 (preprocessing, segmentation, digit rule, ids); files to shards with 1 and 2 workers; Hugging Face
 tokenizers with the same model; and Hugging Face's way from files to rows of 512, as the masked
 language example of Transformers does it (tokenise, then group; needs datasets and transformers),
-with 1 and 2 processes. The original, which needs TensorFlow 1, is not run: its rate of encoding was
-measured before, on a core of the same kind.
+with 1 and 2 processes.
 """
 
 from __future__ import annotations
@@ -27,9 +26,6 @@ import numpy as np
 from albert_jax.data import prepare, sources, stages, vocabulary
 from albert_jax.data.sentencepiece import SentencePiece
 from albert_jax.data.sentences import sentences
-
-ORIGINAL = 2.1
-"""MB/s of the original's tokenization.py, which create_pretraining_data.py calls."""
 
 
 def main() -> None:
@@ -93,7 +89,6 @@ def main() -> None:
     for name, found in times.items():
         median = statistics.median(found)
         print(f"{name:32s} {size / median / 1e6:7.1f} MB/s   time ratio {median / base:6.2f}")
-    print(f"{'original, encoding (not run)':32s} {ORIGINAL:7.1f} MB/s")
     shutil.rmtree(work)
 
 

@@ -1,4 +1,4 @@
-"""The data of six tasks split into train, dev and test, so that no passage is on two sides.
+"""The data of seven tasks split into train, dev and test, so that no passage is on two sides.
 
 `split(NAME, DATA, OUT)` reads files below DATA and writes OUT/NAME-train, -dev and -test in a form
 that `albert-jax finetune` reads without further options. The files: glue/SST-2/{train,dev,test}.tsv

@@ -12,6 +12,7 @@ import tomllib
 import pytest
 
 from albert_jax import cli, configfile, errors
+from albert_jax.commands import options
 from albert_jax.commands.pretrain import ConfigShow, Pretrain
 
 
@@ -248,3 +249,18 @@ def test_interrupt_is_one_line(tmp_path):
     )  # fmt: skip
     assert done.returncode == 130 != -signal.SIGINT
     assert done.stderr == "albert-jax: interrupted: start the same command again to go on\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ("pretrain --config tiny", "tiny"),
+        ("pretrain --config=tiny --out x", "tiny"),
+        ("pretrain --config a --config b", "b"),
+        ("pretrain --config --init y", None),
+        ("pretrain --config", None),
+        ("pretrain", None),
+    ],
+)
+def test_an_option_that_is_looked_up_first(arguments, value):
+    assert options.given(arguments.split(), "--config") == value

@@ -126,7 +126,7 @@ class Stepper:
         self._jax, phase = jax, config.phases[0]
         self.mesh = mesh = make_mesh(config.parallel)
         check_rows(phase.rows, phase.micro_batches, mesh, "phases.0")
-        backend = attention.choose(config, mesh.devices.flat[0].platform)
+        backend = attention.choose(config, mesh.devices.flat[0])
         self.attention = backend.name
         state = init_state(config, init_params(config.model, config.seed), mesh)
         mine = local_rows(mesh, phase.rows)

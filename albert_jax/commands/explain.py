@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.model import Step, Weights, _step
+from albert_jax.commands.options import Step, Weights, step_number
 from albert_jax.errors import ConfigError
 
 
@@ -46,7 +46,7 @@ class Explain:
                 self.out,
                 passes=self.passes,
                 top=self.top,
-                step=_step(self.step),
+                step=step_number(self.step),
                 weights=self.weights,
             )
         )

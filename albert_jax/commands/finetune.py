@@ -13,11 +13,10 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax import configfile
-from albert_jax.commands.model import Step, Weights, _step
-from albert_jax.config import Config, TaskConfig, TaskName
+from albert_jax.commands import options
+from albert_jax.commands.options import Fields, Step, Weights, step_number
+from albert_jax.config import TaskConfig, TaskName
 from albert_jax.errors import ConfigError
-
-_Fields = Annotated[Config, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +51,14 @@ class Finetune:
     """End the run after N steps (it is still evaluated)."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
     """Fields (or sections) of the config that may differ from those the run began with."""
-    fields: _Fields
+    fields: Fields
 
     @classmethod
     def defaults(cls, arguments: list[str]) -> Finetune:
         """The defaults under the config that is named in the arguments."""
-        name = _given(arguments, "--config")
-        chosen = name or ("finetune/default" if _given(arguments, "--init") else "finetune/scratch")
-        config = configfile.load(chosen)
+        name = options.given(arguments, "--config")
+        usual = "finetune/default" if options.given(arguments, "--init") else "finetune/scratch"
+        config = configfile.load(name or usual)
         if config.task is None:
             config = dataclasses.replace(config, task=TaskConfig())
         return cls(out=tyro.MISSING, config=name, fields=config)
@@ -75,7 +74,7 @@ class Finetune:
             hint = f"did you mean {near[0]}?" if near else f"tasks: {', '.join(names)}"
             raise ConfigError(f"--task {self.task}: unknown task; {hint}")
         if self.columns is not None:
-            given["columns"] = tuple(name.strip() for name in self.columns.split(","))
+            given["columns"] = _names(self.columns)
         given = {name: value for name, value in given.items() if value is not None}
         config = dataclasses.replace(self.fields, task=dataclasses.replace(task, **given))
         from albert_jax.train import finetune
@@ -105,7 +104,8 @@ class Predict:
     input: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Examples as for training, without their answers; - reads lines as TEXT from stdin."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
-    """Names of the columns; none: those of the training, with or without the label."""
+    """Names of the columns, - for one to ignore; none: those of the training, with or without the
+    label."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """File for the predictions; none: stdout."""
     rounds: int | None = None
@@ -137,23 +137,23 @@ class Predict:
                 f"--exit-confidence {self.exit_confidence}: give a probability above 0, such as 0.9"
             )
         from albert_jax.evaluate import predicting
+        from albert_jax.tasks import formats
 
-        columns = None if self.columns is None else tuple(self.columns.split(","))
         lines = self.text
         if self.input == "-":
-            lines = sys.stdin.read()
+            lines = formats.decode(sys.stdin.buffer.read(), "stdin")
         told = predicting.predict(
             self.model,
             place=None if lines is not None else self.input,
             lines=lines,
-            columns=columns,
+            columns=None if self.columns is None else _names(self.columns),
             rounds=self.rounds,
             temperature=self.temperature,
             seed=self.seed,
             show=(lambda line: print(line, file=sys.stderr)) if self.show_rounds else None,
             passes=self.passes,
             exit_confidence=self.exit_confidence,
-            step=_step(self.step),
+            step=step_number(self.step),
             weights=self.weights,
         )
         predicting.write(told, self.out)
@@ -181,7 +181,7 @@ class Score:
         """Prints scores, or a table of accuracies."""
         from albert_jax.evaluate import loading, predicting, scoring
 
-        model = loading.load(self.model, step=_step(self.step), weights=self.weights)
+        model = loading.load(self.model, step=step_number(self.step), weights=self.weights)
         found, table = scoring.score_file(model, self.file, passes=self.passes)
         if self.out is not None or not table:
             predicting.write(found, self.out)
@@ -189,11 +189,5 @@ class Score:
             print(table)
 
 
-def _given(arguments: list[str], option: str) -> str | None:
-    """The value of an option that decides other defaults, looked up before they are parsed."""
-    for i, argument in enumerate(arguments):
-        if argument == option and i + 1 < len(arguments):
-            return arguments[i + 1]
-        if argument.startswith(option + "="):
-            return argument.removeprefix(option + "=")
-    return None
+def _names(columns: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in columns.split(","))

@@ -8,20 +8,8 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+from albert_jax.commands.options import Step, Weights, step_number
 from albert_jax.errors import ConfigError
-
-Step = Annotated[str, tyro.conf.arg(metavar="newest|best|N")]
-Weights = Literal["trained", "averaged"]
-
-
-def _step(step: str) -> int | Literal["best", "newest"]:
-    if step == "best":
-        return "best"
-    if step == "newest":
-        return "newest"
-    if not (step.isascii() and step.isdecimal() and len(step) < 16):
-        raise ConfigError(f"--step {step}: give newest, best, or the number of a step")
-    return int(step)
 
 
 def _depths(words: tuple[str, ...]) -> tuple[int, ...]:
@@ -59,7 +47,7 @@ class Evaluate:
             raise ConfigError(f"--rows {self.rows}: give at least 1")
         from albert_jax.evaluate import run as stage
 
-        step = _step(self.step)
+        step = step_number(self.step)
         told = stage.evaluate(
             self.model,
             step=step,
@@ -96,7 +84,7 @@ class FillMask:
             raise ConfigError(f"--top {self.top}: give a number between 1 and 1000")
         from albert_jax.evaluate import fill_mask, loading
 
-        model = loading.load(self.model, step=_step(self.step), weights=self.weights)
+        model = loading.load(self.model, step=step_number(self.step), weights=self.weights)
         if not self.texts:
             print(fill_mask.held_out_table(model))
             return
@@ -134,7 +122,7 @@ class Export:
         stage.export(
             self.model,
             self.out,
-            step=_step(self.step),
+            step=step_number(self.step),
             weights=self.weights,
             to=self.to,
             head=self.head,

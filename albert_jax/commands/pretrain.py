@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 import tyro
 
 from albert_jax import configfile
+from albert_jax.commands.options import Fields, given
 from albert_jax.config import Config, leaves
 from albert_jax.errors import ConfigError
-
-_Fields = Annotated[Config, tyro.conf.arg(name="")]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +33,7 @@ class Pretrain:
     """Start a child run from the whole state of another run at a step."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
     """Fields (or sections) of the config that may differ from those the run began with."""
-    fields: _Fields
+    fields: Fields
 
     @classmethod
     def defaults(cls, arguments: list[str]) -> Pretrain:
@@ -78,7 +76,7 @@ class ConfigShow:
     """Preset (tiny), TOML file, or the folder of a run."""
     get: Annotated[str | None, tyro.conf.arg(metavar="FIELD")] = None
     """Print the value of this field only."""
-    fields: _Fields
+    fields: Fields
 
     @classmethod
     def defaults(cls, arguments: list[str]) -> ConfigShow:
@@ -108,13 +106,8 @@ class ConfigShow:
 
 def _named_config(arguments: list[str]) -> tuple[Any, Config]:
     """(name, config) of --config, which decides the other defaults, so it is looked up first."""
-    name = None
-    for i, argument in enumerate(arguments):
-        if argument == "--config" and i + 1 < len(arguments):
-            name = arguments[i + 1]
-        elif argument.startswith("--config="):
-            name = argument.removeprefix("--config=")
-    if name is None or name.startswith("--"):
+    name = given(arguments, "--config")
+    if name is None:
         return tyro.MISSING, Config()
     return name, configfile.load(name)
 
@@ -134,14 +127,7 @@ def _field(config: Config, name: str) -> str:
 
 def _counts(config: Config) -> list[str]:
     """Parameter counts by shape evaluation: nothing is allocated."""
-    from albert_jax.model import albert
+    from albert_jax.model.init import count
 
-    def count(tree: Any) -> int:
-        if isinstance(tree, dict):
-            return sum(count(branch) for branch in tree.values())
-        return math.prod(tree.shape)
-
-    params = albert.abstract_params(config.model, heads=True)
-    heads = sum(count(params[name]) for name in ("mlm_head", "sop_head"))
-    total = count(params)
-    return [f"parameters {total - heads:,} (encoder with pooler), {total:,} (with both heads)"]
+    encoder, whole = count(config.model, heads=False), count(config.model)
+    return [f"parameters {encoder:,} (encoder with pooler), {whole:,} (with both heads)"]

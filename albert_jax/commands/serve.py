@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.model import Step, Weights, _step
+from albert_jax.commands.options import Step, Weights, step_number
 from albert_jax.errors import ConfigError
 
 
@@ -37,7 +37,7 @@ class Serve:
         from albert_jax.serve.answers import Answers
         from albert_jax.serve.server import Server
 
-        step = _step(self.step)
+        step = step_number(self.step)
         models = {}
         for path in self.models:
             # A directory has neither step nor average: what is asked of runs does not concern it.

@@ -35,6 +35,8 @@ from albert_jax.errors import ConfigError, DataError, PeerError, StorageError
 
 HELD_OUT_BYTES = 5_000_000
 """Text that the default share holds out of a large corpus; of a small one it is 5%."""
+PATIENCE = 86_400.0
+"""Seconds without a new item that a shard waits for the others."""
 
 
 def prepare(
@@ -52,7 +54,6 @@ def prepare(
     min_characters: int = 20,
     decontaminate: Sequence[str] = (),
     part_bytes: int = sources.PART_BYTES,
-    patience: float = 86_400.0,
     say: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
     """Prepares sources into a folder and returns its manifest; done already: at once.
@@ -71,7 +72,6 @@ def prepare(
       min_characters: shorter documents are dropped and counted.
       decontaminate: evaluation files whose runs of words are counted in the training text.
       part_bytes: size of a work item; part of what decides the bytes.
-      patience: seconds without a new item that a shard waits for the others.
       say: gets progress and warnings, line by line.
 
     Raises:
@@ -106,7 +106,7 @@ def prepare(
         if shard[0] == 0 or files.read(files.join(plan.work, "plan.json")) is None:
             _begin(plan, inputs)
             vocabulary.save(vocab, files.join(out_dir, "vocabulary"))
-        with _Doer(plan, workers, shard, runner, patience, say) as do:
+        with _Doer(plan, workers, shard, runner, say) as do:
             return _run(plan, inputs, vocab, do, shard, say)
 
 
@@ -245,10 +245,9 @@ class _Doer:
         workers: int | None,
         shard: tuple[int, int],
         runner: Sequence[str],
-        patience: float,
         say: Callable[[str], None],
     ) -> None:
-        self.plan, self.shard, self.patience, self.say = plan, shard, patience, say
+        self.plan, self.shard, self.say = plan, shard, say
         self.runner = runner
         items = range(shard[0], len(plan.parts), shard[1])
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -314,10 +313,10 @@ class _Doer:
         while lacking := wanted - set(files.names(self.plan.work)):
             if len(lacking) < missing:
                 missing, since = len(lacking), time.monotonic()
-            if time.monotonic() - since > self.patience:
+            if time.monotonic() - since > PATIENCE:
                 number = int(min(lacking).partition("-")[2][:5])
                 raise PeerError(
-                    f"no news for {self.patience:.0f} s of part {number}, which shard "
+                    f"no news for {PATIENCE:.0f} s of part {number}, which shard "
                     f"{number % self.shard[1]}/{self.shard[1]} does: start that shard again"
                 )
             time.sleep(0.2)

@@ -61,12 +61,6 @@ class Tally:
     cut_documents: int = 0
     """Cuts in documents longer than MAX_DOCUMENT."""
 
-    def add(self, other: Tally) -> None:
-        """Adds the counts of another reader."""
-        self.bad_lines += other.bad_lines
-        self.cut_lines += other.cut_lines
-        self.cut_documents += other.cut_documents
-
 
 def compressed(path: str) -> bool:
     """Whether the name says that the file is compressed."""

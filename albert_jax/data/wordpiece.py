@@ -17,6 +17,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from albert_jax.data.fingerprint import SETTINGS, fingerprint, settings_bytes
+from albert_jax.data.normalize import TextRules
 from albert_jax.errors import DataError
 
 VOCAB = "vocab.txt"
@@ -40,6 +41,7 @@ class WordPiece:
                 f"{where}: invalid UTF-8 at byte {error.start}: give a vocab.txt in UTF-8"
             ) from error
         self._content, self.lower_case = bytes(content), lower_case
+        self.rules = TextRules(lower_case=lower_case, keep_accents=not lower_case)
         self._pieces = [line.strip() for line in text.split("\n")]
         while self._pieces and not self._pieces[-1]:
             self._pieces.pop()

@@ -68,7 +68,7 @@ class EarlyExit:
                 "--exit-confidence is for classification, not for "
                 f"{'models without a task' if task is None else task.name}: leave it out"
             )
-        backend = attention.choose(recipe, jax.default_backend())
+        backend = attention.fastest(recipe, jax.local_devices()[0])
         forward = Forward(config, recipe.compute, backend, task.pooling)
         self.passes = passes or config.num_hidden_layers
         trained = {depth for phase in recipe.phases for depth in phase.passes}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 from collections.abc import Iterator, Sequence
@@ -12,15 +11,14 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.config import Config, TaskConfig
-from albert_jax.errors import CheckpointError
+from albert_jax.errors import CheckpointError, DataError
 from albert_jax.evaluate import depth as depths
 from albert_jax.evaluate.loading import Model, Weights, load
 from albert_jax.evaluate.pretraining import table
 from albert_jax.observe import curves, flops
 from albert_jax.observe.metrics import read_rows
-from albert_jax.tasks import prediction
+from albert_jax.tasks import metrics, prediction
 from albert_jax.tasks.families import Family
-from albert_jax.tasks.formats import LABEL_NAMES
 from albert_jax.tasks.losses import Forward, flat_groups
 from albert_jax.tasks.registry import TaskKind
 from albert_jax.tasks.registry import task as registered
@@ -59,12 +57,14 @@ def evaluate(
     what each pass changes (depth.py), over the first examples.
 
     Raises CheckpointError for a run without checkpoints, DataError for examples that are gone or
-    cannot be read.
+    cannot be read. Where the training examples are gone, a line says that their commonest answer
+    is missing.
     """
     model = load(run_dir, step=step, weights=weights)
     task, kind = finetuned(model)
     place = place or task.dev
     examples = kind.family.read(place, task, True)[:most]
+    majority, missing = _majority(kind.family, task, examples)
     results: dict[str, dict[str, float]] = {}
     intervals: dict[str, dict[str, float]] = {}
     for depth in passes or (model.config.num_hidden_layers,):
@@ -86,9 +86,8 @@ def evaluate(
         if kind.family.name in RESAMPLED:
             low, high = interval(kind.family, examples, found, task)
             intervals[f"{depth} passes"] = {"low": low, "high": high}
-    if kind.family.baseline is not None:
-        train = kind.family.read(task.train, task, True)
-        results["majority"] = kind.family.baseline(train, examples, task.labels)
+    if majority:
+        results["majority"] = majority
     report = {
         "step": model.step,
         "weights": weights,
@@ -108,9 +107,24 @@ def evaluate(
         "(95 %, examples drawn again)"
         for name, bounds in intervals.items()
     ]
+    if missing:
+        lines.append(f"without the commonest answer of the training examples: {missing}")
     if read_rows(run_dir):
         lines.append(f"curves: {curves.draw(run_dir)}")
     return "\n".join(lines)
+
+
+def _majority(
+    family: Family, task: TaskConfig, examples: Sequence[Any]
+) -> tuple[dict[str, float], str]:
+    """(scores of the commonest training answer, why there are none)."""
+    if family.baseline is None:
+        return {}, ""
+    try:
+        train = family.read(task.train, task, True)
+    except DataError as error:
+        return {}, str(error)
+    return family.baseline(train, examples, task.labels), ""
 
 
 def finetuned(model: Model) -> tuple[TaskConfig, TaskKind]:
@@ -167,7 +181,7 @@ def _program(recipe: Config, kind: TaskKind, passes: int | None) -> Any:
 
     task = recipe.task
     assert task is not None
-    backend = attention.choose(recipe, jax.default_backend())
+    backend = attention.fastest(recipe, jax.local_devices()[0])
     forward = Forward(recipe.model, recipe.compute, backend, task.pooling)
     return jax.jit(lambda params, batch: kind.outputs(forward, params, batch, task, passes))
 
@@ -189,21 +203,10 @@ def interval(
     family: Family, examples: Sequence[Any], found: Sequence[Any], task: TaskConfig
 ) -> tuple[float, float]:
     """Bounds of the first metric over examples drawn with replacement (95 %)."""
-    generator = np.random.Generator(np.random.Philox(key=0))
-    values = np.empty(SAMPLES)
-    for i in range(SAMPLES):
-        chosen = generator.integers(0, len(examples), len(examples))
-        values[i] = family.score(
-            [examples[n] for n in chosen], [found[n] for n in chosen], task.labels
-        )[task.metrics[0]]
-    low, high = np.quantile(values, [0.025, 0.975])
-    return float(low), float(high)
 
+    def score(chosen: np.ndarray) -> float:
+        asked, said = ([column[n] for n in chosen] for column in (examples, found))
+        return family.score(asked, said, task.labels)[task.metrics[0]]
 
-def without_label(task: TaskConfig) -> TaskConfig:
-    """The task as files without answers are read: their tables lack the label's column."""
-    label = task.label_column or next((n for n in LABEL_NAMES if n in task.columns), "")
-    if not label and task.name in ("classification", "regression") and len(task.columns) > 1:
-        label = task.columns[-1]
-    columns = tuple(name for name in task.columns if name != label)
-    return dataclasses.replace(task, columns=columns, label_column="")
+    drawn = metrics.bootstrap(score, np.arange(len(examples)), samples=SAMPLES)
+    return drawn.low, drawn.high

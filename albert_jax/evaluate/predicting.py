@@ -15,6 +15,7 @@ from albert_jax.evaluate import depth, finetuned
 from albert_jax.evaluate.loading import Weights, load
 from albert_jax.tasks.examples import Choices, Question, Sentences, SourceTarget, Tagged
 from albert_jax.tasks.families import Family
+from albert_jax.tasks.formats import IGNORED, LABEL_NAMES
 
 CHUNK = 1024
 """Examples whose outputs are held at a time."""
@@ -49,8 +50,6 @@ def predict(
         task = dataclasses.replace(task, rounds=rounds)
         task.validate()
         model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
-    if columns is not None:
-        task = dataclasses.replace(task, columns=columns, label_column="", text_columns=())
     if lines is not None:
         examples = [
             typed(task, line, f"line {number}")
@@ -58,7 +57,7 @@ def predict(
         ]
     else:
         assert place is not None
-        examples = _read(kind.family, place, task)
+        examples = _read(kind.family, place, task, columns)
     options: dict[str, Any] = {"temperature": temperature, "seed": seed, "show": show}
     if exit_confidence is not None:
         from albert_jax.evaluate.exits import EarlyExit
@@ -113,14 +112,34 @@ def _predictions(model: Any, examples: list[Any], **options: Any) -> Any:
         print(options["early"].summary(), file=sys.stderr)
 
 
-def _read(family: Family, place: str, task: TaskConfig) -> list[Any]:
-    """Examples with or without the column of their label; the first complaint is told."""
+def _read(
+    family: Family, place: str, task: TaskConfig, columns: tuple[str, ...] | None
+) -> list[Any]:
+    """Examples of a table with the `columns`, or with those of the training, with or without the
+    label's; the first complaint is told."""
+    label = _label_column(task)
+    task = dataclasses.replace(task, label_column="")
+    if columns is not None:
+        known = (label, *LABEL_NAMES)
+        texts = tuple(IGNORED if name in known else name for name in columns)
+        task = dataclasses.replace(task, columns=texts, text_columns=())
+        return family.read(place, task, False)
+    alone = tuple(name for name in task.columns if name != label)
     try:
-        return family.read(place, finetuned.without_label(task), False)
+        return family.read(place, dataclasses.replace(task, columns=alone), False)
     except DataError as error:
         if not task.columns:
             raise
+        beside = tuple(IGNORED if name == label else name for name in task.columns)
         try:
-            return family.read(place, dataclasses.replace(task, label_column=""), False)
+            return family.read(place, dataclasses.replace(task, columns=beside), False)
         except DataError:
             raise error from None
+
+
+def _label_column(task: TaskConfig) -> str:
+    """Name of the label's column of the training table; empty: that table's header names it."""
+    label = task.label_column or next((n for n in LABEL_NAMES if n in task.columns), "")
+    if not label and task.name in ("classification", "regression") and len(task.columns) > 1:
+        label = task.columns[-1]
+    return label

@@ -10,6 +10,7 @@ import numpy as np
 
 from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, DataError
+from albert_jax.evaluate import depth
 from albert_jax.evaluate.loading import Model
 from albert_jax.tasks import formats
 from albert_jax.tasks import pseudo_likelihood as likelihood
@@ -33,8 +34,10 @@ def score_file(
     line, another table has them in the column "sentence" or "text".
 
     Raises DataError for a file or sentence that cannot be read, CheckpointError for a model
-    without masked-language head.
+    without masked-language head, ConfigError for a depth that the model does not have.
     """
+    if passes is not None:
+        depth.check(model.config, passes)
     if path.endswith(".txt"):
         lines = formats.read_text(path).split("\n")
         records = [
@@ -144,7 +147,8 @@ def _program(recipe: Config, passes: int | None) -> Any:
 
     from albert_jax.model import attention
 
-    return jax.jit(label_log_probs(recipe, passes, attention.choose(recipe, jax.default_backend())))
+    backend = attention.fastest(recipe, jax.local_devices()[0])
+    return jax.jit(label_log_probs(recipe, passes, backend))
 
 
 def sides(pairs: Sequence[MinimalPair]) -> tuple[list[str], list[str]]:

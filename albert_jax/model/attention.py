@@ -46,16 +46,21 @@ class Backend:
     largest_head: int = 1 << 30
     sequence_multiple: int = 1
     heads_first: bool = True
+    lacks: Callable[[Any, str], str | None] = lambda device, dtype: None
+    """(device, compute type) to what this kind of device lacks (None: nothing)."""
 
-    def refusal(self, config: Config, platform: str) -> str | None:
-        """Why this backend cannot run a config on a platform (None: it can)."""
+    def refusal(self, config: Config, device: Any) -> str | None:
+        """Why this backend cannot run a config on a jax.Device (None: it can)."""
         model, head = config.model, config.model.head_size
-        if platform not in self.platforms:
-            return f"runs on {' and '.join(self.platforms)}, not on {platform}"
+        if device.platform not in self.platforms:
+            return f"runs on {' and '.join(self.platforms)}, not on {device.platform}"
         if model.attention_probs_dropout_prob and not self.attention_dropout:
             return "has no attention dropout (model.attention_probs_dropout_prob must be 0)"
         if config.compute.dtype not in self.dtypes:
             return f"computes in {' or '.join(self.dtypes)}, not in {config.compute.dtype}"
+        lacking = self.lacks(device, config.compute.dtype)
+        if lacking:
+            return lacking
         if head % self.head_multiple or head > self.largest_head:
             return f"has no heads of size {head} (multiples of {self.head_multiple} needed)"
         for i, phase in enumerate(config.phases):
@@ -126,6 +131,13 @@ def _cudnn_attend(
     return _by_heads(lambda q, k, v, m: attend(q, k, v, mask=m), 2, query, key, value, mask)
 
 
+def _before_ampere(device: Any, dtype: str) -> str | None:
+    capability = str(getattr(device, "compute_capability", "")) or "8.0"
+    if tuple(map(int, capability.split("."))) >= (8, 0):
+        return None
+    return f"needs compute capability 8.0 (Ampere), this GPU has {capability}"
+
+
 CUDNN = Backend(
     "cudnn",
     same_segment,
@@ -135,7 +147,9 @@ CUDNN = Backend(
     dtypes=("bfloat16",),
     head_multiple=8,
     largest_head=128,
+    sequence_multiple=2,
     heads_first=False,
+    lacks=_before_ampere,
 )
 """cuDNN's fused attention; it takes packed rows only as a dense mask, made here."""
 
@@ -220,19 +234,35 @@ def splash(*, interpret: bool = False) -> Backend:
         attention_dropout=False,
         head_multiple=8 if interpret else 64,
         sequence_multiple=128,
+        lacks=_before_v4,
     )
 
 
-def choose(config: Config, platform: str) -> Backend:
-    """The backend that the config names, or for "auto" the fastest that can run it.
+def _before_v4(device: Any, dtype: str) -> str | None:
+    kind = device.device_kind
+    if dtype == "bfloat16" and kind.startswith(("TPU v2", "TPU v3")):
+        return f"has no product of its kernels in bfloat16 on a {kind}"
+    return None
 
-    `platform` is "cpu", "gpu" or "tpu". Raises ConfigError when the named one cannot.
-    """
-    order = (splash(), CUDNN, XLA)
+
+def _backends() -> tuple[Backend, ...]:
+    """The fastest first."""
+    return (splash(), CUDNN, XLA)
+
+
+def fastest(config: Config, device: Any) -> Backend:
+    """The fastest backend that can run a config on a jax.Device, whatever the config names: for
+    models that were trained elsewhere."""
+    return next(backend for backend in _backends() if backend.refusal(config, device) is None)
+
+
+def choose(config: Config, device: Any) -> Backend:
+    """The backend that the config names, or for "auto" the fastest that can run it on a
+    jax.Device. Raises ConfigError when the named one cannot."""
     if config.compute.attention == "auto":
-        return next(backend for backend in order if backend.refusal(config, platform) is None)
-    backend = next(backend for backend in order if backend.name == config.compute.attention)
-    refusal = backend.refusal(config, platform)
+        return fastest(config, device)
+    backend = next(backend for backend in _backends() if backend.name == config.compute.attention)
+    refusal = backend.refusal(config, device)
     if refusal:
         raise ConfigError(
             f"compute.attention {backend.name!r} {refusal}: use 'auto', which falls back to 'xla'"

@@ -37,10 +37,12 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
         )
     if config.slice > 1 and getattr(devices[0], "slice_index", None) is not None:
         grid = mesh_utils.create_hybrid_device_mesh(
-            (1, *shape[1:]), (config.slice, 1, 1, 1), devices=devices
-        )
+            (1, *shape[1:]), (config.slice, 1, 1, 1), devices=devices,
+            allow_split_physical_axes=True,
+        )  # fmt: skip
     else:
-        grid = mesh_utils.create_device_mesh(shape, devices=devices)
+        # An axis of the mesh may be a part of an axis of the torus: 8 of 16 chips, say.
+        grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 

@@ -87,7 +87,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     from albert_jax.train.step import make_train_step
 
     mesh = make_mesh(config.parallel, topology(where).devices)
-    backend = attention.choose(config, "tpu")
+    backend = attention.choose(config, mesh.devices.flat[0])
     loss = pretraining_loss(config.model, config.compute, backend)
     step = make_train_step(config, phase, mesh, loss)
     rows = batch_sharding(mesh)

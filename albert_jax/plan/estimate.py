@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
+from albert_jax.model.init import count
 from albert_jax.observe import flops
 from albert_jax.plan.ahead import Compiled
 from albert_jax.plan.collectives import Collective, total
@@ -49,7 +50,7 @@ def bound(
     compiled collectives (`found`; None: one float32 reduction of the gradient), twice for an
     all-reduce, over the slice's bandwidth; those in a loop once a block.
     """
-    model, parameters = config.model, count_parameters(config)
+    model, parameters = config.model, count(config.model)
     compute = flops.per_step(model, phase) / (where.chips * where.chip.flops)
     blocks = model.num_hidden_layers * model.inner_group_num
     tokens = phase.rows * phase.sequence_length / where.chips
@@ -67,13 +68,6 @@ def bound(
     return Bound(compute, traffic / where.chip.bandwidth, sent / where.bandwidth())
 
 
-def count_parameters(config: Config) -> int:
-    """Parameters with both heads."""
-    from albert_jax.model.init import count
-
-    return count(config.model)
-
-
 def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     """Memory of a step on GPUs, which no compiler here can tell: state, gradient and the
     gathered copy, and per block what the backward pass keeps (all, what matrix products gave, or
@@ -83,7 +77,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
             f"phases: {phase.rows} rows do not divide by {where.devices} devices x "
             f"{phase.micro_batches} micro-batches: change phases.rows"
         )
-    model, parameters = config.model, count_parameters(config)
+    model, parameters = config.model, count(config.model)
     shards = config.parallel.fsdp
     tokens = phase.rows * phase.sequence_length / where.devices / phase.micro_batches
     kept = {

@@ -11,6 +11,7 @@ from typing import Any
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model.albert import abstract_params
+from albert_jax.model.init import count
 from albert_jax.observe import flops
 from albert_jax.observe.chips import GIB
 from albert_jax.parallel.rules import unsharded
@@ -80,7 +81,7 @@ def plan(
         "hosts": where.hosts,
         "topology": "x".join(map(str, where.topology)),
         "compiled": where.is_tpu,
-        "parameters": estimate.count_parameters(config),
+        "parameters": count(config.model),
         "remat": config.compute.remat,
         "unroll": config.compute.unroll,
         "fsdp": config.parallel.fsdp,

@@ -1,21 +1,25 @@
 """Examples from TensorFlow Datasets and Hugging Face datasets, imported only where asked for.
 
-A place is written ``tfds:NAME:SPLIT`` or ``hf:PATH[/CONFIG]:SPLIT`` ("tfds:glue/sst2:train",
-"hf:glue/sst2:validation"). TensorFlow itself is never imported: TFDS reads through its data
-source interface, which needs the data set prepared as array_record.
+A place is written ``tfds:NAME:SPLIT`` or ``hf:[OWNER/]NAME[/CONFIG]:SPLIT``
+("tfds:glue/sst2:train", "hf:nyu-mll/glue/sst2:validation[:100]"). TensorFlow itself is never
+imported: TFDS reads through its data source interface, which needs the data set prepared as
+array_record.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.examples import Answer, Choices, Question
 from albert_jax.tasks.formats import Record
-from albert_jax.tasks.formats_qa import question, race_passage
+from albert_jax.tasks.formats_qa import choices_of, question, race_passage
 
 PREFIXES = ("tfds:", "hf:")
+_PLACE = re.compile(r"(tfds|hf):(.+):((?:[^:\[\]]|\[[^\[\]]*\])+)")
+"""Kind, name and split; a colon within brackets is part of the split."""
 
 
 def is_catalogue(place: str) -> bool:
@@ -29,12 +33,15 @@ def load_records(place: str) -> list[Record]:
     Raises ConfigError for a badly written place or a missing package, DataError for a data set
     that the package cannot load.
     """
-    kind, _, rest = place.partition(":")
-    name, _, split = rest.rpartition(":")
-    if kind not in ("tfds", "hf") or not name or not split:
-        raise ConfigError(f"{place!r}: write tfds:NAME:SPLIT or hf:PATH[/CONFIG]:SPLIT")
+    matched = _PLACE.fullmatch(place)
+    if matched is None:
+        raise ConfigError(f"{place!r}: write tfds:NAME:SPLIT or hf:[OWNER/]NAME[/CONFIG]:SPLIT")
+    kind, name, split = matched.groups()
     rows, classes = _tfds(place, name, split) if kind == "tfds" else _hf(place, name, split)
-    return list(_records(place, rows, classes))
+    found = list(_records(place, rows, classes))
+    if not found:
+        raise DataError(f"{place}: no records; name a split with at least one")
+    return found
 
 
 def squad_questions(records: Iterable[Record], *, answered: bool = True) -> list[Question]:
@@ -43,7 +50,7 @@ def squad_questions(records: Iterable[Record], *, answered: bool = True) -> list
     for record in records:
         fields: Any = record.fields
         try:
-            given = fields["answers"]
+            given = fields["answers"] if answered else {"text": (), "answer_start": ()}
             pairs = list(zip(given["text"], given["answer_start"], strict=True))
             answers = [Answer(_text(text), int(start)) for text, start in pairs]
             found.append(
@@ -53,7 +60,7 @@ def squad_questions(records: Iterable[Record], *, answered: bool = True) -> list
                     text=_text(fields["question"]),
                     context=_text(fields["context"]),
                     answers=answers,
-                    impossible=bool(fields.get("is_impossible", not answers)),
+                    impossible=answered and bool(fields.get("is_impossible", not answers)),
                     answered=answered,
                     title=_text(fields.get("title", "")),
                 )
@@ -63,11 +70,15 @@ def squad_questions(records: Iterable[Record], *, answered: bool = True) -> list
     return found
 
 
-def race_choices(records: Iterable[Record], choices: int = 4) -> list[Choices]:
-    """Examples of records in RACE's layout: a passage with questions, or one question each."""
+def choices(records: Iterable[Record], most: int = 4, labelled: bool = True) -> list[Choices]:
+    """Examples of records in RACE's layout (a passage with questions, or one question each), in
+    SWAG's or in the general one; labels are not read unless ``labelled``."""
     found = []
     for record in records:
         fields: Any = dict(record.fields)
+        if "article" not in fields:
+            found.append(choices_of(record, most, labelled))
+            continue
         if "questions" not in fields and "question" in fields:
             fields["questions"] = [fields["question"]]
             fields["options"] = [list(fields.get("options", ()))]
@@ -81,7 +92,7 @@ def race_choices(records: Iterable[Record], choices: int = 4) -> list[Choices]:
         }
         if fields.get("answers") is not None:
             passage["answers"] = [_text(a) for a in fields["answers"]]
-        found += race_passage(record.where, passage, choices)
+        found += race_passage(record.where, passage, most, labelled)
     return found
 
 
@@ -124,11 +135,18 @@ def _hf(place: str, name: str, split: str) -> tuple[Iterable[Any], dict[str, lis
         raise ConfigError(
             f"{place}: Hugging Face datasets is not installed; pip install datasets"
         ) from error
-    path, _, config = name.partition("/")
-    try:
-        loaded: Any = datasets.load_dataset(path, config or None, split=split)
-    except Exception as error:  # as above
-        raise DataError(f"{place}: datasets cannot load it ({_first_line(error)})") from error
+    # What stands behind the last slash is part of the name on the Hub, or a config.
+    path, _, config = name.rpartition("/")
+    loaded: Any = None
+    for attempt in ((name, None), (path, config)):
+        try:
+            loaded = datasets.load_dataset(*attempt, split=split)
+            break
+        except Exception as error:  # as above
+            if not path or attempt == (path, config):
+                raise DataError(
+                    f"{place}: datasets cannot load it ({_first_line(error)})"
+                ) from error
     labels = {
         key: list(feature.names)
         for key, feature in loaded.features.items()

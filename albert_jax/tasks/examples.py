@@ -58,6 +58,11 @@ class Tagged:
     words: tuple[str, ...]
     tags: tuple[str, ...] | None = None
 
+    def where_word(self, number: int) -> str:
+        """The place of a word of a sentence from a file: each stands on a line of its own."""
+        path, _, line = self.where.rpartition(":")
+        return f"{path}:{int(line) + number}"
+
 
 @dataclass(frozen=True)
 class SourceTarget:

@@ -7,11 +7,13 @@ A file is read as records (place, named fields); the same functions turn records
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from albert_jax import files
 from albert_jax.errors import ConfigError, DataError
@@ -30,6 +32,8 @@ TEXT_NAMES = (
 )
 IGNORED = "-"
 """A column of this name is read and dropped."""
+LONGEST_FIELD = 1 << 30
+"""Characters of a field of a CSV file; Python's own limit is shorter than a long text."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +57,36 @@ def read_text(path: str | Path) -> str:
     raw = files.read(str(path))
     if raw is None:
         raise DataError(f"{path}: no such file; check the path")
+    return decode(raw, path)
+
+
+def decode(raw: bytes, place: str | Path) -> str:
+    """UTF-8 bytes as text, without a byte order mark; DataError names the line of bad bytes."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: not UTF-8; convert the file to UTF-8") from error
+        raise DataError(f"{place}:{line}: not UTF-8; convert it to UTF-8") from error
+
+
+def parse_json(text: str, path: str | Path, line: int, mend: str) -> Any:
+    """The value of a JSON text that begins on a line of a file.
+
+    Raises DataError, which ends with `mend`, for what is not JSON, and for half a surrogate pair,
+    which no text can hold.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        where = f"{path}:{line + error.lineno - 1}"
+        raise DataError(f"{where}: not JSON ({error.msg}); {mend}") from error
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}:{line}: half of a surrogate pair, such as \\ud83d alone; mend the text"
+        ) from error
+    return value
 
 
 def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[Record]:
@@ -112,7 +141,9 @@ def _tab_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
-    reader = csv.reader(read_text(path).splitlines(keepends=True), strict=True)
+    csv.field_size_limit(LONGEST_FIELD)
+    # Not splitlines(): texts may hold U+2028 and other ends of lines that are none of CSV's.
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     start = 1
     try:
         for row in reader:
@@ -128,10 +159,7 @@ def _json_lines(path: str | Path, columns: Sequence[str]) -> Iterator[Record]:
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        try:
-            fields = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{where}: not JSON ({error.msg}); one object per line") from error
+        fields = parse_json(line, path, number, "one object per line")
         if not isinstance(fields, dict):
             raise DataError(f"{where}: not a JSON object; one object per line")
         for name in columns:
@@ -198,10 +226,12 @@ def sentences(records: Iterable[Record], parts: Roles) -> list[Sentences]:
     ]
 
 
-def source_targets(
-    records: Iterable[Record], source: str = "source", target: str = "target"
-) -> list[SourceTarget]:
-    """Examples for generation: ``source`` a text, or a list of turns (JSON), or absent."""
+def source_targets(records: Iterable[Record], *, targeted: bool = True) -> list[SourceTarget]:
+    """Examples for generation: "source" a text, or a list of turns (JSON), or absent; "target".
+
+    Without ``targeted`` targets are not read.
+    """
+    source, target = "source", "target"
     found = []
     for record in records:
         given = record.fields.get(source)
@@ -213,8 +243,9 @@ def source_targets(
             turns = (text_field(record, source),)
         else:
             turns = ()
-        written = text_field(record, target) if target in record.fields else None
-        if written is None and not turns:
+        known = target in record.fields
+        written = text_field(record, target) if targeted and known else None
+        if not known and not turns:
             raise DataError(
                 f"{record.where}: neither {source!r} nor {target!r} among "
                 f"{', '.join(record.fields)}; name the columns so"

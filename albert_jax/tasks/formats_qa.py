@@ -3,48 +3,55 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from albert_jax.errors import DataError
 from albert_jax.tasks.examples import Answer, Choices, Question
-from albert_jax.tasks.formats import Record, read_records, read_text, text_field
+from albert_jax.tasks.formats import Record, parse_json, read_records, read_text, text_field
+
+BLANK = re.compile(r"(?<!\w)_+(?!\w)")
+"""A gap in a question, to be filled by the choice."""
+PARTS = ("middle", "high")
+"""Levels of RACE."""
+KINDS = {str: "a text", int: "a whole number", list: "a list"}
 
 
 def read_squad(path: str | Path, *, answered: bool = True) -> list[Question]:
     """Questions of a SQuAD JSON file.
 
-    Each answer must stand in its context where it says. With ``answered`` a question without
-    answers must say ``is_impossible`` (2.0); else answers may be missing (prediction).
+    With ``answered`` each answer must stand in its context where it says, and a question without
+    answers must say ``is_impossible`` (2.0); else answers are not read (prediction).
     """
-    text = read_text(path)
-    try:
-        articles = json.loads(text)["data"]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg}); mend the file") from error
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path}: no 'data' list; this is not SQuAD's JSON") from error
+    whole = parse_json(read_text(path), path, 1, "mend the file")
+    if not isinstance(whole, dict) or not isinstance(whole.get("data"), list):
+        raise DataError(f"{path}: no 'data' list; this is not SQuAD's JSON")
     questions: list[Question] = []
-    for a, article in enumerate(articles):
-        for p, paragraph in enumerate(_need(article, "paragraphs", f"{path}: data[{a}]")):
+    for a, article in enumerate(whole["data"]):
+        for p, paragraph in enumerate(_need(article, "paragraphs", f"{path}: data[{a}]", list)):
             place = f"{path}: data[{a}].paragraphs[{p}]"
-            context = _need(paragraph, "context", place)
-            if not str(context).strip():
+            context = _need(paragraph, "context", place, str)
+            if not context.strip():
                 raise DataError(f"{place}: context is empty; fill it or drop the paragraph")
-            for q, asked in enumerate(_need(paragraph, "qas", place)):
+            for q, asked in enumerate(_need(paragraph, "qas", place, list)):
                 where = f"{place}.qas[{q}]"
+                text = _need(asked, "question", where, str)
+                given = (asked.get("answers") or ()) if answered else ()
                 questions.append(
                     question(
                         where,
                         id=str(_need(asked, "id", where)),
-                        text=_need(asked, "question", where),
+                        text=text,
                         context=context,
                         answers=[
-                            Answer(_need(x, "text", where), _need(x, "answer_start", where))
-                            for x in asked.get("answers") or ()
+                            Answer(
+                                _need(x, "text", where, str), _need(x, "answer_start", where, int)
+                            )
+                            for x in given
                         ],
-                        impossible=bool(asked.get("is_impossible", False)),
+                        impossible=answered and bool(asked.get("is_impossible", False)),
                         answered=answered,
                         title=str(article.get("title", "")),
                     )
@@ -84,11 +91,11 @@ def question(
     return Question(where, id, text, context, found, title)
 
 
-def read_race(path: str | Path, *, choices: int = 4) -> list[Choices]:
+def read_race(path: str | Path, *, choices: int = 4, labelled: bool = True) -> list[Choices]:
     """Questions of a RACE file (one JSON object, or one per line) or of a folder of such files.
 
-    An object holds article, questions, options, answers ("A".."D") and id; the part (middle,
-    high) is the one that the id or the path names.
+    An object holds article, questions, options, answers ("A".."D"; not read unless ``labelled``)
+    and id; the part (middle, high) is the one that the id names, or else the path.
     """
     root = Path(path)
     if root.is_dir():
@@ -97,23 +104,25 @@ def read_race(path: str | Path, *, choices: int = 4) -> list[Choices]:
         )
         if not files:
             raise DataError(f"{path}: no .txt, .json or .jsonl files; give RACE's folder")
-        return [example for file in files for example in read_race(file, choices=choices)]
+        return [
+            example
+            for file in files
+            for example in read_race(file, choices=choices, labelled=labelled)
+        ]
     text = read_text(path)
     try:
-        passages = [(f"{path}:1", json.loads(text))]
+        json.loads(text)
+        lines = [text]
     except json.JSONDecodeError:
-        passages = []
-        for number, line in enumerate(text.split("\n"), 1):
-            if line.strip():
-                try:
-                    passages.append((f"{path}:{number}", json.loads(line)))
-                except json.JSONDecodeError as error:
-                    raise DataError(
-                        f"{path}:{number}: not JSON ({error.msg}); one passage per line"
-                    ) from error
-    if not passages:
+        lines = text.split("\n")
+    found = [
+        (f"{path}:{number}", parse_json(line, path, number, "one passage per line"))
+        for number, line in enumerate(lines, 1)
+        if line.strip()
+    ]
+    if not found:
         raise DataError(f"{path}: no passages; give a file with at least one")
-    return [x for where, passage in passages for x in race_passage(where, passage, choices)]
+    return [x for where, passage in found for x in race_passage(where, passage, choices, labelled)]
 
 
 def is_race(path: str | Path) -> bool:
@@ -128,18 +137,23 @@ def is_race(path: str | Path) -> bool:
     return isinstance(first, dict) and "article" in first
 
 
-def race_passage(where: str, passage: dict[str, Any], choices: int = 4) -> list[Choices]:
+def race_passage(
+    where: str, passage: dict[str, Any], choices: int = 4, labelled: bool = True
+) -> list[Choices]:
     """The examples of one passage: question and option joined, "_" replaced by the option."""
-    article = _need(passage, "article", where)
-    asked, options = _need(passage, "questions", where), _need(passage, "options", where)
-    answers = passage.get("answers")
+    article = _need(passage, "article", where, str)
+    asked, options = (_need(passage, name, where, list) for name in ("questions", "options"))
+    answers = None
+    if labelled and passage.get("answers") is not None:
+        answers = _need(passage, "answers", where, list)
     if len(asked) != len(options) or (answers is not None and len(asked) != len(answers)):
         raise DataError(f"{where}: questions, options and answers differ in number; mend them")
-    name = f"{passage.get('id', '')} {where}".lower()
-    group = next((part for part in ("middle", "high") if part in name), "")
+    group = _part(str(passage.get("id", ""))) or _part(where)
     found = []
     for i, text in enumerate(asked):
         place = f"{where} question {i + 1}"
+        if not isinstance(text, str):
+            raise DataError(f"{place}: is {text!r}, not a text; mend it")
         _check_choices(place, article, options[i], choices)
         label = None if answers is None else choice_label(place, answers[i], len(options[i]))
         # One space for each run of white space, before the blank is filled: as the original's
@@ -150,38 +164,52 @@ def race_passage(where: str, passage: dict[str, Any], choices: int = 4) -> list[
     return found
 
 
+def _part(name: str) -> str:
+    """The level that a name tells; "" for none, or both."""
+    found = [part for part in PARTS if part in name.lower()]
+    return found[0] if len(found) == 1 else ""
+
+
 def fill_blank(question_text: str, option: str) -> str:
-    """The option in place of each "_" of the question, or behind a question without one."""
+    """The option in place of each "_" of the question, or behind a question without one: RACE's
+    own rule (race_utils.py)."""
     if "_" in question_text:
         return question_text.replace("_", option)
     return f"{question_text} {option}"
 
 
-def read_choices(path: str | Path, *, choices: int) -> list[Choices]:
+def read_choices(path: str | Path, *, choices: int, labelled: bool = True) -> list[Choices]:
     """Multiple choice from JSON lines or a table.
 
     Either JSON objects with context, question (optional), choices (a list) and label (number
-    from 0, or letter from "A"), or SWAG's columns: sent1, sent2, ending0.., label.
+    from 0, or letter from "A"), or SWAG's columns: sent1, sent2, ending0.., label. A gap in the
+    question ("_" or more, standing alone) is filled by the choice, which else follows it. Labels
+    are not read unless ``labelled``.
     """
-    return [choices_of(record, choices) for record in read_records(path)]
+    return [choices_of(record, choices, labelled) for record in read_records(path)]
 
 
-def choices_of(record: Record, choices: int) -> Choices:
+def choices_of(record: Record, choices: int, labelled: bool = True) -> Choices:
     """One record of the general or of the SWAG form as an example."""
     fields = record.fields
     if "ending0" in fields:
-        context, stem = text_field(record, "sent1"), str(fields.get("sent2", ""))
+        context, stem = text_field(record, "sent1"), fields.get("sent2")
         names = [f"ending{i}" for i in range(len(fields)) if f"ending{i}" in fields]
         options: Any = [text_field(record, name) for name in names]
     else:
-        context, stem = text_field(record, "context"), str(fields.get("question", ""))
+        context, stem = text_field(record, "context"), fields.get("question")
         options = fields.get("choices")
     _check_choices(record.where, context, options, choices)
-    given = fields.get("label")
+    given = fields.get("label") if labelled else None
     label = None if given in (None, "") else choice_label(record.where, given, len(options))
-    stem = " ".join(stem.split())
-    endings = tuple(fill_blank(stem, option) if stem else option for option in options)
+    stem = " ".join(str(stem or "").split())
+    endings = tuple(_ending(stem, option) for option in options)
     return Choices(record.where, context, endings, label)
+
+
+def _ending(stem: str, option: str) -> str:
+    filled, gaps = BLANK.subn(lambda _: option, stem)
+    return filled if gaps else f"{stem} {option}".strip()
 
 
 def choice_label(where: str, given: object, count: int) -> int:
@@ -217,7 +245,10 @@ def _unique(questions: list[Question]) -> None:
         seen[asked.id] = asked.where
 
 
-def _need(holder: Any, name: str, where: str) -> Any:
+def _need(holder: Any, name: str, where: str, kind: type = object) -> Any:
     if not isinstance(holder, dict) or name not in holder:
         raise DataError(f"{where}: no {name!r}; add it")
-    return holder[name]
+    value = holder[name]
+    if not isinstance(value, kind):
+        raise DataError(f"{where}: {name} is {str(value)[:60]!r}, not {KINDS[kind]}; mend it")
+    return value

@@ -7,7 +7,7 @@ chrF are on sacrebleu's scale of 0 to 100.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,12 +82,27 @@ class TagSpan(NamedTuple):
     last: int
 
 
+MARKS = ("B", "I", "E", "S")
+"""What a tag begins with that is part of a span."""
+UNNAMED = "_"
+"""Kind of the spans of bare marks."""
+
+
+def names_spans(tags: Iterable[str]) -> bool:
+    """Whether a set of tags is of BIO's or BIOES' form; parts of speech, say, are not."""
+    inside = set(tags) - {"O"}
+    return all(tag in MARKS or tag[:2] in {f"{mark}-" for mark in MARKS} for tag in inside)
+
+
 def tag_spans(tags: Sequence[str]) -> set[TagSpan]:
-    """Runs named by BIO or BIOES tags, read as conlleval does: a lost "B" is forgiven."""
+    """Runs named by BIO or BIOES tags, read as conlleval does: a lost "B" is forgiven. Bare marks
+    (B, I, E, S) make runs of one kind."""
     found: set[TagSpan] = set()
     kind, first = "", 0
     for i, tag in enumerate([*tags, "O"]):
         mark, _, name = tag.partition("-")
+        if tag in MARKS:
+            name = UNNAMED
         opens = bool(name) and (mark in "BS" or name != kind)
         if kind and (opens or not name):
             found.add(TagSpan(kind, first, i - 1))

@@ -21,11 +21,11 @@ from albert_jax.tasks.squad_metrics import squad_v1, squad_v2
 def read_choices(place: str, config: TaskConfig, labelled: bool) -> list[Any]:
     """Questions of RACE, of a catalogue, or of the general or SWAG form."""
     if catalogues.is_catalogue(place):
-        found = catalogues.race_choices(catalogues.load_records(place), config.choices)
+        found = catalogues.choices(catalogues.load_records(place), config.choices, labelled)
     elif formats_qa.is_race(place):
-        found = formats_qa.read_race(place, choices=config.choices)
+        found = formats_qa.read_race(place, choices=config.choices, labelled=labelled)
     else:
-        found = formats_qa.read_choices(place, choices=config.choices)
+        found = formats_qa.read_choices(place, choices=config.choices, labelled=labelled)
     for example in found:
         if labelled and example.label is None:
             raise DataError(f"{example.where}: no answer; add the number or letter of the choice")

@@ -146,10 +146,10 @@ def tag_features(
     found = []
     for example in examples:
         tags = example.tags or ()
-        for tag in tags:
+        for number, tag in enumerate(tags):
             if tag not in known:
                 raise DataError(
-                    f"{example.where}: tag {tag!r} is not one of {', '.join(names)}; "
+                    f"{example.where_word(number)}: tag {tag!r} is not one of {', '.join(names)}; "
                     "mend the file or the tag set"
                 )
         pieces: list[np.ndarray] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,15 +18,23 @@ Prediction = dict[str, Any]
 
 
 def read_sentences(place: str, config: TaskConfig, labelled: bool) -> list[formats.Sentences]:
-    """Texts and labels of a table or a catalogue."""
+    """Texts of a table or a catalogue, and their labels if `labelled`."""
+    return _sentences(place, config, labelled, required=labelled)
+
+
+def _sentences(
+    place: str, config: TaskConfig, labelled: bool, *, required: bool
+) -> list[formats.Sentences]:
     records = read_records(place, config)
     parts = formats.roles(
         records[0],
         config.columns,
         text_columns=config.text_columns,
         label_column=config.label_column,
-        needs_label=labelled,
+        needs_label=required,
     )
+    if not labelled:
+        parts = dataclasses.replace(parts, label=None)
     return formats.sentences(records, parts)
 
 
@@ -182,7 +191,7 @@ def score_tags(
 
 def read_pairs(place: str, config: TaskConfig, labelled: bool) -> list[Any]:
     """Pairs of texts; a label is a similarity, where there is one."""
-    return read_sentences(place, config, False)
+    return _sentences(place, config, labelled, required=False)
 
 
 def predict_pairs(
@@ -218,7 +227,7 @@ def score_pairs(
 
 def read_targets(place: str, config: TaskConfig, labelled: bool) -> list[Any]:
     """Sources and, where required, targets."""
-    found = formats.source_targets(read_records(place, config))
+    found = formats.source_targets(read_records(place, config), targeted=labelled)
     for example in found:
         if labelled and example.target is None:
             raise DataError(f"{example.where}: no 'target'; add it")

@@ -60,7 +60,7 @@ def span_features(
     """Windows of all questions; the first answer of each is the one to train on.
 
     A question whose context cannot be aligned with its pieces has no windows (the original
-    drops it too): ``missing`` counts them. An answer outside a window makes it unanswerable.
+    drops it too). An answer outside a window makes it unanswerable.
     Raises ConfigError if question and specials leave no place for the context.
     """
     if length < query_length + 4:
@@ -121,11 +121,6 @@ def span_features(
                 )
             )
     return found
-
-
-def missing(features: Sequence[SpanFeature], examples: Sequence[Question]) -> int:
-    """How many questions have no window, because their context could not be aligned."""
-    return len(examples) - len({feature.question for feature in features})
 
 
 def window_bounds(count: int, room: int, stride: int) -> list[tuple[int, int]]:

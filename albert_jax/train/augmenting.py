@@ -91,7 +91,7 @@ def _filled(model: Model, gapped: Sequence[_Gapped]) -> list[str]:
     from albert_jax.model import albert, attention
 
     vocabulary, recipe = model.vocabulary, model.recipe
-    backend = attention.choose(recipe, jax.default_backend())
+    backend = attention.fastest(recipe, jax.local_devices()[0])
     special = {vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id}
     special |= {vocabulary.sep_id, vocabulary.mask_id}
     allowed = vocabulary.starts_word.astype(bool).copy()

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 EVALUATION_ROWS = 32
 """Rows of the batches in which held-out examples are looked at."""
-LEAST_QUARTER = 16
-"""Row lengths of training batches are multiples of this or more."""
+UNIT = 16
+"""Training batches that are shorter than the phase's rows have a multiple of this."""
 
 
 def run(
@@ -117,7 +117,8 @@ def run(
         "environment": environment.describe(),
         "init": init,
     }
-    asked = {"--out": out, "--init": str(init), "the examples": facts["data_order"]}
+    # With the augmented ones: hosts whose models drew other words must not train together.
+    asked = {"--out": out, "--init": str(init), "the examples": digest(train)}
     asked |= {path: str(value) for path, value in leaves(config)}
     asked |= {f"package {name}": found for name, found in environment.versions().items()}
     hosts.agree("the configuration", asked)
@@ -169,7 +170,7 @@ class Features:
             self._seed, step, len(features), count * self.family.per_row(self._task)
         )
         chosen = [features[i] for i in numbers if i != batching.NOTHING]
-        quarter = max(LEAST_QUARTER, -(-most // 4))
+        quarter = -(-most // (4 * UNIT)) * UNIT
         longest = max(map(self.family.tokens, chosen))
         length = fitting_length(longest, most, range(quarter, most, quarter))
         key = random.key(self._seed, 0xF17E, step)
@@ -198,7 +199,7 @@ def finetuning_task(
 
     assert config.task is not None
     settings, family = config.task, kind.family
-    backend = attention.choose(config, mesh.devices.flat[0].platform)
+    backend = attention.choose(config, mesh.devices.flat[0])
     forward = Forward(config.model, config.compute, backend, settings.pooling)
     loss = kind.loss(forward, settings)
     firsts = np.cumsum([0, *(phase.steps for phase in config.phases)])
@@ -219,10 +220,13 @@ def finetuning_task(
             settings.labels,
             network.outputs,
             length=config.phases[phase].sequence_length,
-            rows=-(-min(EVALUATION_ROWS, len(held_out)) // shards) * shards,
+            rows=-(-min(EVALUATION_ROWS, len(held_out), at_once(phase)) // shards) * shards,
         )
         scores = family.score(held_out, found, settings.labels)
         return {name: scores[name] for name in settings.metrics if name in scores} | scores
+
+    def at_once(phase: int) -> int:
+        return config.phases[phase].rows // config.phases[phase].micro_batches
 
     def count(batch: Batch) -> dict[str, float]:
         real = batch["segment_ids"]

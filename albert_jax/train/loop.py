@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -147,18 +147,19 @@ def train(
                 raise NumericsError(
                     f"{run_dir}: {SKIPS} steps in a row up to step {step} had a loss or gradient "
                     "that is not finite; parameters are as before them: lower "
-                    "optimizer.learning_rate or look at the data of these steps "
-                    f"(albert-jax data show --step {step - 1})"
+                    "optimizer.learning_rate or look at the data of these steps (of pretraining: "
+                    f"albert-jax data show DATA --config {run_dir} --phase {number} "
+                    f"--step {inside} --seed {config.seed})"
                 )
             numbers: dict[str, float] = {}
             if evaluates and not stopping:
-                watchdog.beat("evaluation", step)
+                # The time limit is for each batch: an evaluation may have thousands.
+                beat = partial(watchdog.beat, "evaluation", step)
+                beat()
                 with clock.stage("evaluation"):
                     chosen = state.params if state.ema is None else state.ema
-                    network = Network(
-                        lambda rows, params=chosen: _applied(sums, params, rows, mesh),
-                        lambda rows, params=chosen: _applied(outputs, params, rows, mesh),
-                    )
+                    applied = partial(_applied, params=chosen, mesh=mesh, before=beat)
+                    network = Network(partial(applied, sums), partial(applied, outputs))
                     numbers = task.evaluate(number, network)
                     report.evaluation(step, number, numbers)
             if saves:
@@ -201,8 +202,17 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _applied(program: Any, params: Any, rows: Batch, mesh: jax.sharding.Mesh) -> Any:
-    """What the program finds in one batch of held-out rows, of which every process holds all."""
+def _applied(
+    program: Any,
+    rows: Batch,
+    *,
+    params: Any,
+    mesh: jax.sharding.Mesh,
+    before: Callable[[], None],
+) -> Any:
+    """What the program finds in one batch of held-out rows, of which every process holds all;
+    `before` is called first."""
+    before()
     count = len(rows["input_ids"])
     mine = local_rows(mesh, count)
     local = {name: column[mine] for name, column in rows.items()}

@@ -19,6 +19,9 @@ from albert_jax.tasks.examples import MinimalPair
 from albert_jax.tasks.pseudo_likelihood import pair_accuracy
 from albert_jax.train.task import Batch, Network, Task
 
+EVALUATION_ROWS = 256
+"""Held-out rows in a batch at most, over all devices."""
+
 
 def run(
     config: Config,
@@ -112,8 +115,7 @@ def pretraining_task(
     from albert_jax.objectives.pretraining import pretraining_loss
     from albert_jax.parallel.mesh import row_shards
 
-    platform = mesh.devices.flat[0].platform
-    backend = attention.choose(config, platform)
+    backend = attention.choose(config, mesh.devices.flat[0])
     reference = evaluation.Reference.of(
         np.sum([corpus.unigram for corpus in train], axis=0), vocabulary.piece_bytes
     )
@@ -150,7 +152,8 @@ def pretraining_task(
         if phase not in kept:
             settings = config.phases[phase]
             shards = row_shards(mesh)
-            batch_rows = -(-min(settings.rows, 256) // shards) * shards
+            at_once = min(settings.rows // settings.micro_batches, EVALUATION_ROWS)
+            batch_rows = -(-at_once // shards) * shards
             kept.clear()
             kept[phase] = pipeline.held_out(
                 held_out,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from albert_jax import configfile, files
 from albert_jax.config import Config, ModelConfig, TaskConfig
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.tasks import batching
+from albert_jax.tasks import batching, formats, metrics
 from albert_jax.tasks.registry import TaskKind
 
 if TYPE_CHECKING:
@@ -42,13 +42,17 @@ def task(given: TaskConfig, kind: TaskKind, train: Sequence[Any], dev: Sequence[
     if given.name == "embedding":
         known = all(example.label is not None for example in dev)
         usual = ("spearman", "pearson") if known else ("retrieval",)
+        for example in dev if known else ():
+            formats.score(example.where, example.label)
+    labels = kind.family.labels(train, given)
+    if given.name == "tagging" and not metrics.names_spans(labels):
+        usual = ("accuracy",)
     for name in given.metrics:
         if name not in usual:
             raise ConfigError(
                 f"task.metrics: {name!r} is no number of this task and its dev examples: "
                 f"give {', '.join(usual)}"
             )
-    labels = kind.family.labels(train, given)
     return dataclasses.replace(given, labels=labels, metrics=given.metrics or usual)
 
 

@@ -70,7 +70,7 @@ def columns(
         )
     shallower = min(teacher.config.num_hidden_layers, config.model.num_hidden_layers)
     points = min(distillation.POINTS, shallower) if student.teacher_states else 0
-    backend = attention.choose(recipe, jax.default_backend())
+    backend = attention.fastest(recipe, jax.local_devices()[0])
     forward = Forward(recipe.model, recipe.compute, backend, recipe.task.pooling)
     params = jax.device_put(teacher.params)
     program = jax.jit(

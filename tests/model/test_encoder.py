@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 
 import jax
 import jax.numpy as jnp
@@ -229,19 +230,49 @@ def _config(backend: str, **changes) -> Config:
     return Config(model=model, phases=(phase,), compute=ComputeConfig(attention=backend))
 
 
+def _device(platform: str, kind: str = "", **more) -> types.SimpleNamespace:
+    return types.SimpleNamespace(platform=platform, device_kind=kind, **more)
+
+
+CPU, GPU, TPU = _device("cpu"), _device("gpu", compute_capability="9.0"), _device("tpu", "TPU v4")
+
+
 def test_the_default_backend_is_the_fastest_that_can():
-    assert attention.choose(_config("auto"), "cpu").name == "xla"
-    assert attention.choose(_config("auto"), "gpu").name == "cudnn"
-    assert attention.choose(_config("auto"), "tpu").name == "splash"
+    assert attention.choose(_config("auto"), CPU).name == "xla"
+    assert attention.choose(_config("auto"), GPU).name == "cudnn"
+    assert attention.choose(_config("auto"), TPU).name == "splash"
     dropping = _config("auto", attention_probs_dropout_prob=0.1)
-    assert {attention.choose(dropping, p).name for p in ("cpu", "gpu", "tpu")} == {"xla"}
+    assert {attention.choose(dropping, device).name for device in (CPU, GPU, TPU)} == {"xla"}
+
+
+def test_devices_that_are_too_old_for_a_kernel():
+    """Mosaic on TPU v2 and v3 has no product in bfloat16; cuDNN's attention begins at Ampere."""
+    auto, single = _config("auto"), _config("auto")
+    single = dataclasses.replace(single, compute=ComputeConfig(dtype="float32"))
+    for kind in ("TPU v2", "TPU v3"):
+        old = _device("tpu", kind)
+        assert attention.choose(auto, old).name == "xla"
+        assert attention.choose(single, old).name == "splash"
+        with pytest.raises(ConfigError, match=f"bfloat16 on a {kind}"):
+            attention.choose(_config("splash"), old)
+    turing = _device("gpu", "Tesla T4", compute_capability="7.5")
+    assert attention.choose(auto, turing).name == "xla"
+    with pytest.raises(ConfigError, match="Ampere.*7.5"):
+        attention.choose(_config("cudnn"), turing)
+
+
+def test_models_that_were_trained_elsewhere_take_what_is_here():
+    assert attention.fastest(_config("splash"), CPU).name == "xla"
+    assert attention.fastest(_config("xla"), TPU).name == "splash"
+    odd = dataclasses.replace(_config("auto"), phases=(PhaseConfig(sequence_length=127),))
+    assert attention.choose(odd, GPU).name == "xla"
 
 
 def test_a_backend_that_cannot_is_refused_by_name():
     with pytest.raises(ConfigError, match="compute.attention 'splash' runs on tpu, not on cpu"):
-        attention.choose(_config("splash"), "cpu")
+        attention.choose(_config("splash"), CPU)
     with pytest.raises(ConfigError, match="cudnn.*attention_probs_dropout_prob"):
-        attention.choose(_config("cudnn", attention_probs_dropout_prob=0.1), "gpu")
+        attention.choose(_config("cudnn", attention_probs_dropout_prob=0.1), GPU)
     short = dataclasses.replace(_config("splash"), phases=(PhaseConfig(sequence_length=96),))
     with pytest.raises(ConfigError, match=r"multiple of 128 .*phases\.0\.sequence_length is 96"):
-        attention.choose(short, "tpu")
+        attention.choose(short, TPU)

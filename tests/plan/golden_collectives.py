@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax import configfile
-from albert_jax.plan import ahead, estimate, report, slices
+from albert_jax.model.init import count
+from albert_jax.plan import ahead, report, slices
 
 FILE = Path(__file__).with_name("collectives.json")
 SLICE = "v5e-4"
@@ -38,7 +39,7 @@ def compiled(name: str) -> dict[str, Any]:
     assert found.fits, f"{name} does not fit on {SLICE}"
     return {
         "slice": SLICE,
-        "parameters": estimate.count_parameters(config),
+        "parameters": count(config.model),
         "collectives": report.grouped(found.collectives),
     }
 

@@ -9,7 +9,10 @@ import json
 import pytest
 
 from albert_jax import configfile
+from albert_jax.config import ParallelConfig
 from albert_jax.errors import ConfigError
+from albert_jax.model import attention
+from albert_jax.parallel import mesh
 from albert_jax.plan import ahead, budget, collectives, estimate, program, report, slices
 
 
@@ -165,3 +168,32 @@ def test_the_compilers_refusal_is_read():
     text = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Used 39.90G of 15.75G hbm."
     assert ahead.needed_memory(text) == pytest.approx(39.9 * 2**30)
     assert ahead.needed_memory("INTERNAL: other") is None
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu (extra tpu-plan)"
+)
+def test_axes_of_the_mesh_may_be_parts_of_those_of_the_torus():
+    for name, axes in (
+        ("v5e-16", {"fsdp": 2}), ("v5e-16", {"fsdp": 8}), ("v5e-256", {"fsdp": 8}),
+        ("v5e-64", {"fsdp": 4, "tensor": 2}), ("v5p-128", {"tensor": 2}),
+    ):  # fmt: skip
+        devices = ahead.topology(slices.find(name)).devices
+        made = mesh.make_mesh(ParallelConfig(**axes), devices)
+        assert {axis: made.shape[axis] for axis in axes} == axes
+        assert sorted(d.id for d in made.devices.flat) == sorted(d.id for d in devices)
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("libtpu") is None, reason="needs libtpu (extra tpu-plan)"
+)
+def test_old_chips_get_the_backend_that_compiles_on_them():
+    config = configfile.load("base-v2")
+    for name, backend in (
+        ("v2-8", "xla"),
+        ("v3-8", "xla"),
+        ("v4-8", "splash"),
+        ("v5e-4", "splash"),
+    ):
+        device = ahead.topology(slices.find(name)).devices[0]
+        assert attention.choose(config, device).name == backend

@@ -79,7 +79,7 @@ def test_tags_stand_on_first_pieces_and_long_sentences_are_parted() -> None:
     assert batch["label_weights"].sum(axis=1).tolist() == [3, 0]
     parts = sf.tag_features(Letters(), [words], 5, ("O", "X", "Y"))
     assert [p.words.tolist() for p in parts] == [[-1, 0, -1, 1, -1], [-1, 2, -1, -1, -1]]
-    with pytest.raises(DataError, match="f:1: tag 'Y' is not one of O, X"):
+    with pytest.raises(DataError, match="f:3: tag 'Y' is not one of O, X"):
         sf.tag_features(Letters(), [words], 16, ("O", "X"))
 
 

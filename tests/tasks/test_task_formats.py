@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
+import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -62,6 +65,48 @@ def test_json_lines(tmp_path: Path) -> None:
     path = put(tmp_path, "a.jsonl", '{"text": "a\u2028b", "label": 1}\n')
     (example,) = read(path)
     assert (example.texts, example.label) == (("a\u2028b",), "1")
+
+
+def test_ends_of_lines_that_are_none_of_csvs_and_long_fields(tmp_path: Path) -> None:
+    odd = "a\u2028b\x85c\x0bd"
+    path = put(tmp_path, "a.csv", f'text,label\r\n{odd},1\r\n"x\ny",0\r\n{"z" * 200_000},1\r\n')
+    found = read(path)
+    assert [example.texts[0] for example in found[:2]] == [odd, "x\ny"]
+    assert len(found[2].texts[0]) == 200_000 and len(found) == 3
+    complains(put(tmp_path, "b.csv", 'text,label\r\na,1\r\nb,"1\r\n'), "b.csv:3", "broken CSV")
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", '{"text": "a \\ud83d b", "label": 1}\n')
+    complains(path, "a.jsonl:1", "surrogate")
+    whole = put(tmp_path, "b.jsonl", '{"text": "a \\ud83d\\ude00", "label": 1}\n')
+    assert read(whole)[0].texts == ("a \U0001f600",)
+
+
+def test_answers_are_not_read_where_none_are_wanted(tmp_path: Path) -> None:
+    """Published test files hold -1, null or nothing in their place."""
+
+    def unread(task: str, name: str, text: str):
+        family = FAMILIES[task]
+        path, config = put(tmp_path, name, text), TaskConfig(name=task)
+        with pytest.raises(DataError):
+            family.read(path, config, True)
+        (example,) = family.read(path, config, False)
+        return example
+
+    assert unread("classification", "a.tsv", "sentence\tlabel\nx\t\n").label is None
+    assert unread("regression", "b.jsonl", '{"text": "x", "score": null}').label is None
+    choice = {"context": "c", "choices": ["x", "y"], "label": -1}
+    assert unread("choice", "c.jsonl", json.dumps(choice)).label is None
+    assert unread("choice", "d.jsonl", race(questions=["q"], options=[["a", "b"]],
+                                            answers=["Z"])).label is None  # fmt: skip
+    said = unread("generation", "e.jsonl", '{"source": "x", "target": ""}')
+    assert (said.source, said.target) == (("x",), None)
+    asked = {"id": "i", "question": "q", "answers": [{"text": "no", "answer_start": 0}]}
+    paragraphs = [{"context": "c", "qas": [asked]}]
+    assert not unread(
+        "squad-v1", "f.json", json.dumps({"data": [{"paragraphs": paragraphs}]})
+    ).answers
 
 
 def test_faults_of_tables(tmp_path: Path) -> None:
@@ -182,6 +227,18 @@ def test_faults_of_choices(tmp_path: Path) -> None:
     complains(put(tmp_path, "c.jsonl", race(answers=["A"])), "differ in number", call=reader)
     complains(put(tmp_path, "d.jsonl", race(article=" ")), "context is empty", call=reader)
     complains(put(tmp_path, "e.jsonl", race() + "\n{\n"), "e.jsonl:2", call=reader)
+    complains(put(tmp_path, "f.jsonl", race(questions=[None, "q"])), "question 1", call=reader)
+    complains(put(tmp_path, "g.jsonl", race(options={"A": []})), "options", "a list", call=reader)
+
+
+def test_the_level_is_the_ids_before_the_paths() -> None:
+    def level(**changes) -> str:
+        where = "/data/middle-and-high/x:1"
+        return formats_qa.race_passage(where, json.loads(race(**changes)))[0].group
+
+    assert [level(), level(id="high12.txt"), level(id="12")] == ["middle", "high", ""]
+    passage = json.loads(race(id="12"))
+    assert formats_qa.race_passage("RACE/high/12.txt:1", passage)[0].group == "high"
 
 
 def test_general_and_swag_choices(tmp_path: Path) -> None:
@@ -196,6 +253,27 @@ def test_general_and_swag_choices(tmp_path: Path) -> None:
     (example,) = formats_qa.read_choices(swag, choices=4)
     assert (example.context, example.endings, example.label) == (
         "He sat.", ("He ran", "He slept"), 1)  # fmt: skip
+
+
+def test_gaps_of_general_choices(tmp_path: Path) -> None:
+    def endings(question: object) -> tuple[str, ...]:
+        record = {"context": "c", "question": question, "choices": ["x\\1", "y"], "label": 0}
+        path = put(tmp_path, "a.jsonl", json.dumps(record))
+        return formats_qa.read_choices(path, choices=2)[0].endings
+
+    assert endings("It is ____ .") == ("It is x\\1 .", "It is y .")
+    assert endings("snake_case is") == ("snake_case is x\\1", "snake_case is y")
+    assert endings(None) == ("x\\1", "y")
+
+
+def test_conll_comments_and_words(tmp_path: Path) -> None:
+    def words(text: str, **options) -> list[tuple[str, ...]]:
+        return [s.words for s in formats_tags.read_conll(put(tmp_path, "a", text), **options)]
+
+    assert words("# O\n1 O\nfan O\n") == [("#", "1", "fan")]
+    assert words("# sent_id = 3\n1\tAnna\tO\n\n# x\n1\tBob\tO\n", word_column=1) == [
+        ("Anna",), ("Bob",)]  # fmt: skip
+    assert words("Anna\nsat\n", tagged=False, tag_column=3) == [("Anna", "sat")]
 
 
 def test_conll(tmp_path: Path) -> None:
@@ -231,12 +309,47 @@ def test_catalogues_of_others() -> None:
         catalogues.load_records("tfds:glue")
     fields = {"article": "A cat.", "question": "Who?", "options": ["a", "b"], "answer": "B",
               "example_id": "high3.txt"}  # fmt: skip
-    (example,) = catalogues.race_choices([formats.Record("hf:race:train record 0", fields)])
+    (example,) = catalogues.choices([formats.Record("hf:race:train record 0", fields)])
     assert (example.label, example.group) == (1, "high")
+    fields = {"sent1": "He sat.", "sent2": "He", "ending0": "ran", "ending1": "slept", "label": "1"}
+    (example,) = catalogues.choices([formats.Record("hf:swag/regular:train record 0", fields)])
+    assert (example.endings, example.label) == (("He ran", "He slept"), 1)
     fields = {"id": b"q", "question": b"Who?", "context": b"The cat.",
               "answers": {"text": [b"cat"], "answer_start": [4]}}  # fmt: skip
     (asked,) = catalogues.squad_questions([formats.Record("tfds:squad:train record 0", fields)])
     assert asked.answers[0].text == "cat"
+
+
+@pytest.mark.parametrize(
+    ("place", "known", "asked"),
+    [
+        ("hf:imdb:train[:100]", {"imdb"}, [("imdb", None, "train[:100]")]),
+        ("hf:rajpurkar/squad:validation", {"rajpurkar/squad"},
+         [("rajpurkar/squad", None, "validation")]),
+        ("hf:glue/sst2:test", {"glue"}, [("glue/sst2", None, "test"), ("glue", "sst2", "test")]),
+        ("hf:nyu-mll/glue/sst2:test", {"nyu-mll/glue"},
+         [("nyu-mll/glue/sst2", None, "test"), ("nyu-mll/glue", "sst2", "test")]),
+    ],
+)  # fmt: skip
+def test_names_on_the_hub(place, known, asked, monkeypatch) -> None:
+    calls = []
+
+    class Rows(list):
+        features: ClassVar = {}
+
+    def load_dataset(path, config, split):
+        calls.append((path, config, split))
+        if path not in known:
+            raise ValueError("none of that name")
+        return Rows([{"text": "x"}])
+
+    package = types.SimpleNamespace(load_dataset=load_dataset)
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    (record,) = catalogues.load_records(place)
+    assert calls == asked and record.fields == {"text": "x"}
+    known.clear()
+    with pytest.raises(DataError, match="none of that name"):
+        catalogues.load_records(place)
 
 
 @pytest.mark.parametrize(

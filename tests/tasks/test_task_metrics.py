@@ -71,10 +71,17 @@ def test_groups_baseline_and_intervals() -> None:
         ("I-A I-A I-B", {("A", 0, 1), ("B", 2, 2)}),
         ("S-A B-B E-B I-B", {("A", 0, 0), ("B", 1, 2), ("B", 3, 3)}),
         ("O O", set()),
+        ("B I O B", {("_", 0, 1), ("_", 3, 3)}),
+        ("S B E O I", {("_", 0, 0), ("_", 1, 2), ("_", 4, 4)}),
     ],
 )
 def test_tag_spans(tags: str, spans: set) -> None:
     assert metrics.tag_spans(tags.split()) == spans
+
+
+def test_which_tags_name_spans() -> None:
+    assert metrics.names_spans(["O", "B-A", "I-A", "S"])
+    assert not metrics.names_spans(["NN", "VB"]) and not metrics.names_spans(["O", "B-A", "PER"])
 
 
 def test_span_f1_counts_whole_spans() -> None:

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from word_vocabulary import Words
 
+from albert_jax.data.wordpiece import WordPiece
 from albert_jax.tasks import spans
-from albert_jax.tasks.examples import Question
+from albert_jax.tasks.examples import Answer, Question
 from albert_jax.tasks.squad_features import span_features
 
 CONTEXT = "A b  C d e f g"
@@ -33,6 +34,23 @@ def test_texts_are_restored_ranked_and_counted_once() -> None:
     assert "C d" in texts
     assert sum(x.probability for x in said.best) == pytest.approx(1)
     assert len(spans.predict([QUESTION], found, best=2)[0].best) == 2
+
+
+@pytest.mark.parametrize("lower_case", [True, False])
+def test_answers_in_pieces_of_a_wordpiece_vocabulary(lower_case: bool) -> None:
+    """Accents, characters of full width, Chinese, and a word that the vocabulary lacks."""
+    context = (
+        "\u5317\u4eac\u662f\u4e2d\u56fd\u7684\u9996\u90fd\u3002 Caf\u00e9 \uff21\uff22 zzz end"
+    )
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "cafe", "Caf\u00e9", "end", "?"]
+    pieces += [*dict.fromkeys("\u5317\u4eac\u662f\u4e2d\u56fd\u7684\u9996\u90fd\u3002")]
+    vocabulary = WordPiece("\n".join(pieces).encode(), lower_case=lower_case)
+    for text in ("\u9996\u90fd", "Caf\u00e9", "end"):
+        asked = Question("f", "q", "?", context, (Answer(text, context.index(text)),))
+        (window,) = span_features(vocabulary, [asked], 40, stride=8, query_length=4)
+        first, last = (place - window.offset for place in (window.start, window.end))
+        assert not window.impossible
+        assert context[window.starts[first] : window.ends[last] + 1].strip() == text
 
 
 def test_what_can_be_no_answer() -> None:

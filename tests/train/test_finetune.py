@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import re
 import shlex
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +17,10 @@ import tiny_models
 from albert_jax import api, cli, configfile
 from albert_jax.config import Config, PhaseConfig, TaskConfig
 from albert_jax.data import vocabulary as vocabularies
+from albert_jax.errors import DataError
 from albert_jax.evaluate import loading
 from albert_jax.tasks.families import FAMILIES
+from albert_jax.tasks.registry import TASKS
 from albert_jax.train import finetune, settling
 
 QUICK = ["--phases.0.sequence-length", "32", "--phases.0.rows", "4", "--max-steps", "3",
@@ -288,6 +292,64 @@ def test_scores_of_sentences_and_minimal_pairs(data, capsys, tmp_path):
     found = [json.loads(line) for line in out.splitlines()]
     assert found[0]["score"] == pytest.approx(first["score_good"], rel=1e-3)  # bfloat16
     assert found[1]["score"] < 0
+    code, _, err = call(capsys, "score", data / "model", tmp_path / "a.txt", "--passes", "0")
+    assert code == 2 and "--passes 0" in err
+
+
+def test_columns_of_predict_name_texts_labels_and_what_to_ignore(tuned, tmp_path, capsys):
+    """Two texts are read as two, whatever stands beside them."""
+
+    def predicted(text: str, *options: str) -> list[dict]:
+        (tmp_path / "a.tsv").write_text(text)
+        code, out, err = call(capsys, "predict", tuned, "--input", tmp_path / "a.tsv", *options)
+        assert code == 0, err
+        return [json.loads(line) for line in out.splitlines()]
+
+    one, two = "the file is found", "a folder holds the name"
+    (both,) = predicted(f"sentence1\tsentence2\n{one}\t{two}\n")
+    (first,) = predicted(f"sentence\n{one}\n")
+    assert both != first
+    for columns, line in (
+        ("sentence1, sentence2", f"{one}\t{two}"),
+        ("sentence1,sentence2,label", f"{one}\t{two}\t"),
+        ("-,sentence1,sentence2", f"7\t{one}\t{two}"),
+    ):
+        names = columns.replace("-", "number").replace(", ", ",").replace(",", "\t")
+        assert predicted(f"{line}\n", "--columns", columns) == [both]
+        assert predicted(f"{names}\n{line}\n", "--columns", columns) == [both]
+
+
+def test_lines_on_stdin_that_are_not_utf8(tuned, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"fine\ncaf\xe9\n")))
+    code, _, err = call(capsys, "predict", tuned, "--input", "-")
+    assert code == 3 and "stdin:2" in err and "UTF-8" in err
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO("\ufefffine\n".encode())))
+    code, out, _ = call(capsys, "predict", tuned, "--input", "-")
+    assert code == 0 and len(out.splitlines()) == 1
+
+
+def test_a_run_whose_training_examples_are_gone_is_measured(tuned, data, tmp_path, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(tuned, run)
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("train = ", 'train = "gone.tsv" # '))
+    code, out, err = call(capsys, "evaluate", run, "--input", data / "classes.tsv")
+    assert code == 0, err
+    assert "gone.tsv: no such file" in out and "majority" not in out and "accuracy" in out
+
+
+def test_first_numbers_fit_the_labels(tmp_path):
+    family = FAMILIES["tagging"]
+    for text, first in (("a B\nb I\n", "f1"), ("a NN\nb VB\n", "accuracy")):
+        (tmp_path / "a.conll").write_text(text)
+        task = TaskConfig(name="tagging", train="a", dev="a")
+        examples = family.read(str(tmp_path / "a.conll"), task, True)
+        assert settling.task(task, TASKS["tagging"], examples, examples).metrics[0] == first
+    (tmp_path / "b.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
+    task = TaskConfig(name="embedding", train="a", dev="a")
+    examples = FAMILIES["embedding"].read(str(tmp_path / "b.tsv"), task, True)
+    with pytest.raises(DataError, match=r"b\.tsv:2: score 'entailment'"):
+        settling.task(task, TASKS["embedding"], examples, examples)
 
 
 def test_rounds_are_shown_and_temperature_draws(data, tmp_path, capsys):
