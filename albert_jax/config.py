@@ -141,6 +141,12 @@ class PhaseConfig:
     objective: ObjectiveConfig = ObjectiveConfig()
     """Masks and sentence order."""
 
+    @property
+    def predictions(self) -> int:
+        """P: masked places that a row has room for."""
+        rate = self.objective.mask_rate
+        return max(1, round(rate * self.sequence_length)) if rate > 0 else 0
+
     def validate(self, where: str, model: ModelConfig) -> None:
         """Raises ConfigError; `where` is the path of this section in messages."""
         _at_least(f"{where}.steps", self.steps, 1)

@@ -87,7 +87,7 @@ def _hours(config: Config, chips: int, peak: float) -> float:
         forward = flops.forward_per_token(
             config.model,
             sequence_length=phase.sequence_length,
-            predictions=flops.predictions_per_row(phase),
+            predictions=phase.predictions,
             passes=config.model.num_hidden_layers,
         )
         total += 3 * forward * phase.steps * phase.rows * phase.sequence_length

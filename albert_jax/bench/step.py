@@ -71,7 +71,7 @@ class Figures:
 def made_rows(model: ModelConfig, phase: PhaseConfig, rows: int, seed: int = 0) -> Batch:
     """A batch of full rows of random pieces, one pair each, all masked places used."""
     draw, length = np.random.default_rng(seed), phase.sequence_length
-    masked = flops.predictions_per_row(phase)
+    masked = phase.predictions
     place = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
     low = min(5, model.vocab_size - 1)
 

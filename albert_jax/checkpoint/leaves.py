@@ -14,23 +14,23 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
+from albert_jax.tree import unflatten
+
 
 def named(tree: Any) -> dict[str, Any]:
     """Key path -> leaf, in the order of the tree."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {"/".join(_key(part) for part in path): leaf for path, leaf in flat}
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
 
 
 def nested(tree: Any) -> dict[str, Any]:
     """The same leaves as plain nested dicts with string keys."""
-    result: dict[str, Any] = {}
-    for name, leaf in named(tree).items():
-        *folders, last = name.split("/")
-        place = result
-        for key in folders:
-            place = place.setdefault(key, {})
-        place[last] = np.asarray(leaf) if np.isscalar(leaf) else leaf
-    return result
+    return unflatten(
+        {
+            name: np.asarray(leaf) if np.isscalar(leaf) else leaf
+            for name, leaf in named(tree).items()
+        }
+    )
 
 
 def unflatten_like(tree: Any, plain: dict[str, Any]) -> Any:
@@ -124,10 +124,3 @@ def _restore_arg(leaf: Any) -> ocp.RestoreArgs:
     return ocp.ArrayRestoreArgs(
         sharding=sharding, global_shape=tuple(jnp.shape(leaf)), dtype=jnp.result_type(leaf)
     )
-
-
-def _key(part: Any) -> str:
-    for attribute in ("key", "name", "idx"):
-        if hasattr(part, attribute):
-            return str(getattr(part, attribute))
-    return str(part)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 
-from albert_jax.convert.crc32c import crc32c, masked
+from albert_jax.data.crc32c import crc32c, masked
 from albert_jax.data.wire import WireError, encode_varint, varint
 
 _MAGIC = 0xDB4775248B80FB57

@@ -22,8 +22,8 @@ import numpy as np
 
 from albert_jax.config import LAYER_NORM_EPS, ModelConfig
 from albert_jax.convert import table_file
-from albert_jax.convert.crc32c import crc32c, masked
 from albert_jax.convert.names import foreign_groups, original_group, to_original
+from albert_jax.data.crc32c import crc32c, masked
 from albert_jax.data.wire import WireError, encode_varint, fields
 from albert_jax.errors import CheckpointError, StorageError
 from albert_jax.files import storage_errors

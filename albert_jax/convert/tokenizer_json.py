@@ -17,7 +17,6 @@ What has to be said in another way than the vocabulary says it:
 
 from __future__ import annotations
 
-import json
 import struct
 import sys
 import unicodedata
@@ -36,6 +35,7 @@ from tokenizers import (
     processors,
 )
 
+from albert_jax.convert.folders import json_bytes
 from albert_jax.data.normalize import TextRules
 from albert_jax.data.sentencepiece import (
     MODEL,
@@ -99,8 +99,8 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
     }
     return {
         "tokenizer.json": tokenizer.to_str(pretty=False).encode() + b"\n",
-        "tokenizer_config.json": _json(config),
-        "special_tokens_map.json": _json(special),
+        "tokenizer_config.json": json_bytes(config),
+        "special_tokens_map.json": json_bytes(special),
         **beside,
     }
 
@@ -114,10 +114,6 @@ def unsayable(vocabulary: Vocabulary) -> list[str]:
         return []
     pieces, _ = _contents(vocabulary.model)
     return [piece for piece, _, kind in pieces if kind == _NORMAL and inner_digits(piece)]
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n").encode()
 
 
 # --- SentencePiece --------------------------------------------------------------------------------

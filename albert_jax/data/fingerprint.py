@@ -10,9 +10,9 @@ SETTINGS = "vocabulary.json"
 """Name of the settings file that every saved vocabulary has."""
 
 
-def settings_bytes(settings: dict[str, Any]) -> bytes:
-    """The settings file: sorted JSON, so that equal settings are equal bytes."""
-    return (json.dumps(settings, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
+def json_bytes(value: dict[str, Any]) -> bytes:
+    """Sorted JSON, so that equal values are equal bytes."""
+    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def fingerprint(contents: dict[str, bytes]) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from albert_jax.data.fingerprint import SETTINGS, fingerprint, settings_bytes
+from albert_jax.data.fingerprint import SETTINGS, fingerprint, json_bytes
 from albert_jax.errors import DataError
 
 _NAMES = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
@@ -71,4 +71,4 @@ class IdRange:
     def files(self) -> dict[str, bytes]:
         """The settings alone."""
         settings = {name: getattr(self, name) for name in ("size", *_NAMES)}
-        return {SETTINGS: settings_bytes({"kind": "ids", **settings})}
+        return {SETTINGS: json_bytes({"kind": "ids", **settings})}

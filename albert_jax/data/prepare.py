@@ -29,6 +29,7 @@ import numpy as np
 from albert_jax import files
 from albert_jax.data import beam, dedup, sentences, sources, stages, vocabulary
 from albert_jax.data.corpus import FORMAT
+from albert_jax.data.fingerprint import json_bytes
 from albert_jax.data.sources import ReadOptions
 from albert_jax.data.stages import Plan
 from albert_jax.errors import ConfigError, DataError, PeerError, StorageError
@@ -156,7 +157,7 @@ def finish(plan: Plan, inputs: dict[str, Any], vocab: vocabulary.Vocabulary) -> 
             "runs_found": int(found.sum()),
             "documents": sum(record["documents_with_overlap"] for record in encoded),
         }
-    files.write(files.join(plan.out_dir, "manifest.json"), _json(manifest))
+    files.write(files.join(plan.out_dir, "manifest.json"), json_bytes(manifest))
     files.delete_tree(plan.work)
     return manifest
 
@@ -377,7 +378,7 @@ def _begun(plan: Plan, inputs: dict[str, Any]) -> dict[str, Any] | None:
 
 def _begin(plan: Plan, inputs: dict[str, Any]) -> None:
     """Writes down what is being prepared."""
-    path, content = files.join(plan.work, "plan.json"), _json(inputs)
+    path, content = files.join(plan.work, "plan.json"), json_bytes(inputs)
     if not files.is_bucket(path):
         files.write(path, content)
     elif not files.create(path, content):
@@ -412,10 +413,6 @@ def _lock(out_dir: str, shard: tuple[int, int]) -> Iterator[None]:
         file.flush()
         yield
         os.unlink(path)
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
 def digest(directory: str) -> str:

@@ -33,9 +33,7 @@ _ORDER, _MIXTURE, _SWAP, _RATE, _MASK, _REPLACE = range(6)
 
 def slots(phase: PhaseConfig) -> tuple[int, int]:
     """(P, K): masked positions and pairs of a row, static in a phase."""
-    rate = phase.objective.mask_rate
-    masked = max(1, round(rate * phase.sequence_length)) if rate > 0 else 0
-    return masked, pairs_per_row(phase.sequence_length) if phase.packing else 1
+    return phase.predictions, pairs_per_row(phase.sequence_length) if phase.packing else 1
 
 
 def batch_shapes(phase: PhaseConfig, rows: int) -> dict[str, tuple[tuple[int, ...], np.dtype]]:

@@ -15,7 +15,7 @@ from itertools import chain
 import numpy as np
 import sentencepiece as spm
 
-from albert_jax.data.fingerprint import SETTINGS, fingerprint, settings_bytes
+from albert_jax.data.fingerprint import SETTINGS, fingerprint, json_bytes
 from albert_jax.data.normalize import TextRules
 from albert_jax.data.word_cache import WordCache
 from albert_jax.errors import DataError
@@ -114,7 +114,7 @@ class SentencePiece:
             "lower_case": self.rules.lower_case,
             "keep_accents": self.rules.keep_accents,
         }
-        return {MODEL: self._model, SETTINGS: settings_bytes(settings)}
+        return {MODEL: self._model, SETTINGS: json_bytes(settings)}
 
     @property
     def model(self) -> bytes:

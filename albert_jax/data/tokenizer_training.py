@@ -21,6 +21,7 @@ import sentencepiece as spm
 
 from albert_jax import files
 from albert_jax.data import sentences, sources, vocabulary, wire
+from albert_jax.data.fingerprint import json_bytes
 from albert_jax.data.normalize import TextRules
 from albert_jax.data.sentencepiece import SentencePiece, inner_digits
 from albert_jax.data.sources import Document, Part, ReadOptions, Tally
@@ -111,7 +112,7 @@ def train(
     report = coverage(vocab, texts, [paths.index(parts[i].path) for i in origin], paths)
     report.update(inputs=inputs, fingerprint=vocab.fingerprint, bad_lines=tally.bad_lines)
     vocabulary.save(vocab, str(out_dir))
-    files.write(files.join(str(out_dir), REPORT), _json(report))
+    files.write(files.join(str(out_dir), REPORT), json_bytes(report))
     return report
 
 
@@ -309,7 +310,3 @@ def _finished(out_dir: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
     if vocabulary.load(out_dir).fingerprint != fingerprint:
         raise DataError(f"{out_dir}: its files do not fit {REPORT}: delete the folder")
     return report
-
-
-def _json(value: dict[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -16,7 +16,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
-from albert_jax.data.fingerprint import SETTINGS, fingerprint, settings_bytes
+from albert_jax.data.fingerprint import SETTINGS, fingerprint, json_bytes
 from albert_jax.data.normalize import TextRules
 from albert_jax.errors import DataError
 
@@ -95,7 +95,7 @@ class WordPiece:
     def files(self) -> dict[str, bytes]:
         """The vocab.txt and its settings."""
         settings = {"kind": "wordpiece", "file": VOCAB, "lower_case": self.lower_case}
-        return {VOCAB: self._content, SETTINGS: settings_bytes(settings)}
+        return {VOCAB: self._content, SETTINGS: json_bytes(settings)}
 
 
 def basic(text: str, lower_case: bool) -> str:

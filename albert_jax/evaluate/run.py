@@ -103,7 +103,7 @@ def evaluate(
         found["forward_flops_per_token"] = flops.forward_per_token(
             config.model,
             sequence_length=phase.sequence_length,
-            predictions=flops.predictions_per_row(phase),
+            predictions=phase.predictions,
             passes=depth,
         )
         if changes:

@@ -33,12 +33,6 @@ def forward_per_token(
     return depth * block + projection + (predictions * mlm_head + sop_head) / sequence_length
 
 
-def predictions_per_row(phase: PhaseConfig) -> int:
-    """P: masked places that a row of this phase has room for."""
-    rate = phase.objective.mask_rate
-    return max(1, round(rate * phase.sequence_length)) if rate > 0 else 0
-
-
 def per_step(model: ModelConfig, phase: PhaseConfig, *, passes: int | None = None) -> float:
     """FLOPs of one optimizer step: three forwards' worth (the backward pass is two); what
     rematerialisation computes again is not counted. Padding counts as computed. Where a phase
@@ -48,7 +42,7 @@ def per_step(model: ModelConfig, phase: PhaseConfig, *, passes: int | None = Non
         forward_per_token(
             model,
             sequence_length=phase.sequence_length,
-            predictions=predictions_per_row(phase),
+            predictions=phase.predictions,
             passes=depth,
         )
         for depth in depths

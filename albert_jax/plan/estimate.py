@@ -88,7 +88,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     one = 13 * model.hidden_size + 4 * model.intermediate_size
     item = 2 if config.compute.dtype == "bfloat16" else 4
     blocks = model.num_hidden_layers * model.inner_group_num
-    predictions = flops.predictions_per_row(phase) / phase.sequence_length
+    predictions = phase.predictions / phase.sequence_length
     logits = tokens * predictions * model.vocab_size * 4 * 2
     activations = tokens * (kept * blocks + one) * item + logits
     state = STATE_BYTES * parameters / shards

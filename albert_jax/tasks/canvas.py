@@ -16,7 +16,7 @@ import numpy as np
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.examples import SourceTarget
-from albert_jax.tasks.features import Batch, Encoder, encode_all
+from albert_jax.tasks.features import Batch, Encoder, Tokens, encode_all, sequence_rows
 
 FULL_SHARE = 0.25
 """Share of training rows whose canvas is masked as a whole."""
@@ -71,7 +71,6 @@ def canvas_features(
 
 
 def canvas_rows(
-    encoder: Encoder,
     features: Sequence[CanvasFeature],
     canvases: np.ndarray,
     length: int,
@@ -81,22 +80,17 @@ def canvas_rows(
 
     mlm_positions [rows, C] are the canvas places; labels and weights stay 0.
     """
+    sequences = [
+        Tokens(np.concatenate((feature.source, canvas)), len(feature.source))
+        for feature, canvas in zip(features, canvases, strict=True)
+    ]
+    batch = sequence_rows(sequences, length, rows)
     size = canvases.shape[1]
-    names = ("input_ids", "token_type_ids", "segment_ids", "positions")
-    batch: Batch = {name: np.zeros((rows, length), np.int32) for name in names}
     batch["mlm_positions"] = np.zeros((rows, size), np.int32)
     batch["mlm_labels"] = np.zeros((rows, size), np.int32)
     batch["mlm_weights"] = np.zeros((rows, size), np.float32)
-    batch["cls_positions"] = np.zeros((rows, 1), np.int32)
-    for i, feature in enumerate(features):
-        begin = len(feature.source)
-        stop = begin + size
-        batch["input_ids"][i, :begin] = feature.source
-        batch["input_ids"][i, begin:stop] = canvases[i]
-        batch["token_type_ids"][i, begin:stop] = 1
-        batch["segment_ids"][i, :stop] = 1
-        batch["positions"][i, :stop] = np.arange(stop)
-        batch["mlm_positions"][i] = np.arange(begin, stop)
+    for i, sequence in enumerate(sequences):
+        batch["mlm_positions"][i] = sequence.first + np.arange(size)
     return batch
 
 
@@ -122,7 +116,7 @@ def canvas_batch(
     order = np.argsort(generator.random((count, size)), axis=1)
     masked = np.argsort(order, axis=1) < masked_count[:, None]
     shown = np.where(masked, encoder.mask_id, true).astype(np.int32)
-    batch = canvas_rows(encoder, features, shown, length, rows)
+    batch = canvas_rows(features, shown, length, rows)
     ended = true == encoder.sep_id
     tail = ended & np.concatenate([np.zeros((count, 1), bool), ended[:, :-1]], axis=1)
     batch["mlm_labels"][:count] = np.where(masked, true, 0)
@@ -170,7 +164,7 @@ def decode(
         open_places = canvas == encoder.mask_id
         if not open_places.any():
             break
-        batch = canvas_rows(encoder, features, canvas, length, rows)
+        batch = canvas_rows(features, canvas, length, rows)
         scores = np.array(logits(batch)[: len(features)], np.float64)
         for special in (encoder.mask_id, encoder.pad_id, encoder.cls_id):
             scores[..., special] = -np.inf

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from albert_jax.convert import table_file, tf1
-from albert_jax.convert.crc32c import crc32c, masked
+from albert_jax.data.crc32c import crc32c, masked
 from albert_jax.data.wire import WireError
 from albert_jax.errors import CheckpointError
 
@@ -43,7 +43,7 @@ def test_checksum_of_every_length():
 
 def test_checksum_goes_on_across_blocks(monkeypatch):
     data = np.random.default_rng(1).integers(0, 256, 5000).astype(np.uint8)
-    monkeypatch.setattr("albert_jax.convert.crc32c._BLOCK", 512)
+    monkeypatch.setattr("albert_jax.data.crc32c._BLOCKS", 2)
     assert crc32c(data) == _crc_by_the_bit(data.tobytes())
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_jax.data import sources, text_files, tfds_builder, tfds_sets, tfrecord, wire
+from albert_jax.data import crc32c, sources, text_files, tfds_builder, tfds_sets, tfrecord, wire
 from albert_jax.data.sources import ReadOptions, Tally
 from albert_jax.errors import ConfigError, DataError
 
@@ -214,7 +214,7 @@ def test_sources_in_a_bucket() -> None:
 
 
 def test_tfrecord_checksums_find_every_flip(tmp_path: Path) -> None:
-    assert tfrecord.crc32c(b"123456789") == 0xE3069283
+    assert crc32c.crc32c(b"123456789") == 0xE3069283
     path = tmp_path / "a.tfrecord"
     example = _example("text", b"Some text." * 300)
     path.write_bytes(_record(example) + _record(_example("text", b"More.")))
@@ -349,7 +349,7 @@ def test_rows_of_ids(tmp_path: Path) -> None:
 
 def _record(data: bytes) -> bytes:
     head = len(data).to_bytes(8, "little")
-    crc = [tfrecord.masked_crc(part).to_bytes(4, "little") for part in (head, data)]
+    crc = [crc32c.masked(crc32c.crc32c(part)).to_bytes(4, "little") for part in (head, data)]
     return head + crc[0] + data + crc[1]
 
 

@@ -51,10 +51,10 @@ def test_no_projection_where_the_embedding_is_as_wide() -> None:
 
 
 def test_places_for_masks() -> None:
-    assert flops.predictions_per_row(PhaseConfig(sequence_length=128)) == 19
-    assert flops.predictions_per_row(PhaseConfig(sequence_length=512)) == 77
+    assert PhaseConfig(sequence_length=128).predictions == 19
+    assert PhaseConfig(sequence_length=512).predictions == 77
     diffusion = PhaseConfig(sequence_length=40, objective=ObjectiveConfig(mask_rate=1.0))
-    assert flops.predictions_per_row(diffusion) == 40
+    assert diffusion.predictions == 40
 
 
 def test_time_left_follows_the_cost_of_the_phases() -> None:
