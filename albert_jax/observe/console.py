@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
 from albert_jax.observe.clock import duration
+from albert_jax.observe.streams import shielded
 
 PLAIN_SECONDS = 10.0
 """Least time between two progress lines where they pile up (a file, a pipe)."""
@@ -19,7 +20,7 @@ class Console:
     """Prints messages and progress; never ends a run, whatever becomes of the stream.
 
     On a terminal progress overwrites itself; elsewhere it is a plain line every
-    PLAIN_SECONDS. A closed pipe (`| head`) silences it for good.
+    PLAIN_SECONDS. A closed pipe (`| head`) silences it.
     """
 
     def __init__(
@@ -29,11 +30,9 @@ class Console:
         quiet: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        # A program may have been started without any stdout; then there is nobody to tell.
-        self._stream: TextIO | Any = sys.stdout if stream is None else stream
-        self._now = now
-        self._open = self._stream is not None and not quiet
-        self._live = bool(self._open and _is_terminal(self._stream))
+        self._stream = shielded(sys.stdout if stream is None else stream)
+        self._now, self._quiet = now, quiet
+        self._live = not quiet and _is_terminal(self._stream)
         self._width_shown = 0
         self._last_plain = float("-inf")
 
@@ -63,17 +62,9 @@ class Console:
             self._write("\n")
 
     def _write(self, text: str) -> None:
-        if not self._open:
-            return
-        try:
+        if not self._quiet:
             self._stream.write(text)
             self._stream.flush()
-        except UnicodeEncodeError:
-            encoding = getattr(self._stream, "encoding", None) or "ascii"
-            self._write(text.encode(encoding, "backslashreplace").decode(encoding))
-        except (OSError, ValueError):
-            self._open = False
-            _discard(self._stream)
 
 
 def progress_line(row: Mapping[str, object], total_steps: int) -> str:
@@ -106,16 +97,3 @@ def _is_terminal(stream: Any) -> bool:
         return stream.isatty() and os.environ.get("TERM") != "dumb"
     except (AttributeError, ValueError):
         return False
-
-
-def _discard(stream: Any) -> None:
-    """Points a broken standard stream at nothing: the interpreter flushes it once more at exit
-    and would print a traceback and change the exit code."""
-    if stream is not sys.stdout and stream is not sys.stderr:
-        return
-    try:
-        nothing = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nothing, stream.fileno())
-        os.close(nothing)
-    except (OSError, ValueError):
-        pass

@@ -22,12 +22,13 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.observe.profile import Trace
+from albert_jax.observe.streams import shield_output
 from albert_jax.optim.schedule import learning_rate
 from albert_jax.parallel.mesh import check_rows, global_batch, local_rows
 from albert_jax.train.report import Report
 from albert_jax.train.state import TrainState, abstract_state, init_state
 from albert_jax.train.step import make_eval_step, make_output_step, make_train_step
-from albert_jax.train.stop import Stop, shield_output
+from albert_jax.train.stop import Stop
 from albert_jax.train.task import Batch, Network, Task
 from albert_jax.train.watchdog import Watchdog
 

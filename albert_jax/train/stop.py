@@ -5,17 +5,16 @@ One process: our own handler for SIGTERM and SIGINT. The first signal lets the r
 processes: JAX's preemption service hears SIGTERM on any of them and agrees on the step after
 which all stop; it hears nothing else, so SIGINT is passed on as SIGTERM.
 
-SIGHUP (a closed terminal) is ignored, and output that nobody reads any more is thrown away.
+SIGHUP (a closed terminal) is ignored.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from types import FrameType, TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from jax.experimental import multihost_utils
 
@@ -90,48 +89,6 @@ class Stop:
                 if self._several:
                     os.kill(os.getpid(), signal.SIGTERM)
         os.close(source)
-
-
-class _Shielded:
-    """A text stream that goes silent instead of failing when its reader is gone."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        try:
-            return self._stream.write(text)
-        except (OSError, ValueError):
-            self._silence()
-            return len(text)
-
-    def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._silence()
-
-    def _silence(self) -> None:
-        # The descriptor itself goes to the null device: the interpreter flushes it at its end.
-        try:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, self._stream.fileno())
-            os.close(null)
-        except (OSError, ValueError):
-            return
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-def shield_output() -> None:
-    """Makes a closed pipe, terminal or stream harmless to the prints of a run."""
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
-        if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
-        elif not isinstance(stream, _Shielded):
-            setattr(sys, name, _Shielded(stream))
 
 
 def _nothing(number: int, frame: FrameType | None) -> None:

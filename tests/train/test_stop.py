@@ -17,7 +17,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = """
 import sys, time
-from albert_jax.train.stop import Stop, shield_output
+from albert_jax.observe.streams import shield_output
+from albert_jax.train.stop import Stop
 shield_output()
 with Stop() as stop:
     print("ready", flush=True)
