@@ -76,7 +76,7 @@ def write(path: str, data: bytes | memoryview) -> None:
     """
     with storage_errors(path):
         if is_bucket(path):
-            _bucket(path).pipe_file(path, bytes(data))
+            bucket(path).pipe_file(path, bytes(data))
             return
         folder = os.path.dirname(path) or "."
         os.makedirs(folder, exist_ok=True)
@@ -100,7 +100,7 @@ def upload(source: str, path: str) -> None:
       StorageError: the file cannot be read or the bucket refuses it.
     """
     with storage_errors(path):
-        _bucket(path).put_file(source, path)
+        bucket(path).put_file(source, path)
 
 
 def download(path: str, target: str) -> None:
@@ -111,7 +111,7 @@ def download(path: str, target: str) -> None:
     """
     temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     with storage_errors(path):
-        store = _bucket(path)
+        store = bucket(path)
         try:
             with storage_errors(target):
                 os.makedirs(os.path.dirname(target) or ".", exist_ok=True)
@@ -140,7 +140,7 @@ def create(path: str, data: bytes) -> bool:
     with storage_errors(path):
         if is_bucket(path):
             try:
-                _bucket(path).pipe_file(path, data, mode="create")
+                bucket(path).pipe_file(path, data, mode="create")
             except FileExistsError:
                 return False
             return True
@@ -165,7 +165,7 @@ def read(path: str) -> bytes | None:
     with storage_errors(path):
         try:
             if is_bucket(path):
-                return _bucket(path).cat_file(path)
+                return bucket(path).cat_file(path)
             with open(path, "rb") as file:
                 return file.read()
         except FileNotFoundError:
@@ -177,7 +177,7 @@ def names(path: str) -> list[str]:
     with storage_errors(path):
         try:
             if is_bucket(path):
-                store = _bucket(path)
+                store = bucket(path)
                 found = store.ls(path, detail=False)
                 base = store._strip_protocol(path).rstrip("/")
                 return sorted({p.rstrip("/").rsplit("/", 1)[-1] for p in found} - {_tail(base), ""})
@@ -190,7 +190,7 @@ def tree(path: str) -> dict[str, int]:
     """All files below a folder: path relative to it ("a/b") -> size in bytes, sorted."""
     with storage_errors(path):
         if is_bucket(path):
-            store = _bucket(path)
+            store = bucket(path)
             base = store._strip_protocol(path).rstrip("/") + "/"
             found = store.find(path, detail=True)
             return {
@@ -210,7 +210,7 @@ def is_folder(path: str) -> bool:
     """Whether a folder (in a bucket: a prefix with objects) stands there."""
     with storage_errors(path):
         if is_bucket(path):
-            return bool(_bucket(path).isdir(path))
+            return bool(bucket(path).isdir(path))
         return os.path.isdir(path) and not os.path.islink(path)
 
 
@@ -223,7 +223,7 @@ def sha256(path: str, *, sync: bool = False) -> str:
     digest = hashlib.sha256()
     with storage_errors(path):
         if is_bucket(path):
-            with _bucket(path).open(path, "rb") as file:
+            with bucket(path).open(path, "rb") as file:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
             return digest.hexdigest()
@@ -240,7 +240,7 @@ def delete(path: str) -> None:
     with storage_errors(path):
         if is_bucket(path):
             try:
-                _bucket(path).rm_file(path)
+                bucket(path).rm_file(path)
             except FileNotFoundError:
                 return
         else:
@@ -252,7 +252,7 @@ def delete_tree(path: str) -> None:
     with storage_errors(path):
         try:
             if is_bucket(path):
-                _bucket(path).rm(path, recursive=True)
+                bucket(path).rm(path, recursive=True)
             else:
                 shutil.rmtree(path)
         except FileNotFoundError:
@@ -269,7 +269,7 @@ def move_tree(source: str, target: str) -> None:
             os.makedirs(os.path.dirname(target), exist_ok=True)
             os.rename(source, target)
             return
-        store = _bucket(source)
+        store = bucket(source)
         for name in tree(source):
             store.cp_file(join(source, name), join(target, name))
         delete_tree(source)
@@ -294,7 +294,8 @@ def free_bytes(path: str) -> int | None:
         return shutil.disk_usage(path).free
 
 
-def _bucket(path: str) -> Any:
+def bucket(path: str) -> Any:
+    """The client of a bucket (an fsspec file system); raises StorageError where there is none."""
     import fsspec
 
     try:

@@ -139,16 +139,17 @@ setup() {
         albert_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE
     for node in "${nodes[@]}"; do
         gcloud compute tpus tpu-vm scp "$folder/albert_jax.tgz" "$node:" \
-            --worker all --batch-size all --quiet
+            --worker all --batch-size all --quiet || return
     done
     rm -r -- "$folder"
     # The images come with an older Python than we need; uv brings one.
     on_all "set -e
+        rm -f albert_jax/ready
         mkdir -p albert_jax && tar -xzf albert_jax.tgz -C albert_jax && cd albert_jax
         python3 -m pip install --quiet --user uv
         [ -e .venv ] || python3 -m uv venv --quiet --python 3.12 .venv
         python3 -m uv pip install --quiet --python .venv/bin/python \
-            --constraint constraints.txt --editable '.[tpu,gcs]'"
+            --constraint constraints.txt --editable '.[tpu,gcs]'" || return
     on_all "touch albert_jax/ready"
 }
 

@@ -453,7 +453,7 @@ def slurm(tmp_path):
 
 
 def test_slurm_runs_one_process_per_gpu_and_requeues(slurm):
-    srun = ["srun", "--gpu-bind=none", "--kill-on-bad-exit=1",
+    srun = ["srun", "--cpus-per-task=8", "--gpu-bind=none", "--kill-on-bad-exit=1",
             "/a checkout/.venv/bin/albert-jax", "pretrain", *OPTIONS]  # fmt: skip
     requeue = ["scontrol", "requeue", "7"]
     assert slurm(0, *OPTIONS) == (0, [srun])

@@ -147,7 +147,7 @@ def _difference(program: Program, params: Mapping[str, Any], path: Path, longest
         "attention_mask": mask,
     }
     if "p_mask" in program.inputs:
-        inputs["p_mask"] = np.float32(1) - mask
+        inputs["p_mask"] = (1 - mask).astype(np.float32)
     if path.name == ONNX_NAME:
         from onnx.reference import ReferenceEvaluator
 

@@ -327,5 +327,6 @@ def refuse_pickle(path: Path) -> str:
     """The message for weights in a format that can run code, or that nobody needs."""
     return (
         f"{path} is not opened: files of this kind can run code. Where you trust it, convert it: "
-        "AlbertForPreTraining.from_pretrained(FOLDER).save_pretrained(NEW) writes model.safetensors"
+        "CLASS.from_pretrained(FOLDER).save_pretrained(NEW), with the CLASS that its config.json "
+        "names, writes model.safetensors; copy spiece.model or vocab.txt beside it"
     )

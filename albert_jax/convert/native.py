@@ -104,8 +104,7 @@ def export_run(
             )
             if vocabulary is not None:
                 for name, content in vocabulary.files().items():
-                    if name != SETTINGS:
-                        (folder / name).write_bytes(content)
+                    (folder / name).write_bytes(content)
     return f"{out_dir}: {len(rows)} tensors, largest difference {report.worst(rows):.3g}"
 
 
@@ -227,10 +226,8 @@ def _config_for(model: ModelConfig) -> Config:
 def _vocabulary(given: str | None, beside: Path, model: ModelConfig) -> Vocabulary | None:
     """The vocabulary that was given, else the one beside the weights, else None."""
     if given is None:
-        known = ("vocab.txt", "spiece.model", SETTINGS)
-        if len(list(beside.glob("*.model"))) != 1 and not any(
-            (beside / name).is_file() for name in known
-        ):
+        known = ("*.model", "vocab*.txt", SETTINGS)
+        if not any(len(list(beside.glob(pattern))) == 1 for pattern in known):
             return None
     found = vocabularies.load(given or str(beside))
     huggingface.check_vocabulary(found, model)

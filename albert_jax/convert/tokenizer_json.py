@@ -140,7 +140,9 @@ def _unigram(vocabulary: SentencePiece) -> Tokenizer:
     tokenizer.normalizer = normalizers.Sequence(
         [
             *_text_rules(vocabulary.rules),
-            *([normalizers.Precompiled(character_map)] if character_map else []),
+            # SentencePiece's map composes what was taken apart (Korean, Bengali); the library
+            # that reads this file applies the same map to whole graphemes only.
+            *([normalizers.NFC(), normalizers.Precompiled(character_map)] if character_map else []),
             normalizers.Replace(Regex(" {2,}"), " "),
             normalizers.Strip(left=False, right=True),
         ]

@@ -22,6 +22,8 @@ from albert_jax.errors import DataError
 if TYPE_CHECKING:
     from albert_jax.data.vocabulary import Vocabulary
 
+OPEN_FILES = 1 << 16
+"""Files that a process may have open at a time, if the system allows as many."""
 FORMAT = 1
 """Number of the layout of a prepared folder; a folder of another number is refused."""
 
@@ -52,6 +54,7 @@ class Corpus:
         Sizes of all files and the checksums of the indexes are compared with the manifest; the
         ids are checked record by record when they are read. Raises DataError otherwise.
         """
+        _open_many_files()
         place = str(directory)
         folder = local_copy(place) if files.is_bucket(place) else Path(place)
         manifest = read_manifest(folder)
@@ -64,7 +67,10 @@ class Corpus:
         except (KeyError, TypeError) as error:
             raise _unreadable(folder, f"an entry of split {split!r} lacks {error}") from error
         if not corpus.num_tokens:
-            raise DataError(f"{folder} has no text in split {split!r}: prepare more text")
+            raise DataError(
+                f"{folder} has no text in split {split!r}: prepare more text, or with another "
+                "--validation-share"
+            )
         return corpus
 
     @property
@@ -153,3 +159,14 @@ def check_vocabulary(corpus: Corpus, vocabulary: Vocabulary) -> None:
 
 def _unreadable(folder: Path, what: str) -> DataError:
     return DataError(f"{folder / 'manifest.json'} cannot be used: {what}: prepare the text again")
+
+
+def _open_many_files() -> None:
+    """Lets this process open as many files as the system allows: a shard needs four, and a shell's
+    usual 1,024 would end at 11 GB of text."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

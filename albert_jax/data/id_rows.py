@@ -2,20 +2,25 @@
 
 Parquet: a column ``ids`` of lists of whole numbers, one document per row, and if there is one, a
 column ``units`` with the lengths of the document's sentences. npy: a matrix, one document per
-row, or a vector with ``NAME.bounds.npy`` beside it (offsets of the documents' beginnings, and of
-the end). Documents without units are cut into runs of `unit_tokens`.
+row (padded at its end if it is shorter), or a vector with ``NAME.bounds.npy`` beside it (offsets
+of the documents' beginnings, and of the end). Documents without units are cut into runs of
+`unit_tokens`.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from albert_jax.data.document import Document
 from albert_jax.errors import DataError
+
+if TYPE_CHECKING:
+    from albert_jax.data.vocabulary import Vocabulary
 
 _ROWS = 50_000
 
@@ -46,14 +51,42 @@ def read(path: str, begin: int, end: int, unit_tokens: int) -> Iterator[Document
         units = table.column("units") if "units" in table.column_names else None
         for row, value in enumerate(table.column("ids")):
             name = f"{path}, row group {begin}, row {row}"
-            ids = np.array(value.as_py() or [], np.int64)
-            given = None if units is None else np.array(units[row].as_py() or [], np.int64)
+            try:
+                ids = np.array(value.as_py() or [], np.int64)
+                given = None if units is None else np.array(units[row].as_py() or [], np.int64)
+            except (TypeError, OverflowError) as error:
+                raise DataError(
+                    f"{name}: holds no whole numbers below 2**63 ({error}): mend the row"
+                ) from error
             yield _document(name, ids, given, unit_tokens)
         return
     ids, bounds = _arrays(path)
     for row in range(begin, end):
         mine = np.asarray(ids[bounds[row] : bounds[row + 1]], np.int64)
         yield _document(f"{path}, row {row}", mine, None, unit_tokens)
+
+
+def without_padding(document: Document, vocabulary: Vocabulary) -> Document:
+    """A row without the padding at its end.
+
+    Raises DataError for a row of padding only, and for special ids within it: they are what the
+    model adds and hides itself.
+    """
+    ids, lengths = document.ids, document.lengths
+    assert ids is not None and lengths is not None
+    count = int(np.flatnonzero(ids != vocabulary.pad_id)[-1:].sum()) + 1
+    ids = ids[:count]
+    special = (vocabulary.pad_id, vocabulary.cls_id, vocabulary.sep_id, vocabulary.mask_id)
+    inside = np.flatnonzero(np.isin(ids, special))
+    if len(inside):
+        raise DataError(
+            f"{document.id}: holds the special id {int(ids[inside[0]])} at place {int(inside[0])}: "
+            "leave special ids out; padding may stand at the end only"
+        )
+    if count < len(document.ids):  # type: ignore[arg-type]
+        lengths = np.diff(np.minimum(np.cumsum(lengths), count), prepend=0)
+        lengths = lengths[lengths > 0]
+    return dataclasses.replace(document, ids=ids, lengths=lengths)
 
 
 def _document(name: str, ids: np.ndarray, units: np.ndarray | None, unit_tokens: int) -> Document:

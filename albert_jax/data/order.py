@@ -10,19 +10,20 @@ once. The place of a row is found by binary search and depends on integers only.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-import os
+import io
 import threading
 from collections import OrderedDict
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from albert_jax import files
 from albert_jax.data import random
 from albert_jax.data.corpus import Corpus
 from albert_jax.data.row_plan import Plan, PlanSettings, plan_rows
-from albert_jax.errors import DataError
+from albert_jax.errors import DataError, StorageError
 
 BLOCK_WINDOWS = 32
 """Windows planned together: about two million tokens."""
@@ -56,13 +57,13 @@ class _Epoch(NamedTuple):
 class RowOrder:
     """The endless sequence of rows of one corpus under one plan.
 
-    ``seed`` is a key of :mod:`albert_jax.data.random`. ``counts`` names a folder in which the
-    row counts of epochs are kept, so that a resumed run need not plan the corpus again. Objects
-    may be pickled (without their caches) and used by several threads.
+    ``seed`` is a key of :mod:`albert_jax.data.random`. ``counts`` names a folder, perhaps in a
+    bucket, in which the row counts of epochs are kept, so that a resumed run need not plan the
+    corpus again. Objects may be pickled (without their caches) and used by several threads.
     """
 
     def __init__(
-        self, corpus: Corpus, settings: PlanSettings, seed: int, counts: Path | None = None
+        self, corpus: Corpus, settings: PlanSettings, seed: int, counts: str | None = None
     ) -> None:
         self.corpus, self.settings, self.seed = corpus, settings, seed
         self._counts = counts
@@ -178,20 +179,21 @@ class RowOrder:
         self._epochs.append(_Epoch(windows, rows, np.array(groups)))
         self._first_rows.append(self._first_rows[-1] + int(rows[-1]))
 
-    def _counts_file(self, epoch: int) -> Path | None:
+    def _counts_file(self, epoch: int) -> str | None:
         if self._counts is None:
             return None
         sizes = [shard.files for shard in self.corpus.shards]
         name = hashlib.sha256(repr((self.settings, self.seed, epoch, sizes)).encode()).hexdigest()
-        return self._counts / f"rows-{name[:24]}.npy"
+        return files.join(self._counts, f"rows-{name[:24]}.npy")
 
     def _load_counts(self, epoch: int, blocks: int) -> np.ndarray | None:
         path = self._counts_file(epoch)
-        if path is None or not path.is_file():
-            return None
         try:
-            counts = np.load(path, allow_pickle=False)
-        except (OSError, ValueError):
+            content = None if path is None else files.read(path)
+            if content is None:
+                return None
+            counts = np.load(io.BytesIO(content), allow_pickle=False)
+        except (StorageError, EOFError, ValueError):
             return None
         return counts if counts.shape == (blocks,) and counts.dtype == np.int64 else None
 
@@ -199,14 +201,12 @@ class RowOrder:
         path = self._counts_file(epoch)
         if path is None:
             return
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = path.with_suffix(f".{os.getpid()}")
-            with open(temporary, "wb") as file:
-                np.save(file, counts, allow_pickle=False)
-            os.replace(temporary, path)
-        except OSError:
-            pass  # They are only a shortcut.
+        content = io.BytesIO()
+        np.save(content, counts, allow_pickle=False)
+        # They are only a shortcut.
+        with contextlib.suppress(StorageError):
+            files.make_folder(str(self._counts))
+            files.write(path, content.getvalue())
 
     def _prepare_caches(self) -> None:
         self._lock = threading.RLock()

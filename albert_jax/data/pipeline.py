@@ -7,6 +7,7 @@ is that integer, and any number of hosts, threads or worker processes yields the
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -45,7 +46,7 @@ def batches(
     maker.rows_per_epoch()  # Counted once here instead of in every worker.
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     serial = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    for batch in made.to_iter_dataset(serial).mp_prefetch(options):
+    for batch in made.to_iter_dataset(serial).mp_prefetch(options, worker_init_fn=_deaf):
         # Copied out of Grain's shared memory, which is then free (and complains at exit if not).
         yield {name: np.array(array) for name, array in batch.items()}
 
@@ -78,6 +79,13 @@ def held_out(
             batch[name][: len(array)] = array
         found.append(batch)
     return found
+
+
+def _deaf(number: int, count: int) -> None:
+    """What a worker does first: signals that are sent to all processes of a run are for the one
+    that saves it; the workers end with that one."""
+    for name in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(name, signal.SIG_IGN)
 
 
 class _Made:

@@ -14,14 +14,19 @@ Row = tuple[str, str, int, int, int]
 """kind, path, begin, end, weight of a `sources.Part`."""
 
 
-def texts(kind: str, path: str, begin: int, end: int, field: str) -> Iterator[tuple[str, str]]:
-    """(place for messages, text) of each record of a part."""
+def texts(
+    kind: str, path: str, begin: int, end: int, field: str, skipped: text_files.Tally | None = None
+) -> Iterator[tuple[str, str]]:
+    """(place for messages, text) of each record of a part. Lines of JSON that are no UTF-8 are
+    left out and counted in `skipped`; without it they are errors."""
+    if kind == "jsonl":
+        return _jsonl(path, begin, end, field, skipped)
     if kind in ("tfds", "tfrecord"):
         from albert_jax.data import tfds_sets
 
         read = tfds_sets.texts if kind == "tfds" else tfds_sets.file_texts
     else:
-        read = {"jsonl": _jsonl, "parquet": _parquet, "hf": _hugging_face}[kind]
+        read = {"parquet": _parquet, "hf": _hugging_face}[kind]
     return read(path, begin, end, field)
 
 
@@ -63,7 +68,9 @@ def parquet_parts(path: str, field: str, part_bytes: int) -> list[tuple[int, int
     return found
 
 
-def _jsonl(path: str, begin: int, end: int, field: str) -> Iterator[tuple[str, str]]:
+def _jsonl(
+    path: str, begin: int, end: int, field: str, skipped: text_files.Tally | None
+) -> Iterator[tuple[str, str]]:
     offset = begin
     with text_files.opened(path) as stream:
         if begin:
@@ -83,10 +90,15 @@ def _jsonl(path: str, begin: int, end: int, field: str) -> Iterator[tuple[str, s
                     if not isinstance(text, str):
                         raise TypeError
                 except UnicodeDecodeError as error:
-                    raise DataError(
-                        f"{path}: invalid UTF-8 at byte {offset + error.start} (line "
-                        f"{_line(path, offset)}): convert the file to UTF-8"
-                    ) from error
+                    if skipped is None:
+                        raise DataError(
+                            f"{path}: invalid UTF-8 at byte {offset + error.start} (line "
+                            f"{_line(path, offset)}): convert the file to UTF-8 or give "
+                            "--on-bad-text skip"
+                        ) from error
+                    skipped.bad_lines += 1
+                    offset += len(line)
+                    continue
                 except (ValueError, RecursionError) as error:
                     raise DataError(
                         f"{path}, line {_line(path, offset)}: is no JSON object: mend the line"

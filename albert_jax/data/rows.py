@@ -8,9 +8,7 @@ rows only and gets what they are in the whole batch.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -76,7 +74,7 @@ class RowMaker:
         *,
         seed: int,
         phase_index: int,
-        counts: str | os.PathLike[str] | None = None,
+        counts: str | None = None,
     ) -> None:
         if not corpora:
             raise ConfigError("data.prepared is empty: name a folder made by `data prepare`")
@@ -98,9 +96,8 @@ class RowMaker:
         settings = PlanSettings(
             phase.sequence_length, phase.short_pair_prob, objective.sentence_order, phase.packing
         )
-        folder = None if counts is None else Path(counts)
         self.orders = [
-            RowOrder(corpus, settings, random.key(self.key, _ORDER, number), folder)
+            RowOrder(corpus, settings, random.key(self.key, _ORDER, number), counts)
             for number, corpus in enumerate(corpora)
         ]
         weights = phase.mixture or tuple(float(corpus.num_tokens) for corpus in corpora)

@@ -105,10 +105,15 @@ def read(part: Part, options: ReadOptions, tally: Tally) -> Iterator[Document]:
             part.path, part.begin, part.end, options.format, skip_bad=skip, tally=tally
         )
     else:
-        raw = records.texts(part.kind, part.path, part.begin, part.end, options.field)
+        raw = records.texts(
+            part.kind, part.path, part.begin, part.end, options.field, tally if skip else None
+        )
         for number, (where, text) in enumerate(raw):
-            for i, piece in enumerate(text_files.clean_document(text, where, skip, tally)):
-                yield Document(f"{part.path}@{part.begin}#{number}.{i}", piece)
+            pieces = text_files.clean_document(text, where, skip, tally)
+            # The pieces of a document that was cut are held out together.
+            group = pieces[0] if len(pieces) > 1 else ""
+            for i, piece in enumerate(pieces):
+                yield Document(f"{part.path}@{part.begin}#{number}.{i}", piece, group)
     if part.state != (0, 0) and _state(part.path) != part.state:
         raise DataError(f"{part.path}: changed while it was read: start again when it is at rest")
 
@@ -123,12 +128,9 @@ def documents(specs: Sequence[str], options: ReadOptions | None = None) -> Itera
 
 def _matches(spec: str) -> list[str]:
     if files.is_bucket(spec):
-        import fsspec
-
         with files.storage_errors(spec):
-            store, path = fsspec.core.url_to_fs(spec)
             scheme = spec.partition("://")[0]
-            found = [f"{scheme}://{name}" for name in sorted(store.glob(path))]
+            found = [f"{scheme}://{name}" for name in sorted(files.bucket(spec).glob(spec))]
     elif os.path.exists(spec):
         found = [spec]
     else:
@@ -157,8 +159,11 @@ def _file_parts(path: str, options: ReadOptions, part_bytes: int) -> list[Part]:
     whole = text_files.compressed(path) or (kind == "text" and options.format == "file")
     if whole or size <= part_bytes:
         return [Part(kind, path, 0, -1, size, state)]
-    at_blank = kind == "text" and options.format == "paragraphs"
-    cuts = [0, *text_files.cuts(path, size, part_bytes, at_blank), size]
+    if kind == "jsonl":
+        inner = text_files.line_cuts(path, size, part_bytes)
+    else:
+        inner = text_files.cuts(path, size, part_bytes, options.format == "paragraphs")
+    cuts = [0, *inner, size]
     return [
         Part(kind, path, begin, end, end - begin, state)
         for begin, end in zip(cuts[:-1], cuts[1:], strict=True)
@@ -168,9 +173,6 @@ def _file_parts(path: str, options: ReadOptions, part_bytes: int) -> list[Part]:
 def _state(path: str) -> tuple[int, int]:
     with files.storage_errors(path):
         if files.is_bucket(path):
-            import fsspec
-
-            store, name = fsspec.core.url_to_fs(path)
-            return int(store.size(name)), 0
+            return int(files.bucket(path).size(path)), 0
         found = os.stat(path)
         return found.st_size, found.st_mtime_ns

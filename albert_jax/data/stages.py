@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data import dedup, overlap, sources, vocabulary
+from albert_jax.data import dedup, id_rows, overlap, sources, vocabulary
 from albert_jax.data.document import Document
 from albert_jax.data.sentences import Rule, sentences
 from albert_jax.data.sources import Part, ReadOptions
@@ -239,6 +239,7 @@ def _encode(
         counts = np.array([len(one) for one in texts])
         unknown = int(np.count_nonzero(ids == vocab.unk_id))
         return _Batch(documents, groups, counts, lengths, ids, unknown, size)
+    documents = [id_rows.without_padding(document, vocab) for document in documents]
     ids = np.concatenate([document.ids for document in documents if document.ids is not None])
     units = [document.lengths for document in documents if document.lengths is not None]
     counts = np.array([len(one) for one in units])

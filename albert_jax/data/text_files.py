@@ -270,8 +270,21 @@ def _first_control(data: bytes) -> int:
     return min((place for byte in _BAD_BYTES if (place := data.find(byte)) >= 0), default=-1)
 
 
+def line_cuts(path: str, size: int, part_bytes: int) -> list[int]:
+    """Byte offsets behind line feeds that divide a file of records, one a line, into parts of
+    about `part_bytes`."""
+    found: list[int] = []
+    with opened(path) as stream:
+        for about in range(part_bytes, size - part_bytes // 2, part_bytes):
+            stream.seek(about)
+            place = about + len(stream.readline(MAX_RECORD))
+            if (found or [0])[-1] < place < size:
+                found.append(place)
+    return found
+
+
 def cuts(path: str, size: int, part_bytes: int, at_blank: bool) -> list[int]:
-    """Byte offsets that divide a file of `size` bytes into parts of about `part_bytes`.
+    """Byte offsets that divide a text of `size` bytes into parts of about `part_bytes`.
 
     Each lies just behind a blank line (or, if not at_blank, a line feed); where there is none
     within MAX_LINE bytes, behind a line feed, and if there is none either, behind a space.

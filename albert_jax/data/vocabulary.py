@@ -87,6 +87,7 @@ def load(
             raise DataError(f"{path}: the settings name a file elsewhere: make the vocabulary anew")
     else:
         file = path
+        settings = _case_of_others(os.path.dirname(path) or ".")
         settings["kind"] = (
             "wordpiece" if os.path.basename(path).endswith(".txt") else "sentencepiece"
         )
@@ -139,7 +140,8 @@ def _settings(path: str, content: bytes) -> dict[str, Any]:
         raise DataError(f"{path}: not readable as JSON settings ({error}): make it anew") from error
 
 
-def _settings_of_others(path: str) -> dict[str, Any]:
+def _case_of_others(path: str) -> dict[str, Any]:
+    """What the settings of a tokenizer of Transformers in this folder say, if there are any."""
     settings: dict[str, Any] = {}
     config = files.join(path, "tokenizer_config.json")
     content = files.read(config)
@@ -149,16 +151,23 @@ def _settings_of_others(path: str) -> dict[str, Any]:
             settings["lower_case"] = bool(given["do_lower_case"])
         if "keep_accents" in given:
             settings["keep_accents"] = bool(given["keep_accents"])
+    return settings
+
+
+def _settings_of_others(path: str) -> dict[str, Any]:
+    settings = _case_of_others(path)
     here = files.names(path)
     models = [name for name in here if name.endswith(".model")]
+    tables = [name for name in here if name.startswith("vocab") and name.endswith(".txt")]
     if "spiece.model" in here or len(models) == 1:
         settings["kind"] = "sentencepiece"
         settings["file"] = "spiece.model" if "spiece.model" in here else models[0]
-    elif "vocab.txt" in here:
-        settings.update(kind="wordpiece", file="vocab.txt")
+    elif len(tables) == 1:
+        settings.update(kind="wordpiece", file=tables[0])
     else:
+        unread = "; tokenizer.json is not read" if "tokenizer.json" in here else ""
         raise DataError(
-            f"{path}: holds no {SETTINGS}, no single *.model and no vocab.txt: "
+            f"{path}: holds no {SETTINGS}, no single *.model and no single vocab*.txt{unread}: "
             "give the folder of a vocabulary"
         )
     return settings

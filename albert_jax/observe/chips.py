@@ -46,7 +46,7 @@ CHIPS = {
              bandwidth=1.64e12, link=90e9),
         Chip(name="7x", kinds=("TPU7x", "TPU v7"), flops=2307e12, memory=189.0 * GIB,
              bandwidth=7.4e12, link=100e9, devices=2),
-        Chip(name="h100", kinds=("NVIDIA H100",), flops=989e12, memory=79.0 * GIB,
+        Chip(name="h100", kinds=("NVIDIA H100 80GB HBM3",), flops=989e12, memory=79.0 * GIB,
              bandwidth=3.35e12, link=450e9),
         Chip(name="h200", kinds=("NVIDIA H200",), flops=989e12, memory=139.0 * GIB,
              bandwidth=4.8e12, link=450e9),
@@ -65,6 +65,7 @@ def of_device(kind: str) -> Chip | None:
         (len(start), chip)
         for chip in CHIPS.values()
         for start in chip.kinds
-        if kind.startswith(start)
+        # Other boards, and parts of one (MIG), are called by longer names.
+        if kind.startswith(start) and (start.startswith("TPU") or kind == start)
     ]
     return max(found, key=lambda pair: pair[0])[1] if found else None

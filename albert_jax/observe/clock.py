@@ -45,6 +45,11 @@ class Clock:
         """Books seconds that this clock did not see itself (those of lost steps)."""
         self._seconds[name] += seconds
 
+    def peek(self) -> dict[str, float]:
+        """Seconds per stage since the last `take`, which go on."""
+        self._settle(self._stage)
+        return dict(self._seconds)
+
     def take(self) -> dict[str, float]:
         """Seconds per stage since the last call; they add up to the wall time between."""
         self._settle(self._stage)

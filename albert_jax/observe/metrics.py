@@ -82,7 +82,8 @@ class MetricsWriter:
         Returns the seconds that the dropped rows had taken: time lost, for Clock.add("lost").
         Raises StorageError if the record cannot be rewritten.
         """
-        lines = self._record.load()
+        # A start that was killed while it rewrote the pieces has left some lines twice.
+        lines = list(dict.fromkeys(self._record.load()))
         rows = _parse(self._run_dir, lines)
         beyond = [row["step"] > step for row in rows]  # type: ignore[operator]
         keep = [line for line, late in zip(lines, beyond, strict=True) if not late]

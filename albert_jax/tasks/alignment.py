@@ -7,6 +7,7 @@ than 80 % of their characters are given up, as in the original.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -45,7 +46,8 @@ def align(text: str, pieces: Sequence[str], rules: TextRules) -> Alignment | Non
     if not n or not m:
         return None
     single = replace(rules, collapse_spaces=False)
-    normal = {c: single.apply(c) for c in set(text)}
+    # Pieces are written composed, whatever the rules have taken apart (Korean, Bengali).
+    normal = {c: unicodedata.normalize("NFC", single.apply(c)) for c in set(text)}
     # Only a character that normalises to exactly one can match; -1 matches nothing.
     written = np.array([ord(x) if len(x) == 1 else _NONE for x in (normal[c] for c in text)])
     tokens = np.array([ord(c) for c in joined])

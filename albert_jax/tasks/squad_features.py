@@ -7,6 +7,7 @@ no answer.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -78,7 +79,7 @@ def span_features(
         pieces = written_pieces(
             encoder,
             ids(context),
-            encoder.rules.apply(context),
+            unicodedata.normalize("NFC", encoder.rules.apply(context)),
             word_piece=encoder.piece(encoder.unk_id) == "[UNK]",
         )
         return align(context, pieces, encoder.rules)

@@ -87,19 +87,20 @@ def train(
     with stop, watchdog:
         # ---- restore, or start -----------------------------------------------------------------
         with clock.stage("checkpoint"):
-            params = task.abstract_params
+            params, begun = task.abstract_params, 0.0
             shapes = abstract_state(config, params, mesh)
             restored = checkpoints.restore(shapes)
             if restored is not None:
                 state = restored.state
-                report.restore(restored.record["report"])
+                begun = report.restore(restored.record["report"])
             elif start is not None:
                 state = start(shapes)
             else:
                 state = init_state(config, task.initial_params(), mesh)
         step = first = int(state.step)
         if writer is not None:
-            clock.add("lost", writer.truncate_after(step))
+            # The row that a killed run has written since holds the seconds before the step too.
+            clock.add("lost", max(0.0, writer.truncate_after(step) - begun))
         if step >= config.steps:
             console.say(f"{run_dir}: done ({step} of {config.steps} steps)")
             checkpoints.close()

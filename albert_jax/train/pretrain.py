@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -68,7 +67,7 @@ def run(
         check_rows(phase.rows, phase.micro_batches, mesh, f"phases.{number}")
     refuse_strangers(out)
     # Planning an epoch takes minutes on a large corpus: the row counts stay with the run.
-    counts = None if files.is_bucket(out) else os.path.join(out, "rows")
+    counts = files.join(out, "rows")
     makers = [
         RowMaker(train, vocabulary, phase, seed=config.seed, phase_index=number, counts=counts)
         for number, phase in enumerate(config.phases)

@@ -48,11 +48,16 @@ class Report:
         """What a checkpoint must hold so that the rows after a restart are those of a run that
         was never interrupted; plain JSON."""
         # A copy: the checkpoint is written while the next steps are already booked.
-        return {"sums": dict(self._sums), "seconds": self._seconds}
+        stages = {name: seconds for name, seconds in self._clock.peek().items() if seconds}
+        return {"sums": dict(self._sums), "seconds": self._seconds, "stages": stages}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on where `state` was taken."""
+    def restore(self, state: Mapping[str, Any]) -> float:
+        """Goes on where `state` was taken; returns the seconds of the row that was begun."""
         self._sums, self._seconds = dict(state["sums"]), float(state["seconds"])
+        stages = state.get("stages", {})
+        for name, seconds in stages.items():
+            self._clock.add(name, seconds)
+        return sum(stages.values())
 
     def step(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> None:
         """Takes the metrics of step number `step` (counted from 1) and reads the one before.

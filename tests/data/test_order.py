@@ -81,20 +81,25 @@ def test_rows_do_not_depend_on_how_they_are_asked_for(corpus):
 
 def test_stored_counts_are_used_and_damaged_ones_are_not(corpus, tmp_path, monkeypatch):
     folder = tmp_path / "counts"
-    one = RowOrder(corpus, SETTINGS, 1, folder)
+    one = RowOrder(corpus, SETTINGS, 1, str(folder))
     expected = [one.epoch_rows(epoch) for epoch in (0, 1)]
     files = sorted(folder.iterdir())
     assert len(files) == 2
     planned = []
     plan = RowOrder._plan
     monkeypatch.setattr(RowOrder, "_plan", lambda *a: planned.append(a) or plan(*a))
-    again = RowOrder(corpus, SETTINGS, 1, folder)
+    again = RowOrder(corpus, SETTINGS, 1, str(folder))
     assert [again.epoch_rows(epoch) for epoch in (0, 1)] == expected and not planned
-    other = RowOrder(corpus, SETTINGS, 2, folder)
+    other = RowOrder(corpus, SETTINGS, 2, str(folder))
     other.epoch_rows(0)
     assert planned and len(list(folder.iterdir())) == 3
-    files[0].write_bytes(b"no array")
-    assert RowOrder(corpus, SETTINGS, 1, folder).epoch_rows(0) == expected[0]
+    for damage in (b"no array", b""):
+        files[0].write_bytes(damage)
+        assert RowOrder(corpus, SETTINGS, 1, str(folder)).epoch_rows(0) == expected[0]
+    bucket = f"memory://{tmp_path.name}/rows"
+    assert RowOrder(corpus, SETTINGS, 1, bucket).epoch_rows(0) == expected[0]
+    planned.clear()
+    assert RowOrder(corpus, SETTINGS, 1, bucket).epoch_rows(0) == expected[0] and not planned
 
 
 def test_the_order_stays_what_it_is(corpus):

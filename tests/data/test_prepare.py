@@ -273,6 +273,29 @@ def test_rows_of_ids(tmp_path: Path) -> None:
         prepare([f"ids:{tmp_path / 'rows.npy'}"], small, str(tmp_path / "q"))
 
 
+def test_padding_of_rows_of_ids_is_no_text(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(4, 30, (50, 40))
+    rows[:, 25:] = 0
+    np.save(tmp_path / "rows.npy", rows)
+    ids = IdRange(30, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
+
+    def make(name: str) -> dict:
+        return prepare(
+            [f"ids:{tmp_path / 'rows.npy'}"], ids, str(tmp_path / name),
+            options=ReadOptions(unit_tokens=10),
+        )  # fmt: skip
+
+    counts = make("p")["counts"]
+    assert counts["train_tokens"] + counts["validation_tokens"] == 50 * 25
+    assert Corpus.open(tmp_path / "p").unigram[0] == 0
+    for place, id in ((7, 0), (3, 2)):
+        wrong = rows.copy()
+        wrong[11, place] = id
+        np.save(tmp_path / "rows.npy", wrong)
+        with pytest.raises(DataError, match=f"row 11: holds the special id {id} at place {place}"):
+            make(f"q{id}")
+
+
 def test_evaluation_text_in_the_corpus_is_counted(
     vocab: vocabulary.Vocabulary, tmp_path: Path
 ) -> None:

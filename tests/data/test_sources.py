@@ -15,7 +15,7 @@ import pytest
 
 from albert_jax.data import crc32c, sources, text_files, tfds_builder, tfds_sets, tfrecord, wire
 from albert_jax.data.sources import ReadOptions, Tally
-from albert_jax.errors import ConfigError, DataError
+from albert_jax.errors import ConfigError, DataError, StorageError
 
 TEXT = "First document, first line.\nSecond line.\n\nSecond document.\n\n\n \nThird one.\n"
 DOCUMENTS = ["First document, first line.\nSecond line.", "Second document.", "Third one."]
@@ -161,6 +161,40 @@ def test_long_documents_go_on_as_others(tmp_path: Path) -> None:
     found = list(sources.read(part, ReadOptions(), tally))
     assert tally.cut_documents == len(found) - 1 > 1
     assert sum(d.text.count("book") for d in found) == 30_000
+
+
+def test_long_records_of_jsonl_are_not_cut_apart(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    rows = [{"text": f"{i} " + "word " * 600} for i in range(40)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    parts = sources.parts([str(path)], ReadOptions(), 10_000)
+    assert len(parts) > 5
+    found = [d.text for part in parts for d in sources.read(part, ReadOptions(), Tally())]
+    assert [text.split()[0] for text in found] == [str(i) for i in range(40)]
+
+
+def test_lines_of_jsonl_that_are_no_utf8_are_skipped_if_asked(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'{"text": "One."}\n{"text": "caf\xe9"}\n{"text": "Two."}\n')
+    with pytest.raises(DataError, match="line 2.*--on-bad-text skip"):
+        texts(path)
+    (part,), tally = sources.parts([str(path)], ReadOptions()), Tally()
+    found = sources.read(part, ReadOptions(on_bad_text="skip"), tally)
+    assert [document.text for document in found] == ["One.", "Two."] and tally.bad_lines == 1
+
+
+def test_pieces_of_a_long_record_are_held_out_together(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    long = "\n".join(f"{i} " + "word " * 10_000 for i in range(12))
+    path.write_text(json.dumps({"text": long}) + "\n" + json.dumps({"text": "Short."}) + "\n")
+    *pieces, short = sources.documents([str(path)])
+    assert len(pieces) > 1 and len({piece.group for piece in pieces}) == 1
+    assert pieces[0].group and not short.group
+
+
+def test_buckets_without_a_client_are_one_line() -> None:
+    with pytest.raises(StorageError, match="no client for this kind of bucket"):
+        texts("nosuch://bucket/a.txt")
 
 
 def test_jsonl_and_the_line_of_what_is_missing(tmp_path: Path) -> None:

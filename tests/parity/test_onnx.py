@@ -150,3 +150,12 @@ def test_drift_and_score_are_recorded(tmp_path, capsys):
     # What the folder's tokenizer says goes straight into the graph.
     described = json.loads((tmp_path / "x" / "config.json").read_text())
     assert described["architectures"] == ["AlbertForSequenceClassification"]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_of_every_task(tmp_path, kind):
+    recipe, params, head = of_kind(kind, tiny_models.MODEL, 0)
+    model = Model(recipe, params, tiny_models.vocabulary(), "memory")
+    told = graphs.export(model, str(tmp_path / "x"), to="onnx", head=head, int8=False)
+    assert (tmp_path / "x" / "conversion.json").exists() and "difference" in told

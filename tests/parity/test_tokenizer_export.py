@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import io
 import json
+import unicodedata
 
 import numpy as np
 import pytest
+import sentencepiece as spm
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.convert import native
 from albert_jax.data import vocabulary as vocabularies
 from albert_jax.data.sentencepiece import SPACE, SPECIAL, SentencePiece
 from albert_jax.model.init import init_params
+from albert_jax.tasks.examples import Answer, Question
+from albert_jax.tasks.squad_features import span_features
 
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
 
@@ -158,6 +163,32 @@ def test_every_piece_keeps_its_id(tokenizer):
     assert len(found) == vocabulary.size
     some = np.random.default_rng(0).integers(0, vocabulary.size, 500).tolist()
     assert found.convert_ids_to_tokens(some) == [vocabulary.piece(i) for i in some]
+
+
+KOREAN = [f"\uc548\ub155\ud558\uc138\uc694 \uc138\uacc4 {word} \uc785\ub2c8\ub2e4" for word in
+          ("\uc624\ub298", "\ub0b4\uc77c", "\ud559\uad50", "\uc0ac\ub78c", "\uc2dc\uac04")]  # fmt: skip
+BENGALI = [
+    "\u0995\u09cb\u09a5\u09be\u09df \u09af\u09be\u099a\u09cd\u099b",
+    "\u0986\u09ae\u09bf \u09a4\u09cb\u09ae\u09be\u0995\u09c7",
+]
+
+
+@pytest.mark.parity
+@pytest.mark.parametrize("accents", [False, True])
+@pytest.mark.parametrize("texts", [KOREAN, BENGALI])
+def test_scripts_that_are_taken_apart_and_composed(tmp_path, texts, accents):
+    out = io.BytesIO()
+    spm.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts * 50), model_writer=out, vocab_size=60, minloglevel=3,
+        hard_vocab_limit=False, pad_id=0, unk_id=1, bos_id=-1, eos_id=-1,
+        control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+    )  # fmt: skip
+    vocabulary = SentencePiece(out.getvalue(), keep_accents=accents)
+    theirs = exported(vocabulary, tmp_path / "x")
+    apart = [unicodedata.normalize("NFD", text) for text in texts]
+    assert not differing(theirs, vocabulary, [*texts, *apart])
+    asked = Question("f", "q", texts[0], texts[0], (Answer(texts[0][:2], 0),))
+    assert span_features(vocabulary, [asked], 64, stride=8, query_length=8)
 
 
 @pytest.mark.parity
