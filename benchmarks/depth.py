@@ -84,13 +84,18 @@ class Bench:
         depths = self._options.depths
         exiting = tuning.SETTINGS[self._options.task].task == "classification"
         return self._kept.get(
-            f"drawn {depths} {seed}", lambda: self._values(seed, depths, max(depths), exiting)
+            self._key(f"drawn from {depths}", seed),
+            lambda: self._values(seed, depths, max(depths), exiting),
         )
 
     def single(self, seed: int, depth: int) -> dict[str, float]:
         """Scores at all depths of the model that was trained at one."""
-        found = self._kept.get(f"{depth} {seed}", lambda: self._values(seed, [], depth, False))
-        return found["scores"]
+        key = self._key(f"at {depth}", seed)
+        return self._kept.get(key, lambda: self._values(seed, [], depth, False))["scores"]
+
+    def _key(self, trained: str, seed: int) -> str:
+        options = self._options
+        return f"{options.task} {trained} {options.steps} {options.rate} {seed}"
 
 
 def main() -> None:

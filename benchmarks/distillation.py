@@ -97,7 +97,10 @@ def main() -> None:
     paths = tuning.parts(options.task, options.data, Path(options.out) / "data")
     kept = tuning.Kept(f"{options.out}/values.json")
     all_values = [
-        kept.get(f"{options.task} {options.steps} {seed}", partial(values, options, paths, seed))
+        kept.get(
+            f"{options.task} {options.steps} {options.rate} {seed}",
+            partial(values, options, paths, seed),
+        )
         for seed in range(options.seeds)
     ]
 
