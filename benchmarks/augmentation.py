@@ -12,7 +12,6 @@ DIR/values.json.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 from functools import partial
 from pathlib import Path
@@ -28,17 +27,10 @@ MOST_STEPS = 400
 
 def main() -> None:
     """Prints a line per number of examples."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--init", required=True, metavar="RUN|DIR")
-    parser.add_argument("--out", required=True)
-    names = [name for name, s in tuning.SETTINGS.items() if s.task == "classification"]
-    parser.add_argument("--task", choices=names, default="sst-2")
+    parser = tuning.arguments(__doc__.splitlines()[0], tuning.CLASSIFICATION)
     parser.add_argument("--few", nargs="+", type=int, default=[100, 1000])
     parser.add_argument("--copies", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--rate", type=float, default=3e-4)
     options = parser.parse_args()
     compilation_cache.use()
     files.make_folder(options.out)

@@ -61,7 +61,7 @@ class Bench:
     def __init__(self, options: argparse.Namespace) -> None:
         self._options, self._out = options, Path(options.out)
         self._kept = tuning.Kept(str(self._out / "values.json"))
-        self._paths = tuning.parts(options.task, Path(options.data), self._out / "data")
+        self._paths = tuning.parts(options.task, options.data, self._out / "data")
         self._positions = loading.load(options.init).config.max_position_embeddings
 
     def _values(self, seed: int, drawn: list[int], passes: int, with_exits: bool) -> Any:
@@ -100,15 +100,9 @@ class Bench:
 
 def main() -> None:
     """Prints a line per depth, then one per confidence."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data")
-    parser.add_argument("--init", required=True, metavar="RUN|DIR")
-    parser.add_argument("--out", required=True)
-    parser.add_argument("--task", choices=tuple(tuning.SETTINGS), default="sst-2")
+    parser = tuning.arguments(__doc__.splitlines()[0], list(tuning.SETTINGS))
     parser.add_argument("--depths", nargs="+", type=int, default=[1, 2, 3, 4])
-    parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rate", type=float, default=3e-4)
     options = parser.parse_args()
     compilation_cache.use()
     files.make_folder(options.out)

@@ -82,15 +82,8 @@ def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dic
 
 def main() -> None:
     """Prints the teacher's line and one per student."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--init", required=True, metavar="RUN|DIR")
-    parser.add_argument("--out", required=True)
-    names = [name for name, s in tuning.SETTINGS.items() if s.task == "classification"]
-    parser.add_argument("--task", choices=names, default="sst-2")
-    parser.add_argument("--seeds", type=int, default=5)
+    parser = tuning.arguments(__doc__.splitlines()[0], tuning.CLASSIFICATION)
     parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--rate", type=float, default=3e-4)
     options = parser.parse_args()
     compilation_cache.use()
     files.make_folder(options.out)

@@ -36,8 +36,6 @@ from albert_jax.optim.schedule import learning_rate
 from albert_jax.tasks import metrics
 from albert_jax.train import finetune
 
-TASKS = [name for name, s in tuning.SETTINGS.items() if s.task == "classification"]
-
 
 def ours(config: Config, init: str, folder: str) -> tuple[loading.Model, float]:
     """The trained model, and the seconds it took."""
@@ -132,7 +130,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--init", required=True, metavar="RUN|DIR")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--task", choices=TASKS, default="sst-2")
+    parser.add_argument("--task", choices=tuning.CLASSIFICATION, default="sst-2")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rate", type=float, default=3e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import dataclasses
 import json
@@ -41,6 +42,9 @@ SETTINGS = {
     "squad-answered": Setting("squad-v1", "f1", 16, 128, ("cls",)),
     "race": Setting("choice", "accuracy", 4, 128),
 }
+
+
+CLASSIFICATION = [name for name, setting in SETTINGS.items() if setting.task == "classification"]
 
 
 def recipe(
@@ -169,3 +173,15 @@ def seconds(call: Callable[[], Any], rounds: int = 3) -> float:
         call()
         taken.append(time.perf_counter() - began)
     return min(taken)
+
+
+def arguments(description: str, tasks: Sequence[str]) -> argparse.ArgumentParser:
+    """The options of a program that fine-tunes one model on one of the `tasks`."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--init", required=True, metavar="RUN|DIR")
+    parser.add_argument("--out", required=True)
+    parser.add_argument("--task", choices=tasks, default="sst-2")
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rate", type=float, default=3e-4)
+    return parser
