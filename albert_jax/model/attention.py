@@ -240,7 +240,7 @@ def splash(*, interpret: bool = False) -> Backend:
 
 def _before_v4(device: Any, dtype: str) -> str | None:
     kind = device.device_kind
-    if dtype == "bfloat16" and kind.startswith(("TPU v2", "TPU v3")):
+    if dtype == "bfloat16" and kind in ("TPU v2", "TPU v3"):
         return f"has no product of its kernels in bfloat16 on a {kind}"
     return None
 

@@ -12,7 +12,7 @@ class Chip:
     name: str
     """Name in slice names and tables."""
     kinds: tuple[str, ...]
-    """Starts of `device_kind` by which JAX knows it."""
+    """Values of `device_kind` by which JAX knows it; other boards and parts of one have others."""
     flops: float
     """Dense bfloat16 matrix-product FLOP/s of a chip."""
     memory: float
@@ -61,11 +61,4 @@ def of_device(kind: str) -> Chip | None:
     >>> of_device("TPU v5 lite").name
     'v5e'
     """
-    found = [
-        (len(start), chip)
-        for chip in CHIPS.values()
-        for start in chip.kinds
-        # Other boards, and parts of one (MIG), are called by longer names.
-        if kind.startswith(start) and (start.startswith("TPU") or kind == start)
-    ]
-    return max(found, key=lambda pair: pair[0])[1] if found else None
+    return next((chip for chip in CHIPS.values() if kind in chip.kinds), None)

@@ -54,7 +54,7 @@ class Report:
     def restore(self, state: Mapping[str, Any]) -> float:
         """Goes on where `state` was taken; returns the seconds of the row that was begun."""
         self._sums, self._seconds = dict(state["sums"]), float(state["seconds"])
-        stages = state.get("stages", {})
+        stages = state["stages"]
         for name, seconds in stages.items():
             self._clock.add(name, seconds)
         return sum(stages.values())
