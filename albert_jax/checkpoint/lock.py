@@ -57,6 +57,7 @@ class RunLock:
         self._lost = threading.Event()
         self._thread: threading.Thread | None = None
         self._seen: dict[str, Any] | None = None
+        self._claim: tuple[bytes | None, float] = (None, 0.0)
 
     def __enter__(self) -> RunLock:
         while not files.create(self._path, self._content()):
@@ -162,11 +163,14 @@ class RunLock:
         return True
 
     def _drop_old_claim(self, claim: str) -> None:
-        try:
-            holder = json.loads(files.read(claim) or b"{}")
-        except ValueError:
-            holder = {}
-        if time.time() - _renewed(holder) > self._stale_seconds:
+        """Deletes a claim that has stood for too long by our own clock: its owner is dead.
+
+        A power cut may have left it empty, so that what it says cannot be asked.
+        """
+        content = files.read(claim)
+        if content != self._claim[0]:
+            self._claim = (content, time.monotonic())
+        elif content is not None and time.monotonic() - self._claim[1] > self._stale_seconds:
             files.delete(claim)
 
     def _refusal(self, holder: dict[str, Any]) -> CheckpointError:

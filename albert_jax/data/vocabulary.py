@@ -60,15 +60,11 @@ class Vocabulary(Protocol):
         ...
 
 
-def load(
-    path: str, *, lower_case: bool | None = None, keep_accents: bool | None = None
-) -> Vocabulary:
-    """Reads a vocabulary: a folder or one file (see the top of this module).
+def load(path: str) -> Vocabulary:
+    """Reads a vocabulary: a folder or one file, SentencePiece (``*.model``) or ``vocab.txt``.
 
-    Args:
-      path: folder, SentencePiece model (``*.model``) or ``vocab.txt``.
-      lower_case, keep_accents: for files of others that come without settings (default: lower
-        case, accents dropped, as the English ALBERT models); saved settings cannot be changed.
+    Without a word on it in the settings it has lower case and drops accents, as the English
+    ALBERT models.
 
     Raises:
       DataError: nothing there, or something that is no whole vocabulary.
@@ -91,14 +87,6 @@ def load(
         settings["kind"] = (
             "wordpiece" if os.path.basename(path).endswith(".txt") else "sentencepiece"
         )
-    for name, asked in (("lower_case", lower_case), ("keep_accents", keep_accents)):
-        if asked is not None and settings.get(name, asked) != asked:
-            raise DataError(
-                f"{path}: was made with {name} {settings[name]}, asked for {asked}: "
-                "leave the option away"
-            )
-        if asked is not None:
-            settings[name] = asked
     kind = settings.get("kind")
     if kind == "ids":
         from albert_jax.data.id_range import IdRange

@@ -113,10 +113,11 @@ def test_a_half_written_lock_gets_stale(tmp_path):
         assert _lock(tmp_path)["pid"] == os.getpid()
 
 
-def test_a_claim_left_by_a_killed_taker_gets_stale(tmp_path):
+@pytest.mark.parametrize("left", [b'{"renewed": 7.0}', b""])
+def test_a_claim_left_by_a_killed_taker_gets_stale(tmp_path, left):
     _write(tmp_path, boot="earlier", renewed=time.time() - 3600)
-    (tmp_path / "lock.claim").write_text(json.dumps({"renewed": time.time() - 3600}))
-    with RunLock(str(tmp_path), stale_seconds=2.0):
+    (tmp_path / "lock.claim").write_bytes(left)
+    with RunLock(str(tmp_path), stale_seconds=1.0):
         assert _lock(tmp_path)["pid"] == os.getpid()
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sentencepiece as spm
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from albert_jax.data import vocabulary, word_cache
@@ -76,6 +76,7 @@ TEXTS = st.lists(
 
 
 @given(TEXTS)
+@settings(deadline=None)  # A busy machine is no failure.
 def test_word_by_word_is_text_by_text(model: bytes, texts: list[str]) -> None:
     vocab = SentencePiece(model)
     assert vocab._words is not None
@@ -149,8 +150,6 @@ def test_saved_and_loaded(model: bytes, tmp_path: Path) -> None:
         assert type(again) is type(vocab) and again.fingerprint == vocab.fingerprint
         assert again.files() == vocab.files()
         assert (again.piece_bytes == vocab.piece_bytes).all()
-    with pytest.raises(DataError, match="lower_case False, asked for True"):
-        vocabulary.load(str(tmp_path / "0"), lower_case=True)
 
 
 def test_fingerprint_knows_the_settings(model: bytes) -> None:

@@ -29,9 +29,10 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ObjectiveConfig, PhaseConfig
-from albert_jax.data import masking, row_plan, rows, vocabulary
+from albert_jax.data import masking, row_plan, rows
 from albert_jax.data.corpus import Corpus
 from albert_jax.data.rows import RowMaker
+from albert_jax.data.sentencepiece import SentencePiece
 from albert_jax.data.store import ShardWriter
 from tests.reference import golden_cases
 
@@ -56,7 +57,8 @@ def prepared(golden, tmp_path_factory):
 
     def prepare(lower_case: bool):
         if lower_case not in made:
-            words = vocabulary.load(str(golden / "tokenizer" / "spm.model"), lower_case=lower_case)
+            model = (golden / "tokenizer" / "spm.model").read_bytes()
+            words = SentencePiece(model, lower_case=lower_case)
             folder = tmp_path_factory.mktemp("golden-corpus")
             text = (golden / "tokenizer" / "corpus.txt").read_text(encoding="utf-8")
             with ShardWriter(folder, "train-0", words.size) as writer:
