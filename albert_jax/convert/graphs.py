@@ -39,15 +39,6 @@ DRIFT_TEXTS, DRIFT_LENGTH = 16, 128
 LIMIT = 2_000_000_000
 """Bytes of weights that one file of either format can hold."""
 
-_ONNX_USAGE = (
-    "import onnxruntime",
-    "from transformers import AutoTokenizer",
-    "",
-    'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
-    f'session = onnxruntime.InferenceSession("THIS_FOLDER/{ONNX_NAME}")',
-    'outputs = session.run(None, dict(tokenizer(["a text"], return_tensors="np")))',
-)
-
 
 def export(model: Model, out: str, *, to: Graph, head: Head | None, int8: bool) -> str:
     """Writes the folder; returns lines on what was written.
@@ -115,6 +106,7 @@ def _beside(
         like = None
     if task is not None:
         described |= classes.task_settings(task, recipe.phases[-1].sequence_length)
+    tokenizer = tokenizer_files(model.vocabulary, config.max_position_embeddings)
     card = model_card.text(
         config,
         model.vocabulary,
@@ -123,13 +115,50 @@ def _beside(
         stored=f"The graph of {program.kind} for {to}, {kind} weights",
         library="onnx" if to == "onnx" else "jax",
         pipeline=None if like is None else like.pipeline,
-        usage=_ONNX_USAGE if to == "onnx" else stablehlo.USAGE,
+        usage=_onnx_usage(program, bool(tokenizer)) if to == "onnx" else stablehlo.USAGE,
     )
     return {
         huggingface.CONFIG_NAME: json_bytes(described),
         "README.md": card,
-        **tokenizer_files(model.vocabulary, config.max_position_embeddings),
+        **tokenizer,
     }
+
+
+def _onnx_usage(program: Program, tokenizer: bool) -> list[str]:
+    """Python that runs the graph on a text, or on ids where no tokenizer lies beside it."""
+    texts = {
+        "choice": '["the context"] * 2, ["one choice", "another"], padding=True',
+        "squad-v1": '["a question"], ["the context"]',
+        "squad-v2": '["a question"], ["the context"]',
+    }.get(program.kind, '["a text"]')
+    if tokenizer:
+        lines = [
+            "import onnxruntime",
+            "from transformers import AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
+            f'inputs = dict(tokenizer({texts}, return_tensors="np"))',
+        ]
+    else:
+        lines = [
+            "import numpy",
+            "import onnxruntime",
+            "",
+            'ids = numpy.ones((1, 16), "int64")',
+            'inputs = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": ids}',
+        ]
+    if program.kind == "choice":
+        lines.append("inputs = {name: rows[None] for name, rows in inputs.items()}  # one question")
+    if "p_mask" in program.inputs:
+        lines += [
+            'inputs["p_mask"] = (1 - inputs["token_type_ids"]).astype("float32")',
+            'inputs["p_mask"][:, 0] = 0  # Answers stand in the context; [CLS] is for none.',
+        ]
+    return [
+        *lines,
+        f'session = onnxruntime.InferenceSession("THIS_FOLDER/{ONNX_NAME}")',
+        "outputs = session.run(None, inputs)",
+    ]
 
 
 def _difference(program: Program, params: Mapping[str, Any], path: Path, longest: int) -> float:

@@ -12,6 +12,7 @@ from albert_jax.config import Config, ModelConfig, TaskConfig
 from albert_jax.convert import released
 from albert_jax.convert.classes import SCRIPT, TASKS, Class, own_task
 from albert_jax.convert.tokenizer_json import unsayable
+from albert_jax.data.id_range import IdRange
 from albert_jax.data.vocabulary import Vocabulary
 
 
@@ -51,7 +52,7 @@ def text(
     if like:
         lines += ["", f"The structure is that of {like}."]
     lines += ["", "## Use", "", "```python", *usage, "```"]
-    if vocabulary is not None:
+    if vocabulary is not None and _has_text(vocabulary):
         lines += ["", "## Vocabulary", "", *_vocabulary(vocabulary)]
     if run is not None:
         toml = configfile.dumps(run).rstrip()
@@ -79,7 +80,7 @@ def transformers(
         stored=f"{total:,} parameters as {head.name}, {dtype}",
         library="sentence-transformers" if embeds else "transformers",
         pipeline=TASKS[task.name].pipeline if task is not None else head.pipeline,
-        usage=_EMBED if embeds else _usage(head, vocabulary is not None),
+        usage=_EMBED if embeds else _usage(head, _has_text(vocabulary)),
     )
 
 
@@ -114,6 +115,11 @@ def _usage(head: Class, tokenizer: bool) -> list[str]:
     return lines + (
         ['tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")'] if tokenizer else []
     )
+
+
+def _has_text(vocabulary: Vocabulary | None) -> bool:
+    """Whether files of a tokenizer lie beside: bare ids have none."""
+    return vocabulary is not None and not isinstance(vocabulary, IdRange)
 
 
 def _vocabulary(vocabulary: Vocabulary) -> list[str]:

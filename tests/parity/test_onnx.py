@@ -10,6 +10,7 @@ import pytest
 import tiny_models
 
 from albert_jax.convert import graphs, onnx_graph, programs, quantise, safetensors_io
+from albert_jax.data.id_range import IdRange
 from albert_jax.evaluate.loading import Model
 from albert_jax.tree import flatten
 from tests.convert.models import STRUCTURES, tiny, tuned
@@ -61,6 +62,25 @@ def content_of(kind: str, model, seed: int = 0, int8: bool = False, **settings):
     stored, seen = quantise.quantise(params) if int8 else ({}, params)
     content = onnx_graph.build(program, recipe, params, stored).SerializeToString()
     return program, params, seen, content
+
+
+@pytest.mark.parametrize("kind", ["mlm", "choice", "squad-v1", "squad-v2"])
+@pytest.mark.parametrize("words", ["text", "bare ids"])
+def test_the_program_in_the_card_runs(kind, words, tmp_path):
+    pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
+    recipe, params, head = of_kind(kind, tiny_models.MODEL)
+    vocabulary = IdRange(64, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
+    if words == "text":
+        vocabulary = tiny_models.vocabulary()
+    model = Model(recipe, params, vocabulary, "memory")
+    folder = str(tmp_path / "x")
+    graphs.export(model, folder, to="onnx", head=head, int8=False)
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert ("tokenizer.json" in card) == (tmp_path / "x" / "tokenizer.json").exists()
+    code = card.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", folder)
+    names: dict = {}
+    exec(code, names)
+    assert len(names["outputs"]) == len(programs.program(recipe, params, head).outputs)
 
 
 @pytest.mark.parity
