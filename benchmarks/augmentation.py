@@ -2,6 +2,7 @@
 
     python benchmarks/augmentation.py DATA --init RUN|DIR --out DIR [--task sst-2] [--few 100 1000]
                                       [--copies 2] [--seeds 5] [--epochs 20] [--rate 3e-4]
+                                      [--pooling mean]
 
 DATA is that of benchmarks/splits.py. For each seed and each number of training examples (a sample
 of the seed's own) one run sees them as they are, another the same and --copies changed copies of
@@ -44,7 +45,7 @@ def main() -> None:
         config = tuning.recipe(
             setting, positions,
             steps=min(MOST_STEPS, options.epochs * -(-count // setting.rows)),
-            pooling="cls", rate=options.rate, seed=seed,
+            pooling=options.pooling, rate=options.rate, seed=seed,
         )  # fmt: skip
         assert config.task is not None
         config = dataclasses.replace(config, task=dataclasses.replace(config.task, augment=copies))
@@ -56,7 +57,7 @@ def main() -> None:
             [
                 kept.get(
                     f"{options.task} {count} examples, {copies} copies, {options.epochs} epochs, "
-                    f"seed {seed}",
+                    f"{options.rate} {options.pooling}, seed {seed}",
                     partial(score, count, copies, seed),
                 )
                 for seed in range(options.seeds)

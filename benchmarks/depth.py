@@ -1,7 +1,7 @@
 """Depth as a dial: one model at several depths beside models trained at each, and early exit.
 
     python benchmarks/depth.py DATA --init RUN|DIR --out DIR [--task sst-2] [--depths 1 2 3 4]
-                               [--seeds 5] [--steps 400] [--rate 3e-4]
+                               [--seeds 5] [--steps 400] [--rate 3e-4] [--pooling mean]
 
 DATA is that of benchmarks/splits.py. For each seed one model draws its depth in every step and is
 scored on the test at all depths; beside it stand models of one depth each, from the same weights,
@@ -68,7 +68,7 @@ class Bench:
         options = self._options
         config = tuning.recipe(
             tuning.SETTINGS[options.task], self._positions,
-            steps=options.steps, pooling="cls", rate=options.rate, seed=seed,
+            steps=options.steps, pooling=options.pooling, rate=options.rate, seed=seed,
         )  # fmt: skip
         [phase] = config.phases
         config = dataclasses.replace(
@@ -82,10 +82,9 @@ class Bench:
     def drawn(self, seed: int) -> Any:
         """Scores and exits of the model of all depths."""
         depths = self._options.depths
-        exiting = tuning.SETTINGS[self._options.task].task == "classification"
         return self._kept.get(
             self._key(f"drawn from {depths}", seed),
-            lambda: self._values(seed, depths, max(depths), exiting),
+            lambda: self._values(seed, depths, max(depths), True),
         )
 
     def single(self, seed: int, depth: int) -> dict[str, float]:
@@ -95,12 +94,12 @@ class Bench:
 
     def _key(self, trained: str, seed: int) -> str:
         options = self._options
-        return f"{options.task} {trained} {options.steps} {options.rate} {seed}"
+        return f"{options.task} {trained} {options.steps} {options.rate} {options.pooling} {seed}"
 
 
 def main() -> None:
     """Prints a line per depth, then one per confidence."""
-    parser = tuning.arguments(__doc__.splitlines()[0], list(tuning.SETTINGS))
+    parser = tuning.arguments(__doc__.splitlines()[0], tuning.CLASSIFICATION)
     parser.add_argument("--depths", nargs="+", type=int, default=[1, 2, 3, 4])
     parser.add_argument("--steps", type=int, default=400)
     options = parser.parse_args()
@@ -127,7 +126,7 @@ def main() -> None:
             f"trained at {depth} {tuning.spread(own)}  {tuning.compared(one, own)}, "
             f"trained at {deepest} {tuning.spread(other)}"
         )
-    for confidence in drawn[0].get("exits", ()):
+    for confidence in map(str, CONFIDENCES):
         rows = [values["exits"][confidence] for values in drawn]
         score, passes, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
         print(

@@ -1,7 +1,7 @@
 """What a teacher gives lighter students: score and speed of a classifier.
 
     python benchmarks/distillation.py DATA --init RUN|DIR --out DIR [--task sst-2] [--seeds 5]
-                                      [--steps 400] [--rate 3e-4]
+                                      [--steps 400] [--rate 3e-4] [--pooling mean]
 
 DATA is that of benchmarks/splits.py. For each seed a teacher is fine-tuned from --init. Students
 are the teacher's own weights at one pass, and a new network of half the width with random weights;
@@ -53,7 +53,7 @@ def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dic
     positions = loading.load(options.init).config.max_position_embeddings
     alone = tuning.recipe(
         tuning.SETTINGS[options.task], positions,
-        steps=options.steps, pooling="cls", rate=options.rate, seed=seed,
+        steps=options.steps, pooling=options.pooling, rate=options.rate, seed=seed,
     )  # fmt: skip
     assert alone.task is not None
     teacher, folder = f"{options.out}/teacher", f"{options.out}/student"
@@ -91,7 +91,7 @@ def main() -> None:
     kept = tuning.Kept(f"{options.out}/values.json")
     all_values = [
         kept.get(
-            f"{options.task} {options.steps} {options.rate} {seed}",
+            f"{options.task} {options.steps} {options.rate} {options.pooling} {seed}",
             partial(values, options, paths, seed),
         )
         for seed in range(options.seeds)

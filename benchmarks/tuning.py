@@ -184,4 +184,5 @@ def arguments(description: str, tasks: Sequence[str]) -> argparse.ArgumentParser
     parser.add_argument("--task", choices=tasks, default="sst-2")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--pooling", choices=("cls", "mean"), default="mean")
     return parser
