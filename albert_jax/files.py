@@ -24,6 +24,9 @@ from albert_jax.errors import StorageError
 
 _CHUNK = 1 << 22
 
+UNFINISHED = ".tmp"
+"""End of the name of a local file that is being written; readers pass it over."""
+
 _MENDS = {
     errno.ENOSPC: "free space there or choose another folder",
     errno.EDQUOT: "free space in your quota or choose another folder",
@@ -80,7 +83,7 @@ def write(path: str, data: bytes | memoryview) -> None:
             return
         folder = os.path.dirname(path) or "."
         os.makedirs(folder, exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -109,7 +112,7 @@ def download(path: str, target: str) -> None:
     Raises:
       StorageError: the bucket refuses it, or as :func:`write`.
     """
-    temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
+    temporary = f"{target}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
     with storage_errors(path):
         store = bucket(path)
         try:

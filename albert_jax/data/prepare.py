@@ -12,7 +12,6 @@ from __future__ import annotations
 import dataclasses
 import fcntl
 import functools
-import hashlib
 import json
 import multiprocessing
 import os
@@ -102,6 +101,7 @@ def prepare(
     with _lock(out_dir, shard):
         manifest = _begun(plan, inputs)
         if manifest is not None:
+            files.delete_tree(plan.work)  # A command killed behind its last write has left it.
             say(f"{out_dir} is prepared already")
             return manifest
         if shard[0] == 0 or files.read(files.join(plan.work, "plan.json")) is None:
@@ -157,6 +157,9 @@ def finish(plan: Plan, inputs: dict[str, Any], vocab: vocabulary.Vocabulary) -> 
             "runs_found": int(found.sum()),
             "documents": sum(record["documents_with_overlap"] for record in encoded),
         }
+    for name in files.tree(plan.out_dir):
+        if name.endswith(files.UNFINISHED):  # of commands that were killed while they wrote
+            files.delete(files.join(plan.out_dir, name))
     files.write(files.join(plan.out_dir, "manifest.json"), json_bytes(manifest))
     files.delete_tree(plan.work)
     return manifest
@@ -413,15 +416,6 @@ def _lock(out_dir: str, shard: tuple[int, int]) -> Iterator[None]:
         file.flush()
         yield
         os.unlink(path)
-
-
-def digest(directory: str) -> str:
-    """Hex SHA-256 over all files of a prepared folder: what "the same bytes" means."""
-    total = hashlib.sha256()
-    for name in files.tree(directory):
-        if not name.startswith(".lock"):
-            total.update(f"{name} {files.sha256(files.join(directory, name))}\n".encode())
-    return total.hexdigest()
 
 
 def _silent(_: str) -> None:

@@ -9,7 +9,6 @@ size, C classes or tags, Ks and Ke breadth of the span search.
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -242,11 +241,3 @@ def _mask(logits: jax.Array, p_mask: jax.Array) -> jax.Array:
 
 def _dense(layer: Head, x: jax.Array) -> jax.Array:
     return x @ layer["kernel"].astype(x.dtype) + layer["bias"].astype(x.dtype)
-
-
-def count(kind: HeadKind, hidden_size: int, outputs: int) -> int:
-    """Number of a head's parameters."""
-    leaves = jax.tree.leaves(
-        head_shapes(kind, hidden_size, outputs), is_leaf=lambda x: isinstance(x, tuple)
-    )
-    return sum(math.prod(shape) for shape in leaves)

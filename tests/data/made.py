@@ -1,8 +1,12 @@
-"""A vocabulary without text and random documents to go with it."""
+"""A vocabulary without text, random documents to go with it, and what "the same bytes" means."""
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+
+from albert_jax import files
 
 SIZE = 120
 
@@ -29,3 +33,12 @@ def documents(count: int, seed: int = 0, longest: int = 9) -> list[tuple[np.ndar
         lengths = rng.integers(1, 25, rng.integers(1, longest))
         made.append((rng.integers(5, SIZE, lengths.sum()), lengths))
     return made
+
+
+def digest(directory: str) -> str:
+    """Hex SHA-256 over all files of a prepared folder: what "the same bytes" means."""
+    total = hashlib.sha256()
+    for name in files.tree(directory):
+        if not name.startswith(".lock"):
+            total.update(f"{name} {files.sha256(files.join(directory, name))}\n".encode())
+    return total.hexdigest()

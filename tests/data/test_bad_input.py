@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from albert_jax import cli
-from albert_jax.data.prepare import digest
+
+from made import digest  # isort: skip
 
 LINE = "The baker sold warm bread to every child near the old town bridge. It was good. "
 

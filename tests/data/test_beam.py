@@ -9,10 +9,12 @@ import pytest
 
 from albert_jax.data import beam
 from albert_jax.data.id_range import IdRange
-from albert_jax.data.prepare import digest, prepare
+from albert_jax.data.prepare import prepare
 from albert_jax.data.tokenizer_training import train
 from albert_jax.data.vocabulary import load
 from albert_jax.errors import ConfigError, DataError
+
+from made import digest  # isort: skip
 
 WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()
 

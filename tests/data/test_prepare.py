@@ -19,10 +19,12 @@ from albert_jax import files
 from albert_jax.data import dedup, stages, vocabulary
 from albert_jax.data.corpus import Corpus
 from albert_jax.data.id_range import IdRange
-from albert_jax.data.prepare import digest, prepare
+from albert_jax.data.prepare import prepare
 from albert_jax.data.sources import ReadOptions
 from albert_jax.data.tokenizer_training import train
 from albert_jax.errors import ConfigError, DataError, StorageError
+
+from made import digest  # isort: skip
 
 WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()
 
@@ -181,6 +183,25 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
                 assert not (out / "manifest.json").exists()
         run(corpus, vocab, out)
         assert digest(str(out)) == expected
+
+
+def test_what_a_killed_command_left_goes(
+    corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(corpus, vocab, tmp_path / "whole")
+    out = tmp_path / "p"
+
+    def killed(path: str) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(files, "delete_tree", killed)
+        (out / "vocabulary").mkdir(parents=True)
+        (out / "vocabulary" / f"spiece.model.1{files.UNFINISHED}").write_bytes(b"half")
+        run(corpus, vocab, out)
+    assert (out / "manifest.json").exists() and (out / "work").is_dir()
+    run(corpus, vocab, out)
+    assert digest(str(out)) == digest(str(tmp_path / "whole"))
 
 
 @pytest.mark.slow

@@ -171,4 +171,3 @@ def test_heads_start_alike_for_a_seed() -> None:
     assert np.abs(kernel).max() <= 0.04 + 1e-6
     assert (first["end"]["layer_norm"]["scale"] == 1).all()
     assert "bias" not in first["answer"]["output"]
-    assert heads.count("conditioned_span", 8, 1) == sum(x.size for x in jax.tree.leaves(first))
