@@ -172,8 +172,8 @@ def threshold(plan: Plan) -> int:
       DataError: fewer than two usable groups of documents.
     """
     hashed = [stages.read_record(plan.record("hash", i)) for i in range(len(plan.parts))]
-    smallest = sorted({group for record in hashed for group in record["smallest_groups"]})
-    if len(smallest) < 2:
+    outer = sorted({group for record in hashed for group in record["outer_groups"]})
+    if len(outer) < 2:
         usable = sum(record["documents"] - record["short"] for record in hashed)
         raise DataError(
             f"{plan.parts[0].path}: {usable} usable documents were found and at least 2 different "
@@ -181,7 +181,7 @@ def threshold(plan: Plan) -> int:
         )
     if not plan.validation_share:
         return 0
-    return max(int(plan.validation_share * 2.0**64), smallest[0] + 1)
+    return min(max(int(plan.validation_share * 2.0**64), outer[0] + 1), outer[-1])
 
 
 def _run(

@@ -89,13 +89,13 @@ def hash_part(plan: Plan, index: int) -> None:
     long = (table["high"] != 0) | (table["low"] != 0)
     short = int(np.count_nonzero(~long))
     dedup.write_array(plan.array("hash", index), table)
-    smallest = np.unique(table["group"][long])[:2].tolist()
+    groups = np.unique(table["group"][long]).tolist()
     _write_record(
         plan.record("hash", index),
         {
             "documents": len(table),
             "short": short,
-            "smallest_groups": [int(value) for value in smallest],
+            "outer_groups": [*groups[:1], *groups[-1:]],
             **dataclasses.asdict(tally),
         },
     )

@@ -245,6 +245,19 @@ def test_held_out_are_whole_groups() -> None:
     assert dedup.hash_group("typing") == dedup.hash_group("typing") != dedup.hash_group("inspect")
 
 
+def test_some_groups_are_held_out_and_never_all(
+    vocab: vocabulary.Vocabulary, tmp_path: Path
+) -> None:
+    found = [document(5 * i + 4) for i in range(40)]
+    low = [text for text in found if dedup.hash_text(text.encode())[0] < 2**63]
+    high = [text for text in found if dedup.hash_text(text.encode())[0] >= 2**63]
+    for name, pair in (("low", low[:2]), ("high", high[:2])):
+        text = tmp_path / f"{name}.txt"
+        text.write_text("\n\n".join(pair), encoding="utf-8")
+        counts = prepare([str(text)], vocab, str(tmp_path / name), validation_share=0.5)["counts"]
+        assert counts["train_documents"] == counts["validation_documents"] == 1
+
+
 def test_two_documents_are_the_least(vocab: vocabulary.Vocabulary, tmp_path: Path) -> None:
     text = tmp_path / "t.txt"
     text.write_text(document(3) + "\n\n" + document(3), encoding="utf-8")
