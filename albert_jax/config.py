@@ -476,6 +476,11 @@ class Config:
         self.run.validate()
         if self.task is not None:
             self.task.validate()
+            longest = max(phase.sequence_length for phase in self.phases)
+            if self.task.name == "squad-v2" and max(self.task.beam) > longest:
+                raise ConfigError(
+                    f"task.beam is {self.task.beam}: at most {longest}, the places of a row"
+                )
             if self.run.pairs:
                 raise ConfigError(
                     f"run.pairs is {self.run.pairs!r}: only pretraining scores pairs; leave it out"

@@ -35,6 +35,7 @@ _MENDS = {
     errno.EPERM: "give this user the right to it or choose another folder",
     errno.EROFS: "it is mounted read-only: choose another folder",
     errno.ENOTDIR: "a part of this path is a file: choose another folder",
+    errno.EISDIR: "it is a folder: name a file in it",
     errno.EEXIST: "a file stands where a folder is needed: choose another folder",
 }
 

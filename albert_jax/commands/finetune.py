@@ -130,8 +130,10 @@ class Predict:
         """Prints or writes the predictions."""
         if (self.text is None) == (self.input is None):
             raise ConfigError("give one of TEXT and --input FILE")
-        if self.temperature < 0:
-            raise ConfigError(f"--temperature {self.temperature}: give 0 or more")
+        if self.temperature and not 1e-4 <= self.temperature <= 1e4:
+            raise ConfigError(f"--temperature {self.temperature}: give 0, or 0.0001 to 10000")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed {self.seed}: give a number from 0 to {2**31 - 1}")
         if self.exit_confidence is not None and not 0 < self.exit_confidence <= 1:
             raise ConfigError(
                 f"--exit-confidence {self.exit_confidence}: give a probability above 0, such as 0.9"

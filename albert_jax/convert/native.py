@@ -130,8 +130,10 @@ def read_source(
         raise CheckpointError(
             f"{path} is no folder, .safetensors file or TF1 checkpoint: name one of them"
         )
-    tf1.find(path)  # Says which index file is missing.
-    raise AssertionError("find() raises where there is no index")
+    raise CheckpointError(
+        f"{path}: nothing there: name a run, an exported directory, a .safetensors file or the "
+        "prefix of a TF1 checkpoint (PREFIX.index)"
+    )
 
 
 def _has_index(path: Path) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.config import Config, TaskConfig
-from albert_jax.errors import CheckpointError, DataError
+from albert_jax.errors import AlbertError, CheckpointError
 from albert_jax.evaluate import depth as depths
 from albert_jax.evaluate.loading import Model, Weights, load
 from albert_jax.evaluate.pretraining import table
@@ -122,9 +122,9 @@ def _majority(
         return {}, ""
     try:
         train = family.read(task.train, task, True)
-    except DataError as error:
+        return family.baseline(train, examples, task.labels), ""
+    except AlbertError as error:  # gone, or no longer what the run was trained on
         return {}, str(error)
-    return family.baseline(train, examples, task.labels), ""
 
 
 def finetuned(model: Model) -> tuple[TaskConfig, TaskKind]:
@@ -135,6 +135,13 @@ def finetuned(model: Model) -> tuple[TaskConfig, TaskKind]:
             f"{model.source} was not fine-tuned: name the --out of albert-jax finetune"
         )
     return task, registered(task.name)
+
+
+def featurise(model: Model, examples: Sequence[Any]) -> list[Any]:
+    """Features of examples, for `answers`. Raises DataError."""
+    task, kind = finetuned(model)
+    length = model.recipe.phases[-1].sequence_length
+    return prediction.featurise(kind.family, model.vocabulary, examples, task, task.labels, length)
 
 
 def answers(

@@ -15,7 +15,8 @@ from albert_jax.evaluate import depth, finetuned
 from albert_jax.evaluate.loading import Weights, load
 from albert_jax.tasks.examples import Choices, Question, Sentences, SourceTarget, Tagged
 from albert_jax.tasks.families import Family
-from albert_jax.tasks.formats import IGNORED, LABEL_NAMES
+from albert_jax.tasks.formats import IGNORED
+from albert_jax.tasks.sentence_tasks import label_columns
 
 CHUNK = 1024
 """Examples whose outputs are held at a time."""
@@ -63,7 +64,9 @@ def predict(
         from albert_jax.evaluate.exits import EarlyExit
 
         options["early"] = EarlyExit(model, exit_confidence, passes)
-    return _predictions(model, examples, passes=passes, **options)
+    parts = [examples[begin : begin + CHUNK] for begin in range(0, len(examples), CHUNK)]
+    features = [finetuned.featurise(model, part) for part in parts]
+    return _predictions(model, parts, features, passes=passes, **options)
 
 
 def write(found: Iterable[dict[str, Any]], out: str | None) -> None:
@@ -105,9 +108,9 @@ def typed(task: TaskConfig, line: str, where: str) -> Any:
     return Sentences(where, parts)
 
 
-def _predictions(model: Any, examples: list[Any], **options: Any) -> Any:
-    for begin in range(0, len(examples), CHUNK):
-        yield from finetuned.answers(model, examples[begin : begin + CHUNK], **options)
+def _predictions(model: Any, parts: list[Any], features: list[Any], **options: Any) -> Any:
+    for examples, made in zip(parts, features, strict=True):
+        yield from finetuned.answers(model, examples, features=made, **options)
     if "early" in options:
         print(options["early"].summary(), file=sys.stderr)
 
@@ -120,7 +123,7 @@ def _read(
     label = _label_column(task)
     task = dataclasses.replace(task, label_column="")
     if columns is not None:
-        known = (label, *LABEL_NAMES)
+        known = (label, *label_columns(task))
         texts = tuple(IGNORED if name in known else name for name in columns)
         task = dataclasses.replace(task, columns=texts, text_columns=())
         return family.read(place, task, False)
@@ -139,7 +142,7 @@ def _read(
 
 def _label_column(task: TaskConfig) -> str:
     """Name of the label's column of the training table; empty: that table's header names it."""
-    label = task.label_column or next((n for n in LABEL_NAMES if n in task.columns), "")
+    label = task.label_column or next((n for n in label_columns(task) if n in task.columns), "")
     if not label and task.name in ("classification", "regression") and len(task.columns) > 1:
         label = task.columns[-1]
     return label

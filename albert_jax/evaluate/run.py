@@ -62,7 +62,9 @@ def evaluate(
     from albert_jax.data.corpus import Corpus
 
     if not is_run(run_dir):
-        raise CheckpointError(f"{run_dir} is no run folder: name the --out of albert-jax pretrain")
+        raise CheckpointError(
+            f"{run_dir} is no run folder: name the --out of albert-jax pretrain or finetune"
+        )
     config = configfile.load(files.join(run_dir, "config.toml"))
     for depth in passes:
         depths.check(config.model, depth)

@@ -168,7 +168,7 @@ def _pairs(
          "score_good": float(g), "score_bad": float(b)}
         for p, g, b in zip(pairs, good, bad, strict=True)
     ]  # fmt: skip
-    counts = {"all": len(pairs)}
+    counts = {formats.ALL_PAIRS: len(pairs)}
     for pair in pairs:
         counts[pair.group] = counts.get(pair.group, 0) + 1
     accuracies = likelihood.pair_accuracy(pairs, good, bad)

@@ -7,6 +7,7 @@ than 80 % of their characters are given up, as in the original.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +16,12 @@ import numpy as np
 
 from albert_jax.data.normalize import TextRules
 
+LONG_BLANK = 8
+"""White space after so much of it is of no account."""
+LARGEST = 1 << 28
+"""Cells (bytes) of the table of an alignment."""
+
+_LONG_BLANK = re.compile(rf"\s{{{LONG_BLANK + 1}}}")
 _NONE = -1
 _UP, _LEFT, _MATCH = 0, 1, 2
 
@@ -23,35 +30,60 @@ _UP, _LEFT, _MATCH = 0, 1, 2
 class Alignment:
     """First and last character in the text of each piece, and the piece of each character.
 
-    ``starts``, ``ends``: int [pieces], both inclusive. ``places``: int [characters], the
-    matching character of the joined pieces or -1. ``piece_of``: int [joined characters].
+    ``starts``, ``ends``: int [pieces], both inclusive. ``unit_of``: int [characters], the unit
+    (see units) of each. ``places``: int [units], the matching character of the joined pieces or
+    -1. ``piece_of``: int [joined characters].
     """
 
     starts: tuple[int, ...]
     ends: tuple[int, ...]
+    unit_of: np.ndarray
     places: np.ndarray
     piece_of: np.ndarray
 
     def piece_span(self, start: int, length: int) -> tuple[int, int]:
         """First and last piece of ``length`` characters of the text from ``start`` on."""
-        first = _nearest(self.places, start, is_start=True)
-        last = _nearest(self.places, start + length - 1, is_start=False)
+        first = _nearest(self.places, int(self.unit_of[start]), is_start=True)
+        last = _nearest(self.places, int(self.unit_of[start + length - 1]), is_start=False)
         return int(self.piece_of[first]), int(self.piece_of[last])
 
 
+def units(text: str) -> list[str]:
+    """The text in the units that are matched: its characters, but for two kinds of runs.
+
+    What is one character when composed (a letter and its marks, a Korean syllable) is one unit,
+    and so is white space from the LONG_BLANK-th character on, which would widen the band.
+    """
+    if unicodedata.is_normalized("NFC", text) and not _LONG_BLANK.search(text):
+        return list(text)
+    found: list[str] = []
+    blanks = 0
+    for character in text:
+        blanks = blanks + 1 if character.isspace() else 0
+        joined = found[-1] + character if found else ""
+        if blanks > LONG_BLANK or (joined and len(unicodedata.normalize("NFC", joined)) == 1):
+            found[-1] = joined
+        else:
+            found.append(character)
+    return found
+
+
 def align(text: str, pieces: Sequence[str], rules: TextRules) -> Alignment | None:
-    """Alignment of a text with its pieces as they read; None below 80 % match."""
-    joined = "".join(pieces)
-    n, m = len(text), len(joined)
-    if not n or not m:
+    """Alignment of a text with its pieces as they read; None below 80 % match.
+
+    None too for a table above LARGEST cells: so unlike are text and pieces in length.
+    """
+    joined, parts = "".join(pieces), units(text)
+    n, m = len(parts), len(joined)
+    reach = abs(n - m) + 5
+    if not n or not m or n * 2 * reach > LARGEST:
         return None
     single = replace(rules, collapse_spaces=False)
     # Pieces are written composed, whatever the rules have taken apart (Korean, Bengali).
-    normal = {c: unicodedata.normalize("NFC", single.apply(c)) for c in set(text)}
-    # Only a character that normalises to exactly one can match; -1 matches nothing.
-    written = np.array([ord(x) if len(x) == 1 else _NONE for x in (normal[c] for c in text)])
+    normal = {c: unicodedata.normalize("NFC", single.apply(c)) for c in set(parts)}
+    # Only a unit that normalises to exactly one character can match; -1 matches nothing.
+    written = np.array([ord(x) if len(x) == 1 else _NONE for x in (normal[c] for c in parts)])
     tokens = np.array([ord(c) for c in joined])
-    reach = abs(n - m) + 5
     score, moves = _band(written, tokens, reach)
     if not score > 0.8 * n:
         reach *= 2
@@ -61,9 +93,14 @@ def align(text: str, pieces: Sequence[str], rules: TextRules) -> Alignment | Non
         return None
     lengths = np.array([len(piece) for piece in pieces])
     ends = np.cumsum(lengths)
+    sizes = np.array([len(part) for part in parts])
+    stops = np.cumsum(sizes)
+    first = [_nearest(origins, int(i), is_start=True, limit=n) for i in ends - lengths]
+    last = [_nearest(origins, int(i), is_start=False, limit=n) for i in ends - 1]
     return Alignment(
-        tuple(_nearest(origins, int(i), is_start=True, limit=n) for i in ends - lengths),
-        tuple(_nearest(origins, int(i), is_start=False, limit=n) for i in ends - 1),
+        tuple((stops - sizes)[first].tolist()),
+        tuple((stops - 1)[last].tolist()),
+        np.repeat(np.arange(n), sizes),
         places,
         np.repeat(np.arange(len(pieces)), lengths),
     )

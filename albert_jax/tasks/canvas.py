@@ -154,6 +154,7 @@ def decode(
     if rounds < 1:
         raise ConfigError(f"rounds is {rounds}: it must be at least 1")
     size = len(features[0].canvas)
+    rounds = min(rounds, size)  # Each fills a place or more.
     canvas = np.full((len(features), size), encoder.mask_id, np.int32)
     if given is not None:
         canvas[:] = given

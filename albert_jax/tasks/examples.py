@@ -59,9 +59,9 @@ class Tagged:
     tags: tuple[str, ...] | None = None
 
     def where_word(self, number: int) -> str:
-        """The place of a word of a sentence from a file: each stands on a line of its own."""
+        """The place of a word: in a file each stands on a line of its own."""
         path, _, line = self.where.rpartition(":")
-        return f"{path}:{int(line) + number}"
+        return f"{path}:{int(line) + number}" if line.isdecimal() else self.where
 
 
 @dataclass(frozen=True)

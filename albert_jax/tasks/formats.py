@@ -19,7 +19,10 @@ from albert_jax import files
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.examples import MinimalPair, Sentences, SourceTarget
 
-LABEL_NAMES = ("label", "score", "gold_label", "Quality", "quality", "is_duplicate", "similarity")
+CLASS_NAMES = ("label", "gold_label", "Quality", "quality", "is_duplicate")
+SCORE_NAMES = ("score", "similarity")
+LARGEST_SCORE = 1e18
+"""Its square is still a float32."""
 TEXT_NAMES = (
     ("sentence",),
     ("text",),
@@ -32,6 +35,8 @@ TEXT_NAMES = (
 )
 IGNORED = "-"
 """A column of this name is read and dropped."""
+ALL_PAIRS = "all"
+"""Name of all sets of minimal pairs together."""
 LONGEST_FIELD = 1 << 30
 """Characters of a field of a CSV file; Python's own limit is shorter than a long text."""
 
@@ -86,6 +91,8 @@ def parse_json(text: str, path: str | Path, line: int, mend: str) -> Any:
         raise DataError(
             f"{path}:{line}: half of a surrogate pair, such as \\ud83d alone; mend the text"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; [[[[...
+        raise DataError(f"{path}:{line}: not readable ({str(error)[:60]}); {mend}") from error
     return value
 
 
@@ -94,7 +101,8 @@ def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[Record]:
 
     ``columns`` names the columns of a file without a header, in order. If the first line holds
     some of these names, it is a header, and then it must hold all of them; without ``columns``
-    the first line is the header. Tabs are never quoted (as in GLUE), commas are (RFC 4180).
+    the first line is the header. Tabs are never quoted (as in GLUE), commas are (RFC 4180). Blank
+    lines are passed over, but where rows have one column: there they may be a row.
     """
     suffix = Path(path).suffix.lower()
     if suffix in (".jsonl", ".json"):
@@ -111,7 +119,14 @@ def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[Record]:
 def _table(path: str | Path, columns: Sequence[str], *, comma: bool) -> Iterator[Record]:
     rows = _comma_rows(path) if comma else _tab_rows(path)
     names: list[str] | None = None
+    blank = 0
     for line, row in rows:
+        if not "".join(row).strip() and len(row) < 2:
+            blank = blank or line
+            continue
+        if blank and names is not None and len(names) == 1:
+            raise DataError(f"{path}:{blank}: {names[0]} is empty; fill it or drop the line")
+        blank = 0
         if names is None:
             known = [name for name in columns if name != IGNORED]
             found = [name for name in known if name in row]
@@ -123,8 +138,10 @@ def _table(path: str | Path, columns: Sequence[str], *, comma: bool) -> Iterator
                         f"{path}:{line}: no column {lacking[0]!r} among {', '.join(names)}; "
                         "correct --columns or the header"
                     )
+                _differ(names, f"{path}:{line}")
                 continue
             names = list(columns)
+            _differ(names, "--columns")
         if len(row) != len(names):
             raise DataError(
                 f"{path}:{line}: {len(row)} columns where {len(names)} are expected "
@@ -133,11 +150,18 @@ def _table(path: str | Path, columns: Sequence[str], *, comma: bool) -> Iterator
         yield Record(f"{path}:{line}", dict(zip(names, row, strict=True)))
 
 
+def _differ(names: Sequence[str], where: str) -> None:
+    named = [name for name in names if name != IGNORED]
+    twice = next((name for name in named if named.count(name) > 1), None)
+    if twice is not None:
+        raise DataError(
+            f"{where}: column {twice!r} stands twice; name one of them {IGNORED!r} with --columns"
+        )
+
+
 def _tab_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        line = line.removesuffix("\r")
-        if line.strip():
-            yield number, line.split("\t")
+        yield number, line.removesuffix("\r").split("\t")
 
 
 def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
@@ -147,8 +171,7 @@ def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     start = 1
     try:
         for row in reader:
-            if any(field.strip() for field in row):
-                yield start, row
+            yield start, row
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}:{start}: broken CSV ({error}); mend the quotes") from error
@@ -176,26 +199,31 @@ def roles(
     *,
     text_columns: Sequence[str] = (),
     label_column: str = "",
+    label_names: Sequence[str],
     needs_label: bool = True,
 ) -> Roles:
     """The parts that columns play: the given ones, else by their usual names, else by order.
 
-    With ``columns`` the label is the one with a usual name, or the last; all others are texts
-    (at most two). Without, the record's own names must be usual ones.
+    With ``columns`` the label is the one with a usual name (the first of ``label_names`` that is
+    there), or the last; all others are texts (at most two). Without, the record's own names must
+    be usual ones.
     """
     present = [name for name in (columns or record.fields) if name != IGNORED]
+    if not present:
+        raise ConfigError("--columns ignores every column: name those of the texts")
     for name in (*text_columns, *([label_column] if label_column else [])):
         if name not in record.fields:
             raise DataError(
                 f"{record.where}: no column {name!r} among {', '.join(record.fields)}; "
                 "correct the column's name"
             )
-    label = label_column or next((name for name in LABEL_NAMES if name in present), "")
+    label = label_column or next((name for name in label_names if name in present), "")
     if not label and columns and needs_label:
         label = present[-1]
     if needs_label and not label:
         raise DataError(
-            f"{record.where}: no column for the label among {', '.join(present)}; name it"
+            f"{record.where}: no column for the label among {', '.join(present)}; "
+            "name it with --task.label-column, or all with --columns"
         )
     texts = tuple(text_columns)
     if not texts and columns:
@@ -204,7 +232,8 @@ def roles(
         texts = next((t for t in TEXT_NAMES[::-1] if set(t) <= set(present)), ())
     if not texts:
         raise DataError(
-            f"{record.where}: no column for the text among {', '.join(present)}; name it"
+            f"{record.where}: no column for the text among {', '.join(present)}; "
+            "name it with --task.text-columns, or all with --columns"
         )
     if len(texts) > 2:
         raise ConfigError(
@@ -236,9 +265,13 @@ def source_targets(records: Iterable[Record], *, targeted: bool = True) -> list[
     for record in records:
         given = record.fields.get(source)
         if isinstance(given, list):
-            turns = tuple(str(turn) for turn in given)
-            if not all(turn.strip() for turn in turns):
-                raise DataError(f"{record.where}: a turn of {source!r} is empty; mend the record")
+            for turn in given:
+                if not isinstance(turn, str) or not turn.strip():
+                    raise DataError(
+                        f"{record.where}: a turn of {source!r} is {str(turn)[:60]!r}, not a text; "
+                        "give a list of texts"
+                    )
+            turns = tuple(given)
         elif source in record.fields:
             turns = (text_field(record, source),)
         else:
@@ -260,6 +293,10 @@ def minimal_pairs(records: Iterable[Record]) -> list[MinimalPair]:
     for record in records:
         group = next((record.fields[n] for n in ("UID", "set", "group") if n in record.fields), "")
         good, bad = text_field(record, "sentence_good"), text_field(record, "sentence_bad")
+        if str(group) == ALL_PAIRS:
+            raise DataError(
+                f"{record.where}: a set named {ALL_PAIRS!r}, which is all sets; rename it"
+            )
         if good == bad:
             raise DataError(f"{record.where}: the two sentences are equal; a pair must differ")
         found.append(MinimalPair(record.where, good, bad, str(group)))
@@ -290,8 +327,10 @@ def label_index(where: str, label: str | None, names: Sequence[str]) -> int:
 def score(where: str, label: str | None) -> float:
     """A regression target; DataError for what is no finite number."""
     number = _number(label or "")
-    if number is None:
-        raise DataError(f"{where}: score {label!r} is not a finite number; mend the line")
+    if number is None or abs(number) > LARGEST_SCORE:
+        raise DataError(
+            f"{where}: score {label!r} is not a number up to {LARGEST_SCORE:.0e}; mend the line"
+        )
     return number
 
 
@@ -303,7 +342,11 @@ def text_field(record: Record, name: str) -> str:
             "correct the column's name"
         )
     value = record.fields[name]
-    if value is None or isinstance(value, (dict, list)) or not str(value).strip():
+    if isinstance(value, (dict, list)):
+        raise DataError(
+            f"{record.where}: {name} is {str(value)[:60]!r}, not a text; mend the record"
+        )
+    if value is None or not str(value).strip():
         raise DataError(f"{record.where}: {name} is empty; fill it or drop the line")
     return str(value).strip()
 
@@ -313,4 +356,4 @@ def _number(text: str) -> float | None:
         value = float(text)
     except ValueError:
         return None
-    return value if math.isfinite(value) else None
+    return value if math.isfinite(value) and "_" not in text else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ def read_squad(path: str | Path, *, answered: bool = True) -> list[Question]:
             for q, asked in enumerate(_need(paragraph, "qas", place, list)):
                 where = f"{place}.qas[{q}]"
                 text = _need(asked, "question", where, str)
-                given = (asked.get("answers") or ()) if answered else ()
+                given = ()
+                if answered and asked.get("answers") is not None:
+                    given = _need(asked, "answers", where, list)
                 questions.append(
                     question(
                         where,
@@ -113,7 +115,7 @@ def read_race(path: str | Path, *, choices: int = 4, labelled: bool = True) -> l
     try:
         json.loads(text)
         lines = [text]
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         lines = text.split("\n")
     found = [
         (f"{path}:{number}", parse_json(line, path, number, "one passage per line"))
@@ -132,7 +134,7 @@ def is_race(path: str | Path) -> bool:
     text = read_text(path).lstrip()
     try:
         first, _ = json.JSONDecoder().raw_decode(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(first, dict) and "article" in first
 
@@ -178,15 +180,17 @@ def fill_blank(question_text: str, option: str) -> str:
     return f"{question_text} {option}"
 
 
-def read_choices(path: str | Path, *, choices: int, labelled: bool = True) -> list[Choices]:
+def read_choices(
+    path: str | Path, *, choices: int, columns: Sequence[str] = (), labelled: bool = True
+) -> list[Choices]:
     """Multiple choice from JSON lines or a table.
 
     Either JSON objects with context, question (optional), choices (a list) and label (number
     from 0, or letter from "A"), or SWAG's columns: sent1, sent2, ending0.., label. A gap in the
-    question ("_" or more, standing alone) is filled by the choice, which else follows it. Labels
-    are not read unless ``labelled``.
+    question ("_" or more, standing alone) is filled by the choice, which else follows it.
+    ``columns`` names those of a table without a header. Labels are not read unless ``labelled``.
     """
-    return [choices_of(record, choices, labelled) for record in read_records(path)]
+    return [choices_of(record, choices, labelled) for record in read_records(path, columns)]
 
 
 def choices_of(record: Record, choices: int, labelled: bool = True) -> Choices:
@@ -199,10 +203,12 @@ def choices_of(record: Record, choices: int, labelled: bool = True) -> Choices:
     else:
         context, stem = text_field(record, "context"), fields.get("question")
         options = fields.get("choices")
+    if not isinstance(stem, str | None):
+        raise DataError(f"{record.where}: the question is {str(stem)[:60]!r}, not a text; mend it")
     _check_choices(record.where, context, options, choices)
     given = fields.get("label") if labelled else None
     label = None if given in (None, "") else choice_label(record.where, given, len(options))
-    stem = " ".join(str(stem or "").split())
+    stem = " ".join((stem or "").split())
     endings = tuple(_ending(stem, option) for option in options)
     return Choices(record.where, context, endings, label)
 
@@ -215,7 +221,7 @@ def _ending(stem: str, option: str) -> str:
 def choice_label(where: str, given: object, count: int) -> int:
     """A label as number from 0 or letter from "A"; DataError outside the given choices."""
     text = str(given).strip()
-    label = int(text) if text.isdecimal() else ord(text) - ord("A") if len(text) == 1 else -1
+    label = int(text[-9:]) if text.isdecimal() else ord(text) - ord("A") if len(text) == 1 else -1
     if not 0 <= label < count:
         raise DataError(f"{where}: answer {given!r} is none of the {count} choices; mend the line")
     return label
@@ -231,7 +237,9 @@ def _check_choices(where: str, context: str, options: object, most: int) -> None
     if not str(context).strip():
         raise DataError(f"{where}: the context is empty; fill it or drop the line")
     for option in options:
-        if not isinstance(option, str) or not option.strip():
+        if not isinstance(option, str):
+            raise DataError(f"{where}: a choice is {str(option)[:60]!r}, not a text; mend it")
+        if not option.strip():
             raise DataError(f"{where}: a choice is empty; fill it or drop the line")
 
 

@@ -21,6 +21,25 @@ NOWHERE = -1e30
 """Logit of a place behind the end of a shorter row."""
 
 
+def featurise(
+    family: Family,
+    vocabulary: Any,
+    examples: Sequence[Any],
+    config: TaskConfig,
+    labels: Labels,
+    length: int,
+) -> list[Any]:
+    """Features of examples for rows of `length`; DataError where none gives a row."""
+    config = family.for_evaluation(config)
+    features = family.features(vocabulary, examples, length, config, labels)
+    if not features:
+        raise DataError(
+            f"{examples[0].where if examples else 'input'}: none of the examples gives a row: "
+            "look at their texts"
+        )
+    return features
+
+
 def predict(
     family: Family,
     vocabulary: Any,
@@ -34,20 +53,18 @@ def predict(
     temperature: float = 0.0,
     seed: int = 0,
     show: Callable[[str], None] | None = None,
+    features: Sequence[Any] | None = None,
 ) -> list[Prediction]:
     """One prediction per example.
 
-    Features are cut for rows of `length`; batches have `rows` rows and one of a few lengths, so
-    that few programs are compiled. `temperature`, `seed` and `show` (the canvas after each
-    round, as text) are for generation. Raises DataError where no example can be read at all.
+    `features` are those of `featurise`, where they have been made already. Batches have `rows`
+    rows and one of a few lengths, so that few programs are compiled. `temperature`, `seed` and
+    `show` (the canvas after each round, as text) are for generation. Raises DataError as
+    `featurise`.
     """
+    if features is None:
+        features = featurise(family, vocabulary, examples, config, labels, length)
     config = family.for_evaluation(config)
-    features = family.features(vocabulary, examples, length, config, labels)
-    if not features:
-        raise DataError(
-            f"{examples[0].where if examples else 'input'}: none of the examples gives a row: "
-            "look at their texts"
-        )
     generator = np.random.Generator(np.random.Philox(key=seed))
     found: list[Any] = [None] * len(features)
     for size, numbers in _shapes(family, features, length, max(config.beam)):

@@ -15,6 +15,7 @@ import numpy as np
 from albert_jax.errors import DataError
 from albert_jax.tasks.examples import MinimalPair
 from albert_jax.tasks.features import Batch, Encoder, Tokens, sequence_rows
+from albert_jax.tasks.formats import ALL_PAIRS
 from albert_jax.tasks.metrics import Interval, bootstrap
 
 
@@ -99,7 +100,7 @@ def pair_accuracy(
     def mean(values: np.ndarray) -> float:
         return float(values.mean())
 
-    found = {"all": bootstrap(mean, right, seed=seed)}
+    found = {ALL_PAIRS: bootstrap(mean, right, seed=seed)}
     for name in sorted(set(names.tolist()) - {""}):
         found[name] = bootstrap(mean, right[names == name], seed=seed)
     return found

@@ -25,7 +25,9 @@ def read_choices(place: str, config: TaskConfig, labelled: bool) -> list[Any]:
     elif formats_qa.is_race(place):
         found = formats_qa.read_race(place, choices=config.choices, labelled=labelled)
     else:
-        found = formats_qa.read_choices(place, choices=config.choices, labelled=labelled)
+        found = formats_qa.read_choices(
+            place, choices=config.choices, columns=config.columns, labelled=labelled
+        )
     for example in found:
         if labelled and example.label is None:
             raise DataError(f"{example.where}: no answer; add the number or letter of the choice")

@@ -66,7 +66,7 @@ def sentence_features(
     ids = encode_all(encoder, (text for example in examples for text in example.texts))
     found = []
     for example in examples:
-        encoded = [ids(text) for text in example.texts]
+        encoded = [_some(ids(text), example.where, text) for text in example.texts]
         tokens = (
             single(encoder, encoded[0], length)
             if len(encoded) == 1
@@ -81,6 +81,13 @@ def sentence_features(
             )
         found.append(SentenceFeature(tokens, label))
     return found
+
+
+def _some(ids: np.ndarray, where: str, text: str) -> np.ndarray:
+    """The ids of a text; DataError if there are none (nothing of it survives the cleaning)."""
+    if not len(ids):
+        raise DataError(f"{where}: text {text[:60]!r} has no pieces; fill it or drop the line")
+    return ids
 
 
 def sentence_batch(
@@ -153,10 +160,12 @@ def tag_features(
                     "mend the file or the tag set"
                 )
         pieces: list[np.ndarray] = []
-        for word in example.words:
+        for number, word in enumerate(example.words):
             encoded = ids(word)[: length - 2]
             if not len(encoded):
-                raise DataError(f"{example.where}: word {word!r} has no pieces; drop or mend it")
+                raise DataError(
+                    f"{example.where_word(number)}: word {word!r} has no pieces; drop or mend it"
+                )
             pieces.append(encoded)
         begin = 0
         while begin < len(pieces):
@@ -213,7 +222,9 @@ def pair_features(
             raise DataError(
                 f"{example.where}: sentence embedding needs two texts; name both columns"
             )
-        first, second = (single(encoder, ids(text), length) for text in example.texts)
+        first, second = (
+            single(encoder, _some(ids(text), example.where, text), length) for text in example.texts
+        )
         found.append(PairFeature(first, second))
     return found
 

@@ -31,11 +31,18 @@ def _sentences(
         config.columns,
         text_columns=config.text_columns,
         label_column=config.label_column,
+        label_names=label_columns(config),
         needs_label=required,
     )
     if not labelled:
         parts = dataclasses.replace(parts, label=None)
     return formats.sentences(records, parts)
+
+
+def label_columns(config: TaskConfig) -> tuple[str, ...]:
+    """The usual names of the task's label, the likeliest first."""
+    classes, scores = formats.CLASS_NAMES, formats.SCORE_NAMES
+    return classes + scores if config.name == "classification" else scores + classes
 
 
 def read_records(place: str, config: TaskConfig) -> list[formats.Record]:

@@ -7,6 +7,7 @@ no answer.
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from albert_jax.tasks.alignment import Alignment, align
 from albert_jax.tasks.examples import Question
 from albert_jax.tasks.features import Batch, Encoder, Tokens, encode_all, sequence_rows, weights
 from albert_jax.tasks.pieces import Named, written_pieces
+
+log = logging.getLogger(__name__)
 
 
 class PieceEncoder(Encoder, Named, Protocol):
@@ -61,8 +64,8 @@ def span_features(
     """Windows of all questions; the first answer of each is the one to train on.
 
     A question whose context cannot be aligned with its pieces has no windows (the original
-    drops it too). An answer outside a window makes it unanswerable.
-    Raises ConfigError if question and specials leave no place for the context.
+    drops it too); a line in the log tells how many. An answer outside a window makes it
+    unanswerable. Raises ConfigError if question and specials leave no place for the context.
     """
     if length < query_length + 4:
         raise ConfigError(
@@ -85,9 +88,11 @@ def span_features(
         return align(context, pieces, encoder.rules)
 
     found: list[SpanFeature] = []
+    left_out: list[str] = []
     for number, example in enumerate(examples):
         places = aligned(example.context)
         if places is None:
+            left_out.append(example.where)
             continue
         query, context = ids(example.question)[:query_length], ids(example.context)
         if len(context) != len(places.starts):
@@ -121,6 +126,12 @@ def span_features(
                     impossible=not inside,
                 )
             )
+    if left_out:
+        log.warning(
+            "%d of %d questions are left out, the first at %s: their contexts do not match their "
+            "pieces, perhaps for signs that the vocabulary spells otherwise",
+            len(left_out), len(examples), left_out[0],
+        )  # fmt: skip
     return found
 
 

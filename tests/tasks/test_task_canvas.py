@@ -91,6 +91,18 @@ def test_decoding_fills_the_surest_places_first() -> None:
         canvas.decode(WORDS, [feature], forward, 12, 1, rounds=0)
 
 
+def test_more_rounds_than_places_are_not_made() -> None:
+    (feature,) = features(SourceTarget("f", ("a",)), size=4)
+    asked = []
+
+    def logits(batch):
+        asked.append(1)
+        return np.zeros((1, 4, WORDS.size))
+
+    decoded = canvas.decode(WORDS, [feature], logits, 12, 1, rounds=10**9)
+    assert len(asked) == len(decoded.rounds) == 4
+
+
 def test_given_places_stay_and_temperature_draws() -> None:
     (feature,) = features()
     flat = oracle(feature.canvas, np.zeros(5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import numpy as np
 import pytest
 from word_vocabulary import Words
@@ -127,6 +129,52 @@ def test_alignment_gives_up_on_another_text() -> None:
     assert found is not None
     assert [found.ends[i] for i in range(3)] == [5, 8, 13]
     assert found.piece_span(7, 2) == (1, 1)
+
+
+@pytest.mark.parametrize("accents", [False, True])
+def test_alignment_of_text_that_is_taken_apart(accents: bool) -> None:
+    """Letters with their marks apart, and Korean syllables in letters, are what they look like."""
+    rules = TextRules(keep_accents=accents)
+    whole = "m\u1ed9t th\u00e0nh ph\u1ed1 \ud55c\uad6d\uc5b4 \u1edf"
+    apart = unicodedata.normalize("NFD", whole)
+    pieces = ["\u0020" + word for word in rules.apply(whole).split()]
+    composed = [unicodedata.normalize("NFC", piece) for piece in pieces]
+    found, plain = align(apart, composed, rules), align(whole, composed, rules)
+    assert found is not None and plain is not None
+    for i, word in enumerate(whole.split()):
+        shown = apart[found.starts[i] : found.ends[i] + 1].strip()
+        assert unicodedata.normalize("NFC", shown) == word
+        place = apart.index(unicodedata.normalize("NFD", word))
+        assert found.piece_span(place, len(unicodedata.normalize("NFD", word))) == (i, i)
+        assert plain.piece_span(whole.index(word), len(word)) == (i, i)
+
+
+def test_alignment_across_long_white_space() -> None:
+    begun = "the cat " * 8 + "stood where the dog"
+    text = begun + " " * 30_000 + "sat"
+    pieces = [" " + word for word in text.split()]
+    found = align(text, pieces, TextRules())
+    assert found is not None
+    assert found.piece_span(text.index("sat"), 3) == (20, 20)
+    shown = [text[found.starts[i] : found.ends[i] + 1].strip() for i in range(21)]
+    assert shown == text.split()
+
+
+def test_questions_that_are_left_out_are_told(caplog) -> None:
+    good = Question("f1", "q1", "p o", "A b C d", (Answer("C", 4),))
+    lost = Question("f2", "q2", "p o", "\ufb01\ufb02\ufb01\ufb02 \ufb01\ufb02", ())
+    with caplog.at_level("WARNING", logger="albert_jax"):
+        assert {f.question for f in span_features(WORDS, [good, lost], 12, query_length=4)} == {0}
+    assert "1 of 2 questions are left out, the first at f2" in caplog.text
+
+
+def test_texts_of_which_nothing_is_left() -> None:
+    for make in (
+        lambda x: sf.sentence_features(WORDS, x, 9, None),
+        lambda x: sf.pair_features(WORDS, x, 9),
+    ):
+        with pytest.raises(DataError, match=r"f:2: text .* has no pieces"):
+            make([Sentences("f:1", ("A", "b")), Sentences("f:2", ("A", "\u0301"))])
 
 
 def test_lengths_and_encoding_once() -> None:

@@ -24,7 +24,9 @@ def put(folder: Path, name: str, text: str) -> str:
 
 def read(path: str, *columns: str, **roles):
     records = formats.read_records(path, columns)
-    return formats.sentences(records, formats.roles(records[0], columns, **roles))
+    names = formats.CLASS_NAMES + formats.SCORE_NAMES
+    parts = formats.roles(records[0], columns, label_names=names, **roles)
+    return formats.sentences(records, parts)
 
 
 def complains(path: str, *parts: str, call=read, kind=DataError, **options) -> None:
@@ -59,6 +61,72 @@ def test_columns_that_are_the_header_are_not_data(tmp_path: Path) -> None:
     path = put(tmp_path, "a.csv", "score,sentence1,sentence2\n3,a,b\n")
     (example,) = read(path, "sentence1", "sentence2", "score")
     assert (example.texts, example.label) == (("a", "b"), "3")
+
+
+def test_a_score_is_the_score_where_a_label_stands_beside_it(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.tsv", "sentence1\tsentence2\tlabel\tscore\na\tb\t1\t0.25\n")
+    for task, label in (("regression", "0.25"), ("embedding", "0.25"), ("classification", "1")):
+        (example,) = FAMILIES[task].read(path, TaskConfig(name=task), True)
+        assert example.label == label
+
+
+def test_columns_that_say_nothing_or_one_thing_twice(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.tsv", "sentence\tlabel\tlabel\na\t0\t1\n")
+    complains(path, "a.tsv:1", "'label' stands twice")
+    path = put(tmp_path, "b.tsv", "x\t1\n")
+    with pytest.raises(DataError, match="--columns: column 't' stands twice"):
+        read(path, "t", "t")
+    with pytest.raises(ConfigError, match="ignores every column"):
+        read(path, "-", "-")
+    complains(put(tmp_path, "c.tsv", "Text\tLabel\nx\t1\n"), "Text, Label", "--columns")
+
+
+def test_an_empty_row_is_no_row_less(tmp_path: Path) -> None:
+    """Predictions stand in the order of the rows: none may be dropped without a word."""
+    for name, empty in (("a.tsv", "\t"), ("b.csv", ",")):
+        text = f"sentence{empty}label\nx{empty}1\n{empty}\ny{empty}0\n"
+        complains(put(tmp_path, name, text), f"{name}:3", "sentence is empty")
+    for name in ("c.tsv", "d.csv"):
+        blank = put(tmp_path, name, "sentence\nx\n\ny\n\n\n")
+        with pytest.raises(DataError, match=f"{name}:3: sentence is empty"):
+            formats.read_records(blank)
+        assert len(formats.read_records(put(tmp_path, name, "sentence\nx\ny\n\n\n"))) == 2
+    assert len(read(put(tmp_path, "e.tsv", "sentence\tlabel\nx\t1\n\ny\t0\n"))) == 2
+
+
+@pytest.mark.parametrize("text", ["1e300", "-1e38", "1_5", "nan", ""])
+def test_what_is_no_score(text: str) -> None:
+    assert formats.score("a:1", "-1e9") == -1e9
+    with pytest.raises(DataError, match="a:1: score"):
+        formats.score("a:1", text)
+
+
+@pytest.mark.parametrize("task", ["classification", "choice", "squad-v1", "generation"])
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"label": ' + "7" * 5000 + "}"])
+def test_json_that_python_refuses(tmp_path: Path, task: str, text: str) -> None:
+    path = put(tmp_path, "a.jsonl", text + "\n")
+    with pytest.raises(DataError, match=r"a\.jsonl"):
+        FAMILIES[task].read(path, TaskConfig(name=task), True)
+
+
+@pytest.mark.parametrize(
+    ("task", "fields", "part"),
+    [
+        ("generation", {"source": [{"role": "user"}], "target": "x"}, "a turn"),
+        ("generation", {"source": ["hi", None], "target": "x"}, "a turn"),
+        ("generation", {"source": "a", "target": ["x"]}, "target is \"['x']\", not a text"),
+        ("classification", {"sentence": ["a"], "label": 1}, "sentence is \"['a']\", not a text"),
+        ("choice", {"context": "c", "question": {"stem": "q"}, "choices": ["a", "b"], "label": 0},
+         "the question is"),
+        ("choice", {"context": "c", "choices": [1, 2], "label": 0}, "a choice is '1'"),
+        ("choice", {"context": "c", "choices": ["a", "b"], "label": "0" * 5000 + "7"}, "answer"),
+    ],
+)  # fmt: skip
+def test_what_is_no_text(tmp_path: Path, task: str, fields: dict, part: str) -> None:
+    path = put(tmp_path, "a.jsonl", json.dumps(fields))
+    with pytest.raises(DataError, match=r"a\.jsonl:1: ") as caught:
+        FAMILIES[task].read(path, TaskConfig(name=task), True)
+    assert part in str(caught.value)
 
 
 def test_json_lines(tmp_path: Path) -> None:
@@ -182,6 +250,9 @@ def test_broken_squad_files(tmp_path: Path) -> None:
     complains(put(tmp_path, "a.json", '{\n"data": [,\n'), "a.json:2", call=formats_qa.read_squad)
     complains(put(tmp_path, "b.json", "[]"), "no 'data'", call=formats_qa.read_squad)
     complains(put(tmp_path, "c.json", '{"data": [{}]}'), "data[0]", call=formats_qa.read_squad)
+    for number, given in enumerate((5, True, {"text": ["cat"], "answer_start": [4]})):
+        path = put(tmp_path, f"e{number}.json", json.dumps(squad(answers=given)))
+        complains(path, "qas[0]", "answers is", "not a list", call=formats_qa.read_squad)
     twice = squad()
     twice["data"] *= 2
     complains(put(tmp_path, "d.json", json.dumps(twice)), "'q'", call=formats_qa.read_squad)

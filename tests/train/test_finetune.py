@@ -336,6 +336,23 @@ def test_a_run_whose_training_examples_are_gone_is_measured(tuned, data, tmp_pat
     code, out, err = call(capsys, "evaluate", run, "--input", data / "classes.tsv")
     assert code == 0, err
     assert "gone.tsv: no such file" in out and "majority" not in out and "accuracy" in out
+    other = tmp_path / "other.tsv"
+    other.write_text("sentence\tlabel\nthe file\tmaybe\n")
+    (tmp_path / "folder.tsv").mkdir()
+    for train, part in (
+        (other, "label 'maybe' is not one of"),
+        (tmp_path / "folder.tsv", "it is a folder"),
+    ):
+        changed = config.replace("train = ", f'train = "{train}" # ')
+        (run / "config.toml").write_text(changed)
+        code, out, err = call(capsys, "evaluate", run, "--input", data / "classes.tsv")
+        assert code == 0 and part in out and "majority" not in out, out + err
+
+
+def test_a_bad_example_far_behind_is_told_before_the_first_prediction(tuned, tmp_path, capsys):
+    (tmp_path / "a.tsv").write_text("sentence\n" + "the file\n" * 1100 + "\u200b\n")
+    code, out, err = call(capsys, "predict", tuned, "--input", tmp_path / "a.tsv")
+    assert code == 3 and not out and "a.tsv:1102" in err
 
 
 def test_first_numbers_fit_the_labels(tmp_path):
@@ -378,6 +395,8 @@ BAD = [
     (["--dev", "STRANGE"], 3, ["strange.tsv:2", "'maybe'"]),
     (["--task.metrics", "pearson"], 2, ["task.metrics", "accuracy"]),
     (["--max-steps", "0"], 2, ["--max-steps 0"]),
+    (["--task.beam", "500", "5", "--task", "squad-v2"], 2, ["task.beam", "at most"]),
+    (["--train", "FOLDER"], 7, ["it is a folder: name a file in it"]),
     (["--phases.0.sequence-length", "64"], 2, ["sequence_length", "48"]),
 ]
 
@@ -386,7 +405,8 @@ BAD = [
 def test_bad_input_is_one_line_and_leaves_nothing(change, exit_code, parts, data, tmp_path, capsys):
     (tmp_path / "empty.tsv").write_text("sentence\tlabel\n\tyes\n")
     (tmp_path / "strange.tsv").write_text("sentence\tlabel\nthe file\tmaybe\n")
-    names = {"EMPTY": str(tmp_path / "empty.tsv"), "STRANGE": str(tmp_path / "strange.tsv")}
+    (tmp_path / "folder.tsv").mkdir()
+    names = {name: str(tmp_path / f"{name.lower()}.tsv") for name in ("EMPTY", "STRANGE", "FOLDER")}
     change = [names.get(word, word) for word in change]
     run = tmp_path / "run"
     arguments = command(data, "classification", run, "--init", str(data / "model"))
@@ -413,7 +433,14 @@ def test_other_bad_input(data, tuned, tmp_path, capsys):
         "pretrain", "--config", "finetune/rte", "--out", tmp_path / "x", exit_code=2
     )
     assert "not fine-tuned" in last("predict", data / "model", "a", exit_code=4)
+    assert "nothing there" in last("predict", tmp_path / "nowhere", "a", exit_code=4)
     assert "3 parts" in last("predict", tuned, "a\tb\tc", exit_code=3)
+    for given in ("inf", "nan", "1e-320", "-1"):
+        assert "--temperature" in last("predict", tuned, "a", "--temperature", given, exit_code=2)
+    assert "--seed -1" in last("predict", tuned, "a", "--seed", "-1", exit_code=2)
+    pairs = {"sentence_good": "the file", "sentence_bad": "file the", "UID": "all"}
+    (tmp_path / "pairs.jsonl").write_text(json.dumps(pairs))
+    assert "named 'all'" in last("score", data / "model", tmp_path / "pairs.jsonl", exit_code=3)
     assert "empty" in last("predict", tuned, " ", exit_code=3)
     assert "TEXT" in last("predict", tuned, exit_code=2)
     assert "masked-language head" in last("score", tuned, data / "pairs.jsonl", exit_code=4)
