@@ -404,7 +404,8 @@ def _complain(
     if extra:
         raise CheckpointError(
             f"{where}: {_some(extra)} not expected: the config describes another model, or the "
-            "file holds a fine-tuning head; save the pretraining model alone"
+            "file holds the head of a fine-tuned one: give the pretraining model, or to predict "
+            "the run folder"
         )
 
 
