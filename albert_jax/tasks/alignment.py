@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -22,6 +23,8 @@ LARGEST = 1 << 28
 """Cells (bytes) of the table of an alignment."""
 
 _LONG_BLANK = re.compile(rf"\s{{{LONG_BLANK + 1}}}")
+_MOST_JOINED = 8
+"""Characters that may compose to one; known are four."""
 _NONE = -1
 _UP, _LEFT, _MATCH = 0, 1, 2
 
@@ -56,16 +59,15 @@ def units(text: str) -> list[str]:
     """
     if unicodedata.is_normalized("NFC", text) and not _LONG_BLANK.search(text):
         return list(text)
-    found: list[str] = []
+    begins: list[int] = []
     blanks = 0
-    for character in text:
+    for i, character in enumerate(text):
         blanks = blanks + 1 if character.isspace() else 0
-        joined = found[-1] + character if found else ""
-        if blanks > LONG_BLANK or (joined and len(unicodedata.normalize("NFC", joined)) == 1):
-            found[-1] = joined
-        else:
-            found.append(character)
-    return found
+        near = begins and i - begins[-1] < _MOST_JOINED
+        joins = near and len(unicodedata.normalize("NFC", text[begins[-1] : i + 1])) == 1
+        if blanks <= LONG_BLANK and not joins:
+            begins.append(i)
+    return [text[begin:end] for begin, end in pairwise([*begins, len(text)])]
 
 
 def align(text: str, pieces: Sequence[str], rules: TextRules) -> Alignment | None:

@@ -151,7 +151,7 @@ def _table(path: str | Path, columns: Sequence[str], *, comma: bool) -> Iterator
 
 
 def _differ(names: Sequence[str], where: str) -> None:
-    named = [name for name in names if name != IGNORED]
+    named = [name for name in names if name not in (IGNORED, "")]
     twice = next((name for name in named if named.count(name) > 1), None)
     if twice is not None:
         raise DataError(
