@@ -14,6 +14,7 @@ from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.convert import native
 from albert_jax.data import vocabulary as vocabularies
 from albert_jax.data.sentencepiece import SPACE, SPECIAL, SentencePiece
+from albert_jax.data.wordpiece import WordPiece
 from albert_jax.model.init import init_params
 from albert_jax.tasks.examples import Answer, Question
 from albert_jax.tasks.squad_features import span_features
@@ -31,9 +32,7 @@ CORPORA = {
 
 def published(shared, **rules) -> SentencePiece:
     path = shared / "data" / "tokenizer" / "albert-en-30k.spiece.model"
-    found = vocabularies.load(str(path), **rules)
-    assert isinstance(found, SentencePiece)
-    return found
+    return SentencePiece(path.read_bytes(), **rules)
 
 
 def exported(vocabulary, folder):
@@ -194,8 +193,8 @@ def test_scripts_that_are_taken_apart_and_composed(tmp_path, texts, accents):
 @pytest.mark.parity
 @pytest.mark.parametrize("lower", [True, False])
 def test_wordpiece(golden, shared, tmp_path, lower):
-    path = str(golden / "tokenizer" / "wordpiece_vocab.txt")
-    vocabulary = vocabularies.load(path, lower_case=lower)
+    content = (golden / "tokenizer" / "wordpiece_vocab.txt").read_bytes()
+    vocabulary = WordPiece(content, lower_case=lower)
     found = exported(vocabulary, tmp_path / "x")
     names = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     texts = golden_strings(golden) + lines(shared, "xquad-contexts-zh.txt")
