@@ -7,6 +7,7 @@ for `pretrain --config`), vocabulary/ and the report of the conversion that made
 from __future__ import annotations
 
 import dataclasses
+import glob
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -118,7 +119,7 @@ def read_source(
         _refuse_by_content(path)
     if (path / PARAMS_NAME).is_file():
         return _read_native(path)
-    if path.suffix in (".index", ".meta") or _has_index(path):
+    if path.suffix in (".index", ".meta") or _is_tf1(path):
         return _read_tf1(path, vocabulary, config_file)
     if path.is_dir() or path.suffix == ".safetensors":
         model, params, stored = huggingface.load(path, config_file)
@@ -136,10 +137,11 @@ def read_source(
     )
 
 
-def _has_index(path: Path) -> bool:
+def _is_tf1(path: Path) -> bool:
     if path.is_dir():
         return any(path.glob("*.index")) and not any(path.glob("*.safetensors"))
-    return path.with_name(path.name + ".index").is_file()
+    data = path.parent.glob(glob.escape(path.name) + ".data-*")
+    return path.with_name(path.name + ".index").is_file() or any(data)
 
 
 def _read_tf1(path: Path, vocabulary: str | None, config_file: Path | None) -> Weights:
