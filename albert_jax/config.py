@@ -476,10 +476,10 @@ class Config:
         self.run.validate()
         if self.task is not None:
             self.task.validate()
-            longest = max(phase.sequence_length for phase in self.phases)
-            if self.task.name == "squad-v2" and max(self.task.beam) > longest:
+            shortest = min(phase.sequence_length for phase in self.phases)
+            if self.task.name == "squad-v2" and max(self.task.beam) > shortest:
                 raise ConfigError(
-                    f"task.beam is {self.task.beam}: at most {longest}, the places of a row"
+                    f"task.beam is {self.task.beam}: at most {shortest}, the places of a row"
                 )
             if self.run.pairs:
                 raise ConfigError(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -24,8 +25,7 @@ from albert_jax.errors import StorageError
 
 _CHUNK = 1 << 22
 
-UNFINISHED = ".tmp"
-"""End of the name of a local file that is being written; readers pass it over."""
+_UNFINISHED = re.compile(r".+\.[0-9a-f]{8}\.tmp")
 
 _MENDS = {
     errno.ENOSPC: "free space there or choose another folder",
@@ -84,7 +84,7 @@ def write(path: str, data: bytes | memoryview) -> None:
             return
         folder = os.path.dirname(path) or "."
         os.makedirs(folder, exist_ok=True)
-        temporary = f"{path}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
+        temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
         try:
             with open(temporary, "wb") as file:
                 file.write(data)
@@ -113,7 +113,7 @@ def download(path: str, target: str) -> None:
     Raises:
       StorageError: the bucket refuses it, or as :func:`write`.
     """
-    temporary = f"{target}.{uuid.uuid4().hex[:8]}{UNFINISHED}"
+    temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
     with storage_errors(path):
         store = bucket(path)
         try:
@@ -188,6 +188,14 @@ def names(path: str) -> list[str]:
             return sorted(os.listdir(path))
         except FileNotFoundError:
             return []
+
+
+def delete_unfinished(folder: str) -> None:
+    """Deletes what killed writers of this module have left directly in a folder of a disk."""
+    if is_folder(folder) and not is_bucket(folder):
+        for name in names(folder):
+            if _UNFINISHED.fullmatch(name):
+                delete(join(folder, name))
 
 
 def tree(path: str) -> dict[str, int]:

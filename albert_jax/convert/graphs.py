@@ -153,6 +153,7 @@ def _onnx_usage(program: Program, tokenizer: bool) -> list[str]:
         lines += [
             'inputs["p_mask"] = (1 - inputs["token_type_ids"]).astype("float32")',
             'inputs["p_mask"][:, 0] = 0  # Answers stand in the context; [CLS] is for none.',
+            'inputs["p_mask"][:, -1] = 1',
         ]
     return [
         *lines,

@@ -157,9 +157,8 @@ def finish(plan: Plan, inputs: dict[str, Any], vocab: vocabulary.Vocabulary) -> 
             "runs_found": int(found.sum()),
             "documents": sum(record["documents_with_overlap"] for record in encoded),
         }
-    for name in files.tree(plan.out_dir):
-        if name.endswith(files.UNFINISHED):  # of commands that were killed while they wrote
-            files.delete(files.join(plan.out_dir, name))
+    for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
+        files.delete_unfinished(folder)
     files.write(files.join(plan.out_dir, "manifest.json"), json_bytes(manifest))
     files.delete_tree(plan.work)
     return manifest

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from itertools import pairwise
 from typing import Any, Literal
 
 from albert_jax import files
@@ -19,7 +20,7 @@ from albert_jax.tasks.formats import IGNORED
 from albert_jax.tasks.sentence_tasks import label_columns
 
 CHUNK = 1024
-"""Examples whose outputs are held at a time."""
+"""Examples whose outputs are held at a time, at most; the features of all are held."""
 
 
 def predict(
@@ -64,7 +65,9 @@ def predict(
         from albert_jax.evaluate.exits import EarlyExit
 
         options["early"] = EarlyExit(model, exit_confidence, passes)
-    parts = [examples[begin : begin + CHUNK] for begin in range(0, len(examples), CHUNK)]
+    count, parted = len(examples), -(-len(examples) // CHUNK)
+    bounds = [count * i // parted for i in range(parted + 1)]
+    parts = [examples[begin:end] for begin, end in pairwise(bounds)]
     features = [finetuned.featurise(model, part) for part in parts]
     return _predictions(model, parts, features, passes=passes, **options)
 

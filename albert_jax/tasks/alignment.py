@@ -87,7 +87,8 @@ def align(text: str, pieces: Sequence[str], rules: TextRules) -> Alignment | Non
     written = np.array([ord(x) if len(x) == 1 else _NONE for x in (normal[c] for c in parts)])
     tokens = np.array([ord(c) for c in joined])
     score, moves = _band(written, tokens, reach)
-    if not score > 0.8 * n:
+    if not score > 0.8 * n and n * 4 * reach <= LARGEST:
+        del moves
         reach *= 2
         score, moves = _band(written, tokens, reach)
     places, origins = _trace(moves, reach, n, m)

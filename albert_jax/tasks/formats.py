@@ -121,27 +121,33 @@ def _table(path: str | Path, columns: Sequence[str], *, comma: bool) -> Iterator
     names: list[str] | None = None
     blank = 0
     for line, row in rows:
-        if not "".join(row).strip() and len(row) < 2:
+        if not row:
             blank = blank or line
             continue
-        if blank and names is not None and len(names) == 1:
-            raise DataError(f"{path}:{blank}: {names[0]} is empty; fill it or drop the line")
-        blank = 0
+        if names is None and not columns and not "".join(row).strip():
+            continue
         if names is None:
             known = [name for name in columns if name != IGNORED]
             found = [name for name in known if name in row]
             if not columns or found:
-                names = row
+                blank, names = 0, row
+                if len(columns) == len(row) and all(
+                    name in (IGNORED, given) for name, given in zip(columns, row, strict=True)
+                ):
+                    names = list(columns)
                 lacking = [name for name in known if name not in row]
                 if lacking:
                     raise DataError(
                         f"{path}:{line}: no column {lacking[0]!r} among {', '.join(names)}; "
                         "correct --columns or the header"
                     )
-                _differ(names, f"{path}:{line}")
+                _differ(names, f"{path}:{line}", columns)
                 continue
             names = list(columns)
-            _differ(names, "--columns")
+            _differ(names, "--columns", columns)
+        if blank and len(names) == 1:
+            raise DataError(f"{path}:{blank}: {names[0]} is empty; fill it or drop the line")
+        blank = 0
         if len(row) != len(names):
             raise DataError(
                 f"{path}:{line}: {len(row)} columns where {len(names)} are expected "
@@ -150,18 +156,22 @@ def _table(path: str | Path, columns: Sequence[str], *, comma: bool) -> Iterator
         yield Record(f"{path}:{line}", dict(zip(names, row, strict=True)))
 
 
-def _differ(names: Sequence[str], where: str) -> None:
-    named = [name for name in names if name not in (IGNORED, "")]
+def _differ(names: Sequence[str], where: str, columns: Sequence[str]) -> None:
+    """Raises DataError for a name that is likely used and stands twice."""
+    used = {*columns, *CLASS_NAMES, *SCORE_NAMES, *(name for t in TEXT_NAMES for name in t)}
+    named = [name for name in names if name in used and name != IGNORED]
     twice = next((name for name in named if named.count(name) > 1), None)
     if twice is not None:
         raise DataError(
-            f"{where}: column {twice!r} stands twice; name one of them {IGNORED!r} with --columns"
+            f"{where}: column {twice!r} stands twice; name all with --columns, and the one to "
+            f"ignore {IGNORED!r}"
         )
 
 
 def _tab_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(read_text(path).split("\n"), 1):
-        yield number, line.removesuffix("\r").split("\t")
+        line = line.removesuffix("\r")
+        yield number, line.split("\t") if "\t" in line or line.strip() else []
 
 
 def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
@@ -171,7 +181,8 @@ def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
     start = 1
     try:
         for row in reader:
-            yield start, row
+            spaces = len(row) == 1 and row[0].isspace()
+            yield start, [] if spaces else row
             start = reader.line_num + 1
     except csv.Error as error:
         raise DataError(f"{path}:{start}: broken CSV ({error}); mend the quotes") from error
@@ -227,7 +238,7 @@ def roles(
         )
     texts = tuple(text_columns)
     if not texts and columns:
-        texts = tuple(name for name in present if name != label)
+        texts = tuple(name for name in present if name != label and name not in label_names)
     if not texts:
         texts = next((t for t in TEXT_NAMES[::-1] if set(t) <= set(present)), ())
     if not texts:

@@ -221,7 +221,10 @@ def _ending(stem: str, option: str) -> str:
 def choice_label(where: str, given: object, count: int) -> int:
     """A label as number from 0 or letter from "A"; DataError outside the given choices."""
     text = str(given).strip()
-    label = int(text[-9:]) if text.isdecimal() else ord(text) - ord("A") if len(text) == 1 else -1
+    if len(text) > 9:
+        label = -1
+    else:
+        label = int(text) if text.isdecimal() else ord(text) - ord("A") if len(text) == 1 else -1
     if not 0 <= label < count:
         raise DataError(f"{where}: answer {given!r} is none of the {count} choices; mend the line")
     return label

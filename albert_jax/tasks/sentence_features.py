@@ -116,10 +116,10 @@ def choice_features(
     ids = encode_all(encoder, texts)
     found = []
     for example in examples:
-        context = ids(example.context)
+        context = _some(ids(example.context), example.where, example.context)
         choices = []
         for ending in example.endings:
-            tail = ids(ending)[-qa_length:]
+            tail = _some(ids(ending), example.where, ending)[-qa_length:]
             kept = context[: max(0, length - 3 - len(tail))]
             # Both parts fit, so pair() cuts nothing more.
             choices.append(pair(encoder, kept, tail, length))

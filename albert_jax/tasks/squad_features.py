@@ -129,7 +129,7 @@ def span_features(
     if left_out:
         log.warning(
             "%d of %d questions are left out, the first at %s: their contexts do not match their "
-            "pieces, perhaps for signs that the vocabulary spells otherwise",
+            "pieces, for signs that the vocabulary spells otherwise or for their length",
             len(left_out), len(examples), left_out[0],
         )  # fmt: skip
     return found

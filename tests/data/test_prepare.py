@@ -197,11 +197,21 @@ def test_what_a_killed_command_left_goes(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(files, "delete_tree", killed)
         (out / "vocabulary").mkdir(parents=True)
-        (out / "vocabulary" / f"spiece.model.1{files.UNFINISHED}").write_bytes(b"half")
+        (out / "vocabulary" / "spiece.model.0123abcd.tmp").write_bytes(b"half")
+        (out / "manifest.json.0123abcd.tmp").write_bytes(b"half")
         run(corpus, vocab, out)
     assert (out / "manifest.json").exists() and (out / "work").is_dir()
     run(corpus, vocab, out)
     assert digest(str(out)) == digest(str(tmp_path / "whole"))
+
+
+def test_files_of_others_stay(corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path) -> None:
+    mine = [tmp_path / "p" / "thesis.tmp", tmp_path / "p" / "deep" / "a.0123abcd.tmp"]
+    mine[1].parent.mkdir(parents=True)
+    for path in mine:
+        path.write_bytes(b"mine")
+    run(corpus, vocab, tmp_path / "p")
+    assert all(path.exists() for path in mine)
 
 
 @pytest.mark.slow
