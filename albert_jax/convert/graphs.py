@@ -106,7 +106,6 @@ def _beside(
         like = None
     if task is not None:
         described |= classes.task_settings(task, recipe.phases[-1].sequence_length)
-    tokenizer = tokenizer_files(model.vocabulary, config.max_position_embeddings)
     card = model_card.text(
         config,
         model.vocabulary,
@@ -115,12 +114,14 @@ def _beside(
         stored=f"The graph of {program.kind} for {to}, {kind} weights",
         library="onnx" if to == "onnx" else "jax",
         pipeline=None if like is None else like.pipeline,
-        usage=_onnx_usage(program, bool(tokenizer)) if to == "onnx" else stablehlo.USAGE,
+        usage=_onnx_usage(program, model_card.has_text(model.vocabulary))
+        if to == "onnx"
+        else stablehlo.USAGE,
     )
     return {
         huggingface.CONFIG_NAME: json_bytes(described),
         "README.md": card,
-        **tokenizer,
+        **tokenizer_files(model.vocabulary, config.max_position_embeddings),
     }
 
 

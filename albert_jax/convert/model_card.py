@@ -52,7 +52,7 @@ def text(
     if like:
         lines += ["", f"The structure is that of {like}."]
     lines += ["", "## Use", "", "```python", *usage, "```"]
-    if vocabulary is not None and _has_text(vocabulary):
+    if vocabulary is not None and has_text(vocabulary):
         lines += ["", "## Vocabulary", "", *_vocabulary(vocabulary)]
     if run is not None:
         toml = configfile.dumps(run).rstrip()
@@ -80,7 +80,7 @@ def transformers(
         stored=f"{total:,} parameters as {head.name}, {dtype}",
         library="sentence-transformers" if embeds else "transformers",
         pipeline=TASKS[task.name].pipeline if task is not None else head.pipeline,
-        usage=_EMBED if embeds else _usage(head, _has_text(vocabulary)),
+        usage=_EMBED if embeds else _usage(head, has_text(vocabulary)),
     )
 
 
@@ -117,7 +117,7 @@ def _usage(head: Class, tokenizer: bool) -> list[str]:
     )
 
 
-def _has_text(vocabulary: Vocabulary | None) -> bool:
+def has_text(vocabulary: Vocabulary | None) -> bool:
     """Whether files of a tokenizer lie beside: bare ids have none."""
     return vocabulary is not None and not isinstance(vocabulary, IdRange)
 

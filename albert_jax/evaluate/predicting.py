@@ -65,7 +65,7 @@ def predict(
         from albert_jax.evaluate.exits import EarlyExit
 
         options["early"] = EarlyExit(model, exit_confidence, passes)
-    count, parted = len(examples), -(-len(examples) // CHUNK)
+    count, parted = len(examples), max(1, -(-len(examples) // CHUNK))
     bounds = [count * i // parted for i in range(parted + 1)]
     parts = [examples[begin:end] for begin, end in pairwise(bounds)]
     features = [finetuned.featurise(model, part) for part in parts]
