@@ -18,9 +18,9 @@ import jax
 import numpy as np
 
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
-from albert_jax.data.vocabulary import Vocabulary
-from albert_jax.evaluate.fill_mask import Candidate
-from albert_jax.evaluate.loading import Model
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.inference.fill_mask import Candidate
+from albert_jax.model_io.model import Model
 
 __all__ = [
     "Config",
@@ -65,7 +65,7 @@ def load(
     >>> model.vocabulary.decode(model.vocabulary.encode(["the file"])[0])
     'the file'
     """
-    from albert_jax.evaluate import loading
+    from albert_jax.model_io import model as loading
 
     return loading.load(path, step=step, weights=weights)
 
@@ -79,9 +79,9 @@ def save(model: Model, path: str, *, to: Literal["native", "huggingface"] = "nat
     >>> load(directory + "-copy").config == load(directory).config
     True
     """
-    from albert_jax.convert import native
+    from albert_jax.model_io import native
 
-    native.export_run(jax.device_get(model.params), model.recipe, model.vocabulary, path, to=to)
+    native.export_run(jax.device_get(model.params), model.run_config, model.vocabulary, path, to=to)
 
 
 def init(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
@@ -134,7 +134,7 @@ def encode(
     config: ModelConfig,
     batch: Batch,
     *,
-    passes: int | None = None,
+    num_layers: int | None = None,
     dropout: jax.Array | None = None,
     compute: ComputeConfig = EXACT,
 ) -> jax.Array:
@@ -150,7 +150,9 @@ def encode(
     """
     from albert_jax.model import albert
 
-    return albert.encode(params, config, batch, compute=compute, passes=passes, dropout=dropout)
+    return albert.encode(
+        params, config, batch, compute=compute, num_layers=num_layers, dropout=dropout
+    )
 
 
 def dropout_keys(seed: int | jax.Array, step: int | jax.Array, count: int) -> jax.Array:
@@ -219,17 +221,17 @@ def batches(
     Batch k is a pure function of (text, phase, seed, k): a loop that goes on at `first_step` sees
     the batches it would have seen. Raises DataError for a folder that is not whole.
 
-    >>> phase = PhaseConfig(steps=3, sequence_length=16, rows=4)
+    >>> phase = PhaseConfig(steps=3, sequence_length=16, batch_size=4)
     >>> [batch["mlm_labels"].shape for batch in batches([prepared], phase, first_step=1)]
     [(4, 2), (4, 2)]
     """
-    from albert_jax.data import pipeline
-    from albert_jax.data.corpus import Corpus
-    from albert_jax.data.rows import RowMaker
+    from albert_jax.data.batches import pipeline
+    from albert_jax.data.batches.rows import RowMaker
+    from albert_jax.data.corpus.corpus import Corpus
 
     corpora = [Corpus.open(folder) for folder in prepared]
     maker = RowMaker(corpora, corpora[0].vocabulary(), phase, seed=seed, phase_index=0)
-    return pipeline.batches(maker, first_step, phase.steps, np.arange(phase.rows))
+    return pipeline.batches(maker, first_step, phase.steps, np.arange(phase.batch_size))
 
 
 def pretraining_loss(
@@ -237,7 +239,7 @@ def pretraining_loss(
     config: ModelConfig,
     batch: Batch,
     *,
-    passes: int | None = None,
+    num_layers: int | None = None,
     dropout: jax.Array | None = None,
     compute: ComputeConfig = EXACT,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
@@ -247,7 +249,7 @@ def pretraining_loss(
     `jax.value_and_grad(..., has_aux=True)`.
 
     >>> model = load(directory)
-    >>> phase = PhaseConfig(steps=1, sequence_length=16, rows=4)
+    >>> phase = PhaseConfig(steps=1, sequence_length=16, batch_size=4)
     >>> [batch] = batches([prepared], phase)
     >>> loss, parts = pretraining_loss(model.params, model.config, batch)
     >>> bool(abs(loss - parts["mlm_loss"] - parts["sop_loss"]) < 1e-5)
@@ -258,7 +260,7 @@ def pretraining_loss(
     from albert_jax.objectives import pretraining, terms
 
     found = pretraining.pretraining_loss(config, compute)(
-        params, batch, dropout=dropout, passes=passes
+        params, batch, dropout=dropout, num_layers=num_layers
     )
     totals = {name: jnp.sum(batch[name]) for name in terms.weight_names(batch)}
     parts = {}
@@ -278,6 +280,6 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
     >>> len(guesses), guesses[0].probability >= guesses[1].probability
     (3, True)
     """
-    from albert_jax.evaluate import fill_mask as stage
+    from albert_jax.inference import fill_mask as stage
 
     return stage.fill_mask(model, texts, top_k=top_k)

@@ -18,8 +18,8 @@ import sys
 import traceback
 from typing import Any
 
+from albert_jax import compilation_cache
 from albert_jax.errors import AlbertError, Stopped, StorageError
-from albert_jax.observe import compilation_cache
 
 VERBS = {
     "tokenizer train": ("albert_jax.commands.text:TokenizerTrain", "learn a vocabulary from text"),

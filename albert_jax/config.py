@@ -93,7 +93,7 @@ class ModelConfig:
 class ObjectiveConfig:
     """What is hidden from the model and what it is asked, drawn when a row is read."""
 
-    mask: Literal["ngram", "word", "token", "span"] = "ngram"
+    mask_unit: Literal["ngram", "word", "token", "span"] = "ngram"
     """Unit that is masked: n-grams of whole words, single whole words, single pieces, or
     contiguous spans of pieces."""
     mask_rate: float = 0.15
@@ -102,7 +102,7 @@ class ObjectiveConfig:
     """Draw each row's rate uniformly between 0 and mask_rate (masked diffusion)."""
     max_ngram: int = 3
     """Longest n-gram (words) or span (pieces)."""
-    ngram_law: Literal["inverse", "uniform", "proportional"] = "inverse"
+    ngram_distribution: Literal["inverse", "uniform", "proportional"] = "inverse"
     """p(n) proportional to 1/n (the paper), equal, or to the original's reversed weights."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"
     """Sentence-order prediction, next-sentence prediction, or neither."""
@@ -121,18 +121,18 @@ class PhaseConfig:
     """Optimizer steps of this phase."""
     sequence_length: int = 512
     """S: tokens per row."""
-    rows: int = 4096
+    batch_size: int = 4096
     """B: rows per optimizer step over all devices and hosts."""
-    micro_batches: int = 1
+    gradient_accumulation_steps: int = 1
     """Parts of each device's rows whose gradients are accumulated inside the step."""
-    passes: tuple[int, ...] = ()
+    depths: tuple[int, ...] = ()
     """Depths to draw from, one per step; empty: always num_hidden_layers."""
-    learning_rate: Literal["run", "warm-up", "constant", "decay"] = "run"
+    schedule: Literal["run", "warmup", "constant", "decay"] = "run"
     """This phase's segment of the learning rate: the run's polynomial schedule, or a linear
     warm-up to the peak, the peak, or a linear decay to the end rate over this phase."""
     packing: bool = False
     """Several short pairs share a row, each with its own attention, positions and [CLS]."""
-    short_pair_prob: float = 0.1
+    short_seq_prob: float = 0.1
     """Share of documents (packed rows: of pairs) with a random shorter target length, per epoch."""
     mixture: tuple[float, ...] = ()
     """Weights of data.prepared, in its order; empty: by their size."""
@@ -142,7 +142,7 @@ class PhaseConfig:
     """Masks and sentence order."""
 
     @property
-    def predictions(self) -> int:
+    def max_predictions_per_seq(self) -> int:
         """P: masked places that a row has room for."""
         rate = self.objective.mask_rate
         return max(1, round(rate * self.sequence_length)) if rate > 0 else 0
@@ -150,18 +150,19 @@ class PhaseConfig:
     def validate(self, where: str, model: ModelConfig) -> None:
         """Raises ConfigError; `where` is the path of this section in messages."""
         _at_least(f"{where}.steps", self.steps, 1)
-        _at_least(f"{where}.rows", self.rows, 1)
-        _at_least(f"{where}.micro_batches", self.micro_batches, 1)
+        _at_least(f"{where}.batch_size", self.batch_size, 1)
+        _at_least(f"{where}.gradient_accumulation_steps", self.gradient_accumulation_steps, 1)
         _within(f"{where}.sequence_length", self.sequence_length, 8, model.max_position_embeddings)
-        _within(f"{where}.short_pair_prob", self.short_pair_prob, 0.0, 1.0)
-        if self.rows % self.micro_batches:
+        _within(f"{where}.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
+        if self.batch_size % self.gradient_accumulation_steps:
             raise ConfigError(
-                f"{where}.rows {self.rows} is not divisible by {where}.micro_batches "
-                f"{self.micro_batches}: change one of them"
+                f"{where}.batch_size {self.batch_size} is not divisible by "
+                f"{where}.gradient_accumulation_steps {self.gradient_accumulation_steps}: change "
+                "one of them"
             )
         limit = model.num_hidden_layers if model.sharing != "all" else 1_000
-        for passes in self.passes:
-            _within(f"{where}.passes", passes, model.num_hidden_groups, limit)
+        for depth in self.depths:
+            _within(f"{where}.depths", depth, model.num_hidden_groups, limit)
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
         self.objective.validate(f"{where}.objective")
@@ -192,7 +193,7 @@ class OptimizerConfig:
     """Decay of the second moment."""
     eps: float = 1e-6
     """Added outside the square root."""
-    clip_norm: float = 1.0
+    max_grad_norm: float = 1.0
     """Largest global norm of the gradient, after its reduction over all devices."""
     ema_decay: float = 0.0
     """Decay of the averaged copy of the parameters; 0: no copy."""
@@ -206,7 +207,7 @@ class OptimizerConfig:
         _within("optimizer.b1", self.b1, 0.0, 0.999999)
         _within("optimizer.b2", self.b2, 0.0, 0.999999)
         _within("optimizer.eps", self.eps, 1e-20, 1.0)
-        _within("optimizer.clip_norm", self.clip_norm, 1e-6, 1e6)
+        _within("optimizer.max_grad_norm", self.max_grad_norm, 1e-6, 1e6)
         _within("optimizer.ema_decay", self.ema_decay, 0.0, 0.999999)
 
 
@@ -262,37 +263,37 @@ class ComputeConfig:
 class RunConfig:
     """Logging, evaluation and checkpoints."""
 
-    log_every: int = 100
+    logging_steps: int = 100
     """Steps between rows of metrics.jsonl."""
-    evaluate_every: int = 5000
+    eval_steps: int = 5000
     """Steps between evaluations on held-out rows; 0: only at the end."""
-    evaluate_rows: int = 4096
+    max_eval_samples: int = 4096
     """Held-out rows per evaluation (fewer if there are fewer)."""
-    pairs: str = ""
+    minimal_pairs: str = ""
     """Minimal pairs (a table as for albert-jax score) that each evaluation of a pretraining run
     scores too; empty: none."""
-    checkpoint_every: int = 5000
+    save_steps: int = 5000
     """Steps between checkpoints; the last step is always saved."""
-    keep: int = 5
+    save_total_limit: int = 5
     """Newest checkpoints that are kept, beside the best one."""
     price_per_hour: float = 0.0
     """Price of an hour of all devices, in your currency; above 0 the metrics tell the cost."""
     watchdog_seconds: int = 600
     """A step that takes longer ends the run with exit code 6; 0: never."""
-    profile: tuple[int, ...] = ()
+    profile_steps: tuple[int, ...] = ()
     """First and last step (from 1) of which a profiler trace is written to profile/ of the run;
     empty: none."""
 
     def validate(self) -> None:
         """Raises ConfigError for values outside their range."""
-        for name in ("log_every", "checkpoint_every", "keep", "evaluate_rows"):
+        for name in ("logging_steps", "save_steps", "save_total_limit", "max_eval_samples"):
             _at_least(f"run.{name}", getattr(self, name), 1)
-        for name in ("evaluate_every", "watchdog_seconds", "price_per_hour"):
+        for name in ("eval_steps", "watchdog_seconds", "price_per_hour"):
             _at_least(f"run.{name}", getattr(self, name), 0)
-        steps = self.profile
+        steps = self.profile_steps
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise ConfigError(
-                f"run.profile is {list(steps)}: give the first and the last step, from 1"
+                f"run.profile_steps is {list(steps)}: give the first and the last step, from 1"
             )
 
 
@@ -481,9 +482,10 @@ class Config:
                 raise ConfigError(
                     f"task.beam is {self.task.beam}: at most {shortest}, the places of a row"
                 )
-            if self.run.pairs:
+            if self.run.minimal_pairs:
                 raise ConfigError(
-                    f"run.pairs is {self.run.pairs!r}: only pretraining scores pairs; leave it out"
+                    f"run.minimal_pairs is {self.run.minimal_pairs!r}: only pretraining scores "
+                    "pairs; leave it out"
                 )
         fused = self.compute.attention in ("cudnn", "splash")
         if fused and self.model.attention_probs_dropout_prob:

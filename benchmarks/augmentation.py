@@ -19,9 +19,8 @@ from pathlib import Path
 
 import tuning
 
-from albert_jax import files
-from albert_jax.evaluate import loading
-from albert_jax.observe import compilation_cache
+from albert_jax import compilation_cache, files
+from albert_jax.model_io import model as loading
 
 MOST_STEPS = 400
 
@@ -42,7 +41,7 @@ def main() -> None:
 
     def score(count: int, copies: int, seed: int) -> float:
         paths = tuning.sample(options.task, whole, count, seed)
-        config = tuning.recipe(
+        config = tuning.run_config(
             setting, positions,
             steps=min(MOST_STEPS, options.epochs * -(-count // setting.rows)),
             pooling=options.pooling, rate=options.rate, seed=seed,

@@ -18,8 +18,8 @@ import numpy as np
 
 from albert_jax import configfile, tree
 from albert_jax.config import ModelConfig
-from albert_jax.convert import native
 from albert_jax.model import albert
+from albert_jax.model_io import native
 
 
 def made(model: ModelConfig) -> dict:

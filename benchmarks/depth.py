@@ -20,30 +20,30 @@ from typing import Any
 
 import tuning
 
-from albert_jax import files
-from albert_jax.evaluate import loading
-from albert_jax.observe import compilation_cache, flops
+from albert_jax import compilation_cache, files
+from albert_jax.model_io import model as loading
+from albert_jax.observe import flops
 
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95)
 
 
 def scores(model: loading.Model, path: str, depths: list[int]) -> dict[str, float]:
     """The score at each depth."""
-    return {str(depth): tuning.score(model, path, passes=depth) for depth in depths}
+    return {str(depth): tuning.score(model, path, num_layers=depth) for depth in depths}
 
 
-def exits(model: loading.Model, path: str, passes: int) -> dict[str, list[float]]:
+def exits(model: loading.Model, path: str, num_layers: int) -> dict[str, list[float]]:
     """For each confidence [score, mean passes, time of all passes over its time]."""
-    from albert_jax.evaluate import finetuned
-    from albert_jax.evaluate.exits import COMPARED, EarlyExit, Tally
+    from albert_jax.evaluation import finetuned
+    from albert_jax.inference.early_exit import COMPARED, EarlyExit, Tally
 
     task, kind = finetuned.finetuned(model)
     examples = kind.family.read(path, task, True)
 
-    whole = tuning.seconds(lambda: finetuned.answers(model, examples, passes=passes))
+    whole = tuning.seconds(lambda: finetuned.answers(model, examples, num_layers=num_layers))
     found = {}
     for confidence in CONFIDENCES:
-        early = EarlyExit(model, confidence, passes)
+        early = EarlyExit(model, confidence, num_layers)
 
         def answer(early: EarlyExit = early) -> Any:
             early.tally = Tally(batches=COMPARED)  # It has been compared enough: no second run.
@@ -51,7 +51,7 @@ def exits(model: loading.Model, path: str, passes: int) -> dict[str, list[float]
 
         value = kind.family.score(examples, answer(), task.labels)[task.metrics[0]]
         ratio = whole / tuning.seconds(answer)
-        found[str(confidence)] = [100 * value, statistics.fmean(early.tally.passes), ratio]
+        found[str(confidence)] = [100 * value, statistics.fmean(early.tally.num_layers), ratio]
     return found
 
 
@@ -64,20 +64,22 @@ class Bench:
         self._paths = tuning.parts(options.task, options.data, self._out / "data")
         self._positions = loading.load(options.init).config.max_position_embeddings
 
-    def _values(self, seed: int, drawn: list[int], passes: int, with_exits: bool) -> Any:
+    def _values(self, seed: int, drawn: list[int], num_layers: int, with_exits: bool) -> Any:
         options = self._options
-        config = tuning.recipe(
+        config = tuning.run_config(
             tuning.SETTINGS[options.task], self._positions,
             steps=options.steps, pooling=options.pooling, rate=options.rate, seed=seed,
         )  # fmt: skip
         [phase] = config.phases
         config = dataclasses.replace(
-            config, phases=(dataclasses.replace(phase, passes=tuple(drawn)),)
+            config, phases=(dataclasses.replace(phase, depths=tuple(drawn)),)
         )
         folder, test = str(self._out / "run"), self._paths["test"]
-        with tuning.tuned(config, self._paths, options.init, folder, passes=passes) as model:
+        with tuning.tuned(
+            config, self._paths, options.init, folder, num_layers=num_layers
+        ) as model:
             found: dict[str, Any] = {"scores": scores(model, test, options.depths)}
-            return found | ({"exits": exits(model, test, passes)} if with_exits else {})
+            return found | ({"exits": exits(model, test, num_layers)} if with_exits else {})
 
     def drawn(self, seed: int) -> Any:
         """Scores and exits of the model of all depths."""
@@ -119,7 +121,7 @@ def main() -> None:
             model.config,
             sequence_length=min(setting.length, model.config.max_position_embeddings),
             predictions=0,
-            passes=depth,
+            num_layers=depth,
         )
         print(
             f"{depth:3} passes, {cost / 1e6:6.2f} MFLOP a token: drawn {tuning.spread(one)}, "
@@ -128,9 +130,9 @@ def main() -> None:
         )
     for confidence in map(str, CONFIDENCES):
         rows = [values["exits"][confidence] for values in drawn]
-        score, passes, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
+        score, num_layers, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
         print(
-            f"exit at {confidence:>4}: {score:6.2f}, {passes:.2f} of {deepest} passes, "
+            f"exit at {confidence:>4}: {score:6.2f}, {num_layers:.2f} of {deepest} passes, "
             f"time of all passes over its time {ratio:.2f}"
         )
 

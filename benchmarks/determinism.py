@@ -21,9 +21,9 @@ import numpy as np
 from input import Pieces, make_corpus
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.pipeline import batches
-from albert_jax.data.rows import Batch, RowMaker
+from albert_jax.data.batches.pipeline import batches
+from albert_jax.data.batches.rows import Batch, RowMaker
+from albert_jax.data.corpus.corpus import Corpus
 
 INTERRUPTIONS = 20
 
@@ -42,7 +42,7 @@ def sequence_hash(
 ) -> str:
     """Hash over the batches of all hosts together."""
     total = hashlib.sha256()
-    shares = np.split(np.arange(phase.rows), hosts)
+    shares = np.split(np.arange(phase.batch_size), hosts)
     streams = [host(corpus, phase, rows, workers, starts) for rows in shares]
     for parts in zip(*streams, strict=True):
         for name in sorted(parts[0]):
@@ -65,7 +65,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         corpus = make_corpus(Path(folder), asked.documents)
         for packing in (False, True):
-            phase = PhaseConfig(sequence_length=asked.length, rows=asked.rows, packing=packing)
+            phase = PhaseConfig(
+                sequence_length=asked.length, batch_size=asked.rows, packing=packing
+            )
             hashes = set()
             for hosts, workers, starts in (
                 *((hosts, workers, [0, asked.batches]) for hosts in (1, 2, 4)

@@ -22,9 +22,8 @@ from typing import Any
 
 import tuning
 
-from albert_jax import files
-from albert_jax.evaluate import loading
-from albert_jax.observe import compilation_cache
+from albert_jax import compilation_cache, files
+from albert_jax.model_io import model as loading
 
 STUDENTS = ("one pass", "half width")
 
@@ -39,8 +38,8 @@ def narrow(init: str, seed: int, folder: str) -> str:
         hidden_size=model.config.hidden_size // 2,
         intermediate_size=model.config.intermediate_size // 2,
     )
-    recipe = dataclasses.replace(model.recipe, model=config)
-    light = dataclasses.replace(model, recipe=recipe, params=api.init(config, seed))
+    run_config = dataclasses.replace(model.run_config, model=config)
+    light = dataclasses.replace(model, run_config=run_config, params=api.init(config, seed))
     if not files.is_folder(folder):
         api.save(light, folder)
     return folder
@@ -48,10 +47,10 @@ def narrow(init: str, seed: int, folder: str) -> str:
 
 def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dict[str, Any]:
     """Scores by name, and by student the teacher's time over its own."""
-    from albert_jax.evaluate import finetuned
+    from albert_jax.evaluation import finetuned
 
     positions = loading.load(options.init).config.max_position_embeddings
-    alone = tuning.recipe(
+    alone = tuning.run_config(
         tuning.SETTINGS[options.task], positions,
         steps=options.steps, pooling=options.pooling, rate=options.rate, seed=seed,
     )  # fmt: skip

@@ -28,10 +28,9 @@ from typing import Any
 
 import tuning
 
-from albert_jax import files
+from albert_jax import compilation_cache, files
 from albert_jax.config import TaskConfig
-from albert_jax.evaluate import loading
-from albert_jax.observe import compilation_cache
+from albert_jax.model_io import model as loading
 
 GRID_SEED = 1000
 """The seed of the grid: none of those that are reported."""
@@ -95,7 +94,7 @@ class Bench:
 
         def run() -> float:
             positions = self.model(like).config.max_position_embeddings
-            config = tuning.recipe(
+            config = tuning.run_config(
                 setting, positions, steps=steps, pooling=pooling, rate=rate, seed=seed
             )
             paths = tuning.sample(name, self.parts(name), sentences, seed)

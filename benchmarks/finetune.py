@@ -31,10 +31,11 @@ import splits
 import tuning
 
 from albert_jax.config import Config
-from albert_jax.evaluate import finetuned, loading
+from albert_jax.evaluation import finetuned
+from albert_jax.finetune import finetune
+from albert_jax.model_io import model as loading
 from albert_jax.optim.schedule import learning_rate
 from albert_jax.tasks import metrics
-from albert_jax.train import finetune
 
 
 def ours(config: Config, init: str, folder: str) -> tuple[loading.Model, float]:
@@ -46,32 +47,32 @@ def ours(config: Config, init: str, folder: str) -> tuple[loading.Model, float]:
     return loading.load(folder), time.perf_counter() - began
 
 
-def theirs(recipe: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
+def theirs(run_config: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
     """Transformers' model trained by the recipe of our run, and the seconds it took."""
     import torch
 
     began = time.perf_counter()
-    task = recipe.task
+    task = run_config.task
     assert task is not None
     kind = finetuned.registered(task.name)
-    params = finetune.start_weights(recipe, kind, vocabulary, init)
-    model, _ = peer.classifier(loading.Model(recipe, dict(params), vocabulary, init))
+    params = finetune.start_weights(run_config, kind, vocabulary, init)
+    model, _ = peer.classifier(loading.Model(run_config, dict(params), vocabulary, init))
     examples = kind.family.read(task.train, task, True)
-    features = finetune.Features(kind.family, vocabulary, examples, recipe)
-    torch.manual_seed(recipe.seed)
+    features = finetune.Features(kind.family, vocabulary, examples, run_config)
+    torch.manual_seed(run_config.seed)
     plain = [p for name, p in model.named_parameters() if "bias" in name or "LayerNorm" in name
              or "layer_norm" in name]  # fmt: skip
     chosen = {id(p) for p in plain}
     decayed = [p for p in model.parameters() if id(p) not in chosen]
-    settings = recipe.optimizer
+    settings = run_config.optimizer
     optimizer = torch.optim.AdamW(
         [{"params": decayed, "weight_decay": settings.weight_decay},
          {"params": plain, "weight_decay": 0.0}],
         lr=settings.learning_rate, betas=(settings.b1, settings.b2), eps=settings.eps,
     )  # fmt: skip
     model.train()
-    rows = np.arange(recipe.phases[0].rows)
-    for step in range(recipe.steps):
+    rows = np.arange(run_config.phases[0].batch_size)
+    for step in range(run_config.steps):
         batch = features.batch(0, step, rows)
         real = batch["example_weights"] > 0  # The last batch of an epoch is filled up.
         longest = int(batch["segment_ids"].sum(axis=1).max())
@@ -83,8 +84,8 @@ def theirs(recipe: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
         }
         loss = model(**{n: torch.from_numpy(c.astype(np.int64)) for n, c in columns.items()}).loss
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        _without_correction(optimizer, settings, learning_rate(recipe, step), step + 1)
+        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
+        _without_correction(optimizer, settings, learning_rate(run_config, step), step + 1)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         loss.item()
@@ -101,11 +102,11 @@ def _without_correction(optimizer: Any, settings: Any, rate: float, step: int) -
         group["weight_decay"] = decay * root / first
 
 
-def their_score(model: Any, recipe: Config, vocabulary: Any, examples: list[Any]) -> float:
+def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[Any]) -> float:
     """The score of Transformers' model on the examples, by our metrics."""
     import torch
 
-    task = recipe.task
+    task = run_config.task
     assert task is not None
     kind = finetuned.registered(task.name)
 
@@ -119,7 +120,7 @@ def their_score(model: Any, recipe: Config, vocabulary: Any, examples: list[Any]
 
     found = finetuned.prediction.predict(
         kind.family, vocabulary, examples, task, task.labels, outputs,
-        length=recipe.phases[-1].sequence_length, rows=finetuned.ROWS,
+        length=run_config.phases[-1].sequence_length, rows=finetuned.ROWS,
     )  # fmt: skip
     return kind.family.score(examples, found, task.labels)[task.metrics[0]]
 
@@ -144,7 +145,7 @@ def main() -> None:
     scores: tuple[list[float], list[float]] = ([], [])
     seconds: tuple[list[float], list[float]] = ([], [])
     for seed in range(options.seeds):
-        config = tuning.recipe(
+        config = tuning.run_config(
             tuning.SETTINGS[options.task], positions,
             steps=options.steps, pooling="cls", rate=options.rate, seed=seed,
         )  # fmt: skip
@@ -158,8 +159,8 @@ def main() -> None:
         found = finetuned.answers(model, examples)
         scores[0].append(kind.family.score(examples, found, settled.labels)[settled.metrics[0]])
         seconds[0].append(wall)
-        network, wall = theirs(model.recipe, model.vocabulary, options.init)
-        scores[1].append(their_score(network, model.recipe, model.vocabulary, examples))
+        network, wall = theirs(model.run_config, model.vocabulary, options.init)
+        scores[1].append(their_score(network, model.run_config, model.vocabulary, examples))
         seconds[1].append(wall)
         print(
             f"seed {seed}: ours {scores[0][-1]:.4f} in {seconds[0][-1]:.0f} s, "

@@ -188,7 +188,7 @@ def word_for_word(language: Language, sources: Sequence[str]) -> list[str]:
 def start(options: argparse.Namespace, model: ModelConfig, texts: Sequence[str]) -> str:
     """A directory with random weights and a vocabulary in which each word is one piece."""
     from albert_jax import api
-    from albert_jax.data.wordpiece import WordPiece
+    from albert_jax.data.vocabularies.wordpiece import WordPiece
 
     folder = files.join(options.out, "start")
     if not files.is_folder(folder):
@@ -202,11 +202,11 @@ def start(options: argparse.Namespace, model: ModelConfig, texts: Sequence[str])
     return folder
 
 
-def recipe(options: argparse.Namespace, folder: str) -> Config:
+def run_config(options: argparse.Namespace, folder: str) -> Config:
     """The config of the run; the vocabulary and its size come with the start weights."""
     config = configfile.load("finetune/scratch")
     own = ModelConfig().vocab_size
-    model = dataclasses.replace(config.model, num_hidden_layers=options.passes, vocab_size=own)
+    model = dataclasses.replace(config.model, num_hidden_layers=options.num_layers, vocab_size=own)
     optimizer = dataclasses.replace(
         config.optimizer,
         name=options.optimizer,
@@ -215,10 +215,10 @@ def recipe(options: argparse.Namespace, folder: str) -> Config:
     )
     run = dataclasses.replace(
         config.run,
-        log_every=max(1, options.steps // 90),
-        evaluate_every=max(1, options.steps // 9),
-        checkpoint_every=max(1, options.steps // 9),
-        evaluate_rows=200,
+        logging_steps=max(1, options.steps // 90),
+        eval_steps=max(1, options.steps // 9),
+        save_steps=max(1, options.steps // 9),
+        max_eval_samples=200,
     )
     task = TaskConfig(
         name="generation",
@@ -229,7 +229,7 @@ def recipe(options: argparse.Namespace, folder: str) -> Config:
         rounds=1,
         full_share=0.3,
     )
-    phase = PhaseConfig(steps=options.steps, sequence_length=2 * CANVAS, rows=options.rows)
+    phase = PhaseConfig(steps=options.steps, sequence_length=2 * CANVAS, batch_size=options.rows)
     return dataclasses.replace(
         config,
         seed=options.seed,
@@ -249,7 +249,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, default=9_000)
     parser.add_argument("--rows", type=int, default=64)
-    parser.add_argument("--passes", type=int, default=2)
+    parser.add_argument("--num-layers", type=int, default=2)
     parser.add_argument("--optimizer", choices=("lamb", "adamw"), default="lamb")
     parser.add_argument("--rate", type=float, default=5e-3)
     options = parser.parse_args()
@@ -260,22 +260,23 @@ def main() -> None:
     source, target = data["train"][0]
     print(f"{len(data['train']):,} training pairs, such as\n  {source}\n  {target}")
 
-    from albert_jax.evaluate import finetuned, loading
-    from albert_jax.train import finetune
+    from albert_jax.evaluation import finetuned
+    from albert_jax.finetune import finetune
+    from albert_jax.model_io import model as loading
 
     run = files.join(options.out, "run")
     began = time.perf_counter()
-    config = recipe(options, options.out)
+    config = run_config(options, options.out)
     texts = [text for pair in data["train"] for text in pair]
     finetune.run(config, run, init=start(options, config.model, texts))
     cores = len(os.sched_getaffinity(0))
     print(f"training: {time.perf_counter() - began:.0f} s on {cores} cores, {options.steps} steps")
 
     model = loading.load(run)
-    assert model.recipe.task is not None
+    assert model.run_config.task is not None
     sources, targets = (list(side) for side in zip(*data["test"], strict=True))
     _, kind = finetuned.finetuned(model)
-    examples = kind.family.read(files.join(options.out, "test.jsonl"), model.recipe.task, True)
+    examples = kind.family.read(files.join(options.out, "test.jsonl"), model.run_config.task, True)
 
     def line(name: str, found: Sequence[str], seconds: float | None = None) -> None:
         score = metrics.bleu_chrf(found, targets)["bleu"]
@@ -286,8 +287,10 @@ def main() -> None:
     line("copy", sources)
     line("dictionary", word_for_word(Language(options.seed), sources))
     for rounds in ROUNDS:
-        task = dataclasses.replace(model.recipe.task, rounds=rounds)
-        deeper = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
+        task = dataclasses.replace(model.run_config.task, rounds=rounds)
+        deeper = dataclasses.replace(
+            model, run_config=dataclasses.replace(model.run_config, task=task)
+        )
         finetuned.answers(deeper, examples[:32])  # Compiles.
         began = time.perf_counter()
         found = [said["text"] for said in finetuned.answers(deeper, examples)]

@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.pipeline import batches
-from albert_jax.data.rows import RowMaker
-from albert_jax.data.store import ShardWriter
+from albert_jax.data.batches.pipeline import batches
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.corpus.shards import ShardWriter
 
 VOCAB = 30_000
 NEEDED = {"8 x H200": 7.2e6, "8 x v6e": 8.3e6}
@@ -61,7 +61,7 @@ def measure_ours(
     corpus: Corpus, length: int, packing: bool, rows: int, count: int, repeats: int
 ) -> dict:
     """Rates over the batches, with the planning of their group shared out among its rows."""
-    phase = PhaseConfig(sequence_length=length, rows=rows, packing=packing)
+    phase = PhaseConfig(sequence_length=length, batch_size=rows, packing=packing)
     started = time.process_time()
     maker = RowMaker([corpus], Pieces(), phase, seed=0, phase_index=0)  # type: ignore[arg-type]
     per_epoch = maker.rows_per_epoch()

@@ -16,10 +16,11 @@ import tempfile
 
 import numpy as np
 
-from albert_jax.data import sources, vocabulary
-from albert_jax.data.prepare import prepare
-from albert_jax.data.sentences import sentences
-from albert_jax.data.tokenizer_training import train
+from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.prepare.sentences import sentences
+from albert_jax.data.sources import sources
+from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies.training import train
 
 
 def unknown_rate(vocab: vocabulary.Vocabulary, texts: list[str]) -> float:

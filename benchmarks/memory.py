@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from albert_jax.data import vocabulary
+from albert_jax.data.vocabularies import vocabulary
 
 LIMIT_MB = 1000
 """Each worker stays below it."""

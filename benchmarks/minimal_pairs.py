@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax import files
+from albert_jax.inference.pseudo_likelihood import pair_accuracy
 from albert_jax.tasks.examples import MinimalPair
-from albert_jax.tasks.pseudo_likelihood import pair_accuracy
 
 LEAST = 40
 """How often a word must stand in the text."""
@@ -309,7 +309,8 @@ def main() -> None:
     print(row("unigram", unigram_scores(counts, good), unigram_scores(counts, bad)))
     for run in options.runs:
         from albert_jax.checkpoint.manager import Checkpoints
-        from albert_jax.evaluate import loading, scoring
+        from albert_jax.inference import scoring
+        from albert_jax.model_io import model as loading
 
         checkpoints = Checkpoints(run, keep=1, best=loading.BEST, read_only=True)
         steps = [s for s in checkpoints.steps() if not options.steps or s in options.steps]

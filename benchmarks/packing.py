@@ -15,18 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data import vocabulary
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.prepare import prepare
-from albert_jax.data.rows import RowMaker
-from albert_jax.data.sources import ReadOptions
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.sources.sources import ReadOptions
+from albert_jax.data.vocabularies import vocabulary
 
 ROWS = 256
 
 
 def real_share(corpus: Corpus, vocab: vocabulary.Vocabulary, length: int, packing: bool) -> float:
     """Share of the places of an epoch's whole batches that hold tokens."""
-    phase = PhaseConfig(sequence_length=length, rows=ROWS, packing=packing)
+    phase = PhaseConfig(sequence_length=length, batch_size=ROWS, packing=packing)
     maker = RowMaker([corpus], vocab, phase, seed=0, phase_index=0)
     steps = max(1, maker.rows_per_epoch() // ROWS)
     made = (maker.batch(step, np.arange(ROWS)) for step in range(steps))

@@ -6,8 +6,8 @@ import os
 import tempfile
 from typing import Any
 
-from albert_jax.convert import native
-from albert_jax.evaluate.loading import Model
+from albert_jax.model_io import native
+from albert_jax.model_io.model import Model
 
 
 def classifier(model: Model) -> tuple[Any, Any]:
@@ -21,14 +21,14 @@ def classifier(model: Model) -> tuple[Any, Any]:
     from transformers import AlbertForSequenceClassification, AutoTokenizer
     from transformers.utils import logging
 
-    task = model.recipe.task
+    task = model.run_config.task
     if task is None or task.name != "classification" or task.pooling != "cls":
         raise SystemExit(f"{model.source}: give a classification run with task.pooling cls")
     logging.set_verbosity_error()  # It would warn that the head is new, which is put on below.
     with tempfile.TemporaryDirectory() as temporary:
         folder = os.path.join(temporary, "exported")
         network = {name: unit for name, unit in model.params.items() if name != "head"}
-        native.export_run(network, model.recipe, model.vocabulary, folder, head="base")
+        native.export_run(network, model.run_config, model.vocabulary, folder, head="base")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         theirs = AlbertForSequenceClassification.from_pretrained(
             folder,

@@ -18,8 +18,8 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from albert_jax import configfile
 from albert_jax.config import Config
-from albert_jax.observe.chips import GIB
 from albert_jax.plan import report, slices
+from albert_jax.plan.chips import GIB
 from albert_jax.plan.slices import Slice
 
 HEAD = (

@@ -20,7 +20,8 @@ from typing import Any
 
 import peer
 
-from albert_jax.evaluate import finetuned, loading
+from albert_jax.evaluation import finetuned
+from albert_jax.model_io import model as loading
 
 BATCHES = (1, 8, 32)
 PAUSE = 0.2
@@ -69,7 +70,7 @@ def main() -> None:
     model = loading.load(options.run)
     task, kind = finetuned.finetuned(model)
     examples = kind.family.read(options.input or task.dev, task, True)[: options.most]
-    calls = sides(model, examples, model.recipe.phases[-1].sequence_length)
+    calls = sides(model, examples, model.run_config.phases[-1].sequence_length)
     answers = {}
     for name, call in calls.items():
         began = time.perf_counter()

@@ -23,9 +23,12 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.data import prepare, sources, stages, vocabulary
-from albert_jax.data.sentencepiece import SentencePiece
-from albert_jax.data.sentences import sentences
+from albert_jax.data.prepare import prepare
+from albert_jax.data.prepare import steps as stages
+from albert_jax.data.prepare.sentences import sentences
+from albert_jax.data.sources import sources
+from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 
 
 def main() -> None:

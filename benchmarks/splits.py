@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax import files
-from albert_jax.tasks import formats
+from albert_jax.tasks import tables as formats
 
 PARTS = ("train", "dev", "test")
 Parts = dict[str, list[Any]]

@@ -51,7 +51,7 @@ H200 = 790.0
 """TFLOP/s of a plain bfloat16 matrix product there."""
 
 
-def recipe(options: argparse.Namespace, rows: int, length: int) -> Config:
+def run_config(options: argparse.Namespace, rows: int, length: int) -> Config:
     """The config that both sides train: no dropout, AdamW."""
     config = configfile.load(options.config)
     changes: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
@@ -101,7 +101,9 @@ class Torch:
         ).to(self.device)  # fmt: skip
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01)
-        self.rows = [self._place(bench.made_rows(model, phase, phase.rows, s)) for s in range(2)]
+        self.rows = [
+            self._place(bench.made_rows(model, phase, phase.batch_size, s)) for s in range(2)
+        ]
         self.call = torch.compile(self.model) if compiled else self.model
         began = time.perf_counter()
         self.count = 0
@@ -143,7 +145,7 @@ class Torch:
 def work(options: argparse.Namespace) -> None:
     """A worker: says that it is ready, then answers each line N with the mean of N steps."""
     rows, length = map(int, options.shapes[0].split("x"))
-    config = recipe(options, rows, length)
+    config = run_config(options, rows, length)
     side: Any
     if options.worker == "ours":
         side = bench.Stepper(config)
@@ -261,7 +263,7 @@ def _tell(
     options: argparse.Namespace, shape: str, worker: Worker, ours: Worker | None, peak: float
 ) -> None:
     rows, length = map(int, shape.split("x"))
-    config = recipe(options, rows, length)
+    config = run_config(options, rows, length)
     step = statistics.median(_steps(worker.rounds))
     rate = flops.per_step(config.model, config.phases[0]) / step / 1e12
     line = {

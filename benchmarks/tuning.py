@@ -18,7 +18,7 @@ import splits
 
 from albert_jax import configfile, files
 from albert_jax.config import Config, PhaseConfig, TaskConfig, TaskName
-from albert_jax.evaluate import loading
+from albert_jax.model_io import model as loading
 from albert_jax.tasks import metrics
 
 
@@ -47,7 +47,7 @@ SETTINGS = {
 CLASSIFICATION = [name for name, setting in SETTINGS.items() if setting.task == "classification"]
 
 
-def recipe(
+def run_config(
     setting: Setting, positions: int, *, steps: int, pooling: Any, rate: float, seed: int
 ) -> Config:
     """The config of a fine-tuning run of a model with so many `positions`; without its files."""
@@ -64,13 +64,13 @@ def recipe(
     return dataclasses.replace(
         config,
         seed=seed,
-        phases=(PhaseConfig(steps=steps, sequence_length=length, rows=setting.rows),),
+        phases=(PhaseConfig(steps=steps, sequence_length=length, batch_size=setting.rows),),
         optimizer=dataclasses.replace(
             config.optimizer, learning_rate=rate, warmup_steps=steps // 10
         ),
         compute=dataclasses.replace(config.compute, unroll=True),
         run=dataclasses.replace(
-            config.run, log_every=steps, evaluate_every=0, evaluate_rows=8, checkpoint_every=steps
+            config.run, logging_steps=steps, eval_steps=0, max_eval_samples=8, save_steps=steps
         ),
         task=task,
     )
@@ -106,7 +106,7 @@ def tuned(
     """
     import jax
 
-    from albert_jax.train import finetune
+    from albert_jax.finetune import finetune
 
     assert config.task is not None
     task = dataclasses.replace(config.task, train=paths["train"], dev=paths["dev"])
@@ -124,7 +124,7 @@ def score(model: loading.Model, path: str, *, most: int | None = None, **options
 
     `options` are those of evaluate/finetuned.py.
     """
-    from albert_jax.evaluate import finetuned
+    from albert_jax.evaluation import finetuned
 
     settled, kind = finetuned.finetuned(model)
     examples = kind.family.read(path, settled, True)[:most]

@@ -163,15 +163,15 @@ def test_overrides_reach_pretraining(monkeypatch, tmp_path):
         pretrain, "run", lambda config, out, **o: seen.update(o, config=config, out=out)
     )
     arguments = ["pretrain", "--config", "tiny", "--out", "r", "--data", "a", "b", "--phases.0.steps", "7",
-                 "--phases.0.passes", "2", "4", "--compute.unroll", "False", "--optimizer.learning_rate=2e-3",
-                 "--phases.0.objective.mask", "span", "--from", "q@5", "--allow-change", "seed", "run"]  # fmt: skip
+                 "--phases.0.depths", "2", "4", "--compute.unroll", "False", "--optimizer.learning_rate=2e-3",
+                 "--phases.0.objective.mask-unit", "span", "--from", "q@5", "--allow-change", "seed", "run"]  # fmt: skip
     assert cli.main(arguments) == 0
     config, tiny = seen.pop("config"), configfile.load("tiny")
     assert seen == {"out": "r", "init": None, "branch": "q@5", "allow_change": ("seed", "run")}
     changed = {line.split(" ")[0] for line in configfile.difference(config, tiny)}
-    assert changed == {"data.prepared", "phases.0.steps", "phases.0.passes", "compute.unroll",
-                       "optimizer.learning_rate", "phases.0.objective.mask"}  # fmt: skip
-    assert config.data.prepared == ("a", "b") and config.phases[0].passes == (2, 4)
+    assert changed == {"data.prepared", "phases.0.steps", "phases.0.depths", "compute.unroll",
+                       "optimizer.learning_rate", "phases.0.objective.mask_unit"}  # fmt: skip
+    assert config.data.prepared == ("a", "b") and config.phases[0].depths == (2, 4)
     assert isinstance(Pretrain, type)
 
 
@@ -191,7 +191,7 @@ def test_config_show_prints_a_config_that_reads_back(call, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [("model.vocab_size", "4000"), ("model.vocab-size", "4000"), ("compute.unroll", "true"),
-     ("optimizer.name", "lamb"), ("data.prepared", ""), ("phases.0.objective.mask", "ngram")],
+     ("optimizer.name", "lamb"), ("data.prepared", ""), ("phases.0.objective.mask_unit", "ngram")],
 )  # fmt: skip
 def test_config_show_gets_one_value_for_scripts(call, field, value):
     assert call("config", "show", "--config", "tiny", "--get", field)[:2] == (0, value + "\n")

@@ -26,7 +26,7 @@ def test_dumps_is_complete_and_reloads_equal(write):
     config = Config(
         seed=7,
         data=DataConfig(prepared=("a b", 'c"d', "日本")),
-        phases=(PhaseConfig(steps=3, passes=(6, 12)), PhaseConfig(mixture=(0.25, 1.0, 1e-7))),
+        phases=(PhaseConfig(steps=3, depths=(6, 12)), PhaseConfig(mixture=(0.25, 1.0, 1e-7))),
     )
     text = configfile.dumps(config)
     assert configfile.load(write(text)) == config

@@ -507,7 +507,7 @@ NANO = (
 
 def _inputs(folder: Path, steps: int) -> tuple[Path, Path]:
     """(a little text, a config that fits it)."""
-    from albert_jax.data import python_docs
+    from albert_jax.data.sources import python_docs
 
     text, config = folder / "text.txt", folder / "nano.toml"
     documents = python_docs.documents()[:300]

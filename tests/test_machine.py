@@ -16,7 +16,7 @@ from tests import tiny_models
 
 
 @pytest.fixture
-def recipe(tmp_path):
+def run_config(tmp_path):
     """A config file of one phase of a micro model."""
     config = tiny_models.RECIPE
     config = dataclasses.replace(
@@ -49,7 +49,9 @@ def test_a_given_config_keeps_its_rows_and_rate(tmp_path, capsys):
     given = configfile.load("base-one-chip")
     assert Plan(config="base-one-chip", slice="h200-1", hours=1.0, out=out).run() == 0
     config = configfile.load(out)
-    assert [phase.rows for phase in config.phases] == [phase.rows for phase in given.phases]
+    assert [phase.batch_size for phase in config.phases] == [
+        phase.batch_size for phase in given.phases
+    ]
     assert config.optimizer.learning_rate == given.optimizer.learning_rate
     assert 0 < config.steps < given.steps
 
@@ -78,19 +80,21 @@ def test_what_makes_no_sense_is_refused(options, text):
         Plan(slice="here", chip_hours=1.0, out="x").run()
 
 
-def test_a_budget_on_this_machine_is_measured(recipe, tmp_path, capsys):
+def test_a_budget_on_this_machine_is_measured(run_config, tmp_path, capsys):
     out = str(tmp_path / "mine.toml")
-    assert Plan(config=recipe, slice="here", hours=0.01, out=out).run() == 0
+    assert Plan(config=run_config, slice="here", hours=0.01, out=out).run() == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[-1] == "fits: it was measured on this machine"
     assert configfile.load(out).steps > 10 and "steps of 8 x 16" in lines[-2]
 
 
 @pytest.mark.parametrize(("seconds", "word"), [(60.0, "ok "), (1e-9, "NOT")])
-def test_the_doctor_compares_input_with_steps(recipe, tmp_path, capsys, monkeypatch, seconds, word):
+def test_the_doctor_compares_input_with_steps(
+    run_config, tmp_path, capsys, monkeypatch, seconds, word
+):
     data = tiny_models.prepared(tmp_path)
     monkeypatch.setattr(step, "measure", lambda *_, **__: SimpleNamespace(step=seconds))
-    Doctor(out=str(tmp_path), config=recipe, data=(data,)).run()
+    Doctor(out=str(tmp_path), config=run_config, data=(data,)).run()
     line = next(x for x in capsys.readouterr().out.splitlines() if " input " in x)
     assert line.startswith(word) and "phase 0: a batch of 8 x 16 takes" in line
     assert ("raise data.workers" in line) == (word == "NOT")

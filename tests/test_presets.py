@@ -52,7 +52,7 @@ def test_published_sizes(size, version, capsys):
     assert f"{ENCODER[size]:,} (encoder with pooler), {HEADS[size]:,} (with both heads)" in out
     config = configfile.load(f"{size}-v{version}")
     phase, optimizer = config.phases[0], config.optimizer
-    assert (phase.rows, phase.sequence_length, len(config.phases)) == (4096, 512, 1)
+    assert (phase.batch_size, phase.sequence_length, len(config.phases)) == (4096, 512, 1)
     assert (optimizer.learning_rate, optimizer.warmup_steps) == (0.00176, 3125)
     assert (optimizer.name, config.model.vocab_size) == ("lamb", 30_000)
     steps = 125_000 if version == 1 else 10_000_000 if size == "base" else 3_000_000
@@ -67,7 +67,7 @@ def test_versions_differ_only_where_they_should():
         lines = configfile.difference(configfile.load(f"{size}-v2"), configfile.load(f"{size}-v1"))
         fields = {line.split(" ")[0] for line in lines}
         assert fields <= {
-            "phases.0.steps", "run.evaluate_every",
+            "phases.0.steps", "run.eval_steps",
             "model.hidden_dropout_prob", "model.attention_probs_dropout_prob",
         }  # fmt: skip
 
@@ -75,7 +75,7 @@ def test_versions_differ_only_where_they_should():
 @pytest.mark.parametrize("name", ["base-one-chip", "large-eight-chips"])
 def test_small_batches_scale_the_rate_by_the_square_root(name):
     config = configfile.load(name)
-    rows = {phase.rows for phase in config.phases}
+    rows = {phase.batch_size for phase in config.phases}
     assert len(rows) == 1
     wanted = 0.00176 * math.sqrt(rows.pop() / 4096)
     assert config.optimizer.learning_rate == pytest.approx(wanted, rel=0.01)
@@ -87,10 +87,10 @@ def _hours(config: Config, chips: int, peak: float) -> float:
         forward = flops.forward_per_token(
             config.model,
             sequence_length=phase.sequence_length,
-            predictions=phase.predictions,
-            passes=config.model.num_hidden_layers,
+            predictions=phase.max_predictions_per_seq,
+            num_layers=config.model.num_hidden_layers,
         )
-        total += 3 * forward * phase.steps * phase.rows * phase.sequence_length
+        total += 3 * forward * phase.steps * phase.batch_size * phase.sequence_length
     return total / (0.6 * chips * peak) / 3600
 
 

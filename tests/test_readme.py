@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from albert_jax import cli, configfile
-from albert_jax.data import python_docs
+from albert_jax.data.sources import python_docs
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
@@ -26,7 +26,7 @@ COMMANDS = [
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
 PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
-QUICK = ["--phases.0.steps", "4", "--phases.1.steps", "2", "--run.evaluate-rows", "16"]
+QUICK = ["--phases.0.steps", "4", "--phases.1.steps", "2", "--run.max-eval-samples", "16"]
 LAUNCH = {
     "bash launch/local.sh": "test_launch.py runs it",
     "bash launch/local.sh --text 'my/*.txt'": "test_launch.py runs it",

@@ -11,8 +11,8 @@ import sentencepiece
 
 from albert_jax import api
 from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
-from albert_jax.data.prepare import prepare
-from albert_jax.data.sentencepiece import SPECIAL, SentencePiece
+from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.vocabularies.sentencepiece import SPECIAL, SentencePiece
 from albert_jax.tasks import registry
 
 SENTENCES = (
@@ -37,7 +37,7 @@ MODEL = ModelConfig(
     initializer_range=0.3,
 )
 
-RECIPE = Config(model=MODEL, phases=(PhaseConfig(steps=4, sequence_length=16, rows=8),))
+RECIPE = Config(model=MODEL, phases=(PhaseConfig(steps=4, sequence_length=16, batch_size=8),))
 
 
 @functools.cache
@@ -63,19 +63,19 @@ def vocabulary() -> SentencePiece:
 def model(seed: int = 0, **changes: object) -> api.Model:
     """Random parameters, large enough that outputs differ; `changes` are fields of MODEL."""
     config = dataclasses.replace(MODEL, **changes)  # type: ignore[arg-type]
-    recipe = dataclasses.replace(RECIPE, model=config)
-    return api.Model(recipe, api.init(config, seed), vocabulary(), "memory")
+    run_config = dataclasses.replace(RECIPE, model=config)
+    return api.Model(run_config, api.init(config, seed), vocabulary(), "memory")
 
 
-def classifier(passes: int = 5, trained: tuple[int, ...] = (), **changes: object) -> api.Model:
+def classifier(num_layers: int = 5, trained: tuple[int, ...] = (), **changes: object) -> api.Model:
     """The same with a random head that is sure of some texts early and of others late; `trained`
     are the depths of its phase."""
-    found = model(num_hidden_layers=passes, **changes)
+    found = model(num_hidden_layers=num_layers, **changes)
     task = TaskConfig(labels=("a", "b", "c"), metrics=("accuracy",))
     head = registry.task(task.name).new_head(MODEL.hidden_size, task.labels, 3, 0.8)
-    phases = (PhaseConfig(sequence_length=48, rows=8, passes=trained),)
-    recipe = dataclasses.replace(found.recipe, compute=api.EXACT, task=task, phases=phases)
-    return dataclasses.replace(found, recipe=recipe, params=found.params | {"head": head})
+    phases = (PhaseConfig(sequence_length=48, batch_size=8, depths=trained),)
+    run_config = dataclasses.replace(found.run_config, compute=api.EXACT, task=task, phases=phases)
+    return dataclasses.replace(found, run_config=run_config, params=found.params | {"head": head})
 
 
 def directory(folder: Path, **changes: object) -> str:

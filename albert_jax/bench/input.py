@@ -7,11 +7,11 @@ import time
 import numpy as np
 
 from albert_jax.bench import step
+from albert_jax.commands.doctor_checks import Finding
 from albert_jax.config import Config
-from albert_jax.data import pipeline
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.rows import RowMaker
-from albert_jax.observe.doctor import Finding
+from albert_jax.data.batches import pipeline
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.corpus.corpus import Corpus
 
 
 def look(config: Config, name: str) -> list[Finding]:
@@ -25,7 +25,7 @@ def _look(config: Config, number: int, name: str) -> Finding:
     adjusted = step.adjusted(config, phase=number, rows=None, length=None)
     taken = step.measure(adjusted, name, steps=5).step
     text = (
-        f"phase {number}: a batch of {phase.rows} x {phase.sequence_length} takes "
+        f"phase {number}: a batch of {phase.batch_size} x {phase.sequence_length} takes "
         f"{batch * 1e3:.3g} ms to make, a step {taken * 1e3:.3g} ms"
     )
     if batch > taken:
@@ -40,7 +40,7 @@ def seconds_per_batch(config: Config, number: int) -> float:
     maker = RowMaker(corpora, corpora[0].vocabulary(), phase, seed=config.seed, phase_index=number)
     # More than are made ahead, or nothing but a queue would be measured.
     count = 4 * pipeline.AHEAD * max(1, workers)
-    made = pipeline.batches(maker, 0, count + 1, np.arange(phase.rows), workers)
+    made = pipeline.batches(maker, 0, count + 1, np.arange(phase.batch_size), workers)
     next(made)  # plans the epoch
     began = time.perf_counter()
     for _ in made:

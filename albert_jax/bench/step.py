@@ -24,7 +24,8 @@ import numpy as np
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.errors import AlbertError, ConfigError
-from albert_jax.observe import chips, flops
+from albert_jax.observe import flops
+from albert_jax.plan import chips
 
 Batch = dict[str, np.ndarray]
 _WARM_UP = 3
@@ -71,7 +72,7 @@ class Figures:
 def made_rows(model: ModelConfig, phase: PhaseConfig, rows: int, seed: int = 0) -> Batch:
     """A batch of full rows of random pieces, one pair each, all masked places used."""
     draw, length = np.random.default_rng(seed), phase.sequence_length
-    masked = phase.predictions
+    masked = phase.max_predictions_per_seq
     place = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
     low = min(5, model.vocab_size - 1)
 
@@ -101,10 +102,10 @@ def adjusted(config: Config, *, phase: int = 0, rows: int | None, length: int | 
         raise ConfigError(f"--phase {phase}: the config has {len(config.phases)}, counted from 0")
     chosen = config.phases[phase]
     if rows is not None:
-        chosen = dataclasses.replace(chosen, rows=rows, micro_batches=1)
+        chosen = dataclasses.replace(chosen, batch_size=rows, gradient_accumulation_steps=1)
     if length is not None:
         chosen = dataclasses.replace(chosen, sequence_length=length)
-    chosen = dataclasses.replace(chosen, passes=(), packing=False, mixture=())
+    chosen = dataclasses.replace(chosen, depths=(), packing=False, mixture=())
     config = dataclasses.replace(config, phases=(chosen,))
     config.validate()
     return config
@@ -125,16 +126,16 @@ class Stepper:
 
         self._jax, phase = jax, config.phases[0]
         self.mesh = mesh = make_mesh(config.parallel)
-        check_rows(phase.rows, phase.micro_batches, mesh, "phases.0")
+        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases.0")
         backend = attention.choose(config, mesh.devices.flat[0])
         self.attention = backend.name
         state = init_state(config, init_params(config.model, config.seed), mesh)
-        mine = local_rows(mesh, phase.rows)
+        mine = local_rows(mesh, phase.batch_size)
 
         def place(seed: int) -> Any:
-            rows = made_rows(config.model, phase, phase.rows, seed)
+            rows = made_rows(config.model, phase, phase.batch_size, seed)
             return lambda: global_batch(
-                {name: column[mine] for name, column in rows.items()}, mesh, phase.rows
+                {name: column[mine] for name, column in rows.items()}, mesh, phase.batch_size
             )
 
         self._batches = [place(seed) for seed in range(2)]
@@ -190,7 +191,7 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
         platform=device.platform,
         device=device.device_kind,
         devices=count,
-        rows=phase.rows,
+        rows=phase.batch_size,
         sequence_length=phase.sequence_length,
         dtype=config.compute.dtype,
         attention=stepper.attention,
@@ -198,7 +199,7 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
         steps=steps,
         step=median,
         slowest=times[min(len(times) - 1, int(len(times) * 0.9))],
-        tokens_per_second=phase.rows * phase.sequence_length / median,
+        tokens_per_second=phase.batch_size * phase.sequence_length / median,
         flops_per_step=work,
         flops_per_second=rate,
         peak=peak,

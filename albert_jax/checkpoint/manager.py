@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import orbax.checkpoint as ocp
 
 from albert_jax import files
-from albert_jax.checkpoint import cluster, digest, folder
+from albert_jax.checkpoint import digest, folder
 from albert_jax.checkpoint.digest import Layout
 from albert_jax.checkpoint.leaves import (
     describe,
@@ -30,6 +30,7 @@ from albert_jax.checkpoint.leaves import (
     unflatten_like,
 )
 from albert_jax.errors import AlbertError, CheckpointError, NumericsError, StorageError
+from albert_jax.parallel import agreement as cluster
 
 log = logging.getLogger(__name__)
 

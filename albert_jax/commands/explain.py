@@ -26,7 +26,7 @@ class Explain:
     """Folder to make, with explain.html; it must not exist."""
     top: int = 3
     """Guesses per mask."""
-    passes: int | None = None
+    num_layers: int | None = None
     """Depth; none: the model's own."""
     step: Step = "newest"
     """Checkpoint of a run."""
@@ -37,14 +37,14 @@ class Explain:
         """Prints a table and writes the folder."""
         if not 1 <= self.top <= 100:
             raise ConfigError(f"--top {self.top}: give a number between 1 and 100")
-        from albert_jax.evaluate import explaining
+        from albert_jax.inference import explain as explaining
 
         print(
             explaining.explain(
                 self.model,
                 self.text,
                 self.out,
-                passes=self.passes,
+                num_layers=self.num_layers,
                 top=self.top,
                 step=step_number(self.step),
                 weights=self.weights,

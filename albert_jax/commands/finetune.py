@@ -45,7 +45,7 @@ class Finetune:
     """Names of a table's columns, with commas between: short for --task.columns."""
     teacher: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
     """Learn from this classifier too: short for --task.teacher."""
-    passes: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    num_layers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Depth of the network; none: that of its weights."""
     max_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """End the run after N steps (it is still evaluated)."""
@@ -77,13 +77,13 @@ class Finetune:
             given["columns"] = _names(self.columns)
         given = {name: value for name, value in given.items() if value is not None}
         config = dataclasses.replace(self.fields, task=dataclasses.replace(task, **given))
-        from albert_jax.train import finetune
+        from albert_jax.finetune import finetune
 
         finetune.run(
             config,
             self.out,
             init=self.init,
-            passes=self.passes,
+            num_layers=self.num_layers,
             max_steps=self.max_steps,
             allow_change=self.allow_change,
         )
@@ -116,7 +116,7 @@ class Predict:
     """Generation: decides what is drawn."""
     show_rounds: bool = False
     """Generation: print the canvas after each round on stderr."""
-    passes: int | None = None
+    num_layers: int | None = None
     """Depth; none: the model's own."""
     exit_confidence: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
     """Classification: stop for each text after the pass at which its likeliest label reaches this
@@ -138,8 +138,8 @@ class Predict:
             raise ConfigError(
                 f"--exit-confidence {self.exit_confidence}: give a probability above 0, such as 0.9"
             )
-        from albert_jax.evaluate import predicting
-        from albert_jax.tasks import formats
+        from albert_jax.inference import predict as predicting
+        from albert_jax.tasks import tables as formats
 
         lines = self.text
         if self.input == "-":
@@ -153,7 +153,7 @@ class Predict:
             temperature=self.temperature,
             seed=self.seed,
             show=(lambda line: print(line, file=sys.stderr)) if self.show_rounds else None,
-            passes=self.passes,
+            num_layers=self.num_layers,
             exit_confidence=self.exit_confidence,
             step=step_number(self.step),
             weights=self.weights,
@@ -172,7 +172,7 @@ class Score:
     table with sentence_good and sentence_bad, and UID for the name of a set."""
     out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """File for the scores of all sentences, as JSON lines; none: stdout (not for pairs)."""
-    passes: int | None = None
+    num_layers: int | None = None
     """Depth; none: the model's own."""
     step: Step = "newest"
     """Checkpoint of a run."""
@@ -181,10 +181,12 @@ class Score:
 
     def run(self) -> None:
         """Prints scores, or a table of accuracies."""
-        from albert_jax.evaluate import loading, predicting, scoring
+        from albert_jax.inference import predict as predicting
+        from albert_jax.inference import scoring
+        from albert_jax.model_io import model as loading
 
         model = loading.load(self.model, step=step_number(self.step), weights=self.weights)
-        found, table = scoring.score_file(model, self.file, passes=self.passes)
+        found, table = scoring.score_file(model, self.file, num_layers=self.num_layers)
         if self.out is not None or not table:
             predicting.write(found, self.out)
         if table:

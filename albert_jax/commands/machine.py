@@ -65,7 +65,7 @@ class Plan:
     """Write the passes out, or scan them, instead of what the config says."""
     rows: int | None = None
     """Rows of a step instead of each phase's."""
-    micro_batches: int | None = None
+    gradient_accumulation_steps: int | None = None
     """Micro-batches instead of each phase's."""
     fsdp: int | None = None
     """Shards of parameters and optimizer state instead of the config's."""
@@ -130,7 +130,10 @@ class Plan:
         return config
 
     def _changed(self, config: Config) -> Config:
-        changes = {"rows": self.rows, "micro_batches": self.micro_batches}
+        changes = {
+            "batch_size": self.rows,
+            "gradient_accumulation_steps": self.gradient_accumulation_steps,
+        }
         changes = {name: value for name, value in changes.items() if value is not None}
         phases = tuple(dataclasses.replace(phase, **changes) for phase in config.phases)
         config = dataclasses.replace(config, phases=phases)
@@ -179,7 +182,7 @@ class Doctor:
 
     def run(self) -> int:
         """Prints to stdout; 2 if something is not ok."""
-        from albert_jax.observe import doctor
+        from albert_jax.commands import doctor_checks as doctor
 
         findings = doctor.look(self.out, clock_url=self.clock_url)
         if self.data:

@@ -17,7 +17,7 @@ def _depths(words: tuple[str, ...]) -> tuple[int, ...]:
     found = [part for word in words for part in word.split(",") if part]
     for part in found:
         if not (part.isascii() and part.isdecimal() and len(part) < 16):
-            raise ConfigError(f"--passes {part}: give numbers of passes, such as 2,4,8")
+            raise ConfigError(f"--num-layers {part}: give numbers of passes, such as 2,4,8")
     return tuple(map(int, found))
 
 
@@ -31,12 +31,12 @@ class Evaluate:
     """Checkpoint to measure."""
     weights: Weights = "trained"
     """The parameters, or their running average."""
-    passes: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N,N,...")] = ()
+    num_layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N,N,...")] = ()
     """Depths to measure side by side; none: the model's own."""
     changes: bool = False
     """Tell what each pass changes: the mean cosine of a token's state to that before the pass."""
     rows: int | None = None
-    """Held-out rows (fine-tuned: examples) that are read at most; none given: run.evaluate_rows
+    """Held-out rows (fine-tuned: examples) that are read at most; none given: run.max_eval_samples
     (fine-tuned: all)."""
     input: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
     """Labelled examples for a fine-tuned run; none given: its task.dev."""
@@ -45,14 +45,14 @@ class Evaluate:
         """Prints a table; evaluation.json and curves.png lie in the run folder afterwards."""
         if self.rows is not None and self.rows < 1:
             raise ConfigError(f"--rows {self.rows}: give at least 1")
-        from albert_jax.evaluate import run as stage
+        from albert_jax.evaluation import evaluate as stage
 
         step = step_number(self.step)
         told = stage.evaluate(
             self.model,
             step=step,
             weights=self.weights,
-            passes=_depths(self.passes),
+            num_layers=_depths(self.num_layers),
             rows=self.rows,
             examples=self.input,
             changes=self.changes,
@@ -82,7 +82,8 @@ class FillMask:
         """Prints each text and its guesses with their probabilities."""
         if not 1 <= self.top <= 1000:
             raise ConfigError(f"--top {self.top}: give a number between 1 and 1000")
-        from albert_jax.evaluate import fill_mask, loading
+        from albert_jax.inference import fill_mask
+        from albert_jax.model_io import model as loading
 
         model = loading.load(self.model, step=step_number(self.step), weights=self.weights)
         if not self.texts:
@@ -112,12 +113,12 @@ class Export:
     pretraining."""
     dtype: Literal["float32", "bfloat16", "int8"] = "float32"
     """Type of the stored weights: bfloat16 for Transformers, int8 for ONNX."""
-    passes: int | None = None
+    num_layers: int | None = None
     """Depth of the exported network; none: the model's own."""
 
     def run(self) -> None:
         """Writes the directory."""
-        from albert_jax.convert import export as stage
+        from albert_jax.export import export as stage
 
         stage.export(
             self.model,
@@ -127,7 +128,7 @@ class Export:
             to=self.to,
             head=self.head,
             dtype=self.dtype,
-            passes=self.passes,
+            num_layers=self.num_layers,
         )
 
 
@@ -146,6 +147,6 @@ class Import:
 
     def run(self) -> None:
         """Writes the directory."""
-        from albert_jax.convert import importing as stage
+        from albert_jax.model_io import importing as stage
 
         stage.import_model(self.source, self.out, vocabulary=self.vocabulary, config=self.config)

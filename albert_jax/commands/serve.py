@@ -33,7 +33,7 @@ class Serve:
         """Prints the address and serves until it is interrupted."""
         if not self.models:
             raise ConfigError("no model: name at least one RUN or DIR")
-        from albert_jax.evaluate import loading
+        from albert_jax.model_io import model as loading
         from albert_jax.serve.answers import Answers
         from albert_jax.serve.server import Server
 

@@ -12,9 +12,9 @@ from tyro.conf import Positional
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from albert_jax.data.rows import RowMaker
-    from albert_jax.data.sources import ReadOptions
-    from albert_jax.data.vocabulary import Vocabulary
+    from albert_jax.data.batches.rows import RowMaker
+    from albert_jax.data.sources.sources import ReadOptions
+    from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 Directory = Annotated[str, tyro.conf.arg(metavar="DIR")]
 _Sources = Annotated[
@@ -45,7 +45,7 @@ class _Text:
 
     def options(self) -> ReadOptions:
         """How files are understood."""
-        from albert_jax.data.sources import ReadOptions
+        from albert_jax.data.sources.sources import ReadOptions
 
         return ReadOptions(format=self.format, field=self.field, on_bad_text=self.on_bad_text)
 
@@ -69,7 +69,7 @@ class TokenizerTrain(_Text):
 
     def run(self) -> None:
         """Writes the directory."""
-        from albert_jax.data import tokenizer_training
+        from albert_jax.data.vocabularies import training as tokenizer_training
 
         tokenizer_training.train(
             self.text,
@@ -126,7 +126,7 @@ class DataPrepare(_Text):
         """Writes the directory; progress goes to stderr."""
         import dataclasses
 
-        from albert_jax.data.prepare import prepare
+        from albert_jax.data.prepare.prepare import prepare
 
         prepare(
             self.text or [f"ids:{path}" for path in self.ids],
@@ -145,7 +145,7 @@ class DataPrepare(_Text):
         )
 
     def _vocabulary(self) -> Vocabulary:
-        from albert_jax.data import vocabulary
+        from albert_jax.data.vocabularies import vocabulary
 
         if bool(self.text) == bool(self.ids):
             raise ConfigError("give either --text or --ids")
@@ -161,7 +161,7 @@ class DataPrepare(_Text):
             raise ConfigError(
                 "--ids needs --vocab-size N and --special-ids PAD START SEPARATOR MASK [UNKNOWN]"
             )
-        from albert_jax.data.id_range import IdRange
+        from albert_jax.data.vocabularies.id_range import IdRange
 
         names = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
         return IdRange(self.vocab_size, **dict(zip(names, self.special_ids, strict=False)))
@@ -196,8 +196,8 @@ class _Rows:
     def maker(self) -> tuple[RowMaker, Vocabulary, int]:
         """(RowMaker of the phase, its vocabulary, rows per batch)."""
         from albert_jax import configfile
-        from albert_jax.data.corpus import Corpus
-        from albert_jax.data.rows import RowMaker
+        from albert_jax.data.batches.rows import RowMaker
+        from albert_jax.data.corpus.corpus import Corpus
 
         phases = configfile.load(self.config).phases
         if not 0 <= self.phase < len(phases):
@@ -208,7 +208,7 @@ class _Rows:
         vocabulary = corpus.vocabulary()
         phase = phases[self.phase]
         made = RowMaker([corpus], vocabulary, phase, seed=self.seed, phase_index=self.phase)
-        return made, vocabulary, phase.rows
+        return made, vocabulary, phase.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,7 +224,7 @@ class DataShow(_Rows):
         """Prints to stdout."""
         import numpy as np
 
-        from albert_jax.data import inspect
+        from albert_jax.data.batches import show as inspect
 
         maker, vocabulary, size = self.maker()
         if self.step < 0 or self.rows < 1:
@@ -247,7 +247,7 @@ class DataStats(_Rows):
         """Prints to stdout."""
         import numpy as np
 
-        from albert_jax.data import inspect
+        from albert_jax.data.batches import show as inspect
 
         maker, vocabulary, size = self.maker()
         if self.batches < 1:

@@ -109,7 +109,7 @@ def encode(
     batch: Batch,
     *,
     compute: ComputeConfig,
-    passes: int | None = None,
+    num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = attentions.XLA,
 ) -> jax.Array:
@@ -120,46 +120,46 @@ def encode(
     (None: off), `backend` what computes attention.
     """
     x = embed(params, config, batch, compute=compute, dropout=dropout)
-    return _passes(params, config, x, batch, compute, passes, dropout, backend, None)[0]
+    return _passes(params, config, x, batch, compute, num_layers, dropout, backend, None)[0]
 
 
-def encode_each_pass(
+def encode_all_layers(
     params: Params,
     config: ModelConfig,
     batch: Batch,
     *,
     compute: ComputeConfig,
-    passes: int | None = None,
+    num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = attentions.XLA,
 ) -> tuple[jax.Array, jax.Array]:
     """Like `encode`, with the output of every pass: ([B, S, H], [passes x inner, B, S, H])."""
-    return encode_watched(
+    return encode_with_capture(
         params,
         config,
         batch,
         lambda before, after: after,
         compute=compute,
-        passes=passes,
+        num_layers=num_layers,
         dropout=dropout,
         backend=backend,
     )
 
 
-def encode_watched(
+def encode_with_capture(
     params: Params,
     config: ModelConfig,
     batch: Batch,
     watch: Watch,
     *,
     compute: ComputeConfig,
-    passes: int | None = None,
+    num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = attentions.XLA,
 ) -> tuple[jax.Array, Any]:
     """Like `encode`, with what `watch` takes down of every pass: arrays [passes x inner, ...]."""
     x = embed(params, config, batch, compute=compute, dropout=dropout)
-    return _passes(params, config, x, batch, compute, passes, dropout, backend, watch)
+    return _passes(params, config, x, batch, compute, num_layers, dropout, backend, watch)
 
 
 def _passes(
@@ -231,7 +231,7 @@ def apply_layer(
     segment_ids: jax.Array,
     layer: jax.Array | int,
     *,
-    passes: int | None = None,
+    num_layers: int | None = None,
     backend: Backend = attentions.XLA,
 ) -> jax.Array:
     """Layer number `layer` of `passes` alone, dropout off: hidden states [B, S, H] -> [B, S, H].
@@ -239,7 +239,7 @@ def apply_layer(
     The layers 0, 1, ... in turn after `embed` are `encode`. `layer` may be traced, so that one
     program serves all of them.
     """
-    table = sharing.table(config, passes)
+    table = sharing.table(config, num_layers)
     backend = backend.at(x.shape[1])
     mask = backend.prepare(segment_ids)
     off = _dropout(config, None)
@@ -274,10 +274,10 @@ def attention_probabilities(
     inputs: jax.Array,
     segment_ids: jax.Array,
     *,
-    passes: int | None = None,
+    num_layers: int | None = None,
 ) -> jax.Array:
     """What the first passes look at: their inputs [n, B, S, H] -> float32 [n, B, N, S, S]."""
-    places = sharing.table(config, passes).attention
+    places = sharing.table(config, num_layers).attention
     mask, found = attentions.same_segment(segment_ids), []
     for number, x in enumerate(inputs):
         chosen = _set_at(params["encoder"]["attention"], places, number)

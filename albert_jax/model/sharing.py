@@ -48,11 +48,11 @@ def table(config: ModelConfig, layers: int | None = None) -> Sharing:
             f"sharing {config.sharing!r} has parameters for {config.num_hidden_layers} layers, "
             f"not {layers}"
         )
-    passes = [(layer, block) for layer in range(layers) for block in range(inner)]
+    num_layers = [(layer, block) for layer in range(layers) for block in range(inner)]
     # The quotient is rounded in floating point, like the original's: exact integer division
     # puts some layers of deep models with many groups into another group.
-    shared = tuple(int(layer / layers * groups) * inner + block for layer, block in passes)
-    own = tuple(range(len(passes)))
+    shared = tuple(int(layer / layers * groups) * inner + block for layer, block in num_layers)
+    own = tuple(range(len(num_layers)))
     return Sharing(
         attention=shared if config.sharing in ("all", "attention") else own,
         ffn=shared if config.sharing in ("all", "ffn") else own,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
-from albert_jax.objectives.terms import Loss, Term, Terms
+from albert_jax.objectives.terms import Loss, LossTerm, LossTerms
 
 MLM_SMOOTHING = 1e-5
 """Added to the number of masked tokens by the original (run_pretraining.py)."""
@@ -41,10 +41,16 @@ def pretraining_loss(
         batch: Mapping[str, jax.Array],
         *,
         dropout: jax.Array | None,
-        passes: int | None,
-    ) -> Terms:
+        num_layers: int | None,
+    ) -> LossTerms:
         hidden = albert.encode(
-            params, model, batch, compute=compute, passes=passes, dropout=dropout, backend=backend
+            params,
+            model,
+            batch,
+            compute=compute,
+            num_layers=num_layers,
+            dropout=dropout,
+            backend=backend,
         )
         mlm = albert.mlm_logits(params, model, hidden, batch["mlm_positions"])
         pooled = albert.pooled(params, model, hidden, batch["cls_positions"])
@@ -53,7 +59,9 @@ def pretraining_loss(
         for name, logits in (("mlm", mlm), ("sop", sop)):
             labels, weights = batch[f"{name}_labels"], batch[f"{name}_weights"]
             total = jnp.sum(weights * cross_entropy(logits, labels))
-            terms[name] = Term(total, f"{name}_weights", MLM_SMOOTHING if name == "mlm" else 0.0)
+            terms[name] = LossTerm(
+                total, f"{name}_weights", MLM_SMOOTHING if name == "mlm" else 0.0
+            )
             # The largest logit is computed for the loss anyway; an argmax would be one more
             # pass over the vocabulary, and a slow one.
             right = _at_label(logits, labels) >= jnp.max(logits, axis=-1)
@@ -62,6 +70,6 @@ def pretraining_loss(
             chosen = _at_label(mlm, batch["mlm_labels"])
             better = jnp.sum(mlm > chosen[..., None], axis=-1)
             sums[f"mlm_top{top}_correct"] = jnp.sum(batch["mlm_weights"] * (better < top))
-        return Terms(terms, sums)
+        return LossTerms(terms, sums)
 
     return loss

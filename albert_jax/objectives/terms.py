@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 
-class Term(NamedTuple):
+class LossTerm(NamedTuple):
     """One part of a loss: sum over rows and places of weight x loss, float32 scalar."""
 
     total: jax.Array
@@ -27,10 +27,10 @@ class Term(NamedTuple):
         return weight + self.smoothing if self.smoothing else jnp.maximum(weight, 1.0)
 
 
-class Terms(NamedTuple):
+class LossTerms(NamedTuple):
     """All parts of a loss, which add up, and further sums that are only reported."""
 
-    terms: dict[str, Term]
+    terms: dict[str, LossTerm]
     sums: dict[str, jax.Array]
 
 
@@ -46,8 +46,8 @@ class Loss(Protocol):
         batch: Mapping[str, jax.Array],
         *,
         dropout: jax.Array | None,
-        passes: int | None,
-    ) -> Terms:
+        num_layers: int | None,
+    ) -> LossTerms:
         """Parameters and rows to sums."""
         ...
 
@@ -57,7 +57,7 @@ def weight_names(batch: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in batch if name.endswith("_weights"))
 
 
-def mean(terms: Mapping[str, Term], weights: Mapping[str, jax.Array]) -> jax.Array:
+def mean(terms: Mapping[str, LossTerm], weights: Mapping[str, jax.Array]) -> jax.Array:
     """Sum over the terms of total / divisor."""
     return sum(
         (term.total / term.divisor(weights[term.weights]) for term in terms.values()),

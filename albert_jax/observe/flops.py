@@ -10,7 +10,7 @@ from albert_jax.config import Config, ModelConfig, PhaseConfig
 
 
 def forward_per_token(
-    model: ModelConfig, *, sequence_length: int, predictions: int, passes: int | None = None
+    model: ModelConfig, *, sequence_length: int, predictions: int, num_layers: int | None = None
 ) -> float:
     """Matrix-product FLOPs of one forward pass, per place of a row of S = sequence_length:
 
@@ -25,7 +25,7 @@ def forward_per_token(
     0.57
     """
     hidden, embedding = model.hidden_size, model.embedding_size
-    depth = (model.num_hidden_layers if passes is None else passes) * model.inner_group_num
+    depth = (model.num_hidden_layers if num_layers is None else num_layers) * model.inner_group_num
     block = 8 * hidden**2 + 4 * hidden * model.intermediate_size + 4 * sequence_length * hidden
     projection = 2 * embedding * hidden if embedding != hidden else 0
     mlm_head = 2 * (hidden * embedding + embedding * model.vocab_size)
@@ -33,21 +33,21 @@ def forward_per_token(
     return depth * block + projection + (predictions * mlm_head + sop_head) / sequence_length
 
 
-def per_step(model: ModelConfig, phase: PhaseConfig, *, passes: int | None = None) -> float:
+def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None = None) -> float:
     """FLOPs of one optimizer step: three forwards' worth (the backward pass is two); what
     rematerialisation computes again is not counted. Padding counts as computed. Where a phase
     draws its depth the mean depth is taken, unless `passes` is given."""
-    depths = (passes,) if passes is not None else phase.passes or (model.num_hidden_layers,)
+    depths = (num_layers,) if num_layers is not None else phase.depths or (model.num_hidden_layers,)
     forward = [
         forward_per_token(
             model,
             sequence_length=phase.sequence_length,
-            predictions=phase.predictions,
-            passes=depth,
+            predictions=phase.max_predictions_per_seq,
+            num_layers=depth,
         )
         for depth in depths
     ]
-    return 3 * sum(forward) / len(forward) * phase.rows * phase.sequence_length
+    return 3 * sum(forward) / len(forward) * phase.batch_size * phase.sequence_length
 
 
 def remaining(config: Config, step: int) -> float:

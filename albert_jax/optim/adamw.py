@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from albert_jax.optim.names import excluded, path_of
+from albert_jax.optim.parameter_groups import excluded, path_of
 
 
 class Moments(NamedTuple):

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from albert_jax.optim.adamw import Moments, decayed_direction, zero_moments
-from albert_jax.optim.names import excluded, path_of, stacked
+from albert_jax.optim.parameter_groups import excluded, path_of, stacked
 
 
 def lamb(

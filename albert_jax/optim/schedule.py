@@ -33,7 +33,7 @@ def polynomial(
 def learning_rate(config: Config, step: int) -> float:
     """The rate of step `step` (from 0), by the segment that its phase names.
 
-    "run": the run's polynomial schedule at this step of the whole run; "warm-up": linear from 0
+    "run": the run's polynomial schedule at this step of the whole run; "warmup": linear from 0
     to the peak over this phase; "constant": the peak; "decay": linear from the peak to the end
     rate over this phase.
     """
@@ -41,11 +41,11 @@ def learning_rate(config: Config, step: int) -> float:
     number, inside = config.phase_at(step)
     phase = config.phases[number]
     share = min(inside / phase.steps, 1.0)
-    if phase.learning_rate == "warm-up":
+    if phase.schedule == "warmup":
         return optimizer.learning_rate * share
-    if phase.learning_rate == "constant":
+    if phase.schedule == "constant":
         return optimizer.learning_rate
-    if phase.learning_rate == "decay":
+    if phase.schedule == "decay":
         drop = optimizer.learning_rate - optimizer.end_learning_rate
         return optimizer.learning_rate - drop * share
     return polynomial(

@@ -51,15 +51,15 @@ def row_shards(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
-def check_rows(rows: int, micro_batches: int, mesh: Mesh, where: str) -> None:
+def check_rows(rows: int, gradient_accumulation_steps: int, mesh: Mesh, where: str) -> None:
     """Raises ConfigError, naming usable counts, when rows do not divide over the mesh."""
-    unit = row_shards(mesh) * micro_batches
+    unit = row_shards(mesh) * gradient_accumulation_steps
     if rows % unit:
         below = rows // unit * unit
         usable = [count for count in (below, below + unit, below + 2 * unit) if count]
         raise ConfigError(
-            f"{where}.rows {rows} is not divisible by {row_shards(mesh)} devices x "
-            f"{micro_batches} micro-batches: use {', '.join(map(str, usable))}"
+            f"{where}.batch_size {rows} is not divisible by {row_shards(mesh)} devices x "
+            f"{gradient_accumulation_steps} micro-batches: use {', '.join(map(str, usable))}"
         )
 
 

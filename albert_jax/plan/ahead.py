@@ -78,7 +78,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from albert_jax.data.rows import batch_shapes
+    from albert_jax.data.batches.rows import batch_shapes
     from albert_jax.model import attention
     from albert_jax.model.albert import abstract_params
     from albert_jax.objectives.pretraining import pretraining_loss
@@ -93,7 +93,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     rows = batch_sharding(mesh)
     batch = {
         name: jax.ShapeDtypeStruct(shape, kind, sharding=rows)
-        for name, (shape, kind) in batch_shapes(phase, phase.rows).items()
+        for name, (shape, kind) in batch_shapes(phase, phase.batch_size).items()
     }
     whole = NamedSharding(mesh, PartitionSpec())
     scalars = {

@@ -37,7 +37,7 @@ OWN_DEVICES = {"base-one-chip": 1, "large-eight-chips": 8, "xlarge-v2": 256, "xx
 
 def tokens_per_step(config: Config) -> float:
     """Mean over the phases, weighted by their steps; padding counts."""
-    tokens = sum(phase.steps * phase.rows * phase.sequence_length for phase in config.phases)
+    tokens = sum(phase.steps * phase.batch_size * phase.sequence_length for phase in config.phases)
     return tokens / config.steps
 
 
@@ -101,23 +101,25 @@ def measured(
                 return name, config, each
             # The rate promised too much: fewer tokens, so fewer rows, and a step in proportion.
             better = shaped(name, preset, devices, tokens)
-            share = better.phases[0].rows / config.phases[0].rows
+            share = better.phases[0].batch_size / config.phases[0].batch_size
             return name, better, [one * share for one in each]
         names = names[: names.index(name)]
 
 
 def shaped(name: str, config: Config, devices: int, tokens: float) -> Config:
     """The preset with rows, micro-batches and rate for `tokens` tokens on `devices` devices."""
-    mean_length = tokens_per_step(config) / config.phases[0].rows
+    mean_length = tokens_per_step(config) / config.phases[0].batch_size
     most = max(1.0, tokens / (PAPER_STEPS * mean_length * devices))
     each = 2 ** round(math.log2(most))
     while each > 1 and each * devices > PAPER_ROWS:
         each //= 2
     phases = []
     for phase in config.phases:
-        at_once = max(1, phase.rows // phase.micro_batches // OWN_DEVICES[name])
+        at_once = max(1, phase.batch_size // phase.gradient_accumulation_steps // OWN_DEVICES[name])
         parts = max(1, each // at_once)
-        phases.append(dataclasses.replace(phase, rows=each * devices, micro_batches=parts))
+        phases.append(
+            dataclasses.replace(phase, batch_size=each * devices, gradient_accumulation_steps=parts)
+        )
     rate = float(f"{PAPER_RATE * math.sqrt(each * devices / PAPER_ROWS):.3g}")
     optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
     return dataclasses.replace(config, phases=tuple(phases), optimizer=optimizer)
@@ -165,7 +167,7 @@ def _told(name: str, config: Config, out: str) -> dict[str, Any]:
     return {
         "preset": name,
         "phases": [
-            {"steps": p.steps, "rows": p.rows, "sequence_length": p.sequence_length}
+            {"steps": p.steps, "batch_size": p.batch_size, "sequence_length": p.sequence_length}
             for p in config.phases
         ],
         "tokens": config.steps * tokens_per_step(config),

@@ -53,7 +53,7 @@ def bound(
     model, parameters = config.model, count(config.model)
     compute = flops.per_step(model, phase) / (where.chips * where.chip.flops)
     blocks = model.num_hidden_layers * model.inner_group_num
-    tokens = phase.rows * phase.sequence_length / where.chips
+    tokens = phase.batch_size * phase.sequence_length / where.chips
     width = 8 * model.hidden_size + 2 * model.intermediate_size
     item = 2 if config.compute.dtype == "bfloat16" else 4
     traffic = 3 * tokens * blocks * width * item
@@ -72,14 +72,17 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     """Memory of a step on GPUs, which no compiler here can tell: state, gradient and the
     gathered copy, and per block what the backward pass keeps (all, what matrix products gave, or
     the block's input), with no S x S scores (a fused kernel)."""
-    if phase.rows % (where.devices * phase.micro_batches):
+    if phase.batch_size % (where.devices * phase.gradient_accumulation_steps):
         raise ConfigError(
-            f"phases: {phase.rows} rows do not divide by {where.devices} devices x "
-            f"{phase.micro_batches} micro-batches: change phases.rows"
+            f"phases: {phase.batch_size} rows do not divide by {where.devices} devices x "
+            f"{phase.gradient_accumulation_steps} gradient accumulation steps: change "
+            "phases.batch_size"
         )
     model, parameters = config.model, count(config.model)
     shards = config.parallel.fsdp
-    tokens = phase.rows * phase.sequence_length / where.devices / phase.micro_batches
+    tokens = (
+        phase.batch_size * phase.sequence_length / where.devices / phase.gradient_accumulation_steps
+    )
     kept = {
         "none": 13 * model.hidden_size + 4 * model.intermediate_size,
         "dots": 7 * model.hidden_size + model.intermediate_size,
@@ -88,7 +91,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
     one = 13 * model.hidden_size + 4 * model.intermediate_size
     item = 2 if config.compute.dtype == "bfloat16" else 4
     blocks = model.num_hidden_layers * model.inner_group_num
-    predictions = phase.predictions / phase.sequence_length
+    predictions = phase.max_predictions_per_seq / phase.sequence_length
     logits = tokens * predictions * model.vocab_size * 4 * 2
     activations = tokens * (kept * blocks + one) * item + logits
     state = STATE_BYTES * parameters / shards

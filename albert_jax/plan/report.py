@@ -13,10 +13,10 @@ from albert_jax.errors import ConfigError
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
 from albert_jax.observe import flops
-from albert_jax.observe.chips import GIB
 from albert_jax.parallel.rules import unsharded
 from albert_jax.plan import ahead, budget, estimate
 from albert_jax.plan.ahead import Compiled
+from albert_jax.plan.chips import GIB
 from albert_jax.plan.collectives import Collective
 from albert_jax.plan.slices import Slice
 
@@ -55,10 +55,10 @@ def plan(
             {
                 "phase": number,
                 "steps": phase.steps,
-                "rows": phase.rows,
+                "rows": phase.batch_size,
                 "sequence_length": phase.sequence_length,
-                "micro_batches": phase.micro_batches,
-                "rows_per_chip": phase.rows / where.chips,
+                "micro_batches": phase.gradient_accumulation_steps,
+                "rows_per_chip": phase.batch_size / where.chips,
                 "fits": one.fits,
                 "memory": one.memory,
                 "limit": one.limit,
@@ -146,7 +146,9 @@ def nearest_that_fits(config: Config, where: Slice) -> tuple[str, Config] | None
     tries = [(policy, 1) for policy in policies] + [("full", parts) for parts in (2, 4, 8, 16, 32)]
     for policy, parts in tries:
         phases = tuple(
-            dataclasses.replace(phase, micro_batches=phase.micro_batches * parts)
+            dataclasses.replace(
+                phase, gradient_accumulation_steps=phase.gradient_accumulation_steps * parts
+            )
             for phase in config.phases
         )
         other = dataclasses.replace(_under(config, policy), phases=phases)
@@ -170,7 +172,7 @@ def largest_rows(config: Config, number: int, where: Slice) -> dict[str, int]:
         rows = MOST_ROWS
         while rows:
             phase = dataclasses.replace(
-                config.phases[number], rows=rows * where.devices, micro_batches=1
+                config.phases[number], rows=rows * where.devices, gradient_accumulation_steps=1
             )
             other = dataclasses.replace(_under(config, policy), phases=(phase,))
             if _look(other, phase, where).fits:

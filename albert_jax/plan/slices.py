@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from albert_jax.errors import ConfigError
-from albert_jax.observe.chips import CHIPS, Chip
+from albert_jax.plan.chips import CHIPS, Chip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,8 +11,10 @@ import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.evaluate import fill_mask, finetuned, predicting
-from albert_jax.evaluate.loading import Model
+from albert_jax.evaluation import finetuned
+from albert_jax.inference import fill_mask
+from albert_jax.inference import predict as predicting
+from albert_jax.model_io.model import Model
 from albert_jax.tasks import features
 
 LONGEST = 64
@@ -46,7 +48,7 @@ class Answers:
         """What each model can do: {"models": [{name, task, parts, masks, passes, heads}]}."""
         found = []
         for name, model in self._models.items():
-            task = model.recipe.task
+            task = model.run_config.task
             found.append(
                 {
                     "name": name,
@@ -91,7 +93,9 @@ class Answers:
         if task.name == "generation":
             rounds = _number(asked, "rounds", task.rounds, 1, 1000)
             task = dataclasses.replace(task, rounds=int(rounds))
-            model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
+            model = dataclasses.replace(
+                model, run_config=dataclasses.replace(model.run_config, task=task)
+            )
             options = {
                 "temperature": _number(asked, "temperature", 0.0, 0.0, 100.0),
                 "seed": int(_number(asked, "seed", 0, 0, 2**31 - 1)),
@@ -149,7 +153,7 @@ def _attention(config: ModelConfig) -> Any:
 
     def forward(params: Any, batch: Any) -> jax.Array:
         first = albert.embed(params, config, batch, compute=compute)
-        _, each = albert.encode_each_pass(params, config, batch, compute=compute)
+        _, each = albert.encode_all_layers(params, config, batch, compute=compute)
         inputs = jnp.concatenate([first[None], each[:-1]])
         return albert.attention_probabilities(params, config, inputs, batch["segment_ids"])
 

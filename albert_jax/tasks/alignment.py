@@ -15,7 +15,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from albert_jax.data.normalize import TextRules
+from albert_jax.data.vocabularies.normalize import TextRules
 
 LONG_BLANK = 8
 """White space after so much of it is of no account."""

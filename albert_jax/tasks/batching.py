@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from albert_jax.data import random
+from albert_jax.data import counter_rng as random
 from albert_jax.errors import DataError
 
 NOTHING = -1

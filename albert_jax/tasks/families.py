@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from albert_jax.config import TaskConfig
-from albert_jax.tasks import canvas as canvases
 from albert_jax.tasks import formats_tags
+from albert_jax.tasks import masked_diffusion as canvases
 from albert_jax.tasks import question_tasks as questions
 from albert_jax.tasks import sentence_features as sf
 from albert_jax.tasks import sentence_tasks as sentences

@@ -10,7 +10,7 @@ from typing import Any
 
 from albert_jax.errors import DataError
 from albert_jax.tasks.examples import Answer, Choices, Question
-from albert_jax.tasks.formats import Record, parse_json, read_records, read_text, text_field
+from albert_jax.tasks.tables import Record, parse_json, read_records, read_text, text_field
 
 BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 """A gap in a question, to be filled by the choice."""

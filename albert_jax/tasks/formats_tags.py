@@ -6,7 +6,7 @@ from pathlib import Path
 
 from albert_jax.errors import DataError
 from albert_jax.tasks.examples import Tagged
-from albert_jax.tasks.formats import read_text
+from albert_jax.tasks.tables import read_text
 
 DOCUMENT = "-DOCSTART-"
 

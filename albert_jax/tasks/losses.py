@@ -16,7 +16,7 @@ from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.objectives.pretraining import cross_entropy
-from albert_jax.objectives.terms import Loss, Term, Terms
+from albert_jax.objectives.terms import Loss, LossTerm, LossTerms
 from albert_jax.tasks import heads
 
 Params = Mapping[str, Any]
@@ -40,7 +40,7 @@ class Forward:
         self.model, self.compute, self.backend, self.pooling = model, compute, backend, pooling
 
     def hidden(
-        self, params: Params, batch: Batch, keys: jax.Array | None, passes: int | None
+        self, params: Params, batch: Batch, keys: jax.Array | None, num_layers: int | None
     ) -> jax.Array:
         """Hidden states [B, S, H] of plain rows."""
         return albert.encode(
@@ -48,16 +48,16 @@ class Forward:
             self.model,
             batch,
             compute=self.compute,
-            passes=passes,
+            num_layers=num_layers,
             dropout=keys,
             backend=self.backend,
         )
 
     def pooled(
-        self, params: Params, batch: Batch, keys: jax.Array | None, passes: int | None
+        self, params: Params, batch: Batch, keys: jax.Array | None, num_layers: int | None
     ) -> jax.Array:
         """One vector [B, H] per row: the pooled [CLS], or the mean of the real tokens."""
-        return self.pool(params, self.hidden(params, batch, keys, passes), batch)
+        return self.pool(params, self.hidden(params, batch, keys, num_layers), batch)
 
     def pool(self, params: Params, hidden: jax.Array, batch: Batch) -> jax.Array:
         """The same of hidden states [B, S, H] that are there already."""
@@ -80,23 +80,23 @@ def flat_groups(batch: Batch) -> dict[str, jax.Array]:
 
 
 def classification_outputs(
-    forward: Forward, params: Params, batch: Batch, passes: int | None = None
+    forward: Forward, params: Params, batch: Batch, num_layers: int | None = None
 ) -> jax.Array:
     """Logits [B, C]; for regression the scores [B, 1]."""
-    return heads.classify(params["head"], forward.pooled(params, batch, None, passes))
+    return heads.classify(params["head"], forward.pooled(params, batch, None, num_layers))
 
 
 def classification_loss(forward: Forward, rate: float = heads.CLASSIFIER_RATE) -> Loss:
     """Cross-entropy of the classes; term "class", sum "example_correct"."""
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
-        pooled = forward.pooled(params, batch, dropout, passes)
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        pooled = forward.pooled(params, batch, dropout, num_layers)
         logits = heads.classify(params["head"], pooled, dropout, rate)
         weights = batch["example_weights"]
         right = jnp.argmax(logits, -1) == batch["labels"]
         total = jnp.sum(weights * cross_entropy(logits, batch["labels"]))
-        return Terms(
-            {"class": Term(total, "example_weights")},
+        return LossTerms(
+            {"class": LossTerm(total, "example_weights")},
             {"example_correct": jnp.sum(weights * right)},
         )
 
@@ -106,32 +106,32 @@ def classification_loss(forward: Forward, rate: float = heads.CLASSIFIER_RATE) -
 def regression_loss(forward: Forward, rate: float = heads.CLASSIFIER_RATE) -> Loss:
     """Squared error of the score (classifier_utils.py, STS-B); term "squared_error"."""
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
-        pooled = forward.pooled(params, batch, dropout, passes)
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        pooled = forward.pooled(params, batch, dropout, num_layers)
         scores = heads.classify(params["head"], pooled, dropout, rate)[:, 0]
         total = jnp.sum(batch["example_weights"] * jnp.square(scores - batch["labels"]))
-        return Terms({"squared_error": Term(total, "example_weights")}, {})
+        return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
 
     return loss
 
 
 def choice_outputs(
-    forward: Forward, params: Params, batch: Batch, passes: int | None = None
+    forward: Forward, params: Params, batch: Batch, num_layers: int | None = None
 ) -> jax.Array:
     """Logits [B, G]; places without a choice are far below all others."""
-    return _choice_logits(forward, params, batch, None, passes, 0.0)
+    return _choice_logits(forward, params, batch, None, num_layers, 0.0)
 
 
 def choice_loss(forward: Forward, rate: float = heads.CLASSIFIER_RATE) -> Loss:
     """Cross-entropy over the choices of a row; term "choice", sum "example_correct"."""
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
-        logits = _choice_logits(forward, params, batch, dropout, passes, rate)
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        logits = _choice_logits(forward, params, batch, dropout, num_layers, rate)
         weights = batch["example_weights"]
         right = jnp.argmax(logits, -1) == batch["labels"]
         total = jnp.sum(weights * cross_entropy(logits, batch["labels"]))
-        return Terms(
-            {"choice": Term(total, "example_weights")},
+        return LossTerms(
+            {"choice": LossTerm(total, "example_weights")},
             {"example_correct": jnp.sum(weights * right)},
         )
 
@@ -139,11 +139,11 @@ def choice_loss(forward: Forward, rate: float = heads.CLASSIFIER_RATE) -> Loss:
 
 
 def _choice_logits(
-    forward: Forward, params: Params, batch: Batch, keys: Any, passes: int | None, rate: float
+    forward: Forward, params: Params, batch: Batch, keys: Any, num_layers: int | None, rate: float
 ) -> jax.Array:
     size = batch["input_ids"].shape[1]
     keys = group_keys(keys, size)
-    pooled = forward.pooled(params, flat_groups(batch), keys, passes)
+    pooled = forward.pooled(params, flat_groups(batch), keys, num_layers)
     logits = heads.choose(params["head"], pooled, size, keys, rate)
     # A filler row has no choice at all: its logits stay as they are, its weight is 0.
     some = jnp.any(batch["choice_mask"] > 0, axis=1, keepdims=True)
@@ -151,20 +151,20 @@ def _choice_logits(
 
 
 def span_outputs(
-    forward: Forward, params: Params, batch: Batch, passes: int | None = None
+    forward: Forward, params: Params, batch: Batch, num_layers: int | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Start and end logits [B, S] of the simple span head."""
-    return heads.span_logits(params["head"], forward.hidden(params, batch, None, passes))
+    return heads.span_logits(params["head"], forward.hidden(params, batch, None, num_layers))
 
 
 def span_loss(forward: Forward) -> Loss:
     """Half the cross-entropies of start and end (SQuAD 1.1); terms "start", "end"."""
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
-        hidden = forward.hidden(params, batch, dropout, passes)
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        hidden = forward.hidden(params, batch, dropout, num_layers)
         start, end = heads.span_logits(params["head"], hidden)
         weights = batch["example_weights"]
-        return Terms(
+        return LossTerms(
             {
                 "start": _half(weights, cross_entropy(start, batch["start_positions"])),
                 "end": _half(weights, cross_entropy(end, batch["end_positions"])),
@@ -179,12 +179,12 @@ def conditioned_span_outputs(
     forward: Forward,
     params: Params,
     batch: Batch,
-    passes: int | None = None,
+    num_layers: int | None = None,
     starts: int = 5,
     ends: int = 5,
 ) -> heads.SpanBeam:
     """The best spans and the logit of no answer (SQuAD 2.0)."""
-    hidden = forward.hidden(params, batch, None, passes)
+    hidden = forward.hidden(params, batch, None, num_layers)
     return heads.search_spans(
         params["head"], hidden, batch["p_mask"], batch["cls_positions"], starts, ends
     )
@@ -193,8 +193,8 @@ def conditioned_span_outputs(
 def conditioned_span_loss(forward: Forward, rate: float = heads.ANSWER_RATE) -> Loss:
     """Half of start, end and answerability each; terms "start", "end", "answerable"."""
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
-        hidden = forward.hidden(params, batch, dropout, passes)
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        hidden = forward.hidden(params, batch, dropout, num_layers)
         scores = heads.conditioned_spans(
             params["head"],
             hidden,
@@ -207,7 +207,7 @@ def conditioned_span_loss(forward: Forward, rate: float = heads.ANSWER_RATE) -> 
         weights, target = batch["example_weights"], batch["is_impossible"].astype(jnp.float32)
         logit = scores.unanswerable
         binary = jax.nn.softplus(logit) - target * logit
-        return Terms(
+        return LossTerms(
             {
                 "start": _half(weights, -_at(scores.start, batch["start_positions"])),
                 "end": _half(weights, -_at(scores.end, batch["end_positions"])),
@@ -220,35 +220,35 @@ def conditioned_span_loss(forward: Forward, rate: float = heads.ANSWER_RATE) -> 
 
 
 def tag_outputs(
-    forward: Forward, params: Params, batch: Batch, passes: int | None = None
+    forward: Forward, params: Params, batch: Batch, num_layers: int | None = None
 ) -> jax.Array:
     """Tag logits [B, S, C]."""
-    return heads.tag_logits(params["head"], forward.hidden(params, batch, None, passes))
+    return heads.tag_logits(params["head"], forward.hidden(params, batch, None, num_layers))
 
 
 def tag_loss(forward: Forward, rate: float = heads.CLASSIFIER_RATE) -> Loss:
     """Cross-entropy of the tags of first pieces; term "tag", sum "label_correct"."""
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
-        hidden = forward.hidden(params, batch, dropout, passes)
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        hidden = forward.hidden(params, batch, dropout, num_layers)
         logits = heads.tag_logits(params["head"], hidden, dropout, rate)
         weights = batch["label_weights"]
         right = jnp.argmax(logits, -1) == batch["labels"]
         total = jnp.sum(weights * cross_entropy(logits, batch["labels"]))
-        return Terms(
-            {"tag": Term(total, "label_weights")}, {"label_correct": jnp.sum(weights * right)}
+        return LossTerms(
+            {"tag": LossTerm(total, "label_weights")}, {"label_correct": jnp.sum(weights * right)}
         )
 
     return loss
 
 
 def embedding_outputs(
-    forward: Forward, params: Params, batch: Batch, passes: int | None = None
+    forward: Forward, params: Params, batch: Batch, num_layers: int | None = None
 ) -> jax.Array:
     """Mean-pooled vectors of length 1: [B, H] of plain rows, [B, G, H] of grouped ones."""
     grouped = batch["input_ids"].ndim == 3
     flat = flat_groups(batch) if grouped else batch
-    hidden = forward.hidden(params, flat, None, passes)
+    hidden = forward.hidden(params, flat, None, num_layers)
     vectors = heads.normalise(heads.mean_pool(hidden, flat["segment_ids"]))
     return vectors.reshape(*batch["input_ids"].shape[:-1], -1)
 
@@ -260,10 +260,10 @@ def contrastive_loss(forward: Forward, temperature: float = 0.05) -> Loss:
     (weights pair_weights [B, G]), sum "pair_correct".
     """
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
         rows, size, _ = batch["input_ids"].shape
         flat = flat_groups(batch)
-        hidden = forward.hidden(params, flat, group_keys(dropout, size), passes)
+        hidden = forward.hidden(params, flat, group_keys(dropout, size), num_layers)
         vectors = heads.normalise(heads.mean_pool(hidden, flat["segment_ids"]))
         sides = vectors.reshape(rows, size // 2, 2, -1)
         logits = jnp.einsum("bgh,bkh->bgk", sides[:, :, 0], sides[:, :, 1]) / temperature
@@ -278,8 +278,8 @@ def contrastive_loss(forward: Forward, temperature: float = 0.05) -> Loss:
         # A weightless place compares itself with nothing: its term may be huge, never NaN.
         each = jnp.where(weights > 0, (there + back) / 2, 0.0)
         right = jnp.argmax(jnp.where(absent[:, None, :], -heads.NEVER, logits), -1) == own
-        return Terms(
-            {"pair": Term(jnp.sum(weights * each), "pair_weights")},
+        return LossTerms(
+            {"pair": LossTerm(jnp.sum(weights * each), "pair_weights")},
             {"pair_correct": jnp.sum(weights * right)},
         )
 
@@ -287,31 +287,31 @@ def contrastive_loss(forward: Forward, temperature: float = 0.05) -> Loss:
 
 
 def canvas_outputs(
-    forward: Forward, params: Params, batch: Batch, passes: int | None = None
+    forward: Forward, params: Params, batch: Batch, num_layers: int | None = None
 ) -> jax.Array:
     """Float32 MLM logits [B, P, V] at mlm_positions."""
-    hidden = forward.hidden(params, batch, None, passes)
+    hidden = forward.hidden(params, batch, None, num_layers)
     return albert.mlm_logits(params, forward.model, hidden, batch["mlm_positions"])
 
 
 def canvas_loss(forward: Forward) -> Loss:
     """Cross-entropy at the masked places of the canvas; term "canvas" (mlm_weights [B, P])."""
 
-    def loss(params: Params, batch: Batch, *, dropout: Any, passes: int | None) -> Terms:
-        hidden = forward.hidden(params, batch, dropout, passes)
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        hidden = forward.hidden(params, batch, dropout, num_layers)
         logits = albert.mlm_logits(params, forward.model, hidden, batch["mlm_positions"])
         weights, labels = batch["mlm_weights"], batch["mlm_labels"]
         total = jnp.sum(weights * cross_entropy(logits, labels))
         right = jnp.argmax(logits, -1) == labels
-        return Terms(
-            {"canvas": Term(total, "mlm_weights")}, {"mlm_correct": jnp.sum(weights * right)}
+        return LossTerms(
+            {"canvas": LossTerm(total, "mlm_weights")}, {"mlm_correct": jnp.sum(weights * right)}
         )
 
     return loss
 
 
-def _half(weights: jax.Array, values: jax.Array) -> Term:
-    return Term(0.5 * jnp.sum(weights * values), "example_weights")
+def _half(weights: jax.Array, values: jax.Array) -> LossTerm:
+    return LossTerm(0.5 * jnp.sum(weights * values), "example_weights")
 
 
 def _at(log_probs: jax.Array, places: jax.Array) -> jax.Array:

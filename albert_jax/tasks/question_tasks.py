@@ -9,7 +9,8 @@ import numpy as np
 
 from albert_jax.config import TaskConfig
 from albert_jax.errors import DataError
-from albert_jax.tasks import catalogues, formats_qa, metrics
+from albert_jax.tasks import formats_qa, metrics
+from albert_jax.tasks import hub_datasets as catalogues
 from albert_jax.tasks import spans as answers
 from albert_jax.tasks import squad_features as qf
 from albert_jax.tasks.sentence_tasks import Labels, Prediction, probabilities

@@ -11,9 +11,10 @@ import jax.numpy as jnp
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
+from albert_jax.finetune import distillation
 from albert_jax.model import albert
 from albert_jax.objectives.terms import Loss
-from albert_jax.tasks import distillation, losses
+from albert_jax.tasks import losses
 from albert_jax.tasks.families import FAMILIES, Family, Labels
 from albert_jax.tasks.heads import HeadKind, head_shapes, init_head
 from albert_jax.tasks.losses import Forward
@@ -77,36 +78,36 @@ TASKS: dict[str, TaskKind] = {
             if c.teacher
             else losses.classification_loss(forward, c.head_dropout)
         ),
-        outputs=lambda f, p, b, c, passes: losses.classification_outputs(f, p, b, passes),
+        outputs=lambda f, p, b, c, num_layers: losses.classification_outputs(f, p, b, num_layers),
         metrics=("accuracy", "f1", "matthews"),
     ),
     "regression": TaskKind(
         family=FAMILIES["regression"],
         head="classifier",
         loss=lambda forward, c: losses.regression_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, passes: losses.classification_outputs(f, p, b, passes),
+        outputs=lambda f, p, b, c, num_layers: losses.classification_outputs(f, p, b, num_layers),
         metrics=("pearson", "spearman"),
     ),
     "choice": TaskKind(
         family=FAMILIES["choice"],
         head="choice",
         loss=lambda forward, c: losses.choice_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, passes: losses.choice_outputs(f, p, b, passes),
+        outputs=lambda f, p, b, c, num_layers: losses.choice_outputs(f, p, b, num_layers),
         metrics=("accuracy",),
     ),
     "squad-v1": TaskKind(
         family=FAMILIES["squad-v1"],
         head="span",
         loss=lambda forward, c: losses.span_loss(forward),
-        outputs=lambda f, p, b, c, passes: losses.span_outputs(f, p, b, passes),
+        outputs=lambda f, p, b, c, num_layers: losses.span_outputs(f, p, b, num_layers),
         metrics=("f1", "exact_match"),
     ),
     "squad-v2": TaskKind(
         family=FAMILIES["squad-v2"],
         head="conditioned_span",
         loss=lambda forward, c: losses.conditioned_span_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, passes: losses.conditioned_span_outputs(
-            f, p, b, passes, *c.beam
+        outputs=lambda f, p, b, c, num_layers: losses.conditioned_span_outputs(
+            f, p, b, num_layers, *c.beam
         ),
         metrics=("f1", "exact"),
     ),
@@ -114,21 +115,21 @@ TASKS: dict[str, TaskKind] = {
         family=FAMILIES["tagging"],
         head="tagger",
         loss=lambda forward, c: losses.tag_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, passes: losses.tag_outputs(f, p, b, passes),
+        outputs=lambda f, p, b, c, num_layers: losses.tag_outputs(f, p, b, num_layers),
         metrics=("f1", "accuracy"),
     ),
     "embedding": TaskKind(
         family=FAMILIES["embedding"],
         head="none",
         loss=lambda forward, c: losses.contrastive_loss(forward, c.temperature),
-        outputs=lambda f, p, b, c, passes: losses.embedding_outputs(f, p, b, passes),
+        outputs=lambda f, p, b, c, num_layers: losses.embedding_outputs(f, p, b, num_layers),
         metrics=("spearman", "retrieval"),
     ),
     "generation": TaskKind(
         family=FAMILIES["generation"],
         head="none",
         loss=lambda forward, c: losses.canvas_loss(forward),
-        outputs=lambda f, p, b, c, passes: losses.canvas_outputs(f, p, b, passes),
+        outputs=lambda f, p, b, c, num_layers: losses.canvas_outputs(f, p, b, num_layers),
         metrics=("bleu", "chrf", "exact"),
         keeps_mlm_head=True,
     ),

@@ -20,7 +20,7 @@ from albert_jax.tasks.features import (
     single,
     weights,
 )
-from albert_jax.tasks.formats import label_index, score
+from albert_jax.tasks.tables import label_index, score
 
 IGNORED_TAG = -1
 """Label of a place that has none: specials and all pieces of a word but its first."""

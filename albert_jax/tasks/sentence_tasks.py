@@ -10,7 +10,9 @@ import numpy as np
 
 from albert_jax.config import TaskConfig
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import catalogues, formats, formats_tags, metrics
+from albert_jax.tasks import formats_tags, metrics
+from albert_jax.tasks import hub_datasets as catalogues
+from albert_jax.tasks import tables as formats
 
 Labels = tuple[str, ...]
 Prediction = dict[str, Any]

@@ -16,7 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
-from albert_jax.data.normalize import TextRules
+from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.alignment import Alignment, align
 from albert_jax.tasks.examples import Question

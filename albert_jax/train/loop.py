@@ -58,13 +58,13 @@ def train(
     """
     # ---- what is fixed before the first step ---------------------------------------------------
     for number, phase in enumerate(config.phases):
-        check_rows(phase.rows, phase.micro_batches, mesh, f"phases.{number}")
+        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
     process, processes = jax.process_index(), jax.process_count()
     shield_output()
     clock, console = Clock(), Console(quiet=process > 0)
     checkpoints = Checkpoints(
         run_dir,
-        keep=config.run.keep,
+        keep=config.run.save_total_limit,
         best=task.best,
         best_mode=task.best_mode,
         process_index=process,
@@ -72,10 +72,10 @@ def train(
     )
     writer = MetricsWriter(run_dir) if process == 0 else None
     report = Report(config, task, clock, console, writer)
-    trace = Trace(run_dir, config.run.profile if process == 0 else ())
+    trace = Trace(run_dir, config.run.profile_steps if process == 0 else ())
     programs = lru_cache(maxsize=None)(
-        lambda phase, passes: make_train_step(
-            config, phase, mesh, task.loss, params=task.abstract_params, passes=passes
+        lambda phase, num_layers: make_train_step(
+            config, phase, mesh, task.loss, params=task.abstract_params, num_layers=num_layers
         )
     )
     sums = make_eval_step(config, mesh, task.evaluation_loss, params=task.abstract_params)
@@ -114,19 +114,19 @@ def train(
             number, inside = config.phase_at(step)
             phase = config.phases[number]
             if batches is None or inside == 0:
-                batches = task.batches(number, inside, local_rows(mesh, phase.rows))
+                batches = task.batches(number, inside, local_rows(mesh, phase.batch_size))
             watchdog.beat("data", step)
             with clock.stage("input_wait"):
                 batch = next(batches)
             watchdog.beat("step", step)
             trace.before(step + 1)
-            passes = passes_at(config, phase, step)
-            shape = (number, passes, batch["input_ids"].shape)
+            num_layers = depth_at(config, phase, step)
+            shape = (number, num_layers, batch["input_ids"].shape)
             with clock.stage("step" if shape in compiled else "compilation"):
                 compiled.add(shape)
-                state, metrics = programs(phase, passes)(
+                state, metrics = programs(phase, num_layers)(
                     state,
-                    global_batch(batch, mesh, phase.rows),
+                    global_batch(batch, mesh, phase.batch_size),
                     {
                         "learning_rate": np.float32(learning_rate(config, step)),
                         "seed": np.int32(config.seed),
@@ -139,8 +139,8 @@ def train(
             # ---- evaluate, save, stop ----------------------------------------------------------
             last = step == config.steps
             stopping = stop(step)
-            evaluates = last or _due(step, config.run.evaluate_every)
-            saves = last or stopping or _due(step, config.run.checkpoint_every)
+            evaluates = last or _due(step, config.run.eval_steps)
+            saves = last or stopping or _due(step, config.run.save_steps)
             if evaluates or saves:
                 with clock.stage("step"):
                     report.flush()
@@ -192,12 +192,12 @@ def train(
     return state
 
 
-def passes_at(config: Config, phase: PhaseConfig, step: int) -> int | None:
+def depth_at(config: Config, phase: PhaseConfig, step: int) -> int | None:
     """Depth of a step: drawn from the phase's depths by (seed, step); None: the model's own."""
-    if not phase.passes:
+    if not phase.depths:
         return None
     digest = hashlib.sha256(f"passes:{config.seed}:{step}".encode()).digest()
-    return phase.passes[int.from_bytes(digest[:8], "little") % len(phase.passes)]
+    return phase.depths[int.from_bytes(digest[:8], "little") % len(phase.depths)]
 
 
 def _due(step: int, every: int) -> bool:

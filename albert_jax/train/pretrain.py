@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from albert_jax.config import Config, leaves
-from albert_jax.data import pipeline
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.rows import RowMaker
-from albert_jax.data.vocabulary import Vocabulary
+from albert_jax.data.batches import pipeline
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
-from albert_jax.tasks import formats
+from albert_jax.inference.pseudo_likelihood import pair_accuracy
+from albert_jax.tasks import tables as formats
 from albert_jax.tasks.examples import MinimalPair
-from albert_jax.tasks.pseudo_likelihood import pair_accuracy
 from albert_jax.train.task import Batch, Network, Task
 
 EVALUATION_ROWS = 256
@@ -53,9 +53,9 @@ def run(
     from albert_jax.observe import environment
     from albert_jax.parallel import hosts
     from albert_jax.parallel.mesh import check_rows, make_mesh
-    from albert_jax.train import start
+    from albert_jax.train import branch as start
+    from albert_jax.train.run import whole_run
     from albert_jax.train.run_folder import refuse_strangers
-    from albert_jax.train.whole_run import whole_run
 
     hosts.join()
     asked = {"--out": out, "--init": str(init), "--from": str(branch)}
@@ -64,7 +64,7 @@ def run(
     hosts.agree("the configuration", asked)
     mesh = make_mesh(config.parallel)
     for number, phase in enumerate(config.phases):
-        check_rows(phase.rows, phase.micro_batches, mesh, f"phases.{number}")
+        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
     refuse_strangers(out)
     # Planning an epoch takes minutes on a large corpus: the row counts stay with the run.
     counts = files.join(out, "rows")
@@ -107,8 +107,8 @@ def pretraining_task(
     mesh: Any,
 ) -> Task:
     """Masked-language modelling and sentence order on prepared documents."""
-    from albert_jax.evaluate import pretraining as evaluation
-    from albert_jax.evaluate import scoring
+    from albert_jax.evaluation import pretraining as evaluation
+    from albert_jax.inference import scoring
     from albert_jax.model import albert, attention
     from albert_jax.model.init import init_params
     from albert_jax.objectives.pretraining import pretraining_loss
@@ -116,13 +116,13 @@ def pretraining_task(
 
     backend = attention.choose(config, mesh.devices.flat[0])
     reference = evaluation.Reference.of(
-        np.sum([corpus.unigram for corpus in train], axis=0), vocabulary.piece_bytes
+        np.sum([corpus.unigram for corpus in train], axis=0), vocabulary.token_bytes
     )
 
     def initial_params() -> Any:
         if init is None:
             return init_params(config.model, config.seed)
-        from albert_jax.convert.adapt import initial_params_from
+        from albert_jax.model_io.adapt import initial_params_from
 
         return initial_params_from(init, config.model, vocabulary, seed=config.seed)
 
@@ -137,28 +137,30 @@ def pretraining_task(
             "tokens": float(np.count_nonzero(batch["segment_ids"])),
             "places": float(batch["segment_ids"].size),
             "mlm_pieces": float(weights.sum()),
-            "mlm_bytes": float(np.sum(weights * vocabulary.piece_bytes[batch["mlm_labels"]])),
+            "mlm_bytes": float(np.sum(weights * vocabulary.token_bytes[batch["mlm_labels"]])),
         }
 
     kept: dict[int, list[Batch]] = {}
     pairs: list[MinimalPair] = []
     most = config.model.max_position_embeddings
-    if config.run.pairs:
-        pairs = formats.minimal_pairs(formats.read_records(config.run.pairs))
+    if config.run.minimal_pairs:
+        pairs = formats.minimal_pairs(formats.read_records(config.run.minimal_pairs))
         scoring.check_lengths(vocabulary, *scoring.sides(pairs), most)
 
     def evaluate(phase: int, network: Network) -> dict[str, float]:
         if phase not in kept:
             settings = config.phases[phase]
             shards = row_shards(mesh)
-            at_once = min(settings.rows // settings.micro_batches, EVALUATION_ROWS)
+            at_once = min(
+                settings.batch_size // settings.gradient_accumulation_steps, EVALUATION_ROWS
+            )
             batch_rows = -(-at_once // shards) * shards
             kept.clear()
             kept[phase] = pipeline.held_out(
                 held_out,
                 settings,
                 vocabulary,
-                rows=config.run.evaluate_rows,
+                rows=config.run.max_eval_samples,
                 batch_rows=batch_rows,
                 seed=evaluation.SEED,
             )

@@ -84,7 +84,7 @@ class Report:
             booked = {"steps": 1.0} | {name: values[name] for name in values if _adds_up(name)}
             for name, value in (booked | counts).items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
-        if step % self._config.run.log_every == 0 or step == self._config.steps:
+        if step % self._config.run.logging_steps == 0 or step == self._config.steps:
             self._row(step, values)
 
     def evaluation(self, step: int, phase: int, numbers: Mapping[str, float]) -> None:

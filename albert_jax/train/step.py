@@ -23,7 +23,7 @@ from albert_jax.config import Config, PhaseConfig
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.dropout import row_keys
 from albert_jax.objectives.terms import Loss, mean, weight_names
-from albert_jax.optim.build import build
+from albert_jax.optim.optimizer import build
 from albert_jax.parallel.mesh import ROW_AXES, batch_sharding, check_rows
 from albert_jax.parallel.rules import fsdp_dimension, parameter_shardings, parameter_specs
 from albert_jax.train.state import TrainState, state_shardings
@@ -41,7 +41,7 @@ def make_train_step(
     loss: Loss,
     *,
     params: Any = None,
-    passes: int | None = None,
+    num_layers: int | None = None,
 ) -> TrainStep:
     """A jitted step (state, batch, scalars) -> (state, metrics); the given state is consumed.
 
@@ -54,7 +54,7 @@ def make_train_step(
 
     Raises ConfigError when the phase's rows do not divide over the mesh and micro-batches.
     """
-    check_rows(phase.rows, phase.micro_batches, mesh, "phases")
+    check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases")
     shapes = abstract_params(config.model) if params is None else params
     specs = tree.flatten(parameter_specs(shapes, mesh))
     trained = [path for path in specs if not _frozen(path, phase)]
@@ -66,11 +66,11 @@ def make_train_step(
         flat = tree.flatten(state.params)
         numbers = jnp.arange(next(iter(batch.values())).shape[0], dtype=jnp.int32)
         gradients, metrics = _gradients(
-            loss, mesh, specs, trained, phase.micro_batches, passes, flat, dict(batch), numbers,
-            jnp.asarray(scalars["seed"], jnp.int32), state.step,
+            loss, mesh, specs, trained, phase.gradient_accumulation_steps, num_layers, flat,
+            dict(batch), numbers, jnp.asarray(scalars["seed"], jnp.int32), state.step,
         )  # fmt: skip
         norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in gradients.values()))
-        scale = config.optimizer.clip_norm / jnp.maximum(norm, config.optimizer.clip_norm)
+        scale = config.optimizer.max_grad_norm / jnp.maximum(norm, config.optimizer.max_grad_norm)
         gradients = {path: gradient * scale for path, gradient in gradients.items()}
 
         rate = jnp.asarray(scalars["learning_rate"], jnp.float32)
@@ -121,7 +121,7 @@ def make_train_step(
 
 
 def make_eval_step(
-    config: Config, mesh: Mesh, loss: Loss, *, params: Any = None, passes: int | None = None
+    config: Config, mesh: Mesh, loss: Loss, *, params: Any = None, num_layers: int | None = None
 ) -> EvalStep:
     """A jitted (params, batch) -> sums over the global batch, dropout off, float32 scalars.
 
@@ -133,7 +133,9 @@ def make_eval_step(
     axes = _used_axes(mesh)
 
     def local(flat: Flat, batch: Batch) -> dict[str, jax.Array]:
-        found = loss(tree.unflatten(_gather(flat, specs)), batch, dropout=None, passes=passes)
+        found = loss(
+            tree.unflatten(_gather(flat, specs)), batch, dropout=None, num_layers=num_layers
+        )
         sums = {f"{name}_sum": term.total for name, term in found.terms.items()} | found.sums
         sums |= {name: jnp.sum(batch[name]) for name in weight_names(batch)}
         return _total(sums, axes)
@@ -245,8 +247,8 @@ def _gradients(
     mesh: Mesh,
     specs: Mapping[str, PartitionSpec],
     trained: list[str],
-    micro_batches: int,
-    passes: int | None,
+    gradient_accumulation_steps: int,
+    num_layers: int | None,
     flat: Flat,
     batch: dict[str, jax.Array],
     numbers: jax.Array,
@@ -268,7 +270,9 @@ def _gradients(
         ) -> tuple[jax.Array, dict[str, jax.Array]]:
             rows, numbers = part
             keys = row_keys(seed, step, numbers)
-            found = loss(tree.unflatten(fixed | trainable), rows, dropout=keys, passes=passes)
+            found = loss(
+                tree.unflatten(fixed | trainable), rows, dropout=keys, num_layers=num_layers
+            )
             sums = {
                 f"{name}_loss": term.total / term.divisor(weights[term.weights])
                 for name, term in found.terms.items()
@@ -278,7 +282,9 @@ def _gradients(
 
         differentiate = jax.grad(one, has_aux=True)
         trainable = {path: whole[path] for path in trained}
-        gradients, sums = _accumulate(differentiate, trainable, (batch, numbers), micro_batches)
+        gradients, sums = _accumulate(
+            differentiate, trainable, (batch, numbers), gradient_accumulation_steps
+        )
         return _reduce(gradients, specs, axes), _total(sums, axes) | weights
 
     rows, whole = PartitionSpec(ROW_AXES), PartitionSpec()
@@ -288,12 +294,12 @@ def _gradients(
 
 
 def _accumulate(
-    differentiate: Callable[..., Any], trainable: Flat, rows: Any, micro_batches: int
+    differentiate: Callable[..., Any], trainable: Flat, rows: Any, gradient_accumulation_steps: int
 ) -> Any:
     """Sums of `differentiate(trainable, part)` over the micro-batches of this device's rows."""
-    if micro_batches == 1:
+    if gradient_accumulation_steps == 1:
         return differentiate(trainable, rows)
-    parts = jax.tree.map(lambda x: x.reshape(micro_batches, -1, *x.shape[1:]), rows)
+    parts = jax.tree.map(lambda x: x.reshape(gradient_accumulation_steps, -1, *x.shape[1:]), rows)
     shapes = jax.eval_shape(differentiate, trainable, jax.tree.map(lambda x: x[0], parts))
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
 

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from albert_jax.tasks import formats
-from albert_jax.tasks.pseudo_likelihood import pair_accuracy
+from albert_jax.inference.pseudo_likelihood import pair_accuracy
+from albert_jax.tasks import tables as formats
 
 
 @pytest.fixture(scope="module")

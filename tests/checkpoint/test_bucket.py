@@ -109,9 +109,9 @@ def test_one_run_at_a_time(bucket):
     assert files.read(f"{bucket}/locked/lock") is None
 
 
-def _train(recipe: Path, run: str, *kill: int) -> str:
+def _train(run_config: Path, run: str, *kill: int) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.checkpoint.bucket_program", str(recipe), run, *map(str, kill)],
+        [sys.executable, "-m", "tests.checkpoint.bucket_program", str(run_config), run, *map(str, kill)],
         cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT, text=True, timeout=300,
     )  # fmt: skip
@@ -122,12 +122,12 @@ def _train(recipe: Path, run: str, *kill: int) -> str:
 @pytest.mark.slow
 def test_killed_continued_and_a_damaged_checkpoint_put_aside(bucket, tmp_path):
     config = micro(tiny_models.prepared(tmp_path))
-    recipe, run = tmp_path / "config.toml", f"{bucket}/run"
-    recipe.write_text(configfile.dumps(config))
+    run_config, run = tmp_path / "config.toml", f"{bucket}/run"
+    run_config.write_text(configfile.dumps(config))
     pretrain.run(config, str(tmp_path / "local"))
 
-    _train(recipe, run, 6, 4)
-    told = _train(recipe, run, 10, 8)
+    _train(run_config, run, 6, 4)
+    told = _train(run_config, run, 10, 8)
     assert f"{run}: continues after step 4 of 12" in told
 
     data = files.tree(f"{run}/checkpoints/8/state")
@@ -135,7 +135,7 @@ def test_killed_continued_and_a_damaged_checkpoint_put_aside(bucket, tmp_path):
     content = bytearray(files.read(largest) or b"")
     content[len(content) // 2] ^= 1
     files.write(largest, bytes(content))
-    told = _train(recipe, run)
+    told = _train(run_config, run)
     assert "damaged" in told and f"{run}: continues after step 4 of 12" in told
     assert files.read(f"{run}/damaged/8/why.json") is not None
 

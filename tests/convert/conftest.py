@@ -8,7 +8,7 @@ import io
 import pytest
 import sentencepiece as spm
 
-from albert_jax.data.sentencepiece import SentencePiece
+from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def weights(config: ModelConfig, seed: int = 0) -> dict:
 
 def whole(config: ModelConfig) -> Config:
     """A config around a structure."""
-    rows = PhaseConfig(sequence_length=config.max_position_embeddings, steps=7, rows=2)
+    rows = PhaseConfig(sequence_length=config.max_position_embeddings, steps=7, batch_size=2)
     return Config(model=config, phases=(rows,))
 
 
@@ -59,8 +59,8 @@ def tuned(name: str, model: ModelConfig, seed: int = 0, **settings) -> tuple[Con
     head = flatten(kind.new_head(model.hidden_size, task.labels, seed, 0.3))
     for path, leaf in head.items():
         head[path] = (leaf + generator.normal(0, 0.1, leaf.shape)).astype(np.float32)
-    recipe = Config(model=model, phases=whole(model).phases, task=task)
-    return recipe, kept | ({"head": unflatten(head)} if head else {})
+    run_config = Config(model=model, phases=whole(model).phases, task=task)
+    return run_config, kept | ({"head": unflatten(head)} if head else {})
 
 
 def same(a: dict, b: dict) -> bool:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.convert import adapt, native
-from albert_jax.data.sentencepiece import SentencePiece
+from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import albert
 from albert_jax.model.init import init_params
+from albert_jax.model_io import adapt, native
 from tests.convert.models import same, tiny, weights, whole
 
 COMPUTE = ComputeConfig(dtype="float32", attention="xla")
 
 
-def _hidden(params, config: ModelConfig, passes=None) -> np.ndarray:
+def _hidden(params, config: ModelConfig, num_layers=None) -> np.ndarray:
     ids = np.random.default_rng(0).integers(5, 150, (2, 10)).astype(np.int32)
     batch = {
         "input_ids": ids,
@@ -26,7 +26,7 @@ def _hidden(params, config: ModelConfig, passes=None) -> np.ndarray:
         "segment_ids": np.ones_like(ids),
         "positions": np.tile(np.arange(10, dtype=np.int32), (2, 1)),
     }
-    return np.asarray(albert.encode(params, config, batch, compute=COMPUTE, passes=passes))
+    return np.asarray(albert.encode(params, config, batch, compute=COMPUTE, num_layers=num_layers))
 
 
 @pytest.mark.parametrize("mode", ["attention", "ffn", "none"])
@@ -54,7 +54,7 @@ def test_deeper_from_shallower():
     params = weights(shallow)
     found = adapt.fit(params, shallow, None, deep, None, seed=0)
     assert same(found, params)
-    assert np.array_equal(_hidden(found, deep), _hidden(params, shallow, passes=6))
+    assert np.array_equal(_hidden(found, deep), _hidden(params, shallow, num_layers=6))
     own = dataclasses.replace(shallow, sharing="none")
     taller = dataclasses.replace(deep, sharing="none")
     params = weights(own)

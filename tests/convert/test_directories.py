@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 
 from albert_jax.config import LAYER_NORM_EPS
-from albert_jax.convert import huggingface, names, native, released, safetensors_io, tf1
-from albert_jax.convert.importing import import_model
 from albert_jax.errors import CheckpointError, ConfigError, DataError, StorageError
+from albert_jax.model_io import huggingface, native, tf1
+from albert_jax.model_io import parameter_names as names
+from albert_jax.model_io import published_models as released
+from albert_jax.model_io import safetensors_files as safetensors_io
+from albert_jax.model_io.importing import import_model
 from albert_jax.tree import flatten
 from tests.convert.models import STRUCTURES, same, tiny, weights, whole
 
@@ -40,8 +43,8 @@ def test_round_trip_gives_the_same_bits_and_bytes(tmp_path, vocabulary, capsys, 
     config = tiny(**STRUCTURES[kind])
     params = weights(config)
     first, second = tmp_path / "first", tmp_path / "second"
-    recipe = native._config_for(config)
-    native.export_run(params, recipe, vocabulary, first, to=to)
+    run_config = native._config_for(config)
+    native.export_run(params, run_config, vocabulary, first, to=to)
     import_model(str(first), str(tmp_path / "in"))
     assert "largest difference 0" in capsys.readouterr().out
     found, back, known = native.load_directory(tmp_path / "in")
@@ -137,7 +140,7 @@ def test_golden_checkpoints_travel_through_every_format(golden, tmp_path):
 
 
 def test_published_models_are_recognised(shared):
-    from albert_jax.data import vocabulary as vocabularies
+    from albert_jax.data.vocabularies import vocabulary as vocabularies
 
     large = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
     large |= {"intermediate_size": 4096, "embedding_size": 128, "vocab_size": 30000}
@@ -243,7 +246,7 @@ def test_a_vocabulary_of_another_size(exported, tmp_path):
     folder, config, params = exported
     with pytest.raises(CheckpointError, match="150 pieces, the model 151"):
         other = tiny(vocab_size=151)
-        from albert_jax.data import vocabulary as vocabularies
+        from albert_jax.data.vocabularies import vocabulary as vocabularies
 
         known = vocabularies.load(str(folder))
         native.export_run(weights(other), whole(other), known, tmp_path / "y")

@@ -11,9 +11,10 @@ import pytest
 import tiny_models
 
 from albert_jax import api, cli
-from albert_jax.convert import graphs, programs, quantise, stablehlo
 from albert_jax.errors import CheckpointError
-from albert_jax.evaluate.loading import Model
+from albert_jax.export import graphs, programs, stablehlo
+from albert_jax.export import quantization as quantise
+from albert_jax.model_io.model import Model
 from albert_jax.tree import flatten
 from tests.convert.models import tiny, tuned, weights, whole
 
@@ -47,9 +48,9 @@ def of_kind(kind: str, model, seed: int = 0):
 
 @pytest.mark.parametrize("kind", ["pretraining", "choice", "squad-v2", "embedding"])
 def test_a_stablehlo_program_takes_any_batch_and_length(kind):
-    recipe, params, head = of_kind(kind, tiny())
-    program = programs.program(recipe, params, head)
-    content = stablehlo.serialize(program, params, recipe.model.max_position_embeddings)
+    run_config, params, head = of_kind(kind, tiny())
+    program = programs.program(run_config, params, head)
+    content = stablehlo.serialize(program, params, run_config.model.max_position_embeddings)
     again = jax.export.deserialize(bytearray(content))
     assert again.platforms == stablehlo.PLATFORMS
     for rows, length in ((1, 32), (3, 9)):
@@ -135,8 +136,8 @@ def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, cap
 
 
 def test_a_head_that_the_weights_lack(tmp_path, monkeypatch):
-    recipe, params = tuned("tagging", tiny_models.MODEL)
-    model = Model(recipe, params, tiny_models.vocabulary(), "memory")
+    run_config, params = tuned("tagging", tiny_models.MODEL)
+    model = Model(run_config, params, tiny_models.vocabulary(), "memory")
     with pytest.raises(CheckpointError, match="no mlm_head, which mlm needs"):
         graphs.export(model, str(tmp_path / "x"), to="stablehlo", head="mlm", int8=False)
     monkeypatch.setattr(graphs, "LIMIT", 1000)

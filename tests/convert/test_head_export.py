@@ -6,14 +6,15 @@ import json
 
 import pytest
 
-from albert_jax.convert import native, safetensors_io
 from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.model_io import native
+from albert_jax.model_io import safetensors_files as safetensors_io
 from tests.convert.models import tiny, tuned
 
 
 def test_card_and_config_say_task_labels_and_recipe(tmp_path, vocabulary):
-    recipe, params = tuned("classification", tiny(), head_dropout=0.25)
-    native.export_run(params, recipe, vocabulary, tmp_path / "x")
+    run_config, params = tuned("classification", tiny(), head_dropout=0.25)
+    native.export_run(params, run_config, vocabulary, tmp_path / "x")
     card = (tmp_path / "x" / "README.md").read_text()
     for part in ("text-classification", "Fine-tuned for classification", "Labels: no, yes, perhaps.",
                  "AutoModelForSequenceClassification", "steps = 7", 'name = "classification"'):  # fmt: skip
@@ -28,8 +29,8 @@ def test_card_and_config_say_task_labels_and_recipe(tmp_path, vocabulary):
 
 
 def test_files_beside_vectors_and_texts(tmp_path, vocabulary):
-    recipe, params = tuned("embedding", tiny())
-    native.export_run(params, recipe, vocabulary, tmp_path / "vectors")
+    run_config, params = tuned("embedding", tiny())
+    native.export_run(params, run_config, vocabulary, tmp_path / "vectors")
     here = {
         p.relative_to(tmp_path / "vectors").as_posix() for p in (tmp_path / "vectors").rglob("*")
     }
@@ -37,8 +38,8 @@ def test_files_beside_vectors_and_texts(tmp_path, vocabulary):
     length = json.loads((tmp_path / "vectors" / "sentence_bert_config.json").read_text())
     assert length["max_seq_length"] == 32
     assert "SentenceTransformer(" in (tmp_path / "vectors" / "README.md").read_text()
-    recipe, params = tuned("generation", tiny(), canvas=12, rounds=5)
-    native.export_run(params, recipe, vocabulary, tmp_path / "texts")
+    run_config, params = tuned("generation", tiny(), canvas=12, rounds=5)
+    native.export_run(params, run_config, vocabulary, tmp_path / "texts")
     described = json.loads((tmp_path / "texts" / "config.json").read_text())
     assert described["canvas"] == {"places": 12, "rounds": 5, "length": 32}
     compile((tmp_path / "texts" / "generate.py").read_text(), "generate.py", "exec")
@@ -58,22 +59,22 @@ def test_files_beside_vectors_and_texts(tmp_path, vocabulary):
 def test_what_has_no_form_there_is_refused(
     name, settings, options, error, message, tmp_path, vocabulary
 ):
-    recipe, params = tuned(name, tiny(), **settings)
+    run_config, params = tuned(name, tiny(), **settings)
     with pytest.raises(error, match=message) as caught:
-        native.export_run(params, recipe, vocabulary, tmp_path / "x", **options)
+        native.export_run(params, run_config, vocabulary, tmp_path / "x", **options)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
 
 
 def test_pooling_is_the_classifiers_business_alone(tmp_path, vocabulary):
-    recipe, params = tuned("tagging", tiny(), pooling="mean")
-    native.export_run(params, recipe, vocabulary, tmp_path / "x")
+    run_config, params = tuned("tagging", tiny(), pooling="mean")
+    native.export_run(params, run_config, vocabulary, tmp_path / "x")
     assert (tmp_path / "x" / "config.json").is_file()
 
 
 def test_the_network_of_a_classifier_without_its_head(tmp_path, vocabulary):
-    recipe, params = tuned("classification", tiny())
-    native.export_run(params, recipe, vocabulary, tmp_path / "x", head="base")
+    run_config, params = tuned("classification", tiny())
+    native.export_run(params, run_config, vocabulary, tmp_path / "x", head="base")
     described = json.loads((tmp_path / "x" / "config.json").read_text())
     assert described["architectures"] == ["AlbertModel"] and "id2label" not in described
     assert "Fine-tuned for" not in (tmp_path / "x" / "README.md").read_text()

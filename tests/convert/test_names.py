@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.convert import names
 from albert_jax.errors import CheckpointError
 from albert_jax.model.albert import abstract_params
+from albert_jax.model_io import parameter_names as names
 from albert_jax.tree import flatten
 from tests.convert.models import STRUCTURES, same, tiny, weights
 

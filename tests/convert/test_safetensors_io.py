@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from albert_jax.convert import safetensors_io
 from albert_jax.errors import CheckpointError
+from albert_jax.model_io import safetensors_files as safetensors_io
 
 ARRAYS = {
     "b": np.arange(6, dtype=np.float32).reshape(2, 3),

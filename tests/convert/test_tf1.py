@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.convert import table_file, tf1
-from albert_jax.data.crc32c import crc32c, masked
-from albert_jax.data.wire import WireError
+from albert_jax.data.sources.crc32c import crc32c, masked
+from albert_jax.data.sources.protobuf_wire import WireError
 from albert_jax.errors import CheckpointError
+from albert_jax.model_io import tf1
+from albert_jax.model_io import tf1_index as table_file
 
 VALUES = {
     "bert/embeddings/word_embeddings": np.arange(40, dtype=np.float32).reshape(8, 5),
@@ -43,7 +44,7 @@ def test_checksum_of_every_length():
 
 def test_checksum_goes_on_across_blocks(monkeypatch):
     data = np.random.default_rng(1).integers(0, 256, 5000).astype(np.uint8)
-    monkeypatch.setattr("albert_jax.data.crc32c._BLOCKS", 2)
+    monkeypatch.setattr("albert_jax.data.sources.crc32c._BLOCKS", 2)
     assert crc32c(data) == _crc_by_the_bit(data.tobytes())
 
 

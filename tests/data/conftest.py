@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.store import ShardWriter
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.corpus.shards import ShardWriter
 
 from made import SIZE, Pieces, documents  # isort: skip
 
@@ -45,7 +45,8 @@ def prepared(tmp_path: Path):
 @pytest.fixture
 def small_windows(monkeypatch):
     """Windows, blocks and groups so small that a tiny corpus has many of each."""
-    from albert_jax.data import order, store
+    from albert_jax.data.batches import order
+    from albert_jax.data.corpus import shards as store
 
     monkeypatch.setattr(store, "WINDOW_TOKENS", 400)
     monkeypatch.setattr(order, "BLOCK_WINDOWS", 3)

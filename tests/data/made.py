@@ -16,7 +16,7 @@ class Pieces:
 
     size, pad_id, unk_id, cls_id, sep_id, mask_id = SIZE, 0, 1, 2, 3, 4
     starts_word = np.arange(SIZE) < 60
-    piece_bytes = np.full(SIZE, 3, np.int32)
+    token_bytes = np.full(SIZE, 3, np.int32)
 
     def __init__(self, fingerprint: str = "a" * 64) -> None:
         self.fingerprint = fingerprint

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_jax.data import beam
-from albert_jax.data.id_range import IdRange
-from albert_jax.data.prepare import prepare
-from albert_jax.data.tokenizer_training import train
-from albert_jax.data.vocabulary import load
+from albert_jax.data.prepare import beam
+from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.vocabularies.id_range import IdRange
+from albert_jax.data.vocabularies.training import train
+from albert_jax.data.vocabularies.vocabulary import load
 from albert_jax.errors import ConfigError, DataError
 
 from made import digest  # isort: skip

@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 
-from albert_jax.data.corpus import Corpus, check_vocabulary
+from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
 from albert_jax.errors import DataError
 
 from made import Pieces, documents  # isort: skip

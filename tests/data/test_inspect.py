@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.inspect import draw, measure, show, table
-from albert_jax.data.rows import RowMaker
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches.show import draw, measure, show, table
 from albert_jax.errors import StorageError
 
 from made import Pieces  # isort: skip
 
-PHASE = PhaseConfig(sequence_length=48, rows=64, packing=True)
+PHASE = PhaseConfig(sequence_length=48, batch_size=64, packing=True)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_figures_add_up(maker):
 
 def test_known_runs_and_filler_rows():
     shape = dataclasses.replace(PHASE, packing=False, sequence_length=16)
-    from albert_jax.data.rows import empty_batch
+    from albert_jax.data.batches.rows import empty_batch
 
     batch = empty_batch(shape, 2)
     batch["input_ids"][0, :8] = [2, 4, 4, 10, 7, 4, 1, 3]

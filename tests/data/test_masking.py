@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.data import masking, random
+from albert_jax.data import counter_rng as random
+from albert_jax.data.batches import masking
 
 
 def words_of(pairs=300, seed=0, most=60):

@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from albert_jax import files
-from albert_jax.data.corpus import Corpus
+from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import DataError, StorageError
 
 from made import documents  # isort: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from albert_jax.data.normalize import TextRules
+from albert_jax.data.vocabularies.normalize import TextRules
 
 CASES = [
     ("  Two\t words \n", "two words"),

@@ -7,9 +7,10 @@ import pickle
 import numpy as np
 import pytest
 
-from albert_jax.data import order, random
-from albert_jax.data.order import RowOrder
-from albert_jax.data.row_plan import PlanSettings
+from albert_jax.data import counter_rng as random
+from albert_jax.data.batches import order
+from albert_jax.data.batches.order import RowOrder
+from albert_jax.data.batches.row_plan import PlanSettings
 
 from made import documents  # isort: skip
 

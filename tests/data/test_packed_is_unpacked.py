@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig, PhaseConfig
-from albert_jax.data.rows import RowMaker
+from albert_jax.data.batches.rows import RowMaker
 from albert_jax.model.init import init_params
 from albert_jax.objectives.pretraining import pretraining_loss
 
@@ -45,7 +45,7 @@ def taken_apart(batch):
 
 
 def test_losses_and_gradients_are_those_of_single_pairs(prepared):
-    phase = PhaseConfig(sequence_length=LENGTH, rows=12, packing=True)
+    phase = PhaseConfig(sequence_length=LENGTH, batch_size=12, packing=True)
     corpus = prepared(documents(300, longest=3))
     packed = RowMaker([corpus], Pieces(), phase, seed=1, phase_index=0).batch(3, np.arange(12))
     single = taken_apart(packed)
@@ -61,7 +61,7 @@ def test_losses_and_gradients_are_those_of_single_pairs(prepared):
     @jax.jit
     def run(params, batch):
         def total(params):
-            found = loss(params, batch, dropout=None, passes=None)
+            found = loss(params, batch, dropout=None, num_layers=None)
             sums = [term.total for term in found.terms.values()]
             return sum(sums), (sums, found.sums)
 

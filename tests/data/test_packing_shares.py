@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data import vocabulary
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.prepare import prepare
-from albert_jax.data.rows import RowMaker
-from albert_jax.data.sources import ReadOptions
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.sources.sources import ReadOptions
+from albert_jax.data.vocabularies import vocabulary
 
 
 @pytest.mark.slow
@@ -23,7 +23,7 @@ def test_real_tokens_at_512(shared: Path, tmp_path: Path, form: str, unpacked: f
     prepare([str(shared / "data/corpus/books-en.txt")], vocab, str(tmp_path / "p"), options=options)
     corpus, found = Corpus.open(tmp_path / "p"), {}
     for packing in (False, True):
-        phase = PhaseConfig(sequence_length=512, rows=256, packing=packing)
+        phase = PhaseConfig(sequence_length=512, batch_size=256, packing=packing)
         maker = RowMaker([corpus], vocab, phase, seed=0, phase_index=0)
         steps = range(max(1, min(20, maker.rows_per_epoch() // 256)))
         made = [maker.batch(step, np.arange(256))["segment_ids"] > 0 for step in steps]

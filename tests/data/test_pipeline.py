@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.pipeline import batches, held_out
-from albert_jax.data.rows import RowMaker
+from albert_jax.data.batches.pipeline import batches, held_out
+from albert_jax.data.batches.rows import RowMaker
 from albert_jax.errors import DataError
 
 from made import Pieces, documents  # isort: skip
@@ -32,7 +32,7 @@ def sequence(corpus, count, hosts=1, workers=0, cuts=()):
         rows = np.arange(host * ROWS // hosts, (host + 1) * ROWS // hosts)
         found = []
         for start, stop in zip((0, *cuts), (*cuts, count), strict=True):
-            phase = PhaseConfig(sequence_length=32, rows=ROWS)
+            phase = PhaseConfig(sequence_length=32, batch_size=ROWS)
             maker = RowMaker([corpus], Pieces(), phase, seed=1, phase_index=0)
             found += list(batches(maker, start, stop, rows, workers))
         parts.append(found)
@@ -79,7 +79,7 @@ def test_the_batches_stay_what_they_are(prepared):
 def test_an_early_stop_leaves_nothing_running(prepared):
     import threading
 
-    phase = PhaseConfig(sequence_length=32, rows=ROWS)
+    phase = PhaseConfig(sequence_length=32, batch_size=ROWS)
     maker = RowMaker([prepared()], Pieces(), phase, seed=1, phase_index=0)
     before = threading.active_count()
     stream = batches(maker, 0, 10_000, np.arange(ROWS))
@@ -94,7 +94,7 @@ def test_a_damaged_record_reaches_the_caller(prepared):
     path = corpus.directory / "train-0.array_record"
     content = path.read_bytes().replace(corpus.shards[0].ids(0).tobytes()[:64], b"\1" * 64)
     path.write_bytes(content)
-    maker = RowMaker([corpus], Pieces(), PhaseConfig(sequence_length=32, rows=4), seed=0,
+    maker = RowMaker([corpus], Pieces(), PhaseConfig(sequence_length=32, batch_size=4), seed=0,
                      phase_index=0)  # fmt: skip
     with pytest.raises(DataError, match="train-0 is damaged: record 0"):
         list(batches(maker, 0, 3, np.arange(4)))
@@ -103,7 +103,7 @@ def test_a_damaged_record_reaches_the_caller(prepared):
 @pytest.mark.parametrize("packing", [False, True])
 def test_held_out_rows_are_fixed_and_filled_up(prepared, packing):
     corpus = prepared(documents(80))
-    phase = PhaseConfig(sequence_length=32, rows=ROWS, packing=packing, mixture=(1.0,))
+    phase = PhaseConfig(sequence_length=32, batch_size=ROWS, packing=packing, mixture=(1.0,))
     options = {"rows": 50, "seed": 3}
     small = held_out(corpus, phase, Pieces(), batch_rows=16, **options)
     large = held_out(corpus, phase, Pieces(), batch_rows=50, **options)

@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from albert_jax import files
-from albert_jax.data import dedup, stages, vocabulary
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.id_range import IdRange
-from albert_jax.data.prepare import prepare
-from albert_jax.data.sources import ReadOptions
-from albert_jax.data.tokenizer_training import train
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.prepare import deduplication as dedup
+from albert_jax.data.prepare import steps as stages
+from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.sources.sources import ReadOptions
+from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies.id_range import IdRange
+from albert_jax.data.vocabularies.training import train
 from albert_jax.errors import ConfigError, DataError, StorageError
 
 from made import digest  # isort: skip

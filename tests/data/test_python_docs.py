@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from albert_jax.data import python_docs
+from albert_jax.data.sources import python_docs
 
 
 def test_documents() -> None:
@@ -40,7 +40,7 @@ def test_cleaning() -> None:
 
 def test_nothing_of_it_is_imported() -> None:
     code = (
-        "import sys; from albert_jax.data import python_docs; python_docs.documents(); "
+        "import sys; from albert_jax.data.sources import python_docs; python_docs.documents(); "
         "assert not {'this', 'antigravity', 'tkinter', 'turtle', 'pydoc_data.topics'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)

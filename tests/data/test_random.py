@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from albert_jax.data import random
+from albert_jax.data import counter_rng as random
 
 
 def test_values_stay_what_they_are():

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.data import row_plan
-from albert_jax.data.packing import pack, pairs_per_row
-from albert_jax.data.row_plan import PlanSettings, plan_rows
+from albert_jax.data.batches import row_plan
+from albert_jax.data.batches.packing import pack, pairs_per_row
+from albert_jax.data.batches.row_plan import PlanSettings, plan_rows
 
 
 def lengths(documents=200, longest=12, seed=0, most=40):

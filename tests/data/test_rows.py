@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ObjectiveConfig, PhaseConfig
-from albert_jax.data.rows import RowMaker, batch_shapes, slots
+from albert_jax.data.batches.rows import RowMaker, batch_shapes, slots
 from albert_jax.errors import ConfigError, DataError
 
 from made import Pieces, documents  # isort: skip
 
-PHASE = PhaseConfig(sequence_length=48, rows=64)
+PHASE = PhaseConfig(sequence_length=48, batch_size=64)
 
 
 def maker_of(corpora, phase=PHASE, seed=1, **options):
@@ -140,7 +140,7 @@ def test_seed_phase_and_step_change_rows_and_masks(prepared):
 
 def test_masks_are_fresh_when_a_row_comes_again(prepared):
     corpus = prepared(documents(3))
-    maker = maker_of([corpus], dataclasses.replace(PHASE, rows=400))
+    maker = maker_of([corpus], dataclasses.replace(PHASE, batch_size=400))
     batch = maker.batch(0, np.arange(400))
     masks = {}
     for row, text in enumerate(original_text(batch)):
@@ -152,7 +152,7 @@ def test_masks_are_fresh_when_a_row_comes_again(prepared):
 
 @pytest.mark.parametrize("mask", ["ngram", "word", "token", "span"])
 def test_units(prepared, mask):
-    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(mask=mask, mask_rate=0.3))
+    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(mask_unit=mask, mask_rate=0.3))
     batch = maker_of([prepared()], phase).batch(0, np.arange(64))
     text = original_text(batch)
     broken = 0
@@ -187,7 +187,7 @@ def test_rates(prepared):
 
 def test_mixture_follows_the_weights_and_each_corpus_its_own_order(prepared):
     one, two = prepared(documents(200, 1), "one"), prepared(documents(200, 2), "two")
-    phase = dataclasses.replace(PHASE, mixture=(3.0, 1.0), rows=4096)
+    phase = dataclasses.replace(PHASE, mixture=(3.0, 1.0), batch_size=4096)
     maker = maker_of([one, two], phase)
     assert abs((maker._pattern == 0).mean() - 0.75) < 1e-3
     part = maker.batch(5, np.arange(1000, 1100))

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_jax.data import crc32c, sources, text_files, tfds_builder, tfds_sets, tfrecord, wire
-from albert_jax.data.sources import ReadOptions, Tally
+from albert_jax.data.sources import crc32c, sources, text_files, tfds_sets, tfrecord
+from albert_jax.data.sources import protobuf_wire as wire
+from albert_jax.data.sources.sources import ReadOptions, Tally
 from albert_jax.errors import ConfigError, DataError, StorageError
+from tests.data import tfds_builder
 
 TEXT = "First document, first line.\nSecond line.\n\nSecond document.\n\n\n \nThird one.\n"
 DOCUMENTS = ["First document, first line.\nSecond line.", "Second document.", "Third one."]

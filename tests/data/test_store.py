@@ -8,8 +8,8 @@ import pickle
 import numpy as np
 import pytest
 
-from albert_jax.data import store
-from albert_jax.data.store import ShardReader, ShardWriter
+from albert_jax.data.corpus import shards as store
+from albert_jax.data.corpus.shards import ShardReader, ShardWriter
 from albert_jax.errors import DataError, StorageError
 
 

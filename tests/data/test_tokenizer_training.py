@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import sentencepiece as spm
 
-from albert_jax.data import vocabulary
-from albert_jax.data.sentencepiece import inner_digits
-from albert_jax.data.sources import ReadOptions, Tally, parts
-from albert_jax.data.tokenizer_training import USER_SYMBOLS, from_texts, sample, train
+from albert_jax.data.sources.sources import ReadOptions, Tally, parts
+from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies.sentencepiece import inner_digits
+from albert_jax.data.vocabularies.training import USER_SYMBOLS, from_texts, sample, train
 from albert_jax.errors import ConfigError, DataError
 
 WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()

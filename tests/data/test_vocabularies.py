@@ -12,10 +12,10 @@ import sentencepiece as spm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from albert_jax.data import vocabulary, word_cache
-from albert_jax.data.id_range import IdRange
-from albert_jax.data.sentencepiece import SPACE, SentencePiece
-from albert_jax.data.wordpiece import WordPiece, basic
+from albert_jax.data.vocabularies import vocabulary, word_cache
+from albert_jax.data.vocabularies.id_range import IdRange
+from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece
+from albert_jax.data.vocabularies.wordpiece import WordPiece, basic
 from albert_jax.errors import AlbertError, DataError
 
 SENTENCES = [
@@ -130,9 +130,9 @@ def test_tables(model: bytes) -> None:
         3,
         4,
     )
-    assert vocab.piece_bytes[:5].tolist() == [0, 1, 0, 0, 0]
+    assert vocab.token_bytes[:5].tolist() == [0, 1, 0, 0, 0]
     ids = vocab.encode(["the baker"])[0]
-    assert vocab.piece_bytes[ids].sum() == len(" the baker")
+    assert vocab.token_bytes[ids].sum() == len(" the baker")
     assert vocab.starts_word[ids[0]] and vocab.starts_word.shape == (vocab.size,)
     assert vocab.decode([2, *ids.tolist(), 3]).startswith("[CLS] the baker")
 
@@ -149,7 +149,7 @@ def test_saved_and_loaded(model: bytes, tmp_path: Path) -> None:
         again = vocabulary.load(str(tmp_path / str(i)))
         assert type(again) is type(vocab) and again.fingerprint == vocab.fingerprint
         assert again.files() == vocab.files()
-        assert (again.piece_bytes == vocab.piece_bytes).all()
+        assert (again.token_bytes == vocab.token_bytes).all()
 
 
 def test_fingerprint_knows_the_settings(model: bytes) -> None:
@@ -207,7 +207,7 @@ def test_wordpiece_words() -> None:
     ids = vocab.encode(["ABC \u4e2dabx", "", "a" * 201])
     assert [row.tolist() for row in ids] == [[5, 6, 7, 1], [], [1]]
     assert vocab.starts_word.tolist() == [True] * 6 + [False, True]
-    assert vocab.piece_bytes.tolist() == [0, 1, 0, 0, 0, 2, 1, 3]
+    assert vocab.token_bytes.tolist() == [0, 1, 0, 0, 0, 2, 1, 3]
     assert vocab.decode([5, 6, 7]) == "abc \u4e2d"
 
 
@@ -227,7 +227,7 @@ def test_bad_wordpiece(content: bytes, message: str) -> None:
 def test_id_range() -> None:
     vocab = IdRange(30, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
     assert vocab.unk_id == -1 and vocab.decode([1, 9]) == "[CLS] 9"
-    assert vocab.piece_bytes.sum() == 26 and vocab.starts_word.all()
+    assert vocab.token_bytes.sum() == 26 and vocab.starts_word.all()
     with pytest.raises(DataError, match="has no text"):
         vocab.encode(["a"])
     with pytest.raises(DataError, match="outside the vocabulary of 30"):

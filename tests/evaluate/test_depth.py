@@ -15,7 +15,9 @@ from albert_jax import api, cli
 from albert_jax.commands.model import _depths
 from albert_jax.config import ModelConfig
 from albert_jax.errors import ConfigError
-from albert_jax.evaluate import depth, exits, finetuned
+from albert_jax.evaluation import finetuned
+from albert_jax.inference import depth
+from albert_jax.inference import early_exit as exits
 from albert_jax.tasks.examples import Sentences
 
 TEXTS = [Sentences(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
@@ -23,36 +25,36 @@ TEXTS = [Sentences(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTE
 
 def test_a_model_at_a_depth_is_its_encoder_with_that_many_passes():
     batch = api.rows(tiny_models.vocabulary(), ["the file is found"], length=16)
-    for mode, passes in (("all", 1), ("all", 7), ("none", 2), ("ffn", 3)):
+    for mode, num_layers in (("all", 1), ("all", 7), ("none", 2), ("ffn", 3)):
         model = tiny_models.model(num_hidden_layers=4, sharing=mode)
-        cut = depth.at_depth(model, passes)
-        assert cut.config.num_hidden_layers == passes
+        cut = depth.at_depth(model, num_layers)
+        assert cut.config.num_hidden_layers == num_layers
         shapes = jax.tree.map(np.shape, api.init(cut.config))
         assert jax.tree.map(np.shape, cut.params) == shapes
         np.testing.assert_allclose(
             api.encode(cut.params, cut.config, batch),
-            api.encode(model.params, model.config, batch, passes=passes),
+            api.encode(model.params, model.config, batch, num_layers=num_layers),
             atol=1e-6,
         )
 
 
 @pytest.mark.parametrize(
-    ("config", "passes", "part"),
+    ("config", "num_layers", "part"),
     [
         (ModelConfig(num_hidden_groups=3), 2, "num_hidden_groups"),
         (ModelConfig(sharing="none"), 13, "12 times"),
-        (ModelConfig(), 0, "--passes 0"),
+        (ModelConfig(), 0, "--num-layers 0"),
         (ModelConfig(), 1001, "1000"),
     ],
 )
-def test_depths_that_a_model_does_not_have(config, passes, part):
+def test_depths_that_a_model_does_not_have(config, num_layers, part):
     with pytest.raises(ConfigError, match=part):
-        depth.check(config, passes)
+        depth.check(config, num_layers)
 
 
 def test_depths_are_written_with_commas_or_spaces():
     assert _depths(("2,4", "8")) == _depths(("2", "4", "8")) == (2, 4, 8)
-    with pytest.raises(ConfigError, match="--passes two"):
+    with pytest.raises(ConfigError, match="--num-layers two"):
         _depths(("2,two",))
 
 
@@ -63,7 +65,7 @@ def test_changes_are_cosines_over_real_tokens():
     from albert_jax.model import albert
 
     first = albert.embed(model.params, model.config, batch, compute=api.EXACT)
-    _, each = albert.encode_each_pass(model.params, model.config, batch, compute=api.EXACT)
+    _, each = albert.encode_all_layers(model.params, model.config, batch, compute=api.EXACT)
     states = [np.asarray(first, np.float64), *np.asarray(each, np.float64)]
     real = batch["segment_ids"] > 0
     for number in (1, 2, 3):
@@ -76,35 +78,35 @@ def test_changes_are_cosines_over_real_tokens():
 @pytest.mark.parametrize(("trained", "share"), [((), 0.5), ((2, 3, 4), 0.5), ((), None)])
 def test_every_text_leaves_where_its_head_is_sure(trained, share):
     """Against the plain forward pass at every depth; a `share` is not sure at the first exit."""
-    model = classifier(passes=4, trained=trained)
-    plain = {n: finetuned.answers(model, TEXTS, passes=n) for n in range(1, 5)}
+    model = classifier(num_layers=4, trained=trained)
+    plain = {n: finetuned.answers(model, TEXTS, num_layers=n) for n in range(1, 5)}
     stops = [n for n in trained or range(1, 5) if n < 4]
     known = [one["probability"] for one in plain[stops[0]]]
     confidence = 1.0 if share is None else float(np.quantile(known, share))
     early = exits.EarlyExit(model, confidence)
     found = finetuned.answers(model, TEXTS, early=early)
-    passes = []
+    num_layers = []
     for i, one in enumerate(found):
         sure = [n for n in stops if plain[n][i]["probability"] >= confidence]
         expected = sure[0] if sure else 4
         assert one["passes"] == expected
         assert one["label"] == plain[expected][i]["label"]
         assert one["probability"] == pytest.approx(plain[expected][i]["probability"], abs=1e-5)
-        passes.append(expected)
-    assert early.tally.passes and sorted(early.tally.passes) == sorted(passes)
+        num_layers.append(expected)
+    assert early.tally.num_layers and sorted(early.tally.num_layers) == sorted(num_layers)
     same = sum(a["label"] == b["label"] for a, b in zip(found, plain[4], strict=True))
     assert (early.tally.same, early.tally.rows) == (same, len(TEXTS))
-    assert (len(set(passes)) > 1) == (share == 0.5)
-    assert f"{np.mean(passes):.2f} of 4 passes" in early.summary()
+    assert (len(set(num_layers)) > 1) == (share == 0.5)
+    assert f"{np.mean(num_layers):.2f} of 4 passes" in early.summary()
 
 
 def test_mean_pooling_and_groups_leave_early_too():
     model = classifier(num_hidden_groups=2)
-    task = dataclasses.replace(model.recipe.task, pooling="mean")
-    model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
-    early = exits.EarlyExit(model, 1.0, passes=3)
+    task = dataclasses.replace(model.run_config.task, pooling="mean")
+    model = dataclasses.replace(model, run_config=dataclasses.replace(model.run_config, task=task))
+    early = exits.EarlyExit(model, 1.0, num_layers=3)
     found = finetuned.answers(model, TEXTS[:3], early=early)
-    for one, other in zip(found, finetuned.answers(model, TEXTS[:3], passes=3), strict=True):
+    for one, other in zip(found, finetuned.answers(model, TEXTS[:3], num_layers=3), strict=True):
         if one["passes"] == 3:
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
@@ -113,22 +115,22 @@ def test_early_exit_is_for_classification():
     with pytest.raises(ConfigError, match="--exit-confidence is for classification, not for mod"):
         exits.EarlyExit(tiny_models.model(), 0.9)
     model = classifier()
-    task = dataclasses.replace(model.recipe.task, name="tagging")
-    model = dataclasses.replace(model, recipe=dataclasses.replace(model.recipe, task=task))
+    task = dataclasses.replace(model.run_config.task, name="tagging")
+    model = dataclasses.replace(model, run_config=dataclasses.replace(model.run_config, task=task))
     with pytest.raises(ConfigError, match="not for tagging"):
         exits.EarlyExit(model, 0.9)
 
 
 def test_export_at_a_depth(tmp_path, capsys):
     source = tiny_models.directory(tmp_path)
-    assert cli.main(["export", source, "--out", str(tmp_path / "hf"), "--passes", "3"]) == 0
+    assert cli.main(["export", source, "--out", str(tmp_path / "hf"), "--num-layers", "3"]) == 0
     assert json.loads((tmp_path / "hf" / "config.json").read_text())["num_hidden_layers"] == 3
     loaded = api.load(str(tmp_path / "hf"))
     batch = api.rows(loaded.vocabulary, ["the file is found"], length=16)
     np.testing.assert_allclose(
         api.encode(loaded.params, loaded.config, batch),
-        api.encode(tiny_models.model().params, tiny_models.MODEL, batch, passes=3),
+        api.encode(tiny_models.model().params, tiny_models.MODEL, batch, num_layers=3),
         atol=1e-6,
     )
-    assert cli.main(["export", source, "--out", str(tmp_path / "x"), "--passes", "0"]) == 2
-    assert "--passes 0" in capsys.readouterr().err and not (tmp_path / "x").exists()
+    assert cli.main(["export", source, "--out", str(tmp_path / "x"), "--num-layers", "0"]) == 2
+    assert "--num-layers 0" in capsys.readouterr().err and not (tmp_path / "x").exists()

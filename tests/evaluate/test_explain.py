@@ -14,8 +14,9 @@ from tiny_models import classifier
 
 from albert_jax import api, cli
 from albert_jax.errors import DataError
-from albert_jax.evaluate import attributions, explaining
-from albert_jax.evaluate.loading import Model
+from albert_jax.inference import attributions
+from albert_jax.inference import explain as explaining
+from albert_jax.model_io.model import Model
 
 TEXT = "the file is [MASK] in the folder"
 
@@ -23,7 +24,7 @@ TEXT = "the file is [MASK] in the folder"
 @pytest.fixture(scope="module")
 def sure() -> Model:
     """A classifier with a pronounced head, which still has its masked-language head."""
-    return classifier(passes=3)
+    return classifier(num_layers=3)
 
 
 def test_each_pass_is_the_model_of_that_depth(sure: Model) -> None:
@@ -35,10 +36,10 @@ def test_each_pass_is_the_model_of_that_depth(sure: Model) -> None:
     assert found.cosines.shape == (3,) and (np.abs(found.cosines) <= 1 + 1e-6).all()
     (mask,) = found.masked
     for number, guesses in enumerate(mask):
-        recipe = dataclasses.replace(
-            sure.recipe, model=dataclasses.replace(sure.config, num_hidden_layers=number + 1)
+        run_config = dataclasses.replace(
+            sure.run_config, model=dataclasses.replace(sure.config, num_hidden_layers=number + 1)
         )
-        [[best]] = api.fill_mask(dataclasses.replace(sure, recipe=recipe), [TEXT], top_k=2)
+        [[best]] = api.fill_mask(dataclasses.replace(sure, run_config=run_config), [TEXT], top_k=2)
         assert [g.word for g in guesses] == [b.word for b in best]
         np.testing.assert_allclose(
             [g.probability for g in guesses], [b.probability for b in best], atol=1e-5
@@ -57,9 +58,9 @@ def test_attention_is_what_the_text_changes(sure: Model) -> None:
 @pytest.mark.parametrize("text", ["the value is not found", "the file\tevery thread waits"])
 def test_shares_add_up_to_the_gain(sure: Model, text: str, pooling: str) -> None:
     """Also against a sum over many points without the bound's help."""
-    assert sure.recipe.task is not None
-    task = dataclasses.replace(sure.recipe.task, pooling=pooling)
-    model = dataclasses.replace(sure, recipe=dataclasses.replace(sure.recipe, task=task))
+    assert sure.run_config.task is not None
+    task = dataclasses.replace(sure.run_config.task, pooling=pooling)
+    model = dataclasses.replace(sure, run_config=dataclasses.replace(sure.run_config, task=task))
     found = explaining.look(model, text)
     shares = found.attribution
     assert shares is not None and shares.complete
@@ -118,7 +119,7 @@ class Loads(html.parser.HTMLParser):
 def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
     source = tiny_models.directory(tmp_path)
     text = "the <b>$ file</b> $ is [MASK], the [MASK]"
-    code = cli.main(["explain", source, text, "--out", str(tmp_path / "out"), "--passes", "3"])
+    code = cli.main(["explain", source, text, "--out", str(tmp_path / "out"), "--num-layers", "3"])
     out, err = capsys.readouterr()
     assert code == 0, err
     lines = out.splitlines()
@@ -143,12 +144,12 @@ def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
 
 
 def test_the_page_of_a_classifier(sure: Model) -> None:
-    from albert_jax.evaluate import explain_page
+    from albert_jax.inference import explain_page
 
     found = explaining.look(sure, "the file is found")
     assert found.masked == ()
     table = explaining.table(found)
-    assert f"what speaks for {sure.recipe.task.labels[found.attribution.label]}" in table
+    assert f"what speaks for {sure.run_config.task.labels[found.attribution.label]}" in table
     assert "the shares add up to" in table and "label" in table.splitlines()[0]
     page = explain_page.page(found, b"")
     assert page.count('class="piece"') == len(found.pieces)

@@ -8,8 +8,8 @@ import tiny_models
 
 from albert_jax import api
 from albert_jax.errors import DataError
-from albert_jax.evaluate import fill_mask as stage
-from albert_jax.evaluate.fill_mask import Candidate, fill_mask, table
+from albert_jax.inference import fill_mask as stage
+from albert_jax.inference.fill_mask import Candidate, fill_mask, table
 
 MODEL = tiny_models.model()
 VOCABULARY = MODEL.vocabulary
@@ -88,7 +88,7 @@ def test_texts_that_cannot_be_used(text: str, message: str) -> None:
 
 def test_model_without_its_head() -> None:
     params = {name: part for name, part in MODEL.params.items() if name != "mlm_head"}
-    model = api.Model(MODEL.recipe, params, VOCABULARY, "memory")
+    model = api.Model(MODEL.run_config, params, VOCABULARY, "memory")
     with pytest.raises(DataError, match="no masked-language head"):
         fill_mask(model, ["the [MASK]"])
 

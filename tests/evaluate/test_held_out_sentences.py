@@ -2,9 +2,9 @@
 
 import pytest
 
-from albert_jax.data import python_docs
-from albert_jax.data.dedup import hash_group
-from albert_jax.evaluate.fill_mask import MASK, HeldOut, held_out_sentences
+from albert_jax.data.prepare.deduplication import hash_group
+from albert_jax.data.sources import python_docs
+from albert_jax.inference.fill_mask import MASK, HeldOut, held_out_sentences
 
 HELD_OUT = int(0.05 * 2**64)
 

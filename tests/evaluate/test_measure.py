@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.evaluate.pretraining import Reference, local_score, measure, table
+from albert_jax.evaluation.pretraining import Reference, local_score, measure, table
 from albert_jax.model.init import init_params
 
 MODEL = ModelConfig(
@@ -103,7 +103,7 @@ def test_score_of_a_model_equals_brute_force() -> None:
 
 def test_depth_changes_the_score() -> None:
     params, batch = init_params(MODEL, 0), rows(3)
-    shallow, deep = (local_score(params, MODEL, FLOAT32, passes=n)(batch) for n in (1, 2))
+    shallow, deep = (local_score(params, MODEL, FLOAT32, num_layers=n)(batch) for n in (1, 2))
     assert shallow["mlm_sum"] != deep["mlm_sum"]
     assert local_score(params, MODEL, FLOAT32)(batch) == deep
 

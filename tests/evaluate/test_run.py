@@ -12,10 +12,10 @@ import tiny_models
 
 from albert_jax import api, configfile
 from albert_jax.checkpoint.manager import Checkpoints
-from albert_jax.data import vocabulary as vocabularies
+from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import CheckpointError, ConfigError, DataError
-from albert_jax.evaluate import loading
-from albert_jax.evaluate.run import evaluate
+from albert_jax.evaluation.evaluate import evaluate
+from albert_jax.model_io import model as loading
 from albert_jax.observe.metrics import MetricsWriter
 
 CONFIG = dataclasses.replace(
@@ -68,7 +68,7 @@ def test_steps_and_weights_are_chosen(run: str) -> None:
 
 
 def test_table_report_and_curves(run: str) -> None:
-    text = evaluate(run, passes=(1, 2), rows=8)
+    text = evaluate(run, num_layers=(1, 2), rows=8)
     report = json.loads((Path(run) / "evaluation.json").read_text())
     assert report["step"] == 3 and set(report["results"]) == {"1 passes", "2 passes"}
     one, two = report["results"]["1 passes"], report["results"]["2 passes"]
@@ -91,8 +91,8 @@ def test_numbers_are_those_of_the_rows_alone(run: str) -> None:
 def test_what_cannot_be_measured(run: str, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run folder"):
         evaluate(str(tmp_path))
-    with pytest.raises(ConfigError, match="--passes 0"):
-        evaluate(run, passes=(0,))
+    with pytest.raises(ConfigError, match="--num-layers 0"):
+        evaluate(run, num_layers=(0,))
     with pytest.raises(CheckpointError, match="7"):
         api.load(run, step=7)
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from albert_jax.evaluate.sentence_order import COMMON, CutRule, edges
+from albert_jax.evaluation.sentence_order import COMMON, CutRule, edges
 
 CLS, SEP, MASK, PERIOD = 2, 3, 4, 5
 VOCABULARY = 60

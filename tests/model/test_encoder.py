@@ -63,32 +63,34 @@ def test_scan_unrolled_and_recomputed_are_one_function(mode):
 
 def test_depth_is_an_argument():
     params, batch = spread(TINY), rows()
-    _, each = albert.encode_each_pass(params, TINY, batch, compute=EXACT)
+    _, each = albert.encode_all_layers(params, TINY, batch, compute=EXACT)
     for depth in (1, 2, 3):
-        shallow = albert.encode(params, TINY, batch, compute=EXACT, passes=depth)
+        shallow = albert.encode(params, TINY, batch, compute=EXACT, num_layers=depth)
         np.testing.assert_allclose(shallow, each[depth - 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("mode", ["all", "none"])
-@pytest.mark.parametrize("passes", [2, 3])
-def test_layers_one_by_one_and_what_is_watched_are_the_encoder(mode, passes):
+@pytest.mark.parametrize("num_layers", [2, 3])
+def test_layers_one_by_one_and_what_is_watched_are_the_encoder(mode, num_layers):
     config = dataclasses.replace(
         TINY, sharing=mode, num_hidden_groups=1 if mode == "none" else 2, inner_group_num=2
     )
     params, batch = spread(config), rows()
-    hidden, each = albert.encode_each_pass(params, config, batch, compute=EXACT, passes=passes)
+    hidden, each = albert.encode_all_layers(
+        params, config, batch, compute=EXACT, num_layers=num_layers
+    )
     x = albert.embed(params, config, batch, compute=EXACT)
     layer = jax.jit(lambda x, n: albert.apply_layer(
-        params, config, x, batch["segment_ids"], n, passes=passes
+        params, config, x, batch["segment_ids"], n, num_layers=num_layers
     ))  # fmt: skip
-    for number in range(passes):
+    for number in range(num_layers):
         x = layer(x, number)
         np.testing.assert_allclose(x, each[2 * number + 1], atol=2e-5)
     np.testing.assert_allclose(x, hidden, atol=2e-5)
     for unroll in (False, True):
-        _, moved = albert.encode_watched(
+        _, moved = albert.encode_with_capture(
             params, config, batch, lambda a, b: {"by": jnp.abs(b - a).sum(-1)},
-            compute=dataclasses.replace(EXACT, unroll=unroll), passes=passes,
+            compute=dataclasses.replace(EXACT, unroll=unroll), num_layers=num_layers,
         )  # fmt: skip
         first = albert.embed(params, config, batch, compute=EXACT)
         for i, after in enumerate(each):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from albert_jax.observe import chips
+from albert_jax.plan import chips
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from albert_jax.observe import compilation_cache as cache
+from albert_jax import compilation_cache as cache
 
 
 @pytest.fixture(autouse=True)

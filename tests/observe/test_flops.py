@@ -51,15 +51,15 @@ def test_no_projection_where_the_embedding_is_as_wide() -> None:
 
 
 def test_places_for_masks() -> None:
-    assert PhaseConfig(sequence_length=128).predictions == 19
-    assert PhaseConfig(sequence_length=512).predictions == 77
+    assert PhaseConfig(sequence_length=128).max_predictions_per_seq == 19
+    assert PhaseConfig(sequence_length=512).max_predictions_per_seq == 77
     diffusion = PhaseConfig(sequence_length=40, objective=ObjectiveConfig(mask_rate=1.0))
-    assert diffusion.predictions == 40
+    assert diffusion.max_predictions_per_seq == 40
 
 
 def test_time_left_follows_the_cost_of_the_phases() -> None:
-    short = PhaseConfig(steps=10, sequence_length=128, rows=8)
-    config = Config(phases=(short, PhaseConfig(steps=10, sequence_length=512, rows=8)))
+    short = PhaseConfig(steps=10, sequence_length=128, batch_size=8)
+    config = Config(phases=(short, PhaseConfig(steps=10, sequence_length=512, batch_size=8)))
     ratio = flops.per_step(config.model, config.phases[1]) / flops.per_step(config.model, short)
     assert ratio > 4
     assert flops.eta_seconds(config, 4, seconds_per_step=2.0) == pytest.approx(
@@ -71,8 +71,8 @@ def test_time_left_follows_the_cost_of_the_phases() -> None:
 
 
 def test_drawn_depths_count_with_their_mean() -> None:
-    phase = PhaseConfig(passes=(2, 4))
+    phase = PhaseConfig(depths=(2, 4))
     both = flops.per_step(ModelConfig(), phase)
-    two = flops.per_step(ModelConfig(), phase, passes=2)
-    four = flops.per_step(ModelConfig(), phase, passes=4)
+    two = flops.per_step(ModelConfig(), phase, num_layers=2)
+    four = flops.per_step(ModelConfig(), phase, num_layers=4)
     assert both == pytest.approx((two + four) / 2) and four > 1.9 * two

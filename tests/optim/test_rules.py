@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
-from albert_jax.optim.build import build
 from albert_jax.optim.lamb import trust_ratio
-from albert_jax.optim.names import excluded, stacked
+from albert_jax.optim.optimizer import build
+from albert_jax.optim.parameter_groups import excluded, stacked
 from albert_jax.optim.schedule import learning_rate
 
 
@@ -51,9 +51,9 @@ def test_a_zero_norm_has_ratio_one():
 def test_segments_of_phases():
     config = Config(
         phases=(
-            PhaseConfig(steps=10, learning_rate="warm-up"),
-            PhaseConfig(steps=20, learning_rate="constant"),
-            PhaseConfig(steps=10, learning_rate="decay"),
+            PhaseConfig(steps=10, schedule="warmup"),
+            PhaseConfig(steps=20, schedule="constant"),
+            PhaseConfig(steps=10, schedule="decay"),
         ),
         optimizer=OptimizerConfig(learning_rate=1.0, end_learning_rate=0.1),
     )

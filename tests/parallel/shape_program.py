@@ -85,7 +85,14 @@ def config_of(kernel: str, mesh: dict, micro: int) -> Config:
             hidden_dropout_prob=0.1,
             attention_probs_dropout_prob=0.0 if kernel == "splash" else 0.1,
         ),
-        phases=(PhaseConfig(rows=ROWS, sequence_length=length, steps=STEPS, micro_batches=micro),),
+        phases=(
+            PhaseConfig(
+                batch_size=ROWS,
+                sequence_length=length,
+                steps=STEPS,
+                gradient_accumulation_steps=micro,
+            ),
+        ),
         optimizer=OptimizerConfig(name="lamb", learning_rate=0.01),
         parallel=ParallelConfig(**mesh),
         compute=ComputeConfig(dtype="float32", attention="xla", remat="dots"),

@@ -33,17 +33,17 @@ STEPS = 8
 
 
 @pytest.fixture(scope="module")
-def recipe(tmp_path_factory) -> Path:
+def run_config(tmp_path_factory) -> Path:
     """A config file of eight steps of a micro model, dropout included."""
     folder = tmp_path_factory.mktemp("cluster")
     model = tiny_models.MODEL
     config = Config(
         model=type(model)(**{**vars(model), "hidden_dropout_prob": 0.1}),
         data=DataConfig(prepared=(tiny_models.prepared(folder),)),
-        phases=(PhaseConfig(steps=STEPS, sequence_length=16, rows=8),),
+        phases=(PhaseConfig(steps=STEPS, sequence_length=16, batch_size=8),),
         optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=2),
         compute=ComputeConfig(dtype="float32"),
-        run=RunConfig(log_every=1, evaluate_every=0, evaluate_rows=8, checkpoint_every=3),
+        run=RunConfig(logging_steps=1, eval_steps=0, max_eval_samples=8, save_steps=3),
     )
     path = folder / "micro.toml"
     path.write_text(configfile.dumps(config))
@@ -64,17 +64,17 @@ def _nobody_is_left():
             process.communicate(timeout=120)
 
 
-def _start(root: Path, recipe: Path, run: Path, processes: int, *more: str, **env: str):
+def _start(root: Path, run_config: Path, run: Path, processes: int, *more: str, **env: str):
     """Starts a pretraining; `devices` of each process, 1 by default."""
     devices = env.pop("devices", "1")
     cluster = [] if processes == 1 else ["-m", "albert_jax.parallel.local", str(processes)]
     program = [sys.executable, "-m", "tests.parallel.cluster_program"]
-    command = [*program, "pretrain", "--config", str(recipe), "--out", str(run), *more]
+    command = [*program, "pretrain", "--config", str(run_config), "--out", str(run), *more]
     # The same programs with slower machine code compile in a third of the time, and once only.
     flags = f"--xla_force_host_platform_device_count={devices} "
     flags += "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
     cache = {
-        "JAX_COMPILATION_CACHE_DIR": str(recipe.parent / "compiled"),
+        "JAX_COMPILATION_CACHE_DIR": str(run_config.parent / "compiled"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
@@ -110,18 +110,18 @@ def _compare(one: Path, other: Path) -> None:
     assert max(abs(a - b) / abs(a) for a, b in pairs) <= SAME
 
 
-def test_two_processes_are_one_with_two_devices_and_one_goes_on_alone(root, recipe, tmp_path):
-    _run(root, recipe, tmp_path / "one", 1, devices="2")
-    _run(root, recipe, tmp_path / "two", 2, STOP_AT="5", expected=75)
-    _run(root, recipe, tmp_path / "two", 1, devices="2")
+def test_two_processes_are_one_with_two_devices_and_one_goes_on_alone(root, run_config, tmp_path):
+    _run(root, run_config, tmp_path / "one", 1, devices="2")
+    _run(root, run_config, tmp_path / "two", 2, STOP_AT="5", expected=75)
+    _run(root, run_config, tmp_path / "two", 1, devices="2")
     _compare(tmp_path / "one", tmp_path / "two")
 
 
 @pytest.mark.slow
-def test_four_processes_and_then_two(root, recipe, tmp_path):
-    _run(root, recipe, tmp_path / "one", 1, devices="8")
-    _run(root, recipe, tmp_path / "four", 4, STOP_AT="4", expected=75, devices="2")
-    _run(root, recipe, tmp_path / "four", 2, devices="4")
+def test_four_processes_and_then_two(root, run_config, tmp_path):
+    _run(root, run_config, tmp_path / "one", 1, devices="8")
+    _run(root, run_config, tmp_path / "four", 4, STOP_AT="4", expected=75, devices="2")
+    _run(root, run_config, tmp_path / "four", 2, devices="4")
     _compare(tmp_path / "one", tmp_path / "four")
 
 
@@ -144,10 +144,10 @@ def _wait_for_a_step(run: Path) -> None:
 @pytest.mark.parametrize("victim", [0, 1])
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "stop"])
 def test_a_dead_or_stuck_process_is_named_and_the_run_goes_on(
-    root, recipe, tmp_path, victim, number
+    root, run_config, tmp_path, victim, number
 ):
-    _run(root, recipe, tmp_path / "one", 1, devices="2")
-    process = _start(root, recipe, tmp_path / "run", 2, SLOW="1")
+    _run(root, run_config, tmp_path / "one", 1, devices="2")
+    process = _start(root, run_config, tmp_path / "run", 2, SLOW="1")
     _wait_for_a_step(tmp_path / "run")
     children = _children(process.pid)
     os.kill(children[victim], number)
@@ -158,13 +158,13 @@ def test_a_dead_or_stuck_process_is_named_and_the_run_goes_on(
     assert re.search(
         rf"process {victim}\b.* (was ended by SIGKILL|is gone or stopped|is stopped)", err
     )
-    _run(root, recipe, tmp_path / "run", 2)
+    _run(root, run_config, tmp_path / "run", 2)
     _compare(tmp_path / "one", tmp_path / "run")
 
 
 @pytest.mark.slow
-def test_a_signal_to_the_parent_saves_and_stops_all(root, recipe, tmp_path):
-    process = _start(root, recipe, tmp_path / "run", 2, SLOW="1")
+def test_a_signal_to_the_parent_saves_and_stops_all(root, run_config, tmp_path):
+    process = _start(root, run_config, tmp_path / "run", 2, SLOW="1")
     _wait_for_a_step(tmp_path / "run")
     process.terminate()
     _, err = process.communicate(timeout=120)
@@ -172,10 +172,10 @@ def test_a_signal_to_the_parent_saves_and_stops_all(root, recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_an_error_of_all_ends_all(root, recipe, tmp_path):
+def test_an_error_of_all_ends_all(root, run_config, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "stranger").write_text("")
-    err = _run(root, recipe, tmp_path / "run", 2, expected=4)
+    err = _run(root, run_config, tmp_path / "run", 2, expected=4)
     assert "not a run folder" in err
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
-from albert_jax.convert import native
 from albert_jax.model import albert
 from albert_jax.model.init import init_params
+from albert_jax.model_io import native
 from albert_jax.tree import flatten, unflatten
 
 torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
@@ -97,7 +97,7 @@ def load_quietly(name: str, folder):
     return found.eval(), {key: value for key, value in info.items() if value}
 
 
-def recipe(config: ModelConfig) -> Config:
+def run_config(config: ModelConfig) -> Config:
     return Config(
         model=config, phases=(PhaseConfig(sequence_length=config.max_position_embeddings),)
     )
@@ -108,7 +108,7 @@ def recipe(config: ModelConfig) -> Config:
 def test_logits_equal_those_of_transformers(seed, tmp_path, record_property):
     config = random_structure(seed)
     params = random_weights(config, seed)
-    native.export_run(params, recipe(config), None, tmp_path / "x")
+    native.export_run(params, run_config(config), None, tmp_path / "x")
     model, problems = load_quietly("AutoModelForPreTraining", tmp_path / "x")
     assert not problems and type(model).__name__ == "AlbertForPreTraining"
     batch, inputs = random_rows(config, seed)
@@ -130,7 +130,7 @@ def test_logits_equal_those_of_transformers(seed, tmp_path, record_property):
 def test_other_heads_load_without_remarks(head, tmp_path):
     config = random_structure(1)
     params = random_weights(config, 1)
-    native.export_run(params, recipe(config), None, tmp_path / "x", head=head)
+    native.export_run(params, run_config(config), None, tmp_path / "x", head=head)
     name = {"mlm": "AutoModelForMaskedLM", "base": "AutoModel"}[head]
     model, problems = load_quietly(name, tmp_path / "x")
     assert not problems

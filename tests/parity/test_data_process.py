@@ -29,11 +29,11 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ObjectiveConfig, PhaseConfig
-from albert_jax.data import masking, row_plan, rows
-from albert_jax.data.corpus import Corpus
-from albert_jax.data.rows import RowMaker
-from albert_jax.data.sentencepiece import SentencePiece
-from albert_jax.data.store import ShardWriter
+from albert_jax.data.batches import masking, row_plan, rows
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.corpus.shards import ShardWriter
+from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 from tests.reference import golden_cases
 
 UNTOUCHED = ("repl_", "share_instances_at_bound", "masked_words_fully_masked_share")
@@ -85,13 +85,13 @@ def _phase(settings: dict) -> PhaseConfig:
         mask=("ngram" if several else "word") if words else ("span" if several else "token"),
         mask_rate=settings["masked_lm_prob"],
         max_ngram=settings["ngram"],
-        ngram_law="inverse" if settings["favor_shorter_ngram"] else "proportional",
+        ngram_distribution="inverse" if settings["favor_shorter_ngram"] else "proportional",
         sentence_order="nsp" if settings["random_next_sentence"] else "sop",
     )
     return PhaseConfig(
         sequence_length=settings["max_seq_length"],
         rows=1 << 20,
-        short_pair_prob=settings["short_seq_prob"],
+        short_seq_prob=settings["short_seq_prob"],
         objective=objective,
     )
 

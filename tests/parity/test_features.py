@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax.data import vocabulary
+from albert_jax.data.vocabularies import vocabulary
 from albert_jax.tasks.examples import Sentences
 from albert_jax.tasks.formats_qa import read_squad
 from albert_jax.tasks.pieces import written_pieces

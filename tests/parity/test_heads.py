@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.convert.names import to_original
 from albert_jax.model.attention import XLA
+from albert_jax.model_io.parameter_names import to_original
 from albert_jax.objectives import terms
 from albert_jax.tasks import heads, losses
 from tests.parity.golden_model import structure, variables
@@ -176,7 +176,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
     loss = loss_of(head, choices, forward)
 
     def mean(params):
-        parts = loss(params, batch, dropout=None, passes=None).terms
+        parts = loss(params, batch, dropout=None, num_layers=None).terms
         return terms.mean(parts, {name: batch[name].sum() for name in terms.weight_names(batch)})
 
     value, gradients = jax.jit(jax.value_and_grad(mean))(params)

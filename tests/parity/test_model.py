@@ -56,7 +56,7 @@ def test_outputs_losses_and_gradients(case, record_property):
 
     def forward(params):
         embedded = albert.embed(params, config, batch, compute=COMPUTE)
-        hidden, each = albert.encode_each_pass(params, config, batch, compute=COMPUTE)
+        hidden, each = albert.encode_all_layers(params, config, batch, compute=COMPUTE)
         pooled = albert.pooled(params, config, hidden, batch["cls_positions"])
         mlm = albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
         sop = albert.sop_logits(params, config, pooled)
@@ -68,7 +68,7 @@ def test_outputs_losses_and_gradients(case, record_property):
     loss = pretraining_loss(config, COMPUTE)
 
     def total(params):
-        found = loss(params, batch, dropout=None, passes=None)
+        found = loss(params, batch, dropout=None, num_layers=None)
         weights = {name: jnp.sum(batch[name]) for name in terms.weight_names(batch)}
         parts = {n: t.total / t.divisor(weights[t.weights]) for n, t in found.terms.items()}
         return terms.mean(found.terms, weights), parts

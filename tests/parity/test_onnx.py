@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 import tiny_models
 
-from albert_jax.convert import graphs, onnx_graph, programs, quantise, safetensors_io
-from albert_jax.data.id_range import IdRange
-from albert_jax.evaluate.loading import Model
+from albert_jax.data.vocabularies.id_range import IdRange
+from albert_jax.export import graphs, onnx_graph, programs
+from albert_jax.export import quantization as quantise
+from albert_jax.model_io import safetensors_files as safetensors_io
+from albert_jax.model_io.model import Model
 from albert_jax.tree import flatten
 from tests.convert.models import STRUCTURES, tiny, tuned
 from tests.convert.test_graphs import inputs_of, of_kind
@@ -55,12 +57,12 @@ def worst(program, params, opened, vocab: int, seed: int, shapes=((1, 32), (3, 9
 
 
 def content_of(kind: str, model, seed: int = 0, int8: bool = False, **settings):
-    recipe, params, head = of_kind(kind, model, seed)
+    run_config, params, head = of_kind(kind, model, seed)
     if settings:
-        recipe, params = tuned(kind, model, seed, **settings)
-    program = programs.program(recipe, params, head)
+        run_config, params = tuned(kind, model, seed, **settings)
+    program = programs.program(run_config, params, head)
     stored, seen = quantise.quantise(params) if int8 else ({}, params)
-    content = onnx_graph.build(program, recipe, params, stored).SerializeToString()
+    content = onnx_graph.build(program, run_config, params, stored).SerializeToString()
     return program, params, seen, content
 
 
@@ -68,11 +70,11 @@ def content_of(kind: str, model, seed: int = 0, int8: bool = False, **settings):
 @pytest.mark.parametrize("words", ["text", "bare ids"])
 def test_the_program_in_the_card_runs(kind, words, tmp_path):
     pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
-    recipe, params, head = of_kind(kind, tiny_models.MODEL)
+    run_config, params, head = of_kind(kind, tiny_models.MODEL)
     vocabulary = IdRange(64, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
     if words == "text":
         vocabulary = tiny_models.vocabulary()
-    model = Model(recipe, params, vocabulary, "memory")
+    model = Model(run_config, params, vocabulary, "memory")
     folder = str(tmp_path / "x")
     graphs.export(model, folder, to="onnx", head=head, int8=False)
     card = (tmp_path / "x" / "README.md").read_text()
@@ -80,7 +82,7 @@ def test_the_program_in_the_card_runs(kind, words, tmp_path):
     code = card.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", folder)
     names: dict = {}
     exec(code, names)
-    assert len(names["outputs"]) == len(programs.program(recipe, params, head).outputs)
+    assert len(names["outputs"]) == len(programs.program(run_config, params, head).outputs)
 
 
 @pytest.mark.parity
@@ -150,14 +152,16 @@ def test_drift_and_score_are_recorded(tmp_path, capsys):
     ]
     dev.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
     settings = {"dev": str(dev), "metrics": ("accuracy", "f1")}
-    recipe, params = tuned("classification", tiny_models.MODEL, **settings)
-    model = Model(recipe, params, tiny_models.vocabulary(), "memory")
+    run_config, params = tuned("classification", tiny_models.MODEL, **settings)
+    model = Model(run_config, params, tiny_models.vocabulary(), "memory")
     told = graphs.export(model, str(tmp_path / "x"), to="onnx", head=None, int8=True)
     record = json.loads((tmp_path / "x" / "conversion.json").read_text())
     assert record["weights"] == "int8" and record["max_difference"] < 1e-4
-    passes = record["int8"]["passes"]
-    assert [row["pass"] for row in passes] == [1, 2]
-    assert all(0.99 < row["cosine"] < 1.00001 and 0 < row["max_difference"] < 0.5 for row in passes)
+    num_layers = record["int8"]["passes"]
+    assert [row["pass"] for row in num_layers] == [1, 2]
+    assert all(
+        0.99 < row["cosine"] < 1.00001 and 0 < row["max_difference"] < 0.5 for row in num_layers
+    )
     score = record["int8"]["score"]
     assert score["examples"] == 8 and set(score["float32"]) == set(score["int8"]) == {
         "accuracy",
@@ -175,7 +179,7 @@ def test_drift_and_score_are_recorded(tmp_path, capsys):
 @pytest.mark.parity
 @pytest.mark.parametrize("kind", KINDS)
 def test_folders_of_every_task(tmp_path, kind):
-    recipe, params, head = of_kind(kind, tiny_models.MODEL, 0)
-    model = Model(recipe, params, tiny_models.vocabulary(), "memory")
+    run_config, params, head = of_kind(kind, tiny_models.MODEL, 0)
+    model = Model(run_config, params, tiny_models.vocabulary(), "memory")
     told = graphs.export(model, str(tmp_path / "x"), to="onnx", head=head, int8=False)
     assert (tmp_path / "x" / "conversion.json").exists() and "difference" in told

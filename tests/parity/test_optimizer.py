@@ -20,7 +20,7 @@ from albert_jax.config import (
     PhaseConfig,
 )
 from albert_jax.objectives.pretraining import pretraining_loss
-from albert_jax.optim.build import build
+from albert_jax.optim.optimizer import build
 from albert_jax.optim.schedule import learning_rate, polynomial
 from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train.state import init_state
@@ -130,7 +130,7 @@ def test_training(file: Path, record_property):
     count, rows = arrays["in/input_ids"].shape[:2]
     config = Config(
         model=model,
-        phases=(PhaseConfig(rows=rows, steps=count),),
+        phases=(PhaseConfig(batch_size=rows, steps=count),),
         optimizer=OptimizerConfig(name=rule),
         parallel=ParallelConfig(),
         compute=ComputeConfig(dtype="float32"),

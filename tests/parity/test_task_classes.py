@@ -12,9 +12,10 @@ import pytest
 import tiny_models
 
 from albert_jax.config import Config, PhaseConfig
-from albert_jax.convert import native
-from albert_jax.convert.classes import TASKS
-from albert_jax.tasks import canvas, registry
+from albert_jax.export.transformers_classes import TASKS
+from albert_jax.model_io import native
+from albert_jax.tasks import masked_diffusion as canvas
+from albert_jax.tasks import registry
 from albert_jax.tasks.losses import Forward
 from tests.convert.models import LABELS, tuned
 from tests.parity.test_conversion import (
@@ -29,12 +30,12 @@ torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
 
 
-def our_outputs(recipe: Config, params: dict, batch) -> list[np.ndarray]:
+def our_outputs(run_config: Config, params: dict, batch) -> list[np.ndarray]:
     """What `predict` reads, in float32."""
-    assert recipe.task is not None
-    kind, forward = registry.task(recipe.task.name), Forward(recipe.model, COMPUTE)
-    forward.pooling = recipe.task.pooling
-    found = jax.jit(lambda p, b: kind.outputs(forward, p, b, recipe.task, None))(params, batch)
+    assert run_config.task is not None
+    kind, forward = registry.task(run_config.task.name), Forward(run_config.model, COMPUTE)
+    forward.pooling = run_config.task.pooling
+    found = jax.jit(lambda p, b: kind.outputs(forward, p, b, run_config.task, None))(params, batch)
     return [np.asarray(x) for x in (found if isinstance(found, tuple) else (found,))]
 
 
@@ -49,15 +50,15 @@ def grouped(batch: dict, inputs: dict, size: int) -> tuple[dict, dict]:
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("name", ["classification", "regression", "choice", "squad-v1", "tagging"])
 def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_property):
-    recipe, params = tuned(name, random_structure(seed), seed)
-    native.export_run(params, recipe, None, tmp_path / "x")
+    run_config, params = tuned(name, random_structure(seed), seed)
+    native.export_run(params, run_config, None, tmp_path / "x")
     model, problems = load_quietly(TASKS[name].auto, tmp_path / "x")
     assert not problems and type(model).__name__ == TASKS[name].name
-    batch, inputs = random_rows(recipe.model, seed, rows=6)
+    batch, inputs = random_rows(run_config.model, seed, rows=6)
     real = batch["segment_ids"] == 1
     if name == "choice":
         batch, inputs = grouped(batch, inputs, 3)
-    ours = our_outputs(recipe, params, batch)
+    ours = our_outputs(run_config, params, batch)
     with torch.no_grad():
         found = model(**inputs)
     theirs = [found.start_logits, found.end_logits] if name == "squad-v1" else [found.logits]
@@ -81,14 +82,14 @@ def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_propert
 @pytest.mark.parametrize("seed", range(3))
 def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
     """The modules' own files say what is computed; the library itself is tried where installed."""
-    recipe, params = tuned("embedding", tiny_models.MODEL, seed)
-    native.export_run(params, recipe, tiny_models.vocabulary(), tmp_path / "x")
+    run_config, params = tuned("embedding", tiny_models.MODEL, seed)
+    native.export_run(params, run_config, tiny_models.vocabulary(), tmp_path / "x")
     modules = json.loads((tmp_path / "x" / "modules.json").read_text())
     assert [m["path"] for m in modules] == ["", "1_Pooling", "2_Normalize"]
     pooling = json.loads((tmp_path / "x" / "1_Pooling" / "config.json").read_text())
     assert pooling.pop("pooling_mode_mean_tokens") is True
     assert pooling.pop("word_embedding_dimension") == 16 and not any(pooling.values())
-    batch, inputs = random_rows(recipe.model, seed)
+    batch, inputs = random_rows(run_config.model, seed)
     model, problems = load_quietly("AutoModel", tmp_path / "x")
     assert all(name.startswith("pooler.") for name in problems.get("missing_keys", ()))
     assert set(problems) <= {"missing_keys"}
@@ -97,7 +98,7 @@ def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
     mask = inputs["attention_mask"][..., None].float()
     mean = (states * mask).sum(1) / mask.sum(1)
     theirs = torch.nn.functional.normalize(mean, dim=1).numpy()
-    (ours,) = our_outputs(recipe, params, batch)
+    (ours,) = our_outputs(run_config, params, batch)
     assert np.abs(ours - theirs).max() <= LOGITS
     if importlib.util.find_spec("sentence_transformers") is None:
         return
@@ -108,7 +109,7 @@ def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
     from albert_jax import api
 
     rows = api.rows(tiny_models.vocabulary(), texts, length=16)
-    (ours,) = our_outputs(recipe, params, rows)
+    (ours,) = our_outputs(run_config, params, rows)
     assert np.abs(ours - library.encode(texts)).max() <= LOGITS
 
 
@@ -125,11 +126,11 @@ def script_of(folder):
 @pytest.mark.parametrize("rounds", [1, 3, 8, 20])
 def test_the_script_writes_the_same_texts(rounds, tmp_path):
     vocabulary, length = tiny_models.vocabulary(), 32
-    recipe, params = tuned("generation", tiny_models.MODEL, rounds, canvas=9, rounds=rounds)
-    recipe = Config(
-        model=recipe.model, phases=(PhaseConfig(sequence_length=length),), task=recipe.task
+    run_config, params = tuned("generation", tiny_models.MODEL, rounds, canvas=9, rounds=rounds)
+    run_config = Config(
+        model=run_config.model, phases=(PhaseConfig(sequence_length=length),), task=run_config.task
     )
-    native.export_run(params, recipe, vocabulary, tmp_path / "x")
+    native.export_run(params, run_config, vocabulary, tmp_path / "x")
     model, problems = load_quietly("AutoModelForMaskedLM", tmp_path / "x")
     assert not problems
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "x", local_files_only=True)
@@ -140,9 +141,9 @@ def test_the_script_writes_the_same_texts(rounds, tmp_path):
     features = canvas.canvas_features(
         vocabulary, [SourceTarget("x", s) for s in sources], length, 9
     )
-    forward = Forward(recipe.model, COMPUTE)
+    forward = Forward(run_config.model, COMPUTE)
     outputs = registry.task("generation").outputs
-    program = partial(jax.jit(lambda p, b: outputs(forward, p, b, recipe.task, None)), params)
+    program = partial(jax.jit(lambda p, b: outputs(forward, p, b, run_config.task, None)), params)
     decoded = canvas.decode(vocabulary, features, program, length, 3, rounds=rounds)
     script = script_of(tmp_path / "x")
     texts = [vocabulary.decode(ids.tolist()) for ids in decoded.ids]
@@ -157,8 +158,8 @@ def test_the_script_writes_the_same_texts(rounds, tmp_path):
 @pytest.mark.parity
 def test_pipelines_speak_the_labels(tmp_path):
     for name, options in (("classification", {}), ("tagging", {"ignore_labels": []})):
-        recipe, params = tuned(name, tiny_models.MODEL)
-        native.export_run(params, recipe, tiny_models.vocabulary(), tmp_path / name)
+        run_config, params = tuned(name, tiny_models.MODEL)
+        native.export_run(params, run_config, tiny_models.vocabulary(), tmp_path / name)
         pipeline = transformers.pipeline(
             TASKS[name].pipeline, model=str(tmp_path / name), **options
         )

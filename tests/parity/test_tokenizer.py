@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from albert_jax.data import tfrecord, vocabulary
-from albert_jax.data.normalize import TextRules
-from albert_jax.data.sentencepiece import SPACE, SentencePiece, starts_word
-from albert_jax.data.wordpiece import WordPiece
+from albert_jax.data.sources import tfrecord
+from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies.normalize import TextRules
+from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece, starts_word
+from albert_jax.data.vocabularies.wordpiece import WordPiece
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,11 @@ import pytest
 import sentencepiece as spm
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
-from albert_jax.convert import native
-from albert_jax.data import vocabulary as vocabularies
-from albert_jax.data.sentencepiece import SPACE, SPECIAL, SentencePiece
-from albert_jax.data.wordpiece import WordPiece
+from albert_jax.data.vocabularies import vocabulary as vocabularies
+from albert_jax.data.vocabularies.sentencepiece import SPACE, SPECIAL, SentencePiece
+from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.model.init import init_params
+from albert_jax.model_io import native
 from albert_jax.tasks.examples import Answer, Question
 from albert_jax.tasks.squad_features import span_features
 
@@ -93,7 +93,7 @@ def test_golden_vocabulary(golden, tmp_path):
     """With pieces "digits," inside words the ids may differ where such a piece is met only."""
     vocabulary = vocabularies.load(str(golden / "tokenizer" / "spm.model"))
     found = exported(vocabulary, tmp_path / "x")
-    from albert_jax.convert.tokenizer_json import unsayable
+    from albert_jax.model_io.tokenizer_json import unsayable
 
     inside = unsayable(vocabulary)
     bad = differing(found, vocabulary, golden_strings(golden))

@@ -21,8 +21,8 @@ from albert_jax.config import (
     ParallelConfig,
     PhaseConfig,
 )
-from albert_jax.convert import native
 from albert_jax.model.init import init_params
+from albert_jax.model_io import native
 
 torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
@@ -31,7 +31,7 @@ SHORT, LONG = (12, 2e-5), (200, 1e-3)
 ROWS, LENGTH, MASKED = 8, 24, 5
 
 
-def recipe(optimizer: str, steps: int) -> Config:
+def run_config(optimizer: str, steps: int) -> Config:
     # Transformers applies the layers of one group; two groups make LAMB's units visible.
     model = ModelConfig(
         vocab_size=120, embedding_size=16, hidden_size=32, num_hidden_layers=4,
@@ -41,7 +41,7 @@ def recipe(optimizer: str, steps: int) -> Config:
     rate = 0.01 if optimizer == "lamb" else 2e-3
     return Config(
         model=model,
-        phases=(PhaseConfig(steps=steps, sequence_length=LENGTH, rows=ROWS),),
+        phases=(PhaseConfig(steps=steps, sequence_length=LENGTH, batch_size=ROWS),),
         optimizer=OptimizerConfig(name=optimizer, learning_rate=rate, warmup_steps=5),  # type: ignore[arg-type]
         compute=ComputeConfig(dtype="float32", attention="xla"),
         parallel=ParallelConfig(data=1),
@@ -164,7 +164,7 @@ def _update(config: OptimizerConfig, name, value, gradient, moment, rate: float)
 )
 def test_losses_side_by_side(optimizer, length, tmp_path, record_property):
     steps, bound = length
-    config = recipe(optimizer, 200)
+    config = run_config(optimizer, 200)
     a, b = ours(config, steps), theirs(config, steps, tmp_path / "start")
     difference = np.abs(a - b)
     worst = float(difference.max())

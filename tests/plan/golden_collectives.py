@@ -32,7 +32,7 @@ def compiled(name: str) -> dict[str, Any]:
     """The entry of a name: parameters, and the collectives of one step of its last phase."""
     preset, _, fsdp = name.partition(" ")
     config, where = configfile.load(preset), slices.find(SLICE)
-    phase = dataclasses.replace(config.phases[-1], rows=ROWS_PER_CHIP * where.chips)
+    phase = dataclasses.replace(config.phases[-1], batch_size=ROWS_PER_CHIP * where.chips)
     parallel = dataclasses.replace(config.parallel, fsdp=where.chips if fsdp else 1)
     config = dataclasses.replace(config, phases=(phase,), parallel=parallel)
     found = ahead.compile_phase(config, phase, where)

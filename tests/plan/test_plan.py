@@ -129,10 +129,10 @@ def test_a_budget_cuts_all_phases_alike_and_the_warm_up_too():
 def test_a_budget_chooses_preset_rows_and_rate(tokens, devices, name, rows):
     found, config = budget.choose(1.0, devices, lambda _: tokens / (1 - budget.SPARE), budget.LARGE)
     assert found == name
-    assert {phase.rows for phase in config.phases} == {rows}
+    assert {phase.batch_size for phase in config.phases} == {rows}
     assert config.optimizer.learning_rate == pytest.approx(0.00176 * (rows / 4096) ** 0.5, rel=1e-2)
     for phase in config.phases:
-        assert phase.rows % (devices * phase.micro_batches) == 0
+        assert phase.batch_size % (devices * phase.gradient_accumulation_steps) == 0
     config.validate()
 
 
@@ -142,7 +142,7 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed():
 
     def measure(name, config):
         asked.append(name)
-        return [phase.rows * phase.sequence_length / 1e4 for phase in config.phases]
+        return [phase.batch_size * phase.sequence_length / 1e4 for phase in config.phases]
 
     name, config, seconds = budget.measured(3600.0, 1, lambda _: 4e6, measure)
     assert asked == ["base-one-chip", "small"] and name == "small"
@@ -150,7 +150,7 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed():
     assert bought.steps * budget.tokens_per_step(bought) == pytest.approx(
         3600 * 1e4 * (1 - budget.SPARE), rel=0.01
     )
-    assert {phase.rows for phase in bought.phases} == {64, 32}
+    assert {phase.batch_size for phase in bought.phases} == {64, 32}
 
 
 def test_rows_that_do_not_divide_are_refused():

@@ -31,9 +31,11 @@ def finetuned(task: TaskConfig) -> api.Model:
     kind = registry.task(task.name)
     head = kind.new_head(model.config.hidden_size, task.labels, 0, 0.5)
     kept = {n: model.params[n] for n in ("embeddings", "encoder", *kind.units(task))}
-    phases = (PhaseConfig(steps=1, sequence_length=32, rows=4),)
-    recipe = dataclasses.replace(model.recipe, task=task, phases=phases)
-    return api.Model(recipe, kept | ({"head": head} if head else {}), model.vocabulary, "memory")
+    phases = (PhaseConfig(steps=1, sequence_length=32, batch_size=4),)
+    run_config = dataclasses.replace(model.run_config, task=task, phases=phases)
+    return api.Model(
+        run_config, kept | ({"head": head} if head else {}), model.vocabulary, "memory"
+    )
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ import tiny_models
 
 from albert_jax import api, cli
 from albert_jax.config import ComputeConfig
-from albert_jax.evaluate import finetuned
+from albert_jax.evaluation import finetuned
 from albert_jax.model import albert
 from albert_jax.serve.server import LARGEST, Server
 from albert_jax.tasks.examples import Sentences
@@ -115,7 +115,7 @@ def test_attention_is_that_of_the_passes(server, models):
     assert len(found["pieces"]) == size and found["pieces"][0] == "[CLS]"
     exact = ComputeConfig(dtype="float32")
     x = albert.embed(model.params, model.config, batch, compute=exact)
-    _, each = albert.encode_each_pass(model.params, model.config, batch, compute=exact)
+    _, each = albert.encode_all_layers(model.params, model.config, batch, compute=exact)
     seen = np.array(found["attention"])
     assert seen.shape == (2, 2, size, size)
     expected = albert.attention_probabilities(

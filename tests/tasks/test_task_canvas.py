@@ -7,7 +7,7 @@ import pytest
 from word_vocabulary import Words
 
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import canvas
+from albert_jax.tasks import masked_diffusion as canvas
 from albert_jax.tasks.examples import SourceTarget
 
 WORDS = Words("a b c d e f")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from word_vocabulary import Words
 
-from albert_jax.data.normalize import TextRules
+from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks import batching, features
 from albert_jax.tasks import sentence_features as sf

@@ -12,7 +12,9 @@ import pytest
 
 from albert_jax.config import TaskConfig
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import catalogues, formats, formats_qa, formats_tags
+from albert_jax.tasks import formats_qa, formats_tags
+from albert_jax.tasks import hub_datasets as catalogues
+from albert_jax.tasks import tables as formats
 from albert_jax.tasks.families import FAMILIES
 
 

@@ -7,7 +7,7 @@ import pytest
 from word_vocabulary import Words
 
 from albert_jax.errors import DataError
-from albert_jax.tasks import pseudo_likelihood as pl
+from albert_jax.inference import pseudo_likelihood as pl
 from albert_jax.tasks.examples import MinimalPair
 
 

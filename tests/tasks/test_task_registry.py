@@ -73,7 +73,7 @@ def test_task_from_examples_to_scores(name: str) -> None:
     keys = row_keys(0, 0, jnp.arange(rows))
 
     def value(params, batch, dropout):
-        parts = loss(params, batch, dropout=dropout, passes=None)
+        parts = loss(params, batch, dropout=dropout, num_layers=None)
         assert {part.weights for part in parts.terms.values()} <= set(names)
         return terms.mean(parts.terms, {n: jnp.sum(batch[n]) for n in names})
 
@@ -154,7 +154,7 @@ def test_contrastive_loss_looks_at_its_own_row_only() -> None:
 
     def total(chosen) -> float:
         batch = kind.family.batch(WORDS, chosen, 8, -(-len(chosen) // 2), config, None)
-        return float(loss(params, batch, dropout=None, passes=None).terms["pair"].total)
+        return float(loss(params, batch, dropout=None, num_layers=None).terms["pair"].total)
 
     both = total(features)
     assert both == pytest.approx(total(features[:2]) + total(features[2:]), rel=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from word_vocabulary import Words
 
-from albert_jax.data.wordpiece import WordPiece
+from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.tasks import spans
 from albert_jax.tasks.examples import Answer, Question
 from albert_jax.tasks.squad_features import span_features

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from albert_jax.data.normalize import TextRules
+from albert_jax.data.vocabularies.normalize import TextRules
 
 SPECIAL = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 

@@ -11,8 +11,8 @@ import tiny_models
 
 from albert_jax import cli, configfile
 from albert_jax.errors import CheckpointError
+from albert_jax.finetune import augmentation as augmenting
 from albert_jax.tasks.examples import Sentences
-from albert_jax.train import augmenting
 
 EXAMPLES = [
     Sentences(f"f:{i}", (text,) if i % 2 else (text, "the file"), str(i))
@@ -104,7 +104,7 @@ def test_a_run_trains_on_the_copies_too(tmp_path, capsys):
     table = tmp_path / "train.tsv"
     lines = [f"{text}\t{'not' if 'not' in text else 'yes'}" for text in tiny_models.SENTENCES]
     table.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
-    common = ["finetune", "--train", str(table), "--dev", str(table), "--phases.0.rows", "4",
+    common = ["finetune", "--train", str(table), "--dev", str(table), "--phases.0.batch-size", "4",
               "--phases.0.sequence-length", "32", "--task.epochs", "1"]  # fmt: skip
 
     def call(*arguments):

@@ -16,15 +16,16 @@ import tiny_models
 
 from albert_jax import api, cli, configfile
 from albert_jax.config import Config, PhaseConfig, TaskConfig
-from albert_jax.data import vocabulary as vocabularies
+from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import DataError
-from albert_jax.evaluate import loading
+from albert_jax.finetune import finetune
+from albert_jax.finetune import setup as settling
+from albert_jax.model_io import model as loading
 from albert_jax.tasks.families import FAMILIES
 from albert_jax.tasks.registry import TASKS
-from albert_jax.train import finetune, settling
 
-QUICK = ["--phases.0.sequence-length", "32", "--phases.0.rows", "4", "--max-steps", "3",
-         "--run.log-every", "1", "--optimizer.learning-rate", "1e-2"]  # fmt: skip
+QUICK = ["--phases.0.sequence-length", "32", "--phases.0.batch-size", "4", "--max-steps", "3",
+         "--run.logging-steps", "1", "--optimizer.learning-rate", "1e-2"]  # fmt: skip
 WORDS = ("the file is found", "the value is not found", "a folder holds the name",
          "it returns nothing", "every thread waits", "the name is read from the file")  # fmt: skip
 
@@ -130,16 +131,16 @@ def test_family_trains_evaluates_and_predicts(name, data, tmp_path, capsys):
     losses = [row["loss"] for row in rows if row["kind"] == "train"]
     assert len(losses) == 3 and losses[-1] != losses[0] and np.isfinite(losses).all()
     (held_out,) = [row for row in rows if row["kind"] == "evaluation"]
-    recipe = configfile.load(str(run))
-    assert recipe.task is not None and recipe.task.metrics[0] in held_out
-    assert recipe.steps == 3 and recipe.model.hidden_size == tiny_models.MODEL.hidden_size
+    run_config = configfile.load(str(run))
+    assert run_config.task is not None and run_config.task.metrics[0] in held_out
+    assert run_config.steps == 3 and run_config.model.hidden_size == tiny_models.MODEL.hidden_size
 
     code, out, err = call(capsys, "evaluate", run)
     assert code == 0, err
     report = json.loads((run / "evaluation.json").read_text())
     (scores,) = [report["results"][key] for key in report["results"] if key != "majority"]
-    assert scores[recipe.task.metrics[0]] == pytest.approx(
-        held_out[recipe.task.metrics[0]],
+    assert scores[run_config.task.metrics[0]] == pytest.approx(
+        held_out[run_config.task.metrics[0]],
         rel=1e-3,  # bfloat16, other batches
     )
     assert ("majority" in report["results"]) == (FAMILIES[name].baseline is not None)
@@ -159,7 +160,7 @@ def test_family_trains_evaluates_and_predicts(name, data, tmp_path, capsys):
         return
     assert code == 0, err
     described = json.loads((tmp_path / "hf" / "config.json").read_text())
-    labels = ("score",) if name == "regression" else recipe.task.labels
+    labels = ("score",) if name == "regression" else run_config.task.labels
     assert described.get("id2label", {}) == {str(i): label for i, label in enumerate(labels)}
 
 
@@ -172,7 +173,7 @@ def test_a_run_without_weights_says_so_goes_on_and_learns(data, tmp_path, capsys
     ))  # fmt: skip
     arguments = ["finetune", "--train", str(train), "--dev", str(train), "--out", str(tmp_path / "run"),
                  "--model.hidden-size", "32", "--model.intermediate-size", "32", "--task.epochs", "20",
-                 "--phases.0.rows", "8", "--optimizer.learning-rate", "5e-3"]  # fmt: skip
+                 "--phases.0.batch-size", "8", "--optimizer.learning-rate", "5e-3"]  # fmt: skip
     code, out, err = call(capsys, *arguments)
     assert code == 0, err
     told = [line for line in err.splitlines() if "no --init" in line]
@@ -189,7 +190,7 @@ def test_interrupted_equals_uninterrupted(data, tmp_path):
     """The batches are a pure function: half a run and its rest are the whole run."""
     config = Config(
         model=tiny_models.MODEL,
-        phases=(PhaseConfig(steps=6, sequence_length=32, rows=4),),
+        phases=(PhaseConfig(steps=6, sequence_length=32, batch_size=4),),
         task=TaskConfig(train=str(data / "classes.tsv"), labels=("not", "yes")),
     )
     family = FAMILIES["classification"]
@@ -212,7 +213,7 @@ def test_rows_are_as_long_as_the_batch_needs_in_quarters(tmp_path):
     path.write_text("sentence\tlabel\n" + "".join(f"{text}\tyes\n" for text in texts))
     config = Config(
         model=tiny_models.MODEL,
-        phases=(PhaseConfig(steps=3, sequence_length=64, rows=1),),
+        phases=(PhaseConfig(steps=3, sequence_length=64, batch_size=1),),
         task=TaskConfig(train=str(path), labels=("not", "yes")),
     )
     family = FAMILIES["classification"]
@@ -229,7 +230,7 @@ def test_rows_are_as_long_as_the_batch_needs_in_quarters(tmp_path):
 
 
 def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share():
-    config = Config(phases=(PhaseConfig(steps=1000, rows=8),), task=TaskConfig(epochs=2.5))
+    config = Config(phases=(PhaseConfig(steps=1000, batch_size=8),), task=TaskConfig(epochs=2.5))
     config = configfile.from_dict(
         {**configfile.to_dict(config), "optimizer": {"warmup_steps": 100}}, "x"
     )
@@ -249,7 +250,7 @@ def tuned(data, tmp_path_factory) -> Path:
 
 
 def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
-    code, out, err = call(capsys, "evaluate", tuned, "--passes", "1,3", "--changes", "True")
+    code, out, err = call(capsys, "evaluate", tuned, "--num-layers", "1,3", "--changes", "True")
     assert code == 0, err
     results = json.loads((tuned / "evaluation.json").read_text())["results"]
     one, three = results["1 passes"], results["3 passes"]
@@ -258,7 +259,7 @@ def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
     assert one["cosine_of_pass_1"] == pytest.approx(three["cosine_of_pass_1"], rel=1e-6)
     assert "cosine_of_pass_3" in three and "cosine_of_pass_2" not in one
 
-    arguments = ["predict", tuned, "--input", data / "classes.tsv", "--passes", "3"]
+    arguments = ["predict", tuned, "--input", data / "classes.tsv", "--num-layers", "3"]
     code, out, err = call(capsys, *arguments, "--exit-confidence", "0.9")
     assert code == 0, err
     found = [json.loads(line) for line in out.splitlines()]
@@ -267,8 +268,8 @@ def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
     assert "12 examples" in told and "with all passes" in told
     code, _, err = call(capsys, *arguments, "--exit-confidence", "0")
     assert code == 2 and "--exit-confidence 0" in err
-    code, _, err = call(capsys, "predict", tuned, "a", "--passes", "0")
-    assert code == 2 and "--passes 0" in err
+    code, _, err = call(capsys, "predict", tuned, "a", "--num-layers", "0")
+    assert code == 2 and "--num-layers 0" in err
 
 
 def test_weights_of_a_fine_tuned_run_start_another_task(data, tuned, tmp_path, capsys):
@@ -292,8 +293,8 @@ def test_scores_of_sentences_and_minimal_pairs(data, capsys, tmp_path):
     found = [json.loads(line) for line in out.splitlines()]
     assert found[0]["score"] == pytest.approx(first["score_good"], rel=1e-3)  # bfloat16
     assert found[1]["score"] < 0
-    code, _, err = call(capsys, "score", data / "model", tmp_path / "a.txt", "--passes", "0")
-    assert code == 2 and "--passes 0" in err
+    code, _, err = call(capsys, "score", data / "model", tmp_path / "a.txt", "--num-layers", "0")
+    assert code == 2 and "--num-layers 0" in err
 
 
 def test_columns_of_predict_name_texts_labels_and_what_to_ignore(tuned, tmp_path, capsys):
@@ -460,7 +461,7 @@ def test_vocabulary_of_another_size(data, tmp_path, capsys):
     api.save(tiny_models.model(), str(broken))
     small = tiny_models.vocabulary().files()
     name = next(name for name in small if name.endswith(".model"))
-    from albert_jax.data import tokenizer_training
+    from albert_jax.data.vocabularies import training as tokenizer_training
 
     other = tokenizer_training.from_texts(["some other text of few words " * 3], 40)
     (broken / "vocabulary" / name).write_bytes(other.files()[name])

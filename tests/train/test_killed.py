@@ -48,9 +48,7 @@ def last_step(run: Path) -> int:
 def test_twenty_kills_change_nothing(tmp_path):
     config = micro(tiny_models.prepared(tmp_path))
     phases = tuple(dataclasses.replace(phase, steps=1500) for phase in config.phases)
-    settings = dataclasses.replace(
-        config.run, log_every=10, checkpoint_every=15, evaluate_every=300
-    )
+    settings = dataclasses.replace(config.run, logging_steps=10, save_steps=15, eval_steps=300)
     config = dataclasses.replace(config, phases=phases, run=settings)
     path = tmp_path / "config.toml"
     path.write_text(configfile.dumps(config))

@@ -22,7 +22,7 @@ from albert_jax.config import (
     PhaseConfig,
     RunConfig,
 )
-from albert_jax.data import pipeline
+from albert_jax.data.batches import pipeline
 from albert_jax.errors import (
     AlbertError,
     CheckpointError,
@@ -31,13 +31,15 @@ from albert_jax.errors import (
     NumericsError,
     Stopped,
 )
-from albert_jax.evaluate import loading, scoring
+from albert_jax.inference import scoring
 from albert_jax.model.albert import abstract_params
+from albert_jax.model_io import model as loading
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import read_rows, timeless
 from albert_jax.parallel.mesh import make_mesh
-from albert_jax.train import loop, pretrain, start
+from albert_jax.train import branch as start
+from albert_jax.train import loop, pretrain
 from albert_jax.train.report import Report
 from albert_jax.train.state import abstract_state
 from tests import tiny_models
@@ -54,7 +56,7 @@ def micro(data: str, **changes) -> Config:
     model = dataclasses.replace(
         tiny_models.MODEL, hidden_dropout_prob=0.1, attention_probs_dropout_prob=0.1
     )
-    phase = PhaseConfig(steps=6, sequence_length=16, rows=8)
+    phase = PhaseConfig(steps=6, sequence_length=16, batch_size=8)
     longer = dataclasses.replace(
         phase, sequence_length=32, rows=4, objective=ObjectiveConfig(mask_rate=0.2)
     )
@@ -65,10 +67,10 @@ def micro(data: str, **changes) -> Config:
         optimizer=OptimizerConfig(learning_rate=0.01, warmup_steps=2),
         compute=ComputeConfig(dtype="float32", unroll=True),
         run=RunConfig(
-            log_every=2,
-            evaluate_every=4,
-            evaluate_rows=8,
-            checkpoint_every=4,
+            logging_steps=2,
+            eval_steps=4,
+            max_eval_samples=8,
+            save_steps=4,
             keep=2,
             watchdog_seconds=0,
         ),  # fmt: skip
@@ -135,7 +137,9 @@ def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
     assert_same(whole, run, config)
     for steps in ((4, 3), (0, 1), (2,)):
         wrong = dataclasses.replace(config, run=dataclasses.replace(config.run, profile=steps))
-        with pytest.raises(ConfigError, match="run.profile is .*: give the first and the last"):
+        with pytest.raises(
+            ConfigError, match="run.profile_steps is .*: give the first and the last"
+        ):
             wrong.validate()
 
 
@@ -278,8 +282,8 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
         pretrain.run(changed("model", hidden_size=17), run)
     with refused(ConfigError, "sequence_length is 49", "8 and 48"):
         pretrain.run(phase(sequence_length=49), run)
-    with refused(ConfigError, "phases.0.rows 9", "phases.0.micro_batches 2"):
-        pretrain.run(phase(rows=9, micro_batches=2), run)
+    with refused(ConfigError, "phases.0.batch_size 9", "phases.0.gradient_accumulation_steps 2"):
+        pretrain.run(phase(rows=9, gradient_accumulation_steps=2), run)
     with refused(ConfigError, "slice 1 x data 1 x fsdp 2", "devices"):
         pretrain.run(changed("parallel", fsdp=2, data=1), run)
     with refused(DataError, "not a prepared folder", "data prepare"):
@@ -310,7 +314,7 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
     told = [row["pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
             if row["kind"] == "evaluation"]  # fmt: skip
     assert len(told) == 3 and all(0 <= value <= 1 for value in told)
-    found, _ = scoring.score_file(loading.load(str(tmp_path / "run")), config.run.pairs)
+    found, _ = scoring.score_file(loading.load(str(tmp_path / "run")), config.run.minimal_pairs)
     assert told[-1] == np.mean([one["score_good"] > one["score_bad"] for one in found])
     (tmp_path / "pairs.jsonl").write_text(
         json.dumps({"sentence_good": "a " * 60, "sentence_bad": "b"})

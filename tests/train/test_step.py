@@ -11,7 +11,7 @@ from albert_jax import tree
 from albert_jax.errors import ConfigError
 from albert_jax.model.init import init_params
 from albert_jax.objectives.pretraining import pretraining_loss
-from albert_jax.objectives.terms import Term, Terms
+from albert_jax.objectives.terms import LossTerm, LossTerms
 from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train.state import abstract_state, init_state
 from albert_jax.train.step import make_eval_step, make_train_step
@@ -28,10 +28,12 @@ def mesh():
     return make_mesh(CONFIG.parallel, jax.devices()[:1])
 
 
-def toy(params, batch, *, dropout, passes) -> Terms:
+def toy(params, batch, *, dropout, num_layers) -> LossTerms:
     """A loss whose gradient one can write down: sum of w * (x . kernel + bias)."""
     out = batch["x"] @ params["head"]["kernel"] + params["head"]["bias"]
-    return Terms({"toy": Term(jnp.sum(batch["toy_weights"] * out.sum(-1)), "toy_weights")}, {})
+    return LossTerms(
+        {"toy": LossTerm(jnp.sum(batch["toy_weights"] * out.sum(-1)), "toy_weights")}, {}
+    )
 
 
 def bits(tree_) -> list[bytes]:
@@ -97,7 +99,7 @@ def test_abstract_and_real_state_agree(mesh):
 
 
 def test_rows_must_divide(mesh):
-    phase = dataclasses.replace(CONFIG.phases[0], rows=10, micro_batches=4)
+    phase = dataclasses.replace(CONFIG.phases[0], batch_size=10, gradient_accumulation_steps=4)
     with pytest.raises(ConfigError, match="rows 10 is not divisible.*use 8, 12"):
         make_train_step(CONFIG, phase, mesh, toy, params=PARAMS)
 
@@ -118,7 +120,7 @@ def test_a_frozen_encoder_keeps_its_values_and_moments(mesh):
 
     # The sums of an evaluation are those of the loss itself, dropout off.
     sums = make_eval_step(CONFIG, mesh, loss)(state.params, batch)
-    direct = loss(state.params, batch, dropout=None, passes=None)
+    direct = loss(state.params, batch, dropout=None, num_layers=None)
     assert float(sums["mlm_sum"]) == pytest.approx(float(direct.terms["mlm"].total), rel=1e-6)
     assert float(sums["sop_weights"]) == batch["sop_weights"].sum()
     assert float(sums["sop_correct"]) == float(direct.sums["sop_correct"])

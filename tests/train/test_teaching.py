@@ -11,10 +11,11 @@ import pytest
 import tiny_models
 
 from albert_jax import api, cli, configfile
-from albert_jax.evaluate import loading
+from albert_jax.finetune import distillation
+from albert_jax.finetune.distillation import compared_depths, relations, teacher_columns
 from albert_jax.model import albert
-from albert_jax.tasks import distillation, losses
-from albert_jax.tasks.distillation import compared_depths, relations, teacher_columns
+from albert_jax.model_io import model as loading
+from albert_jax.tasks import losses
 
 
 def rows() -> dict[str, np.ndarray]:
@@ -29,10 +30,10 @@ def forward_of(model: api.Model) -> losses.Forward:
     return losses.Forward(model.config, api.EXACT)
 
 
-def terms_of(model: api.Model, batch, passes: int | None = None, **task) -> dict[str, float]:
-    config = dataclasses.replace(model.recipe.task, teacher="x", **task)
+def terms_of(model: api.Model, batch, num_layers: int | None = None, **task) -> dict[str, float]:
+    config = dataclasses.replace(model.run_config.task, teacher="x", **task)
     loss = distillation.distilled_loss(forward_of(model), config)
-    found = loss(model.params, batch, dropout=None, passes=passes)
+    found = loss(model.params, batch, dropout=None, num_layers=num_layers)
     assert {term.weights for term in found.terms.values()} == {"example_weights"}
     return {name: float(term.total) for name, term in found.terms.items()}
 
@@ -61,23 +62,23 @@ def test_relations_know_neither_width_nor_direction():
 
 
 def test_who_equals_its_teacher_has_nothing_to_learn():
-    model = tiny_models.classifier(passes=4)
+    model = tiny_models.classifier(num_layers=4)
     batch = rows()
     taught = batch | teacher_columns(forward_of(model), model.params, batch, 4)
     same = terms_of(model, taught)
     assert same["teacher"] == pytest.approx(0, abs=1e-5)
     assert same["states"] == pytest.approx(0, abs=1e-5)
-    shallow = terms_of(model, taught, passes=2)
+    shallow = terms_of(model, taught, num_layers=2)
     assert shallow["teacher"] > 1e-3 and shallow["states"] > 1e-3
     assert shallow["class"] != same["class"]
 
 
 def test_terms_are_those_of_the_paper():
-    model, teacher = tiny_models.classifier(passes=2), tiny_models.classifier(passes=4)
+    model, teacher = tiny_models.classifier(num_layers=2), tiny_models.classifier(num_layers=4)
     batch = rows()
     taught = batch | teacher_columns(forward_of(teacher), teacher.params, batch, 2)
     found = terms_of(model, taught, teacher_share=0.25, teacher_temperature=3.0, teacher_states=2.0)
-    hidden, each = albert.encode_each_pass(model.params, model.config, batch, compute=api.EXACT)
+    hidden, each = albert.encode_all_layers(model.params, model.config, batch, compute=api.EXACT)
     head = model.params["head"]["classifier"]
     pooled = albert.pooled(model.params, model.config, hidden, batch["cls_positions"])[:, 0]
     logits = np.asarray(pooled @ head["kernel"] + head["bias"], np.float64)
@@ -118,14 +119,14 @@ def data(tmp_path_factory):
 def command(data, out, *more):
     table = str(data / "train.tsv")
     return ["finetune", "--train", table, "--dev", table, "--out", str(out), "--max-steps", "3",
-            "--phases.0.rows", "4", "--phases.0.sequence-length", "32",
-            "--run.log-every", "1", *map(str, more)]  # fmt: skip
+            "--phases.0.batch-size", "4", "--phases.0.sequence-length", "32",
+            "--run.logging-steps", "1", *map(str, more)]  # fmt: skip
 
 
 def test_a_shallower_student_and_a_narrower_one(data, tmp_path, capsys):
     teacher = str(data / "teacher")
     out = tmp_path / "shallow"
-    arguments = command(data, out, "--init", teacher, "--teacher", teacher, "--passes", 1)
+    arguments = command(data, out, "--init", teacher, "--teacher", teacher, "--num-layers", 1)
     assert cli.main(arguments) == 0, capsys.readouterr().err
     config = configfile.load(str(out))
     assert config.model.num_hidden_layers == 1 and config.task.teacher == teacher
@@ -167,9 +168,9 @@ def test_teachers_that_cannot_teach(data, tmp_path, capsys):
         *init, *teacher, "--task.labels", "yes", "not", "b", exit_code=2
     )
     assert "not for tagging" in last(*init, *teacher, "--task", "tagging", exit_code=2)
-    assert "--passes 0" in last(*init, "--passes", 0, exit_code=2)
+    assert "--num-layers 0" in last(*init, "--num-layers", 0, exit_code=2)
     other = tmp_path / "other"
-    from albert_jax.data import tokenizer_training
+    from albert_jax.data.vocabularies import training as tokenizer_training
 
     vocabulary = tokenizer_training.from_texts(list(tiny_models.SENTENCES) * 3, 60)
     model = tiny_models.model(vocab_size=vocabulary.size)

@@ -1,0 +1,1 @@
+"""From prepared documents to masked batches."""

@@ -1,0 +1,1 @@
+"""Prepared folders: shards of token ids, and the corpus that reads them."""

@@ -1,0 +1,1 @@
+"""From documents to a prepared folder: deduplication, sentences, tokenization."""

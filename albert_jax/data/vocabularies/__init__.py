@@ -1,0 +1,1 @@
+"""Vocabularies: SentencePiece, WordPiece, and bare id ranges."""

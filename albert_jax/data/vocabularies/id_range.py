@@ -1,0 +1,74 @@
+"""A vocabulary of bare ids, for rows of tokens that come without any text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+
+from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
+from albert_jax.errors import DataError
+
+_NAMES = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
+
+
+class IdRange:
+    """Ids 0 to size - 1 as a `vocabulary.Vocabulary`; each id is a word of one byte."""
+
+    def __init__(
+        self, size: int, *, pad_id: int, cls_id: int, sep_id: int, mask_id: int, unk_id: int = -1
+    ) -> None:
+        """States the size and the special ids.
+
+        Raises:
+          DataError: special ids outside the range, or two that are the same.
+        """
+        special = dict(zip(_NAMES, (pad_id, cls_id, sep_id, mask_id, unk_id), strict=True))
+        for name, id in special.items():
+            if not 0 <= id < size and not (name == "unk_id" and id == -1):
+                raise DataError(
+                    f"{name} {id} is outside the vocabulary of {size}: change one of them"
+                )
+        used = [id for id in special.values() if id >= 0]
+        if len(set(used)) != len(used):
+            raise DataError(f"special ids {special} must differ: change one of them")
+        self.size = size
+        self.pad_id, self.cls_id, self.sep_id, self.mask_id, self.unk_id = special.values()
+        self.starts_word = np.ones(size, bool)
+        self.token_bytes = np.ones(size, np.int32)
+        self.token_bytes[used] = 0
+        self.fingerprint = fingerprint(self.files())
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any], where: str) -> IdRange:
+        """Reads what `files` gave. Raises DataError for settings that lack something."""
+        try:
+            size, *special = (settings[name] for name in ("size", *_NAMES))
+            if not all(type(value) is int for value in (size, *special)):
+                raise TypeError
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{where}: lacks whole numbers for size and special ids") from error
+        return cls(size, **dict(zip(_NAMES, special, strict=True)))
+
+    def encode(self, texts: Sequence[str]) -> NoReturn:
+        """Always a DataError: there is no text."""
+        raise DataError("a vocabulary of bare ids has no text: give rows of ids with --ids")
+
+    encode_flat = encode
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The ids as numbers, special ones by name."""
+        return " ".join(self.piece(int(i)) for i in ids)
+
+    def piece(self, id: int) -> str:
+        """The id as a number, a special one by name."""
+        for name in _NAMES:
+            if getattr(self, name) == id:
+                return f"[{name.removesuffix('_id').upper()}]"
+        return str(id)
+
+    def files(self) -> dict[str, bytes]:
+        """The settings alone."""
+        settings = {name: getattr(self, name) for name in ("size", *_NAMES)}
+        return {SETTINGS: json_bytes({"kind": "ids", **settings})}

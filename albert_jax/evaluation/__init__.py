@@ -1,0 +1,1 @@
+"""Measuring a model: held-out losses beside references, and the official scores of tasks."""

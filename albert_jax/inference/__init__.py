@@ -1,0 +1,1 @@
+"""Applying a model: fill-mask, prediction, sentence scores, explanations, early exit."""

@@ -1,0 +1,253 @@
+"""tokenizer.json and its companions: our vocabulary for the Rust tokenizers of Transformers.
+
+AlbertTokenizer of Transformers is not used: it rebuilds its own rules from a few flags, rewrites
+`` and '' to ", and makes punctuation special (never masked) where it finds spiece.model alone. A
+plain PreTrainedTokenizerFast takes the file below as it stands, so that its ids are training's.
+
+What has to be said in another way than the vocabulary says it:
+
+* The preprocessing (data/normalize.py) becomes normalizers, then the model's own character map.
+* User-defined pieces get the score that SentencePiece gives them while it segments.
+* A piece "digits," is taken apart after segmentation in the original. Here it is too costly to
+  be chosen, which leads to the same pieces where it begins a word, as all such pieces of the
+  published vocabulary do. Inside a word the original adds a word mark, which no tokenizer.json
+  can say: `unsayable` names such pieces.
+* The word mark is put in front of the first word only: text after [MASK] keeps its own spaces.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import unicodedata
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+from tokenizers import (
+    AddedToken,
+    Regex,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+)
+
+from albert_jax.data.sources.protobuf_wire import WireError, fields
+from albert_jax.data.vocabularies.normalize import TextRules
+from albert_jax.data.vocabularies.sentencepiece import (
+    MODEL,
+    SPACE,
+    SentencePiece,
+    digits_comma,
+    inner_digits,
+)
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.data.vocabularies.wordpiece import MAX_WORD, VOCAB, WordPiece, basic
+from albert_jax.errors import CheckpointError
+from albert_jax.folders import json_bytes
+
+_PENALTY = 100.0
+
+
+def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]:
+    """File name -> content of everything AutoTokenizer reads, spiece.model or vocab.txt beside it.
+
+    A vocabulary of bare ids has no text, hence no files. Raises CheckpointError for one that
+    cannot be written as a tokenizer (a SentencePiece model other than unigram).
+    """
+    if isinstance(vocabulary, SentencePiece):
+        tokenizer, beside = _unigram(vocabulary), {MODEL: vocabulary.model}
+        flags = (vocabulary.rules.lower_case, vocabulary.rules.keep_accents)
+    elif isinstance(vocabulary, WordPiece):
+        tokenizer, beside = _wordpiece(vocabulary), {VOCAB: vocabulary.files()[VOCAB]}
+        flags = (vocabulary.lower_case, not vocabulary.lower_case)
+    else:
+        return {}
+    roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
+    pad, unk, cls, sep, mask = (vocabulary.piece(getattr(vocabulary, role)) for role in roles)
+    plain = [AddedToken(name, special=True, normalized=False) for name in (pad, unk, cls, sep)]
+    tokenizer.add_special_tokens(
+        [*plain, AddedToken(mask, special=True, normalized=False, lstrip=True)]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{cls}:0 $A:0 {sep}:0",
+        pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
+        special_tokens=[(cls, vocabulary.cls_id), (sep, vocabulary.sep_id)],
+    )
+    special = {
+        "pad_token": pad,
+        "unk_token": unk,
+        "cls_token": cls,
+        "sep_token": sep,
+        "mask_token": mask,
+        "bos_token": cls,
+        "eos_token": sep,
+    }
+    config = special | {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "do_lower_case": flags[0],
+        "keep_accents": flags[1],
+        "model_max_length": max_length,
+        # Without token types every pair would be read as one sentence (Transformers 5).
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "padding_side": "right",
+        "truncation_side": "right",
+        "clean_up_tokenization_spaces": False,
+    }
+    return {
+        "tokenizer.json": tokenizer.to_str(pretty=False).encode() + b"\n",
+        "tokenizer_config.json": json_bytes(config),
+        "special_tokens_map.json": json_bytes(special),
+        **beside,
+    }
+
+
+def unsayable(vocabulary: Vocabulary) -> list[str]:
+    """Pieces "digits," inside words: where training meets one, the exported ids differ.
+
+    A vocabulary that was trained here has none in use.
+    """
+    if not isinstance(vocabulary, SentencePiece):
+        return []
+    pieces, _ = _contents(vocabulary.model)
+    return [piece for piece, _, kind in pieces if kind == _NORMAL and inner_digits(piece)]
+
+
+# --- SentencePiece --------------------------------------------------------------------------------
+
+
+_NORMAL, _USER_DEFINED, _UNUSED, _BYTE = 1, 4, 5, 6
+"""Kinds of pieces in a SentencePiece model."""
+
+
+def _unigram(vocabulary: SentencePiece) -> Tokenizer:
+    pieces, character_map = _contents(vocabulary.model)
+    highest = max(score for _, score, kind in pieces if kind == _NORMAL)
+    scores = []
+    for piece, score, kind in pieces:
+        if kind == _USER_DEFINED:
+            score = len(piece.encode()) * highest - 0.1
+        elif kind == _UNUSED:
+            score = -2 * _PENALTY
+        elif digits_comma(piece):
+            score -= _PENALTY
+        scores.append((piece, score))
+    bytes_too = any(kind == _BYTE for _, _, kind in pieces)
+    tokenizer = Tokenizer(models.Unigram(scores, vocabulary.unk_id, byte_fallback=bytes_too))
+    tokenizer.normalizer = normalizers.Sequence(
+        [
+            *_text_rules(vocabulary.rules),
+            # SentencePiece's map composes what was taken apart (Korean, Bengali); the library
+            # that reads this file applies the same map to whole graphemes only.
+            *([normalizers.NFC(), normalizers.Precompiled(character_map)] if character_map else []),
+            normalizers.Replace(Regex(" {2,}"), " "),
+            normalizers.Strip(left=False, right=True),
+        ]
+    )
+    # Pieces that hold a word mark further in can only be found in unsplit text.
+    across = any(SPACE in piece.lstrip(SPACE) for piece, _, _ in pieces)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "first", split=not across)
+    tokenizer.decoder = decoders.Metaspace(SPACE, "first")
+    return tokenizer
+
+
+def _contents(model: bytes) -> tuple[list[tuple[str, float, int]], bytes]:
+    """([(piece, score, kind)], precompiled character map) of a unigram SentencePiece model."""
+    pieces: list[tuple[str, float, int]] = []
+    character_map: Any = b""
+    try:
+        for number, value in fields(model):
+            if not isinstance(value, bytes):
+                continue
+            inner: dict[int, Any] = dict(fields(value))
+            if number == 1:
+                (score,) = struct.unpack("<f", inner.get(2, bytes(4)))
+                pieces.append((inner.get(1, b"").decode(), score, inner.get(3, _NORMAL)))
+            elif number == 2 and inner.get(3, 1) != 1:
+                raise CheckpointError(
+                    "the vocabulary is a SentencePiece model other than unigram, which "
+                    "tokenizer.json cannot say here: train one with `albert-jax tokenizer train`"
+                )
+            elif number == 3:
+                character_map = inner.get(2, b"")
+    except (WireError, UnicodeDecodeError, struct.error) as error:
+        raise CheckpointError(f"the SentencePiece model is damaged ({error})") from None
+    return pieces, character_map
+
+
+def _text_rules(rules: TextRules) -> list[Any]:
+    """data/normalize.py as normalizers."""
+    steps: list[Any] = []
+    if rules.collapse_spaces:
+        steps.append(normalizers.Replace(Regex(f"[{_ranges('space')}]+"), " "))
+    if not rules.keep_accents:
+        # Not StripAccents: it also drops vowel signs of Indic scripts and Thai.
+        # A mark at the very beginning becomes a space: where the first character is gone, the
+        # first word would not be known for the first.
+        marks = f"[{_ranges('marks')}]"
+        steps += [
+            normalizers.NFKD(),
+            normalizers.Replace(Regex(f"^{marks}+"), " "),
+            normalizers.Replace(Regex(marks), ""),
+        ]
+    if rules.lower_case:
+        steps += [_FINAL_SIGMA, normalizers.Lowercase()]
+    return steps
+
+
+_KINDS: dict[str, Callable[[str], bool]] = {
+    "space": str.isspace,
+    "marks": lambda char: unicodedata.combining(char) != 0,
+    "blank": lambda char: not basic(char, False).strip() and basic(char, False) != "",
+    "dropped": lambda char: basic(char, False) == "",
+    "nonspacing": lambda char: unicodedata.category(char) == "Mn",
+    "alone": lambda char: len(basic(char, False)) > 1,
+}
+"""Sets of characters as the vocabularies see them."""
+
+_FINAL_SIGMA = normalizers.Replace(Regex(r"(?<=\p{L})\x{03A3}(?!\p{L})"), "\u03c2")
+"""A capital sigma at the end of a word is lowered to another letter; Lowercase sees no words."""
+
+
+@cache
+def _ranges(kind: str) -> str:
+    """A set of characters for the inside of a pattern's brackets."""
+    belongs, spans = _KINDS[kind], []
+    for code in range(sys.maxunicode + 1):
+        if not 0xD800 <= code < 0xE000 and belongs(chr(code)):
+            if spans and spans[-1][1] == code - 1:
+                spans[-1][1] = code
+            else:
+                spans.append([code, code])
+    return "".join(rf"\x{{{a:X}}}-\x{{{b:X}}}" for a, b in spans)
+
+
+# --- WordPiece ------------------------------------------------------------------------------------
+
+
+def _wordpiece(vocabulary: WordPiece) -> Tokenizer:
+    """BasicTokenizer (data/wordpiece.py) as normalizers and splits; its spaces become splits."""
+    ids = {vocabulary.piece(i): i for i in range(vocabulary.size)}
+    unknown = vocabulary.piece(vocabulary.unk_id)
+    tokenizer = Tokenizer(
+        models.WordPiece(ids, unk_token=unknown, max_input_chars_per_word=MAX_WORD)
+    )
+    steps: list[Any] = [
+        normalizers.Replace(Regex(f"[{_ranges('blank')}]"), " "),
+        normalizers.Replace(Regex(f"[{_ranges('dropped')}]"), ""),
+    ]
+    if vocabulary.lower_case:
+        steps += [_FINAL_SIGMA, normalizers.Lowercase(), normalizers.NFD()]
+        steps.append(normalizers.Replace(Regex(f"[{_ranges('nonspacing')}]"), ""))
+    tokenizer.normalizer = normalizers.Sequence(steps)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.WhitespaceSplit(),
+            pre_tokenizers.Split(Regex(f"[{_ranges('alone')}]"), "isolated"),
+        ]
+    )
+    tokenizer.decoder = decoders.WordPiece()
+    return tokenizer

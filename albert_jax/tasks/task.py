@@ -1,0 +1,285 @@
+"""What every fine-tuning task is: one class that holds all that other rooms ask of it.
+
+A task file (``classification.py``, for example) reads from top to bottom as its examples travel:
+read, featurize, collate, the head with its loss, predict, score, and at the end what other
+programs need to know of it. It registers one instance (``registry.py``). Nothing outside the
+file decides anything by a task's name.
+
+Reading, predicting and scoring run on the host with numpy, so jax is imported only inside the
+methods that describe the network.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from albert_jax.config import ModelConfig, TaskConfig
+from albert_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from albert_jax.data.vocabularies.vocabulary import Vocabulary
+    from albert_jax.objectives.terms import Loss
+    from albert_jax.tasks.encoder import Encoder
+
+Batch = dict[str, np.ndarray]
+"""Columns of a batch; the first axis of each is the batch size."""
+Prediction = dict[str, Any]
+"""What is predicted for one example, ready for JSON."""
+Forward = Callable[[Batch], Any]
+"""A batch to the task's ``outputs`` as numpy arrays, one entry per row."""
+Axes = tuple[str | int, ...]
+"""Names ("batch", "length") or sizes of an array's axes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How generated text is drawn; only generation reads it."""
+
+    temperature: float = 0.0
+    """0 takes the most probable token; above 0 tokens are drawn."""
+    seed: int = 0
+    """Decides what is drawn."""
+    show_step: Callable[[str], None] | None = None
+    """Called with the text after each denoising step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersClass:
+    """The class of Hugging Face Transformers that a model becomes, and what goes into it."""
+
+    name: str
+    """For example "AlbertForSequenceClassification"."""
+    auto: str
+    """The Auto class that loads it, "AutoModelForSequenceClassification"."""
+    modules: tuple[str, ...] = ()
+    """Pretrained modules of ours that it needs beside embeddings and encoder ("pooler")."""
+    head: tuple[str, str] | None = None
+    """Our dense layer under "head" and the name of that layer there."""
+    pipeline: str | None = None
+    """The pipeline tag of model hubs, "text-classification"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageForm:
+    """How the web page asks for an example of a task."""
+
+    fields: tuple[str, ...]
+    """Label of each text field, in the order in which the parts of a typed line stand."""
+    repeat_last: bool = False
+    """Whether the last field may be given several times (choices, turns)."""
+    generates: bool = False
+    """Whether denoising steps and temperature can be set."""
+
+
+class Task(abc.ABC):
+    """One fine-tuning task. An instance has no state: everything comes as an argument.
+
+    Shapes: B batch size, S sequence length, H hidden size, C labels.
+    """
+
+    name: ClassVar[str]
+    """The value of task.name."""
+    config_class: ClassVar[type[TaskConfig]]
+    """Settings of the task; fields that it does not have are refused."""
+    metrics: ClassVar[tuple[str, ...]]
+    """Names of the usual scores; the first selects the best checkpoint."""
+    greater_is_better: ClassVar[bool] = True
+    """Direction in which the first score improves."""
+    confidence_interval: ClassVar[bool] = True
+    """Whether scores are cheap enough to be resampled for an interval."""
+    page_form: ClassVar[PageForm]
+    """How the web page asks for an example."""
+
+    # ---- examples ------------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[Any]:
+        """Examples of a file or hub dataset; answers are required and read only if `labelled`.
+
+        Raises DataError, which names file and line, and ConfigError.
+        """
+
+    @abc.abstractmethod
+    def parse_line(self, line: str, where: str, config: Any) -> Any:
+        """The example in one typed line, its parts separated by tabs; DataError names `where`."""
+
+    def read_for_prediction(self, path: str, config: Any, columns: tuple[str, ...] | None) -> Any:
+        """Examples without answers; `columns` replace those of the training table, if given."""
+        if columns is not None:
+            raise ConfigError(f"--columns: {self.name} does not read tables; leave it out")
+        return self.read_examples(path, config, labelled=False)
+
+    def complete_config(self, config: Any, train: Sequence[Any], dev: Sequence[Any]) -> Any:
+        """The config with labels and metrics filled in from the examples.
+
+        Raises ConfigError for a metric that the task and its dev examples do not have.
+        """
+        return self.with_metrics(config, self.metrics)
+
+    def with_metrics(self, config: Any, known: tuple[str, ...]) -> Any:
+        """The config with its metrics checked against `known`, which are also the default."""
+        import dataclasses
+
+        for name in config.metrics:
+            if name not in known:
+                raise ConfigError(
+                    f"task.metrics: {name!r} is not a score of {self.name} on these dev examples: "
+                    f"give {', '.join(known)}"
+                )
+        return dataclasses.replace(config, metrics=config.metrics or known)
+
+    @abc.abstractmethod
+    def texts(self, example: Any) -> Sequence[str]:
+        """All texts of an example, for a vocabulary that is trained on them."""
+
+    # ---- features and batches ------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def featurize(
+        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+    ) -> list[Any]:
+        """Features of examples for rows of `length` tokens. Raises DataError and ConfigError."""
+
+    def feature_length(self, feature: Any) -> int:
+        """Tokens that a row needs to hold the feature."""
+        return len(feature.tokens.ids)
+
+    def features_per_row(self, config: Any) -> int:
+        """How many features stand in one row."""
+        return 1
+
+    @abc.abstractmethod
+    def collate(
+        self,
+        features: Sequence[Any],
+        config: Any,
+        *,
+        vocabulary: Vocabulary,
+        length: int,
+        batch_size: int,
+        generator: np.random.Generator,
+    ) -> Batch:
+        """A batch of `batch_size` rows; rows beyond the features are padding of weight 0."""
+
+    def prediction_config(self, config: Any) -> Any:
+        """The config under which examples are evaluated and predicted."""
+        return config
+
+    # ---- the network ---------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+        """Shapes of the new head's parameters, a nested dict that stands under "head"."""
+
+    def pretrained_modules(self, config: Any) -> tuple[str, ...]:
+        """Pretrained modules that the task uses beside embeddings and encoder."""
+        return ()
+
+    @abc.abstractmethod
+    def loss(self, encoder: Encoder, config: Any) -> Loss:
+        """The loss of the task's batches."""
+
+    @abc.abstractmethod
+    def outputs(
+        self,
+        encoder: Encoder,
+        params: Mapping[str, Any],
+        batch: Mapping[str, Any],
+        config: Any,
+        num_layers: int | None = None,
+    ) -> Any:
+        """Arrays (one, or a tuple) that ``predict`` reads, one entry per row; dropout is off."""
+
+    # ---- predictions and scores ----------------------------------------------------------------
+
+    def forward(
+        self,
+        features: Sequence[Any],
+        config: Any,
+        run: Forward,
+        *,
+        vocabulary: Vocabulary,
+        length: int,
+        batch_size: int,
+        sampling: Sampling,
+    ) -> list[Any]:
+        """The outputs of each feature of one batch (a tuple each, where there are several)."""
+        generator = np.random.Generator(np.random.Philox(key=sampling.seed))
+        batch = self.collate(
+            features,
+            config,
+            vocabulary=vocabulary,
+            length=length,
+            batch_size=batch_size,
+            generator=generator,
+        )
+        arrays = run(batch)
+        if isinstance(arrays, tuple):
+            columns = (np.asarray(array)[: len(features)] for array in arrays)
+            return list(zip(*columns, strict=True))
+        return list(np.asarray(arrays)[: len(features)])
+
+    @abc.abstractmethod
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+    ) -> list[Prediction]:
+        """One prediction per example. `outputs` are stacked over the features, in their order."""
+
+    @abc.abstractmethod
+    def score(
+        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+    ) -> dict[str, float]:
+        """Named scores of predictions for labelled examples."""
+
+    def baseline(
+        self, train: Sequence[Any], examples: Sequence[Any], config: Any
+    ) -> dict[str, float] | None:
+        """Scores of the commonest answer of the training examples, where that makes sense."""
+        return None
+
+    # ---- other programs ------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def transformers_class(self, config: Any) -> TransformersClass:
+        """The class of Transformers. Raises ConfigError where it has none with this head."""
+
+    def transformers_config(self, config: Any, length: int) -> dict[str, Any]:
+        """What the task adds to config.json; rows have `length` tokens."""
+        return {}
+
+    def transformers_files(self, config: Any, length: int, model: ModelConfig) -> dict[str, bytes]:
+        """Further files beside the weights, by their path."""
+        return {}
+
+    def usage(self, config: Any) -> list[str]:
+        """Lines of Python for the model card: how Transformers applies the exported model."""
+        raise NotImplementedError
+
+    @abc.abstractmethod
+    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+        """Names and axes of ``outputs`` in ONNX and StableHLO, in their order.
+
+        All are float32, but for names that end in "_positions", which are integers.
+        """
+
+    def graph_inputs(self, config: Any) -> dict[str, Axes]:
+        """Names and axes of the inputs of such a graph."""
+        rows: Axes = ("batch", "length")
+        return {"input_ids": rows, "token_type_ids": rows, "attention_mask": rows}
+
+    def shortest_length(self, config: Any) -> int:
+        """Fewest tokens of a row that ``outputs`` can read."""
+        return 1
+
+    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+        """Adds the head to an ONNX graph (export/onnx_graph.py) behind the states `hidden`.
+
+        Returns the names of its outputs in the order of ``graph_outputs``. Raises ConfigError
+        for a task without such a form.
+        """
+        raise ConfigError(f"{self.name} has no ONNX form: export it --to stablehlo")
