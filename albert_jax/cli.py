@@ -36,9 +36,9 @@ VERBS = {
     "serve": ("albert_jax.commands.serve:Serve", "try models on a local web page"),
     "export": ("albert_jax.commands.model:Export", "write a directory for Transformers"),
     "import": ("albert_jax.commands.model:Import", "read weights of other programs"),
-    "bench": ("albert_jax.commands.machine:Bench", "measure speed and memory on this machine"),
-    "doctor": ("albert_jax.commands.machine:Doctor", "look at devices, versions, disk and clock"),
-    "plan": ("albert_jax.commands.machine:Plan", "compile for a slice: memory, time and cost"),
+    "bench": ("albert_jax.commands.bench:Bench", "measure speed and memory on this machine"),
+    "doctor": ("albert_jax.commands.doctor:Doctor", "look at devices, versions, disk and clock"),
+    "plan": ("albert_jax.commands.plan:Plan", "compile for a slice: memory, time and cost"),
     "config show": ("albert_jax.commands.pretrain:ConfigShow", "print a config with all fields"),
 }
 

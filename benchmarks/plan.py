@@ -18,7 +18,7 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 from albert_jax import configfile
 from albert_jax.config import Config
-from albert_jax.plan import report, slices
+from albert_jax.plan import plan, slices
 from albert_jax.plan.chips import GIB
 from albert_jax.plan.slices import Slice
 
@@ -30,14 +30,15 @@ HEAD = (
 
 def row(name: str, config: Config, where: Slice) -> str:
     """One line of the table, for the first phase."""
-    told = report.plan(config, where)
+    told = plan.plan(config, where)
     phase, limits = told["phases"][0], told["phases"][0]["bound"]
     cycles = phase["cycles"] or {}
     sent = [0, 0]
     for one in phase["collectives"]:
         sent[one["in_loop"]] += one["bytes"]
     loop = "unrolled" if told["unroll"] else "scan"
-    parts = f" /{phase['micro_batches']}" if phase["micro_batches"] > 1 else ""
+    accumulation = phase["gradient_accumulation_steps"]
+    parts = f" /{accumulation}" if accumulation > 1 else ""
     cells = [
         name, told["slice"], told["chips"], f"{phase['rows_per_chip']:g}{parts}",
         f"{told['remat']}, {loop}", f"{phase['memory'] / GIB:.2f} of {phase['limit'] / GIB:.2f}",
@@ -78,7 +79,7 @@ def main() -> None:
                 line = row(name, config, where)
                 print(line, flush=True)
                 if "| no |" in line and ":" not in asked:
-                    nearest = report.nearest_that_fits(config, where)
+                    nearest = plan.nearest_that_fits(config, where)
                     if nearest:
                         print(row(name, nearest[1], where), flush=True)
 

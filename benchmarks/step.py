@@ -76,7 +76,7 @@ def run_config(options: argparse.Namespace, rows: int, length: int) -> Config:
         optimizer=dataclasses.replace(config.optimizer, name="adamw"),
         compute=dataclasses.replace(config.compute, **compute),
     )
-    return bench.adjusted(config, rows=rows, length=length)
+    return bench.single_phase(config, 0, rows, length)
 
 
 class Torch:
@@ -102,7 +102,7 @@ class Torch:
         self.model.train()
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=1e-4, weight_decay=0.01)
         self.rows = [
-            self._place(bench.made_rows(model, phase, phase.batch_size, s)) for s in range(2)
+            self._place(bench.random_rows(model, phase, phase.batch_size, s)) for s in range(2)
         ]
         self.call = torch.compile(self.model) if compiled else self.model
         began = time.perf_counter()

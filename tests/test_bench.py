@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
@@ -18,9 +17,9 @@ from tests.test_house import _loaded
 BARE = {"grain", "orbax", "array_record", "tensorflow_datasets", "tyro", "tomli_w", "torch"}
 
 
-def test_made_rows_have_the_shapes_of_true_ones():
-    config = step.adjusted(configfile.load("tiny"), rows=4, length=24)
-    rows = step.made_rows(config.model, config.phases[0], 4)
+def test_random_rows_have_the_shapes_of_true_ones():
+    config = step.single_phase(configfile.load("tiny"), batch_size=4, length=24)
+    rows = step.random_rows(config.model, config.phases[0], 4)
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == batch_shapes(config.phases[0], 4)
     places = rows["mlm_positions"]
     assert (np.diff(places, axis=1) > 0).all() and places.max() < 24
@@ -30,18 +29,17 @@ def test_made_rows_have_the_shapes_of_true_ones():
 def test_wrong_sizes_are_refused():
     config = configfile.load("tiny")
     with pytest.raises(ConfigError, match="--phase 9: the config has"):
-        step.adjusted(config, phase=9, rows=None, length=None)
+        step.single_phase(config, 9)
     with pytest.raises(ConfigError, match="sequence_length"):
-        step.adjusted(config, rows=None, length=4096)
+        step.single_phase(config, length=4096)
 
 
-def test_the_figures_agree(capsys):
+def test_the_figures_agree():
     config = configfile.load("tiny")
     model = dataclasses.replace(config.model, vocab_size=64, hidden_size=32, intermediate_size=64)
     config = dataclasses.replace(config, model=model)
-    step.run("micro", config, rows=4, length=16, steps=3, as_json=True)
-    found = json.loads(capsys.readouterr().out)
-    adjusted = step.adjusted(config, rows=4, length=16)
+    adjusted = step.single_phase(config, batch_size=4, length=16)
+    found = dataclasses.asdict(step.measure(adjusted, "micro", steps=3))
     assert found["flops_per_step"] == flops.per_step(model, adjusted.phases[0])
     assert found["tokens_per_second"] == pytest.approx(64 / found["step"])
     assert found["peak"] is None and found["mfu"] > 0
@@ -52,7 +50,7 @@ def test_the_figures_agree(capsys):
 def test_measuring_loads_neither_readers_nor_checkpoints():
     loaded = _loaded(
         "from albert_jax import configfile\nfrom albert_jax.bench import step\n"
-        "config = step.adjusted(configfile.load('tiny'), rows=2, length=8)\n"
+        "config = step.single_phase(configfile.load('tiny'), batch_size=2, length=8)\n"
         "import albert_jax.train.step, albert_jax.objectives.pretraining, albert_jax.model.init"
     )
     assert "jax" in loaded and not loaded & BARE

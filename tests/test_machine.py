@@ -10,7 +10,8 @@ import pytest
 
 from albert_jax import configfile
 from albert_jax.bench import step
-from albert_jax.commands.machine import Doctor, Plan
+from albert_jax.commands.doctor import Doctor
+from albert_jax.commands.plan import Plan
 from albert_jax.errors import ConfigError
 from tests import tiny_models
 
@@ -70,7 +71,6 @@ def test_nothing_is_written_for_a_plan_that_does_not_fit(tmp_path, capsys):
         ({"hours": 1.0, "chip_hours": 1.0, "out": "x"}, "exclude each other"),
         ({"hours": 0.0, "out": "x"}, "above 0"),
         ({}, "give --config, or a budget"),
-        ({"config": "tiny", "remat": "some"}, "--remat some: give none, dots or full"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options, text):

@@ -1,4 +1,4 @@
-"""What a budget of hours buys on this machine, by measuring."""
+"""What a budget of hours buys on this machine, found by measuring."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from albert_jax.plan import budget
 
 
 def choose(hours: float) -> tuple[str, Config, list[float]]:
-    """(preset, its config, seconds per step of each phase): the largest that is worth it here.
+    """Preset, config and seconds per step of each phase: the largest that is worth it here.
 
-    A model whose steps, at the rate of a bare matrix product, would already take too long is not
-    tried (plan/budget.py).
+    A model whose steps would take too long at the rate of a bare matrix product is not tried.
     """
-    product, devices = functools.cache(step.product_rate), jax.device_count()
+    product_rate, devices = functools.cache(step.product_rate), jax.device_count()
 
-    def limit(config: Config) -> float:
+    def max_tokens_per_second(config: Config) -> float:
         work = sum(phase.steps * flops.per_step(config.model, phase) for phase in config.phases)
         tokens = config.steps * budget.tokens_per_step(config)
-        return tokens / work * product(config.compute.dtype) * devices
+        return tokens / work * product_rate(config.compute.dtype) * devices
 
-    return budget.measured(hours * 3600, devices, limit, seconds_per_step)
+    return budget.choose_by_measuring(
+        hours * 3600, devices, max_tokens_per_second, seconds_per_step
+    )
 
 
 def seconds_per_step(name: str, config: Config) -> list[float]:
-    """Median seconds of a few steps of each phase; `name` is the config's."""
-    phases = range(len(config.phases))
-    each = [step.adjusted(config, phase=number, rows=None, length=None) for number in phases]
-    return [step.measure(one, name, steps=5).step for one in each]
+    """Median seconds of a few steps of each phase; `name` is the config's name."""
+    phases = [step.single_phase(config, number) for number in range(len(config.phases))]
+    return [step.measure(phase, name, steps=5).step for phase in phases]

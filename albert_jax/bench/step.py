@@ -1,23 +1,23 @@
-"""How fast a config trains on the devices at hand, with made-up rows.
+"""How fast a config trains on the devices at hand, with random rows.
 
-Loads neither what reads data nor what writes checkpoints. The model FLOPs utilisation is
+Neither the readers of data nor the checkpoints are loaded. The model FLOPs utilization is
 
     MFU = FLOPs of a step by observe/flops.py / seconds of a step / devices / peak
 
-where the peak is the data sheet's bfloat16 rate of the chip (observe/chips.py), or, where none is
-known, the rate of a large matrix product in the config's type, measured here; that measured rate
-is always told beside it. Recomputation is not counted as work, and made-up rows have no padding.
+where the peak is the data sheet's bfloat16 rate of the chip (plan/chips.py) or, for an unknown
+chip, the measured rate of a large matrix product in the config's type, which is always reported
+too. Recomputation does not count as work, and the random rows have no padding.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import resource
 import statistics
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -28,31 +28,31 @@ from albert_jax.observe import flops
 from albert_jax.plan import chips
 
 Batch = dict[str, np.ndarray]
-_WARM_UP = 3
+_WARM_UP_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured; times in seconds, rates per second."""
+    """What was measured; times are in seconds and rates per second."""
 
     config: str
     platform: str
     device: str
     devices: int
-    rows: int
+    batch_size: int
     sequence_length: int
     dtype: str
     attention: str
     remat: str
     steps: int
-    """Steps that were timed."""
+    """Number of timed steps."""
     step: float
     """Median time of a step."""
     slowest: float
-    """Nine steps of ten were quicker."""
+    """Nine steps out of ten took at most this time."""
     tokens_per_second: float
     flops_per_step: float
-    """By formula, all devices together."""
+    """By formula, over all devices."""
     flops_per_second: float
     """Of one device."""
     peak: float | None
@@ -60,59 +60,61 @@ class Figures:
     product: float
     """Measured rate of a large matrix product on one device."""
     mfu: float
-    """Share of the peak (of the measured product, if no peak is known)."""
+    """Share of the peak, or of the measured product if no peak is known."""
     compilation: float
-    """Tracing, lowering and compiling the step."""
+    """Time to trace, lower and compile the step."""
     first_step: float
-    """From the start of the process to the end of the first step."""
+    """Time from the start of the process to the end of the first step."""
     peak_memory: int
-    """Bytes: of one accelerator, or of this process on a CPU."""
+    """Bytes of one accelerator, or of this process on a CPU."""
 
 
-def made_rows(model: ModelConfig, phase: PhaseConfig, rows: int, seed: int = 0) -> Batch:
-    """A batch of full rows of random pieces, one pair each, all masked places used."""
-    draw, length = np.random.default_rng(seed), phase.sequence_length
+def random_rows(model: ModelConfig, phase: PhaseConfig, batch_size: int, seed: int = 0) -> Batch:
+    """A batch of full rows of random tokens with one pair each and all masked positions used."""
+    rng, length = np.random.default_rng(seed), phase.sequence_length
     masked = phase.max_predictions_per_seq
-    place = np.tile(np.arange(length, dtype=np.int32), (rows, 1))
-    low = min(5, model.vocab_size - 1)
+    positions = np.tile(np.arange(length, dtype=np.int32), (batch_size, 1))
+    first_id = min(5, model.vocab_size - 1)
 
-    def pieces(*shape: int) -> np.ndarray:
-        return draw.integers(low, model.vocab_size, shape, dtype=np.int32)
+    def tokens(*shape: int) -> np.ndarray:
+        return rng.integers(first_id, model.vocab_size, shape, dtype=np.int32)
 
+    order = rng.random((batch_size, length)).argsort(1)
     return {
-        "input_ids": pieces(rows, length),
-        "token_type_ids": (place >= length // 2).astype(np.int32) * (model.type_vocab_size > 1),
-        "segment_ids": np.ones((rows, length), np.int32),
-        "positions": place,
-        "mlm_positions": np.sort(draw.random((rows, length)).argsort(1)[:, :masked]).astype("i4"),
-        "mlm_labels": pieces(rows, masked),
-        "mlm_weights": np.ones((rows, masked), np.float32),
-        "cls_positions": np.zeros((rows, 1), np.int32),
-        "sop_labels": draw.integers(0, 2, (rows, 1), dtype=np.int32),
-        "sop_weights": np.ones((rows, 1), np.float32),
+        "input_ids": tokens(batch_size, length),
+        "token_type_ids": (positions >= length // 2).astype(np.int32) * (model.type_vocab_size > 1),
+        "segment_ids": np.ones((batch_size, length), np.int32),
+        "positions": positions,
+        "mlm_positions": np.sort(order[:, :masked]).astype(np.int32),
+        "mlm_labels": tokens(batch_size, masked),
+        "mlm_weights": np.ones((batch_size, masked), np.float32),
+        "cls_positions": np.zeros((batch_size, 1), np.int32),
+        "sop_labels": rng.integers(0, 2, (batch_size, 1), dtype=np.int32),
+        "sop_weights": np.ones((batch_size, 1), np.float32),
     }
 
 
-def adjusted(config: Config, *, phase: int = 0, rows: int | None, length: int | None) -> Config:
-    """The config with one phase only, of `rows` x `length` if they are given.
+def single_phase(
+    config: Config, number: int = 0, batch_size: int | None = None, length: int | None = None
+) -> Config:
+    """The config with one of its phases only, of `batch_size` x `length` where they are given.
 
-    Raises ConfigError for a phase that is not there, and for sizes that contradict the config.
+    Raises ConfigError for a phase that does not exist, or sizes that contradict the config.
     """
-    if not 0 <= phase < len(config.phases):
-        raise ConfigError(f"--phase {phase}: the config has {len(config.phases)}, counted from 0")
-    chosen = config.phases[phase]
-    if rows is not None:
-        chosen = dataclasses.replace(chosen, batch_size=rows, gradient_accumulation_steps=1)
+    if not 0 <= number < len(config.phases):
+        raise ConfigError(f"--phase {number}: the config has {len(config.phases)}, counted from 0")
+    phase = dataclasses.replace(config.phases[number], depths=(), packing=False, mixture=())
+    if batch_size is not None:
+        phase = dataclasses.replace(phase, batch_size=batch_size, gradient_accumulation_steps=1)
     if length is not None:
-        chosen = dataclasses.replace(chosen, sequence_length=length)
-    chosen = dataclasses.replace(chosen, depths=(), packing=False, mixture=())
-    config = dataclasses.replace(config, phases=(chosen,))
+        phase = dataclasses.replace(phase, sequence_length=length)
+    config = dataclasses.replace(config, phases=(phase,))
     config.validate()
     return config
 
 
 class Stepper:
-    """The one train step of a config on all devices, compiled, with its state and batches."""
+    """The train step of a config of one phase on all devices, compiled, with state and batches."""
 
     def __init__(self, config: Config) -> None:
         import jax
@@ -130,38 +132,40 @@ class Stepper:
         backend = attention.choose(config, mesh.devices.flat[0])
         self.attention = backend.name
         state = init_state(config, init_params(config.model, config.seed), mesh)
-        mine = local_rows(mesh, phase.batch_size)
+        local = local_rows(mesh, phase.batch_size)
 
-        def place(seed: int) -> Any:
-            rows = made_rows(config.model, phase, phase.batch_size, seed)
-            return lambda: global_batch(
-                {name: column[mine] for name, column in rows.items()}, mesh, phase.batch_size
-            )
+        def batch_maker(seed: int) -> Any:
+            columns = random_rows(config.model, phase, phase.batch_size, seed)
+            columns = {name: column[local] for name, column in columns.items()}
+            return lambda: global_batch(columns, mesh, phase.batch_size)
 
-        self._batches = [place(seed) for seed in range(2)]
+        self._batches = [batch_maker(seed) for seed in range(2)]
         self._scalars = {"learning_rate": np.float32(1e-4), "seed": np.int32(config.seed)}
         loss = pretraining_loss(config.model, config.compute, backend)
         step = make_train_step(config, phase, mesh, loss)
-        began = time.perf_counter()
+        start = time.perf_counter()
         self._step = step.lower(state, self._batches[0](), self._scalars).compile()
-        self.compilation = time.perf_counter() - began
+        self.compilation = time.perf_counter() - start
         self._state, self._count = state, 0
 
     def run(self, steps: int) -> list[float]:
-        """Seconds of each of `steps` steps. Like the training loop it copies every batch to the
-        devices and reads each loss one step late."""
-        waiting, ends = None, [time.perf_counter()]
+        """Seconds of each of `steps` steps.
+
+        Like the training loop it copies every batch to the devices and reads each loss one step
+        late.
+        """
+        pending, times = None, [time.perf_counter()]
         for _ in range(steps):
             batch = self._batches[self._count % len(self._batches)]()
             self._state, metrics = self._step(self._state, batch, self._scalars)
             self._count += 1
-            if waiting is not None:
-                self._read(waiting)
-                ends.append(time.perf_counter())
-            waiting = metrics["loss"]
-        self._read(waiting)
-        ends.append(time.perf_counter())
-        return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+            if pending is not None:
+                self._read(pending)
+                times.append(time.perf_counter())
+            pending = metrics["loss"]
+        self._read(pending)
+        times.append(time.perf_counter())
+        return [after - before for before, after in pairwise(times)]
 
     def _read(self, loss: Any) -> None:
         if not np.isfinite(self._jax.device_get(loss)):
@@ -169,29 +173,28 @@ class Stepper:
 
 
 def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
-    """Measures a config of one phase (`adjusted`) on all devices; `name` is for the table."""
+    """Measures a config of one phase on all devices; `name` is for the table."""
     import jax
 
     phase, stepper = config.phases[0], Stepper(config)
     stepper.run(1)
-    first_step = _age()
-    stepper.run(_WARM_UP - 1)
+    first_step = _process_age()
+    stepper.run(_WARM_UP_STEPS - 1)
     times = sorted(stepper.run(steps))
     median = statistics.median(times)
     device, count = jax.devices()[0], jax.device_count()
-    # The compiler may hold other programs' memory: read before the matrix product below.
-    memory = peak_memory(device)
+    memory = peak_memory(device)  # read before the matrix product below needs memory, too
     chip = chips.of_device(device.device_kind)
     peak = chip.flops / chip.devices if chip else None
     product = product_rate(config.compute.dtype)
     work = flops.per_step(config.model, phase)
-    rate = work / median / count
+    flops_per_second = work / median / count
     return Figures(
         config=name,
         platform=device.platform,
         device=device.device_kind,
         devices=count,
-        rows=phase.batch_size,
+        batch_size=phase.batch_size,
         sequence_length=phase.sequence_length,
         dtype=config.compute.dtype,
         attention=stepper.attention,
@@ -201,10 +204,10 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
         slowest=times[min(len(times) - 1, int(len(times) * 0.9))],
         tokens_per_second=phase.batch_size * phase.sequence_length / median,
         flops_per_step=work,
-        flops_per_second=rate,
+        flops_per_second=flops_per_second,
         peak=peak,
         product=product,
-        mfu=rate / (peak or product),
+        mfu=flops_per_second / (peak or product),
         compilation=stepper.compilation,
         first_step=first_step,
         peak_memory=memory,
@@ -212,7 +215,7 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
 
 
 def product_rate(dtype: str, *, seconds: float = 0.5) -> float:
-    """FLOP/s of the best of several large matrix products on the first device."""
+    """FLOP/s of the fastest of several large matrix products on the first device."""
     import jax
     import jax.numpy as jnp
 
@@ -222,57 +225,39 @@ def product_rate(dtype: str, *, seconds: float = 0.5) -> float:
     jax.block_until_ready(multiply(left, left))
     best, deadline = float("inf"), time.perf_counter() + seconds
     while best == float("inf") or time.perf_counter() < deadline:
-        began = time.perf_counter()
+        start = time.perf_counter()
         result = left
         for _ in range(8):
             result = multiply(left, left)
         jax.block_until_ready(result)
-        best = min(best, (time.perf_counter() - began) / 8)
+        best = min(best, (time.perf_counter() - start) / 8)
     return 2 * size**3 / best
 
 
 def table(figures: Figures) -> str:
-    """The figures as lines for people."""
+    """The figures as lines of text."""
     f = figures
-    compared = f"{f.mfu:.1%} of {(f.peak or f.product) / 1e12:.4g} TFLOP/s"
-    compared += " (data sheet)" if f.peak else " (measured matrix product)"
-    rows = {
-        "config": f"{f.config}: {f.rows} x {f.sequence_length}, {f.dtype}, attention "
-        f"{f.attention}, rematerialisation {f.remat}",
+    origin = "data sheet" if f.peak else "measured matrix product"
+    memory_of = "the process" if f.platform == "cpu" else "a device"
+    lines = {
+        "config": f"{f.config}: {f.batch_size} x {f.sequence_length}, {f.dtype}, attention "
+        f"{f.attention}, rematerialization {f.remat}",
         "devices": f"{f.devices} x {f.device}",
-        "step": f"{f.step * 1e3:.4g} ms (median of {f.steps}; nine of ten below "
+        "step": f"{f.step * 1e3:.4g} ms (median of {f.steps}; nine out of ten at most "
         f"{f.slowest * 1e3:.4g} ms)",
         "tokens/s": f"{f.tokens_per_second:,.0f}",
-        "FLOP/s": f"{f.flops_per_second / 1e12:.4g} T a device",
-        "MFU": compared,
+        "FLOP/s": f"{f.flops_per_second / 1e12:.4g} T per device",
+        "MFU": f"{f.mfu:.1%} of {(f.peak or f.product) / 1e12:.4g} TFLOP/s ({origin})",
         "product": f"{f.product / 1e12:.4g} TFLOP/s measured: {f.flops_per_second / f.product:.1%}",
         "compilation": f"{f.compilation:.1f} s",
         "first step": f"{f.first_step:.1f} s after the start of the process",
-        "peak memory": f"{f.peak_memory / chips.GIB:.2f} GiB"
-        + (" of the process" if f.platform == "cpu" else " of a device"),
+        "peak memory": f"{f.peak_memory / chips.GIB:.2f} GiB of {memory_of}",
     }
-    return "\n".join(f"{name:12} {value}" for name, value in rows.items())
+    return "\n".join(f"{name:12} {value}" for name, value in lines.items())
 
 
-def run(
-    name: str,
-    config: Config,
-    *,
-    phase: int = 0,
-    rows: int | None = None,
-    length: int | None = None,
-    steps: int = 20,
-    as_json: bool = False,
-) -> None:
-    """Measures and prints: the work of `albert-jax bench`."""
-    if steps < 1:
-        raise ConfigError(f"--steps {steps}: give at least 1")
-    found = measure(adjusted(config, phase=phase, rows=rows, length=length), name, steps=steps)
-    print(json.dumps(dataclasses.asdict(found)) if as_json else table(found))
-
-
-def _age() -> float:
-    """Seconds since this process began, as the kernel counts them; 0 where it does not tell."""
+def _process_age() -> float:
+    """Seconds since this process began, by the kernel's count; 0 where it does not say."""
     try:
         with open("/proc/self/stat", encoding="ascii") as file:
             ticks = int(file.read().rsplit(")", 1)[1].split()[19])
@@ -283,7 +268,7 @@ def _age() -> float:
 
 
 def peak_memory(device: Any) -> int:
-    """Most bytes in use so far: of one accelerator, or of this process on a CPU."""
+    """Peak bytes in use so far, of an accelerator or (on a CPU) of this process."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"])

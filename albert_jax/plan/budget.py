@@ -1,10 +1,11 @@
-"""The other way round: which preset, rows, steps and rate a budget of time buys.
+"""Chooses preset, batch size, learning rate and steps for a budget of time.
 
-The preset is the largest whose own tokens the budget pays for by half at least: below that a
-smaller model learns more. Rows follow the tokens, so that the steps stay the paper's 125,000,
-between one row a device and the paper's 4096; the rate follows the rows by their square root
-(docs/batch-rate-warmup.md). The small presets keep their rows and rate, whose useful range is
-narrow. Micro-batches keep the memory of a device what it is on the preset's own hardware.
+The preset is the largest one for which the budget pays at least half of its own tokens: below
+that a smaller model learns more. The batch size follows the tokens, so that the steps stay the
+paper's 125,000, between one row per device and the paper's 4096 rows; the learning rate follows
+the square root of the batch size (docs/batch-rate-warmup.md). The CPU presets keep their batch
+size and learning rate, whose useful range is narrow. Gradient accumulation keeps the memory of a
+device at what it is on the preset's own hardware.
 """
 
 from __future__ import annotations
@@ -14,25 +15,26 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from albert_jax import configfile, files
+from albert_jax import configfile
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 from albert_jax.plan import estimate
 from albert_jax.plan.slices import Slice
 
-PAPER_STEPS, PAPER_ROWS, PAPER_RATE = 125_000, 4096, 0.00176
-ENOUGH = 0.5
+PAPER_STEPS, PAPER_BATCH_SIZE, PAPER_LEARNING_RATE = 125_000, 4096, 0.00176
+MIN_SHARE = 0.5
 """Share of a preset's own tokens that a budget must pay for."""
-SPARE = 0.05
-"""Share of a budget that is left to evaluations, checkpoints and compilation."""
-LEAST_STEPS = 10
+RESERVE = 0.05
+"""Share of a budget that is kept for evaluations, checkpoints and compilation."""
+MIN_STEPS = 10
 
-SMALL = ("tiny", "small")
-"""Presets for a CPU."""
-LARGE = ("base-one-chip", "large-eight-chips", "xlarge-v2", "xxlarge-v2")
-"""Presets for accelerators, of growing size."""
-OWN_DEVICES = {"base-one-chip": 1, "large-eight-chips": 8, "xlarge-v2": 256, "xxlarge-v2": 256}
-"""Devices that their rows and micro-batches are made for."""
+CPU_PRESETS = ("tiny", "small")
+ACCELERATOR_PRESETS = ("base-one-chip", "large-eight-chips", "xlarge-v2", "xxlarge-v2")
+"""In the order of their size, as are the CPU presets."""
+PRESET_DEVICES = {
+    "base-one-chip": 1, "large-eight-chips": 8, "xlarge-v2": 256, "xxlarge-v2": 256,
+}  # fmt: skip
+"""Devices for which the batch size and gradient accumulation of a preset are made."""
 
 
 def tokens_per_step(config: Config) -> float:
@@ -41,129 +43,121 @@ def tokens_per_step(config: Config) -> float:
     return tokens / config.steps
 
 
-def wanted(config: Config) -> float:
-    """Tokens of a preset, at most those of the paper's 125,000 steps (version 2 reads more)."""
+def _own_tokens(config: Config) -> float:
+    """Tokens of a preset, at most those of the paper's 125,000 steps (version 2 has more)."""
     return min(config.steps, PAPER_STEPS) * tokens_per_step(config)
 
 
 def choose(
     seconds: float,
     devices: int,
-    rate: Callable[[Config], float],
+    tokens_per_second: Callable[[Config], float],
     names: Sequence[str],
 ) -> tuple[str, Config]:
-    """(name, config) of the largest of the presets `names` (small to large) that is worth it.
+    """Name and config of the largest preset that the budget pays for, else of the smallest.
 
-    `rate` tells the tokens per second of a config. The smallest is taken if none is worth it.
-    The config's steps are still those of its tokens by `rate`; see `within`.
+    `names` are the candidates from small to large. The steps of the config are not cut to the
+    budget yet; see `with_steps_for`.
     """
     for name in reversed(names):
         config = configfile.load(name)
-        tokens = rate(config) * seconds * (1 - SPARE)
-        if tokens >= ENOUGH * wanted(config) or name == names[0]:
-            return name, config if name in SMALL else shaped(name, config, devices, tokens)
+        tokens = tokens_per_second(config) * seconds * (1 - RESERVE)
+        if tokens >= MIN_SHARE * _own_tokens(config) or name == names[0]:
+            return name, _scaled(name, config, devices, tokens)
     raise ConfigError("no presets to choose from")
 
 
 def choose_for_slice(hours: float, where: Slice, efficiency: float) -> tuple[str, Config]:
-    """`choose` for a slice, by the estimate at `efficiency` of the peak; steps as there."""
+    """The choice for a slice, by the estimate at `efficiency` of its peak."""
 
-    def rate(config: Config) -> float:
+    def tokens_per_second(config: Config) -> float:
         seconds = sum(
-            phase.steps * estimate.bound(config, phase, where).expected(efficiency)
+            phase.steps * estimate.bound(config, phase, where, None).expected(efficiency)
             for phase in config.phases
         )
         return tokens_per_step(config) * config.steps / seconds
 
-    return choose(hours * 3600, where.devices, rate, LARGE)
+    return choose(hours * 3600, where.devices, tokens_per_second, ACCELERATOR_PRESETS)
 
 
-def measured(
+def choose_by_measuring(
     seconds: float,
     devices: int,
-    rate: Callable[[Config], float],
+    max_tokens_per_second: Callable[[Config], float],
     measure: Callable[[str, Config], list[float]],
 ) -> tuple[str, Config, list[float]]:
-    """Like `choose` for a machine that is at hand: (name, config, seconds per step of each phase).
+    """The choice for the machine at hand: name, config and seconds per step of each phase.
 
-    `rate` tells tokens per second that the machine cannot exceed, so that no model is measured
-    that is far too large for it; `measure` tells what it does.
+    `max_tokens_per_second` is a rate that the machine cannot exceed, so that no model is measured
+    that is far too large for it; `measure` returns the seconds per step of each phase.
     """
-    names = [*SMALL, *LARGE]
+    names = [*CPU_PRESETS, *ACCELERATOR_PRESETS]
     while True:
-        name, config = choose(seconds, devices, rate, names)
-        each = measure(name, config)
-        whole = sum(phase.steps * one for phase, one in zip(config.phases, each, strict=True))
-        tokens = config.steps * tokens_per_step(config) * seconds * (1 - SPARE) / whole
+        name, config = choose(seconds, devices, max_tokens_per_second, names)
+        measured = measure(name, config)
+        total = sum(phase.steps * s for phase, s in zip(config.phases, measured, strict=True))
+        tokens = config.steps * tokens_per_step(config) * seconds * (1 - RESERVE) / total
         preset = configfile.load(name)
-        if tokens >= ENOUGH * wanted(preset) or name == names[0]:
-            if name in SMALL:
-                return name, config, each
-            # The rate promised too much: fewer tokens, so fewer rows, and a step in proportion.
-            better = shaped(name, preset, devices, tokens)
-            share = better.phases[0].batch_size / config.phases[0].batch_size
-            return name, better, [one * share for one in each]
+        if tokens >= MIN_SHARE * _own_tokens(preset) or name == names[0]:
+            # Measured, the budget pays for fewer tokens than the bound promised: fewer rows, and
+            # steps that are shorter in proportion.
+            scaled = _scaled(name, preset, devices, tokens)
+            ratio = scaled.phases[0].batch_size / config.phases[0].batch_size
+            return name, scaled, [s * ratio for s in measured]
         names = names[: names.index(name)]
 
 
-def shaped(name: str, config: Config, devices: int, tokens: float) -> Config:
-    """The preset with rows, micro-batches and rate for `tokens` tokens on `devices` devices."""
+def _scaled(name: str, config: Config, devices: int, tokens: float) -> Config:
+    """The preset with the batch size and learning rate for `tokens` tokens on `devices` devices."""
+    if name in CPU_PRESETS:
+        return config
     mean_length = tokens_per_step(config) / config.phases[0].batch_size
-    most = max(1.0, tokens / (PAPER_STEPS * mean_length * devices))
-    each = 2 ** round(math.log2(most))
-    while each > 1 and each * devices > PAPER_ROWS:
-        each //= 2
+    wanted = max(1.0, tokens / (PAPER_STEPS * mean_length * devices))
+    rows = 2 ** round(math.log2(wanted))  # per device
+    while rows > 1 and rows * devices > PAPER_BATCH_SIZE:
+        rows //= 2
     phases = []
     for phase in config.phases:
-        at_once = max(1, phase.batch_size // phase.gradient_accumulation_steps // OWN_DEVICES[name])
-        parts = max(1, each // at_once)
+        accumulation = phase.gradient_accumulation_steps
+        fitting = max(1, phase.batch_size // accumulation // PRESET_DEVICES[name])
         phases.append(
-            dataclasses.replace(phase, batch_size=each * devices, gradient_accumulation_steps=parts)
+            dataclasses.replace(
+                phase,
+                batch_size=rows * devices,
+                gradient_accumulation_steps=max(1, rows // fitting),
+            )
         )
-    rate = float(f"{PAPER_RATE * math.sqrt(each * devices / PAPER_ROWS):.3g}")
-    optimizer = dataclasses.replace(config.optimizer, learning_rate=rate)
+    scale = math.sqrt(rows * devices / PAPER_BATCH_SIZE)
+    learning_rate = float(f"{PAPER_LEARNING_RATE * scale:.3g}")
+    optimizer = dataclasses.replace(config.optimizer, learning_rate=learning_rate)
     return dataclasses.replace(config, phases=tuple(phases), optimizer=optimizer)
 
 
-def within(config: Config, seconds_per_step: Sequence[float], seconds: float) -> Config:
-    """The config with its steps cut or stretched so that they take `seconds` less SPARE, phases
-    and warm-up in proportion; rows and rate stay. `seconds_per_step` has one entry a phase.
+def with_steps_for(config: Config, seconds_per_step: Sequence[float], seconds: float) -> Config:
+    """The config with as many steps as `seconds` pay for, less the reserve.
 
-    Raises ConfigError if that is less than LEAST_STEPS.
+    All phases and the warm-up change in proportion; `seconds_per_step` has one entry per phase.
+    Raises ConfigError for fewer than MIN_STEPS.
     """
-    whole = sum(
-        phase.steps * each for phase, each in zip(config.phases, seconds_per_step, strict=True)
-    )
-    share = seconds * (1 - SPARE) / whole
+    total = sum(phase.steps * s for phase, s in zip(config.phases, seconds_per_step, strict=True))
+    share = seconds * (1 - RESERVE) / total
     phases = tuple(
         dataclasses.replace(phase, steps=max(1, math.floor(phase.steps * share)))
         for phase in config.phases
     )
     steps = sum(phase.steps for phase in phases)
-    if steps < LEAST_STEPS:
+    if steps < MIN_STEPS:
         raise ConfigError(
             f"the budget buys {steps} steps of {max(seconds_per_step):.3g} s: give more, or a "
             "smaller preset"
         )
     warmup = math.floor(config.optimizer.warmup_steps * steps / config.steps)
-    return dataclasses.replace(
-        config,
-        phases=phases,
-        optimizer=dataclasses.replace(config.optimizer, warmup_steps=warmup),
-    )
+    optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
+    return dataclasses.replace(config, phases=phases, optimizer=optimizer)
 
 
-def spend(
-    name: str, config: Config, seconds_per_step: Sequence[float], hours: float, out: str
-) -> tuple[Config, dict[str, Any]]:
-    """Writes the config that `hours` buy (`within`) to the file `out`; returns it, and what was
-    bought as plain JSON."""
-    config = within(config, seconds_per_step, hours * 3600)
-    files.write(out, configfile.dumps(config).encode())
-    return config, _told(name, config, out)
-
-
-def _told(name: str, config: Config, out: str) -> dict[str, Any]:
+def summary(name: str, config: Config, out: str) -> dict[str, Any]:
+    """What a budget bought, as plain JSON; `out` is the file of the config."""
     return {
         "preset": name,
         "phases": [
@@ -178,12 +172,13 @@ def _told(name: str, config: Config, out: str) -> dict[str, Any]:
 
 
 def sentence(bought: dict[str, Any]) -> str:
-    """The same for people."""
+    """The summary as one sentence."""
     steps = ", then ".join(
-        f"{p['steps']:,} steps of {p['rows']} x {p['sequence_length']}" for p in bought["phases"]
+        f"{p['steps']:,} steps of {p['batch_size']} x {p['sequence_length']}"
+        for p in bought["phases"]
     )
     return (
-        f"the budget buys {bought['preset']}: {steps} ({bought['tokens']:.3g} tokens) at a rate of "
-        f"{bought['learning_rate']:g} after {bought['warmup_steps']:,} steps of warm-up: "
-        f"{bought['out']}"
+        f"the budget buys {bought['preset']}: {steps} ({bought['tokens']:.3g} tokens) at a "
+        f"learning rate of {bought['learning_rate']:g} after {bought['warmup_steps']:,} steps of "
+        f"warm-up: {bought['out']}"
     )

@@ -1,4 +1,4 @@
-"""Time and memory by formula."""
+"""Time and memory of a train step by formula."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model.init import count
 from albert_jax.observe import flops
-from albert_jax.plan.ahead import Compiled
-from albert_jax.plan.collectives import Collective, total
+from albert_jax.plan.compile import CompiledStep
+from albert_jax.plan.hlo import Collective
 from albert_jax.plan.slices import Slice
 
 OPTIMIZER_BYTES = 36
-"""Per parameter and step: LAMB reads parameter, gradient and two moments, writes three of them,
-and reads twice more for the norms, in float32."""
+"""Memory traffic per parameter and step: LAMB reads the parameter, its gradient and two moments,
+writes three of them, and reads two more values for the norms, all in float32."""
 STATE_BYTES = 12
-"""Per parameter: itself and two moments, float32."""
+"""Per parameter: the parameter and two moments in float32."""
 EFFICIENCY = 0.5
-"""Share of the peak that a step reaches, unless another is given."""
+"""Default share of the peak FLOP/s that a step reaches."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """Least time of a step in seconds, from each limit alone."""
+    """The least time of a step in seconds that each resource alone allows."""
 
     compute: float
     memory: float
@@ -32,74 +32,81 @@ class Bound:
 
     @property
     def step(self) -> float:
-        """All three at once, perfectly overlapped: no step is quicker."""
+        """Lower bound of a step: all three resources overlap perfectly."""
         return max(self.compute, self.memory, self.interconnect)
 
     def expected(self, efficiency: float) -> float:
-        """The step at a share of the peak, communication not overlapped."""
+        """A step that reaches this share of the peak and does not overlap communication."""
         return max(self.compute / efficiency, self.memory) + self.interconnect
 
 
 def bound(
-    config: Config, phase: PhaseConfig, where: Slice, found: Sequence[Collective] | None = None
+    config: Config, phase: PhaseConfig, where: Slice, collectives: Sequence[Collective] | None
 ) -> Bound:
-    """The limits of a phase's step on a slice.
+    """The bounds of a phase's step on a slice.
 
-    Compute: FLOPs by formula over the chips' peak. Memory: the optimizer's traffic, and each
-    block's inputs and outputs once forward and twice backward. Interconnect: the bytes of the
-    compiled collectives (`found`; None: one float32 reduction of the gradient), twice for an
-    all-reduce, over the slice's bandwidth; those in a loop once a block.
+    Compute is the FLOPs by formula over the chips' peak. Memory is the optimizer's traffic plus
+    the inputs and outputs of each block, once forward and twice backward. Interconnect is the
+    bytes of the compiled collectives over the slice's bandwidth, where an all-reduce counts twice
+    and a collective in a loop once per block; without collectives it is one float32 reduction of
+    the gradient.
     """
     model, parameters = config.model, count(config.model)
     compute = flops.per_step(model, phase) / (where.chips * where.chip.flops)
     blocks = model.num_hidden_layers * model.inner_group_num
     tokens = phase.batch_size * phase.sequence_length / where.chips
     width = 8 * model.hidden_size + 2 * model.intermediate_size
-    item = 2 if config.compute.dtype == "bfloat16" else 4
-    traffic = 3 * tokens * blocks * width * item
+    traffic = 3 * tokens * blocks * width * _item_bytes(config)
     traffic += OPTIMIZER_BYTES * parameters / config.parallel.fsdp
-    if found is None:
+    if collectives is None:
         sent = 2.0 * 4 * parameters if where.devices > 1 else 0.0
     else:
-        sent = 0.0
-        for one in found:
-            times = blocks if one.in_loop else 1
-            sent += times * total([one]) * (2 if one.kind == "all-reduce" else 1)
+        sent = sum(
+            op.bytes * (blocks if op.in_loop else 1) * (2 if op.kind == "all-reduce" else 1)
+            for op in collectives
+        )
     return Bound(compute, traffic / where.chip.bandwidth, sent / where.bandwidth())
 
 
-def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> Compiled:
-    """Memory of a step on GPUs, which no compiler here can tell: state, gradient and the
-    gathered copy, and per block what the backward pass keeps (all, what matrix products gave, or
-    the block's input), with no S x S scores (a fused kernel)."""
-    if phase.batch_size % (where.devices * phase.gradient_accumulation_steps):
+def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep:
+    """Memory of a step on GPUs, for which no compiler is available here.
+
+    It adds up train state, gradient and gathered copy, and per block what the backward pass keeps
+    (everything, the results of matrix products, or the block's input). Attention keeps no S x S
+    scores, because a fused kernel computes it.
+    """
+    accumulation = phase.gradient_accumulation_steps
+    if phase.batch_size % (where.devices * accumulation):
         raise ConfigError(
             f"phases: {phase.batch_size} rows do not divide by {where.devices} devices x "
-            f"{phase.gradient_accumulation_steps} gradient accumulation steps: change "
-            "phases.batch_size"
+            f"{accumulation} gradient accumulation steps: change phases.batch_size"
         )
     model, parameters = config.model, count(config.model)
-    shards = config.parallel.fsdp
-    tokens = (
-        phase.batch_size * phase.sequence_length / where.devices / phase.gradient_accumulation_steps
-    )
+    shards, item = config.parallel.fsdp, _item_bytes(config)
+    tokens = phase.batch_size * phase.sequence_length / where.devices / accumulation
+    everything = 13 * model.hidden_size + 4 * model.intermediate_size
     kept = {
-        "none": 13 * model.hidden_size + 4 * model.intermediate_size,
+        "none": everything,
         "dots": 7 * model.hidden_size + model.intermediate_size,
         "full": model.hidden_size,
     }[config.compute.remat]
-    one = 13 * model.hidden_size + 4 * model.intermediate_size
-    item = 2 if config.compute.dtype == "bfloat16" else 4
     blocks = model.num_hidden_layers * model.inner_group_num
-    predictions = phase.max_predictions_per_seq / phase.sequence_length
-    logits = tokens * predictions * model.vocab_size * 4 * 2
-    activations = tokens * (kept * blocks + one) * item + logits
+    logits = tokens * phase.max_predictions_per_seq / phase.sequence_length * model.vocab_size * 8
+    activations = tokens * (kept * blocks + everything) * item + logits
     state = STATE_BYTES * parameters / shards
-    copies = 4 * parameters * (2 if shards > 1 else 1)
+    temporary = 4 * parameters * (2 if shards > 1 else 1) + activations
     limit = where.chip.memory / where.chip.devices
-    memory = state + copies + activations
     reduction = [Collective("all-reduce", ("f32",), 4 * parameters, False)]
-    return Compiled(
-        memory <= limit, memory, limit, state, copies + activations,
-        reduction if where.devices > 1 else [], 0.0,
-    )  # fmt: skip
+    return CompiledStep(
+        fits=state + temporary <= limit,
+        memory=state + temporary,
+        limit=limit,
+        arguments=state,
+        temporary=temporary,
+        collectives=reduction if where.devices > 1 else [],
+        seconds=0.0,
+    )
+
+
+def _item_bytes(config: Config) -> int:
+    return 2 if config.compute.dtype == "bfloat16" else 4

@@ -19,7 +19,7 @@ def _clean(monkeypatch, tmp_path):
 
 
 def test_the_second_process_finds_what_the_first_compiled(albert, tmp_path):
-    arguments = ("bench", "--config", "tiny", "--rows", "2", "--length", "8", "--steps", "1")
+    arguments = ("bench", "--config", "tiny", "--batch-size", "2", "--length", "8", "--steps", "1")
     environment = {cache.LEAST: "0"}
     folders = []
     for _ in range(2):

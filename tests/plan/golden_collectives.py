@@ -16,7 +16,7 @@ from typing import Any
 
 from albert_jax import configfile
 from albert_jax.model.init import count
-from albert_jax.plan import ahead, report, slices
+from albert_jax.plan import compile, hlo, slices
 
 FILE = Path(__file__).with_name("collectives.json")
 SLICE = "v5e-4"
@@ -35,12 +35,12 @@ def compiled(name: str) -> dict[str, Any]:
     phase = dataclasses.replace(config.phases[-1], batch_size=ROWS_PER_CHIP * where.chips)
     parallel = dataclasses.replace(config.parallel, fsdp=where.chips if fsdp else 1)
     config = dataclasses.replace(config, phases=(phase,), parallel=parallel)
-    found = ahead.compile_phase(config, phase, where)
+    found = compile.compile_phase(config, phase, where)
     assert found.fits, f"{name} does not fit on {SLICE}"
     return {
         "slice": SLICE,
         "parameters": count(config.model),
-        "collectives": report.grouped(found.collectives),
+        "collectives": hlo.grouped(found.collectives),
     }
 
 

@@ -9,11 +9,12 @@ import json
 import pytest
 
 from albert_jax import configfile
+from albert_jax.commands import plan as command
 from albert_jax.config import ParallelConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import attention
 from albert_jax.parallel import mesh
-from albert_jax.plan import ahead, budget, collectives, estimate, program, report, slices
+from albert_jax.plan import budget, compile, estimate, hlo, plan, slices
 
 
 @pytest.mark.parametrize(
@@ -67,38 +68,39 @@ def test_cycles_count_the_body_of_a_loop_as_often_as_it_runs():
     text = text.replace("-> pred[] {", "-> pred[] {\n  %c = s32[]{:T(128)} constant(12)")
     text = text.replace("%s = f32[5]{0}", '%f = f32[5]{0} fusion(f32[10] %p), calls=%inner, '
                         'backend_config={"estimated_cycles":"7"}\n  %s = f32[5]{0}')  # fmt: skip
-    assert program.cycles(text) == 12 * 10 + 7
-    assert program.cycles(PROGRAM) == 0
+    assert hlo.cycles(text) == 12 * 10 + 7
+    assert hlo.cycles(PROGRAM) == 0
 
 
 def test_collectives_are_read_with_kind_type_bytes_and_place():
-    found = {one.kind: one for one in collectives.parse(PROGRAM)}
-    assert found["all-reduce"] == collectives.Collective("all-reduce", ("f32",), 64, False)
-    assert found["all-gather"] == collectives.Collective("all-gather", ("bf16",), 64, True)
-    assert found["reduce-scatter"] == collectives.Collective("reduce-scatter", ("f32",), 40, False)
-    assert collectives.total(found.values(), "all-reduce", "all-gather") == 128
+    found = {one.kind: one for one in hlo.collectives(PROGRAM)}
+    assert found["all-reduce"] == hlo.Collective("all-reduce", ("f32",), 64, False)
+    assert found["all-gather"] == hlo.Collective("all-gather", ("bf16",), 64, True)
+    assert found["reduce-scatter"] == hlo.Collective("reduce-scatter", ("f32",), 40, False)
+    assert hlo.total_bytes(found.values(), "all-reduce", "all-gather") == 128
     piece = '  %g2 = f32[8] all-gather(f32[2] %x), frontend_attributes={chain_id="3"}\n'
-    assert len(collectives.parse(PROGRAM + "%more (p: f32[]) -> f32[] {\n" + piece * 3)) == 4
+    assert len(hlo.collectives(PROGRAM + "%more (p: f32[]) -> f32[] {\n" + piece * 3)) == 4
 
 
 def test_gpus_are_planned_by_formula_and_a_plan_that_does_not_fit_says_what_would(capsys):
     config = configfile.load("base-v2")
     where = slices.find("h200-8")
-    told = report.plan(config, where, price=3.0)
-    told["nearest"] = report.nearest_that_fits(config, where)[0]
-    lines = report.table(told).splitlines()
+    told = plan.plan(config, where, price=3.0)
+    told["nearest"] = plan.nearest_that_fits(config, where)[0]
+    lines = command.table(told).splitlines()
     assert lines[0].startswith("h200-8: 8 chips of h200, 1 host")
-    assert not told["fits"] and lines[-1].startswith("does not fit: phase 0 needs ")
-    assert lines[-1].endswith('it fits with compute.remat = "dots"')
+    last = command.verdict(told)
+    assert not told["fits"] and last.startswith("does not fit: phase 0 needs ")
+    assert last.endswith('it fits with compute.remat = "dots"')
     compute = dataclasses.replace(config.compute, remat="dots")
-    told = report.plan(dataclasses.replace(config, compute=compute), slices.find("h200-8"))
-    assert report.table(told).splitlines()[-1].startswith("fits: ")
+    told = plan.plan(dataclasses.replace(config, compute=compute), slices.find("h200-8"))
+    assert command.verdict(told).startswith("fits: ")
     json.dumps(told)
 
 
 def test_time_is_flops_over_rate():
     config, where = configfile.load("base-v2"), slices.find("h200-8")
-    limits = estimate.bound(config, config.phases[0], where)
+    limits = estimate.bound(config, config.phases[0], where, None)
     assert limits.compute == pytest.approx(1.196e15 / (8 * 989e12), rel=1e-3)
     assert limits.step == max(limits.compute, limits.memory, limits.interconnect)
     assert limits.expected(0.5) >= 2 * limits.compute
@@ -107,11 +109,11 @@ def test_time_is_flops_over_rate():
 def test_a_budget_cuts_all_phases_alike_and_the_warm_up_too():
     config = configfile.load("tiny")
     each = [0.1] * len(config.phases)
-    bought = budget.within(config, each, 0.1 * config.steps / 2 / (1 - budget.SPARE))
+    bought = budget.with_steps_for(config, each, 0.1 * config.steps / 2 / (1 - budget.RESERVE))
     assert bought.steps == pytest.approx(config.steps / 2, abs=len(each))
     assert bought.optimizer.warmup_steps == pytest.approx(config.optimizer.warmup_steps / 2, abs=1)
     with pytest.raises(ConfigError, match="the budget buys .* steps"):
-        budget.within(config, each, 0.2)
+        budget.with_steps_for(config, each, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -127,7 +129,9 @@ def test_a_budget_cuts_all_phases_alike_and_the_warm_up_too():
     ],
 )
 def test_a_budget_chooses_preset_rows_and_rate(tokens, devices, name, rows):
-    found, config = budget.choose(1.0, devices, lambda _: tokens / (1 - budget.SPARE), budget.LARGE)
+    found, config = budget.choose(
+        1.0, devices, lambda _: tokens / (1 - budget.RESERVE), budget.ACCELERATOR_PRESETS
+    )
     assert found == name
     assert {phase.batch_size for phase in config.phases} == {rows}
     assert config.optimizer.learning_rate == pytest.approx(0.00176 * (rows / 4096) ** 0.5, rel=1e-2)
@@ -144,30 +148,30 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed():
         asked.append(name)
         return [phase.batch_size * phase.sequence_length / 1e4 for phase in config.phases]
 
-    name, config, seconds = budget.measured(3600.0, 1, lambda _: 4e6, measure)
+    name, config, seconds = budget.choose_by_measuring(3600.0, 1, lambda _: 4e6, measure)
     assert asked == ["base-one-chip", "small"] and name == "small"
-    bought = budget.within(config, seconds, 3600.0)
+    bought = budget.with_steps_for(config, seconds, 3600.0)
     assert bought.steps * budget.tokens_per_step(bought) == pytest.approx(
-        3600 * 1e4 * (1 - budget.SPARE), rel=0.01
+        3600 * 1e4 * (1 - budget.RESERVE), rel=0.01
     )
     assert {phase.batch_size for phase in bought.phases} == {64, 32}
 
 
 def test_rows_that_do_not_divide_are_refused():
     with pytest.raises(ConfigError, match="96 rows do not divide by 64 devices"):
-        report.plan(configfile.load("tiny"), slices.find("h200-64"))
+        plan.plan(configfile.load("tiny"), slices.find("h200-64"))
 
 
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r"needs libtpu: pip install 'albert-jax\[tpu-plan\]'"):
-        ahead.topology(slices.find("v5e-4"))
+    with pytest.raises(ConfigError, match=r"needs libtpu: pip install -e '\.\[tpu-plan\]'"):
+        compile.topology(slices.find("v5e-4"))
 
 
 def test_the_compilers_refusal_is_read():
     text = "RESOURCE_EXHAUSTED: XLA:TPU compile permanent error. Used 39.90G of 15.75G hbm."
-    assert ahead.needed_memory(text) == pytest.approx(39.9 * 2**30)
-    assert ahead.needed_memory("INTERNAL: other") is None
+    assert compile.needed_memory(text) == pytest.approx(39.9 * 2**30)
+    assert compile.needed_memory("INTERNAL: other") is None
 
 
 @pytest.mark.skipif(
@@ -178,7 +182,7 @@ def test_axes_of_the_mesh_may_be_parts_of_those_of_the_torus():
         ("v5e-16", {"fsdp": 2}), ("v5e-16", {"fsdp": 8}), ("v5e-256", {"fsdp": 8}),
         ("v5e-64", {"fsdp": 4, "tensor": 2}), ("v5p-128", {"tensor": 2}),
     ):  # fmt: skip
-        devices = ahead.topology(slices.find(name)).devices
+        devices = compile.topology(slices.find(name)).devices
         made = mesh.make_mesh(ParallelConfig(**axes), devices)
         assert {axis: made.shape[axis] for axis in axes} == axes
         assert sorted(d.id for d in made.devices.flat) == sorted(d.id for d in devices)
@@ -195,5 +199,5 @@ def test_old_chips_get_the_backend_that_compiles_on_them():
         ("v4-8", "splash"),
         ("v5e-4", "splash"),
     ):
-        device = ahead.topology(slices.find(name)).devices[0]
+        device = compile.topology(slices.find(name)).devices[0]
         assert attention.choose(config, device).name == backend

@@ -1,0 +1,43 @@
+"""`albert-jax bench`: the verb that measures how fast a config trains on this machine."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from albert_jax import configfile
+from albert_jax.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Measure how fast a config trains on the devices of this machine, with random rows."""
+
+    config: Annotated[str, tyro.conf.arg(metavar="FILE")] = "tiny"
+    """Preset (tiny), TOML file, or the folder of a run."""
+    phase: int = 0
+    """Number of its phase."""
+    batch_size: int | None = None
+    """Rows of a step instead of the phase's."""
+    length: int | None = None
+    """Tokens of a row instead of the phase's."""
+    steps: int = 20
+    """Number of timed steps."""
+    json: bool = False
+    """One JSON object instead of a table."""
+
+    def run(self) -> None:
+        """Prints to stdout."""
+        if self.steps < 1:
+            raise ConfigError(f"--steps {self.steps}: give at least 1")
+        from albert_jax.bench import step
+
+        config = step.single_phase(
+            configfile.load(self.config), self.phase, self.batch_size, self.length
+        )
+        figures = step.measure(config, self.config, steps=self.steps)
+        print(json.dumps(dataclasses.asdict(figures)) if self.json else step.table(figures))

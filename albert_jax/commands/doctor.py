@@ -1,0 +1,123 @@
+"""`albert-jax doctor`: the verb that looks for problems of this machine that could spoil a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import email.utils
+import os
+import platform
+import time
+import urllib.request
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+
+from albert_jax import configfile, files
+from albert_jax.errors import AlbertError, ConfigError
+from albert_jax.observe import environment
+from albert_jax.plan.chips import GIB
+
+MIN_FREE_BYTES = 5 * GIB
+MAX_CLOCK_SKEW_SECONDS = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    """Look at this machine: versions, devices, access and free disk of a folder, clock.
+
+    With --data it also measures whether batches are made as fast as the steps of --config need.
+    """
+
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "."
+    """Folder or bucket (gs://...) where a run would be kept."""
+    clock_url: str | None = None
+    """Page whose Date header the clock is compared with (https://www.google.com)."""
+    config: Annotated[str, tyro.conf.arg(metavar="FILE")] = "tiny"
+    """Preset, TOML file, or the folder of a run, for --data."""
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
+    """Prepared folders whose input rate is measured."""
+
+    def run(self) -> int:
+        """Prints the findings; returns 2 if something is not ok."""
+        findings = [_versions(), _devices(), *_folder(self.out), _clock(self.clock_url)]
+        if self.data:
+            from albert_jax.bench import input as input_rate
+
+            config = configfile.load(self.config)
+            data = dataclasses.replace(config.data, prepared=self.data)
+            rates = input_rate.compare(dataclasses.replace(config, data=data), self.config)
+            findings += [Finding("input", ok, text) for ok, text in rates]
+        for finding in findings:
+            print(f"{'ok ' if finding.ok else 'NOT'} {finding.name:10} {finding.text}")
+        failed = sum(not finding.ok for finding in findings)
+        print(f"{failed} of {len(findings)} not ok" if failed else f"all {len(findings)} ok")
+        return ConfigError.exit_code if failed else 0
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    text: str
+
+
+def _versions() -> Finding:
+    versions = environment.versions()
+    missing = [name for name in environment.PACKAGES if name not in versions]
+    text = f"Python {platform.python_version()}, " + ", ".join(
+        f"{name} {version}" for name, version in versions.items()
+    )
+    if missing:
+        text += f"; missing: {', '.join(missing)} (pip install -e . in the checkout)"
+    return Finding("versions", not missing, text)
+
+
+def _devices() -> Finding:
+    import jax
+
+    try:
+        devices = jax.devices()
+    except (RuntimeError, AssertionError) as error:  # jax asserts where CUDA's plugin is missing
+        first = (str(error).splitlines() or ["the platform has no devices here"])[0]
+        return Finding("devices", False, f"{first} (JAX_PLATFORMS=cpu works)")
+    kinds = {device.device_kind for device in devices}
+    text = f"{len(devices)} x {', '.join(sorted(kinds))}, {environment.threads()} processors"
+    for node, kind, extra in (("/dev/nvidia0", "GPU", "cuda12"), ("/dev/accel0", "TPU", "tpu")):
+        if os.path.exists(node) and devices[0].platform == "cpu":
+            return Finding("devices", False, f"{text}; a {kind} is there: install jax[{extra}]")
+    return Finding("devices", True, text)
+
+
+def _folder(out: str) -> list[Finding]:
+    # Only a write of our own shows missing rights and exhausted quotas.
+    probe = files.join(out, f"doctor-{os.getpid()}")
+    try:
+        files.write(probe, b"probe")
+        same = files.read(probe) == b"probe"
+        files.delete(probe)
+        access = Finding("rights", same, f"{out}: written, read and deleted")
+    except (AlbertError, OSError) as error:
+        return [Finding("rights", False, str(error))]
+    free = files.free_bytes(out)
+    if free is None:
+        return [access]
+    text = f"{free / GIB:.1f} GiB free in {os.path.abspath(out)}"
+    return [access, Finding("disk", free >= MIN_FREE_BYTES, text)]
+
+
+def _clock(url: str | None) -> Finding:
+    now = time.time()
+    if url is None:
+        # The lock of a run folder and signed requests to a bucket rely on the clock.
+        plausible = now > 1_750_000_000
+        return Finding("clock", plausible, time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(now)))
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:
+            remote = email.utils.parsedate_to_datetime(answer.headers["Date"]).timestamp()
+    except (OSError, TypeError, ValueError) as error:
+        return Finding("clock", False, f"{url}: {error}")
+    skew = time.time() - remote
+    return Finding("clock", abs(skew) <= MAX_CLOCK_SKEW_SECONDS, f"{skew:+.0f} s against {url}")

@@ -1,0 +1,161 @@
+"""Reads the text of a compiled program: its loops, collectives and cycles.
+
+The text is what `compiled.as_text()` returns; the names are those of XLA's HLO.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+_COLLECTIVE = re.compile(
+    r"= (?P<type>.*?) (?P<kind>all-reduce|all-gather|reduce-scatter|all-to-all|"
+    r"collective-permute|send|recv)(?P<start>-start)?\("
+)
+_SHAPE = re.compile(r"(?P<type>pred|[a-z]+[0-9]+)\[(?P<shape>[0-9,]*)\]")
+_CALLED = r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)"
+_LOOPED = r"\b(?:body|condition)=%?([\w.\-]+)"
+
+Computations = dict[str, list[str]]
+"""The lines of each computation's body, by its name."""
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One operation that sends data between devices."""
+
+    kind: str
+    """"all-reduce", "all-gather", "reduce-scatter", "all-to-all" and so on."""
+    types: tuple[str, ...]
+    """Element types, such as ("f32",)."""
+    bytes: int
+    """Size of the result on one device; for a reduce-scatter, of its operand."""
+    in_loop: bool
+    """Whether it stands in the body of a loop, so that it runs once per layer or micro-batch."""
+
+
+def collectives(text: str) -> list[Collective]:
+    """The collectives of a compiled program."""
+    bodies, _ = _computations(text)
+    loops = [
+        name for lines in bodies.values() for line in lines for name in re.findall(_LOOPED, line)
+    ]
+    looped = _reachable(bodies, loops)
+    result, chains = [], set()
+    for name, lines in bodies.items():
+        for line in lines:
+            match = _COLLECTIVE.search(line)
+            if not match:
+                continue
+            # The TPU compiler overlaps a collective with other work by splitting it into a chain
+            # of pieces, each of which shows the whole operation: count the chain once.
+            chain = re.search(r'chain_id="(\d+)"', line)
+            key = chain and (match["kind"], chain[1])
+            if key is None or key not in chains:
+                chains.add(key)
+                result.append(_collective(match, line, name in looped))
+    return result
+
+
+def total_bytes(operations: Iterable[Collective], *kinds: str) -> int:
+    """Bytes of the collectives of the given kinds, or of all of them."""
+    return sum(op.bytes for op in operations if not kinds or op.kind in kinds)
+
+
+def grouped(operations: Sequence[Collective]) -> list[dict[str, Any]]:
+    """Collectives of one kind, type and place counted and added up, largest first."""
+    count: Counter[Any] = Counter()
+    size: Counter[Any] = Counter()
+    for op in operations:
+        key = (op.kind, op.types, op.in_loop)
+        count[key] += 1
+        size[key] += op.bytes
+    names = ("kind", "types", "in_loop")
+    return [
+        dict(zip(names, key, strict=True)) | {"count": count[key], "bytes": size_}
+        for key, size_ in size.most_common()
+    ]
+
+
+def cycles(text: str) -> float:
+    """Cycles that the TPU compiler estimates for a program, or 0 where it estimates nothing.
+
+    The body of a loop counts as often as the loop runs. Collectives and hand-written kernels
+    carry no estimate, so the sum is a lower bound.
+    """
+    bodies, entry = _computations(text)
+    known: dict[str, float] = {}
+
+    def of_computation(name: str) -> float:
+        if name not in known:
+            known[name] = 0.0  # A program has no recursion; this guards against a misread line.
+            known[name] = sum(map(of_line, bodies.get(name, [])))
+        return known[name]
+
+    def of_line(line: str) -> float:
+        estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
+        own = float(estimate[1]) if estimate else 0.0
+        if " while(" in line:
+            return own + sum(map(of_computation, re.findall(_LOOPED, line))) * _trips(bodies, line)
+        if re.search(r" (call|conditional)\(", line):
+            return own + sum(map(of_computation, re.findall(_CALLED, line)))
+        return own  # The estimate of a fusion includes the operations it is made of.
+
+    return of_computation(entry)
+
+
+def _computations(text: str) -> tuple[Computations, str]:
+    """All computations of a program, and the name of its entry."""
+    text = re.sub(r"/\*.*?\*/", "", text)  # Comments inside tuple types would hide their end.
+    bodies: Computations = {}
+    current, entry = "", ""
+    for line in text.splitlines():
+        head = re.match(r"^(ENTRY )?%?([\w.\-]+) .*\{$", line)
+        if head:
+            current = head[2]
+            entry = current if head[1] else entry
+        bodies.setdefault(current, []).append(line)
+    return bodies, entry
+
+
+def _reachable(bodies: Computations, names: list[str]) -> set[str]:
+    """The named computations and all that they call."""
+    result: set[str] = set()
+    pending = list(names)
+    while pending:
+        name = pending.pop()
+        if name not in result:
+            result.add(name)
+            pending += [
+                other for line in bodies.get(name, []) for other in re.findall(_CALLED, line)
+            ]
+    return result
+
+
+def _collective(match: re.Match[str], line: str, in_loop: bool) -> Collective:
+    kind, shapes = match["kind"], _SHAPE.findall(match["type"])
+    bits = [
+        (8 if name == "pred" else int(re.sub(r"\D", "", name)))
+        * math.prod(int(n) for n in dimensions.split(",") if n)
+        for name, dimensions in shapes
+    ]
+    # The type of an asynchronous gather lists its operands first, then its results.
+    if match["start"] and kind in ("all-gather", "collective-permute"):
+        bits = bits[len(bits) // 2 :]
+    size = sum(bits) // 8
+    if kind == "reduce-scatter":
+        group = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+        size *= len(group[1].split(",")) if group else 1
+    return Collective(kind, tuple(sorted({name for name, _ in shapes})), size, in_loop)
+
+
+def _trips(bodies: Computations, line: str) -> int:
+    """How often a loop runs: the bound that its condition compares the counter with."""
+    condition = re.search(r"\bcondition=%?([\w.\-]+)", line)
+    lines = bodies.get(condition[1], []) if condition else []
+    bounds = re.findall(r" s32\[\]\S* constant\((\d+)\)", "\n".join(lines))
+    return int(bounds[0]) if len(bounds) == 1 else 1

@@ -1,0 +1,175 @@
+"""The plan of a run on a slice: memory, time and cost of every phase, as plain JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from albert_jax.config import Config, PhaseConfig
+from albert_jax.errors import ConfigError
+from albert_jax.model.albert import abstract_params
+from albert_jax.model.init import count
+from albert_jax.observe import flops
+from albert_jax.parallel.rules import unsharded
+from albert_jax.plan import estimate, hlo
+from albert_jax.plan.compile import CompiledStep, compile_phase
+from albert_jax.plan.slices import Slice
+
+REMAT_POLICIES = ("none", "dots", "full")
+"""Rematerialization policies, each of which needs less memory than the one before."""
+MAX_ROWS_PER_DEVICE = 4096
+"""Where the search for the largest batch begins."""
+
+
+def plan(
+    config: Config,
+    where: Slice,
+    *,
+    steps: Sequence[CompiledStep] | None = None,
+    efficiency: float = estimate.EFFICIENCY,
+    price: float = 0.0,
+) -> dict[str, Any]:
+    """The figures of a run on a slice, and the time and cost that they add up to.
+
+    Args:
+      config: the run.
+      where: the slice.
+      steps: the compiled step of each phase; compiled now if None.
+      efficiency: share of the chips' peak that time and cost assume.
+      price: price of a chip-hour; 0 leaves the cost out.
+
+    Raises:
+      ConfigError: for a config that does not divide over the slice.
+    """
+    config.validate()
+    if not 0 < efficiency <= 1:
+        raise ConfigError(f"--efficiency {efficiency}: give a share above 0, at most 1")
+    steps = compile_steps(config, where) if steps is None else steps
+    phases = [
+        {"phase": number} | _phase_figures(config, phase, where, step, efficiency)
+        for number, (phase, step) in enumerate(zip(config.phases, steps, strict=True))
+    ]
+    hours = sum(phase["steps"] * phase["expected_step"] for phase in phases) / 3600
+    return {
+        "slice": where.name,
+        "described": where.describe(),
+        "chips": where.chips,
+        "hosts": where.hosts,
+        "topology": "x".join(map(str, where.topology)),
+        "compiled": where.is_tpu,
+        "parameters": count(config.model),
+        "remat": config.compute.remat,
+        "unroll": config.compute.unroll,
+        "fsdp": config.parallel.fsdp,
+        "unsharded": _unsharded(config),
+        "efficiency": efficiency,
+        "phases": phases,
+        "fits": all(step.fits for step in steps),
+        "hours": hours,
+        "chip_hours": hours * where.chips,
+        "cost": hours * where.chips * price if price else None,
+        "nearest": None,
+    }
+
+
+def compile_steps(config: Config, where: Slice) -> list[CompiledStep]:
+    """What each phase's step needs on the slice: compiled for TPUs, by formula for GPUs."""
+    return [_compile(config, phase, where) for phase in config.phases]
+
+
+def nearest_that_fits(config: Config, where: Slice) -> tuple[str, Config] | None:
+    """The smallest change under which every phase fits, in words and as a config.
+
+    It tries more rematerialization first, then more gradient accumulation; None if neither helps.
+    """
+    policies = REMAT_POLICIES[REMAT_POLICIES.index(config.compute.remat) + 1 :]
+    tries = [(policy, 1) for policy in policies] + [("full", times) for times in (2, 4, 8, 16, 32)]
+    for policy, times in tries:
+        phases = tuple(
+            dataclasses.replace(
+                phase, gradient_accumulation_steps=phase.gradient_accumulation_steps * times
+            )
+            for phase in config.phases
+        )
+        changed = dataclasses.replace(_with_remat(config, policy), phases=phases)
+        try:
+            if all(_compile(changed, phase, where).fits for phase in phases):
+                more = f" and {times} times the gradient_accumulation_steps" if times > 1 else ""
+                return f'compute.remat = "{policy}"{more}', changed
+        except ConfigError:
+            return None  # The rows do not divide any further.
+    return None
+
+
+def largest_rows_per_chip(config: Config, where: Slice) -> dict[str, int]:
+    """For each rematerialization policy the most rows per chip whose step of phase 0 fits.
+
+    Rows per device are powers of two, 0 if none fits. The search goes down from a large batch,
+    because the compiler refuses within seconds what it would need a minute to compile.
+    """
+    result = {}
+    for policy in REMAT_POLICIES:
+        rows = MAX_ROWS_PER_DEVICE
+        while rows:
+            phase = dataclasses.replace(
+                config.phases[0], batch_size=rows * where.devices, gradient_accumulation_steps=1
+            )
+            changed = dataclasses.replace(_with_remat(config, policy), phases=(phase,))
+            if _compile(changed, phase, where).fits:
+                break
+            rows //= 2
+        result[policy] = rows * where.chip.devices
+    return result
+
+
+def _compile(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep:
+    method = compile_phase if where.is_tpu else estimate.by_formula
+    return method(config, phase, where)
+
+
+def _phase_figures(
+    config: Config, phase: PhaseConfig, where: Slice, step: CompiledStep, efficiency: float
+) -> dict[str, Any]:
+    limits = estimate.bound(config, phase, where, step.collectives if step.fits else None)
+    work = flops.per_step(config.model, phase)
+    return {
+        "steps": phase.steps,
+        "batch_size": phase.batch_size,
+        "sequence_length": phase.sequence_length,
+        "gradient_accumulation_steps": phase.gradient_accumulation_steps,
+        "rows_per_chip": phase.batch_size / where.chips,
+        "fits": step.fits,
+        "memory": step.memory,
+        "limit": step.limit,
+        "arguments": step.arguments,
+        "temporary": step.temporary,
+        "compilation": step.seconds,
+        "flops": work,
+        "bound": dataclasses.asdict(limits) | {"step": limits.step},
+        "expected_step": limits.expected(efficiency),
+        "cycles": _cycles(step, work, where),
+        "collectives": hlo.grouped(step.collectives),
+    }
+
+
+def _cycles(step: CompiledStep, work: float, where: Slice) -> dict[str, float | None] | None:
+    """The compiler's estimate; seconds and the MFU they allow where the chip's clock is known."""
+    if not step.cycles:
+        return None
+    seconds = step.cycles / where.chip.clock if where.chip.clock else None
+    mfu = work / where.chips / where.chip.flops / seconds if seconds else None
+    return {"cycles": step.cycles, "seconds": seconds, "mfu": mfu}
+
+
+def _unsharded(config: Config) -> dict[str, int]:
+    """Path and bytes of each parameter that FSDP leaves whole on every device."""
+    if config.parallel.fsdp == 1:
+        return {}
+    sizes = {name: getattr(config.parallel, name) for name in ("slice", "data", "fsdp", "tensor")}
+    return unsharded(abstract_params(config.model), sizes)
+
+
+def _with_remat(config: Config, policy: str) -> Config:
+    compute = dataclasses.replace(config.compute, remat=policy)  # type: ignore[arg-type]
+    return dataclasses.replace(config, compute=compute)
