@@ -1,56 +1,63 @@
-"""The one definition of a run: frozen, typed dataclasses, validated before any device is touched.
+"""The one definition of a run: frozen, typed dataclasses, validated before a device is touched.
 
 Presets in ``configs/`` are TOML files with these fields (``configfile.py`` reads and writes
-them); the command line overrides single fields. Names are Hugging Face's where it has one and
-the paper's otherwise (Lan et al. 2019, arXiv 1909.11942). A config needs no jax to be built,
-checked or printed.
+them), and the command line overrides single fields. Names are those of Hugging Face or optax
+where they have one, and otherwise the paper's (Lan et al. 2019, arXiv 1909.11942). A config can
+be built, checked and printed without jax.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from albert_jax.errors import ConfigError
 
 LAYER_NORM_EPS = 1e-12
-"""LayerNorm epsilon of the original (modeling.py, contrib default); part of the model."""
+"""LayerNorm epsilon of the original (modeling.py, contrib default); it is part of the model."""
+
+
+def bounded(default: Any, low: float, high: float = math.inf) -> Any:
+    """A number field whose value must lie between `low` and `high`, both included."""
+    return dataclasses.field(default=default, metadata={"bounds": (low, high)})
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The network. Defaults are ALBERT-base (paper, Table 1)."""
+    """The network. The defaults are ALBERT-base (paper, Table 1)."""
 
-    vocab_size: int = 30000
-    """V: number of pieces in the vocabulary."""
-    embedding_size: int = 128
-    """E: size of the factorised embeddings (equal to hidden_size: no projection)."""
-    hidden_size: int = 768
+    vocab_size: int = bounded(30000, 1)
+    """V: number of tokens in the vocabulary."""
+    embedding_size: int = bounded(128, 1)
+    """E: size of the factorized embeddings (equal to hidden_size: no projection)."""
+    hidden_size: int = bounded(768, 1)
     """H: width of the encoder."""
-    num_hidden_layers: int = 12
+    num_hidden_layers: int = bounded(12, 1)
     """L: how many times the shared layer is applied."""
-    num_hidden_groups: int = 1
-    """Groups of layers; layers of one group share their parameters."""
-    inner_group_num: int = 1
+    num_hidden_groups: int = bounded(1, 1)
+    """Number of layer groups; layers of one group share their parameters."""
+    inner_group_num: int = bounded(1, 1)
     """Distinct blocks that run in order inside each layer."""
-    num_attention_heads: int = 12
+    num_attention_heads: int = bounded(12, 1)
     """N: attention heads; hidden_size must be divisible by it."""
-    intermediate_size: int = 3072
+    intermediate_size: int = bounded(3072, 1)
     """F: width of the feed-forward network."""
     hidden_act: Literal["gelu_new", "relu", "tanh", "linear"] = "gelu_new"
     """Activation of the feed-forward network and the MLM transform (gelu_new: tanh form)."""
-    hidden_dropout_prob: float = 0.0
+    hidden_dropout_prob: float = bounded(0.0, 0.0, 0.999)
     """Dropout after embeddings, attention output and feed-forward output."""
-    attention_probs_dropout_prob: float = 0.0
+    attention_probs_dropout_prob: float = bounded(0.0, 0.0, 0.999)
     """Dropout on attention probabilities (fused attention kernels have none)."""
-    max_position_embeddings: int = 512
-    """Rows of the position table: the longest sequence the model can read."""
-    type_vocab_size: int = 2
-    """Rows of the token type table (sentence A, sentence B)."""
-    initializer_range: float = 0.02
-    """Standard deviation of the truncated normal initialiser; 0.02 * sqrt(768 / H) below H 768."""
+    max_position_embeddings: int = bounded(512, 1)
+    """Size of the position table: the longest sequence that the model can read."""
+    type_vocab_size: int = bounded(2, 1)
+    """Size of the token type table (sentence A, sentence B)."""
+    initializer_range: float = bounded(0.02, 1e-6, 1.0)
+    """Standard deviation of the truncated normal initializer; below a width of 768 use
+    0.02 * sqrt(768 / H)."""
     sharing: Literal["all", "attention", "ffn", "none"] = "all"
     """Which sublayers share their parameters across depth (paper, Table 4)."""
 
@@ -61,19 +68,6 @@ class ModelConfig:
 
     def validate(self) -> None:
         """Raises ConfigError for sizes that contradict each other."""
-        for name in (
-            "vocab_size",
-            "embedding_size",
-            "hidden_size",
-            "num_hidden_layers",
-            "num_hidden_groups",
-            "inner_group_num",
-            "num_attention_heads",
-            "intermediate_size",
-            "max_position_embeddings",
-            "type_vocab_size",
-        ):
-            _at_least(f"model.{name}", getattr(self, name), 1)
         if self.hidden_size % self.num_attention_heads:
             raise ConfigError(
                 f"model.hidden_size {self.hidden_size} is not divisible by "
@@ -84,88 +78,76 @@ class ModelConfig:
                 f"model.num_hidden_groups {self.num_hidden_groups} is larger than "
                 f"model.num_hidden_layers {self.num_hidden_layers}: lower it"
             )
-        _within("model.hidden_dropout_prob", self.hidden_dropout_prob, 0.0, 0.999)
-        _within("model.attention_probs_dropout_prob", self.attention_probs_dropout_prob, 0.0, 0.999)
-        _within("model.initializer_range", self.initializer_range, 1e-6, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObjectiveConfig:
-    """What is hidden from the model and what it is asked, drawn when a row is read."""
+    """Masking and sentence-order settings, sampled when a row is built."""
 
     mask_unit: Literal["ngram", "word", "token", "span"] = "ngram"
-    """Unit that is masked: n-grams of whole words, single whole words, single pieces, or
-    contiguous spans of pieces."""
-    mask_rate: float = 0.15
-    """Share of a row's tokens to predict (the highest, if uniform_mask_rate)."""
+    """What is masked: n-grams of whole words, single whole words, single tokens, or contiguous
+    spans of tokens."""
+    mask_rate: float = bounded(0.15, 0.0, 1.0)
+    """Share of a row's tokens to predict (the highest, with uniform_mask_rate)."""
     uniform_mask_rate: bool = False
     """Draw each row's rate uniformly between 0 and mask_rate (masked diffusion)."""
-    max_ngram: int = 3
-    """Longest n-gram (words) or span (pieces)."""
+    max_ngram: int = bounded(3, 1, 64)
+    """Longest n-gram (in words) or span (in tokens)."""
     ngram_distribution: Literal["inverse", "uniform", "proportional"] = "inverse"
-    """p(n) proportional to 1/n (the paper), equal, or to the original's reversed weights."""
+    """Probability of an n-gram's length n: proportional to 1/n (the paper), equal for all, or the
+    weights 1/n in reverse order (an option of the original)."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"
     """Sentence-order prediction, next-sentence prediction, or neither."""
-
-    def validate(self, where: str) -> None:
-        """Raises ConfigError; `where` is the path of this section in messages."""
-        _within(f"{where}.mask_rate", self.mask_rate, 0.0, 1.0)
-        _within(f"{where}.max_ngram", self.max_ngram, 1, 64)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhaseConfig:
     """One stretch of a run with constant shapes. A run is a list of phases."""
 
-    steps: int = 125_000
+    steps: int = bounded(125_000, 1)
     """Optimizer steps of this phase."""
-    sequence_length: int = 512
+    sequence_length: int = bounded(512, 8)
     """S: tokens per row."""
-    batch_size: int = 4096
+    batch_size: int = bounded(4096, 1)
     """B: rows per optimizer step over all devices and hosts."""
-    gradient_accumulation_steps: int = 1
+    gradient_accumulation_steps: int = bounded(1, 1)
     """Parts of each device's rows whose gradients are accumulated inside the step."""
     depths: tuple[int, ...] = ()
-    """Depths to draw from, one per step; empty: always num_hidden_layers."""
+    """Numbers of layers to draw from, one per step; empty: always num_hidden_layers."""
     schedule: Literal["run", "warmup", "constant", "decay"] = "run"
-    """This phase's segment of the learning rate: the run's polynomial schedule, or a linear
-    warm-up to the peak, the peak, or a linear decay to the end rate over this phase."""
+    """Learning-rate schedule of this phase: its part of the run's polynomial schedule, or within
+    this phase a linear warm-up to the peak, the peak itself, or a linear decay to the end."""
     packing: bool = False
-    """Several short pairs share a row, each with its own attention, positions and [CLS]."""
-    short_seq_prob: float = 0.1
-    """Share of documents (packed rows: of pairs) with a random shorter target length, per epoch."""
+    """Let several short pairs share a row, each with its own attention, positions and [CLS]."""
+    short_seq_prob: float = bounded(0.1, 0.0, 1.0)
+    """Share of documents (with packing: of pairs) that get a random shorter target length."""
     mixture: tuple[float, ...] = ()
-    """Weights of data.prepared, in its order; empty: by their size."""
+    """Weights of the folders in data.prepared, in their order; empty: by their size."""
     freeze: Literal["nothing", "encoder"] = "nothing"
-    """What keeps its values in this phase; "encoder" trains embeddings and heads only."""
+    """Parameters that are not trained; "encoder" trains embeddings and heads only."""
     objective: ObjectiveConfig = ObjectiveConfig()
-    """Masks and sentence order."""
+    """Masking and sentence order."""
 
     @property
     def max_predictions_per_seq(self) -> int:
-        """P: masked places that a row has room for."""
+        """P: masked positions that a row has room for."""
         rate = self.objective.mask_rate
         return max(1, round(rate * self.sequence_length)) if rate > 0 else 0
 
     def validate(self, where: str, model: ModelConfig) -> None:
         """Raises ConfigError; `where` is the path of this section in messages."""
-        _at_least(f"{where}.steps", self.steps, 1)
-        _at_least(f"{where}.batch_size", self.batch_size, 1)
-        _at_least(f"{where}.gradient_accumulation_steps", self.gradient_accumulation_steps, 1)
         _within(f"{where}.sequence_length", self.sequence_length, 8, model.max_position_embeddings)
-        _within(f"{where}.short_seq_prob", self.short_seq_prob, 0.0, 1.0)
         if self.batch_size % self.gradient_accumulation_steps:
             raise ConfigError(
                 f"{where}.batch_size {self.batch_size} is not divisible by "
                 f"{where}.gradient_accumulation_steps {self.gradient_accumulation_steps}: change "
                 "one of them"
             )
-        limit = model.num_hidden_layers if model.sharing != "all" else 1_000
+        max_depth = model.num_hidden_layers if model.sharing != "all" else 1_000
         for depth in self.depths:
-            _within(f"{where}.depths", depth, model.num_hidden_groups, limit)
+            _within(f"{where}.depths", depth, model.num_hidden_groups, max_depth)
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
-        self.objective.validate(f"{where}.objective")
         if self.objective.max_ngram > self.sequence_length:
             raise ConfigError(
                 f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than "
@@ -178,37 +160,25 @@ class OptimizerConfig:
     """LAMB or AdamW exactly as in the original (lamb_optimizer.py, optimization.py)."""
 
     name: Literal["lamb", "adamw"] = "lamb"
-    """Update rule."""
-    learning_rate: float = 0.00176
-    """Peak rate."""
-    warmup_steps: int = 3125
-    """Steps of linear warm-up of the run's schedule."""
-    end_learning_rate: float = 0.0
-    """Rate at the end of a decay."""
-    weight_decay: float = 0.01
-    """Decoupled decay; biases and LayerNorm parameters have none."""
-    b1: float = 0.9
+    """The optimizer."""
+    learning_rate: float = bounded(0.00176, 1e-12, 10.0)
+    """Peak learning rate."""
+    warmup_steps: int = bounded(3125, 0)
+    """Steps of linear warm-up in the run's schedule."""
+    end_learning_rate: float = bounded(0.0, 0.0)
+    """Learning rate at the end of a decay."""
+    weight_decay: float = bounded(0.01, 0.0, 10.0)
+    """Decoupled weight decay; biases and LayerNorm parameters have none."""
+    b1: float = bounded(0.9, 0.0, 0.999999)
     """Decay of the first moment."""
-    b2: float = 0.999
+    b2: float = bounded(0.999, 0.0, 0.999999)
     """Decay of the second moment."""
-    eps: float = 1e-6
-    """Added outside the square root."""
-    max_grad_norm: float = 1.0
+    eps: float = bounded(1e-6, 1e-20, 1.0)
+    """Added to the denominator, outside the square root."""
+    max_grad_norm: float = bounded(1.0, 1e-6, 1e6)
     """Largest global norm of the gradient, after its reduction over all devices."""
-    ema_decay: float = 0.0
-    """Decay of the averaged copy of the parameters; 0: no copy."""
-
-    def validate(self) -> None:
-        """Raises ConfigError for values outside their range."""
-        _within("optimizer.learning_rate", self.learning_rate, 1e-12, 10.0)
-        _within("optimizer.end_learning_rate", self.end_learning_rate, 0.0, self.learning_rate)
-        _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
-        _within("optimizer.weight_decay", self.weight_decay, 0.0, 10.0)
-        _within("optimizer.b1", self.b1, 0.0, 0.999999)
-        _within("optimizer.b2", self.b2, 0.0, 0.999999)
-        _within("optimizer.eps", self.eps, 1e-20, 1.0)
-        _within("optimizer.max_grad_norm", self.max_grad_norm, 1e-6, 1e6)
-        _within("optimizer.ema_decay", self.ema_decay, 0.0, 0.999999)
+    ema_decay: float = bounded(0.0, 0.0, 0.999999)
+    """Decay of the averaged copy of the parameters; 0 keeps no copy."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,79 +187,64 @@ class DataConfig:
 
     prepared: tuple[str, ...] = ()
     """Folders made by `albert-jax data prepare`; several make a mixture."""
-    workers: int = 0
-    """Processes that build batches beside the trainer; 0: threads of the trainer."""
-
-    def validate(self) -> None:
-        """Raises ConfigError for values outside their range."""
-        _within("data.workers", self.workers, 0, 256)
+    workers: int = bounded(0, 0, 256)
+    """Processes that build batches beside the trainer; 0 uses threads of the trainer."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ParallelConfig:
     """Sizes of the mesh axes; their product is the number of devices."""
 
-    slice: int = 1
-    """Slices of a multi-slice job (data parallel over the data-centre network)."""
-    data: int = 0
-    """Replicas (data parallel); 0: all devices that the other axes leave."""
-    fsdp: int = 1
+    slice: int = bounded(1, 1)
+    """Slices of a multi-slice job (data parallel over the data-center network)."""
+    data: int = bounded(0, 0)
+    """Replicas (data parallel); 0 takes all devices that the other axes leave."""
+    fsdp: int = bounded(1, 1)
     """Shards of parameters and optimizer state (rows are split over this axis too)."""
-    tensor: int = 1
+    tensor: int = bounded(1, 1)
     """Shards of each layer's width."""
-
-    def validate(self) -> None:
-        """Raises ConfigError for values outside their range."""
-        for name in ("slice", "fsdp", "tensor"):
-            _at_least(f"parallel.{name}", getattr(self, name), 1)
-        _at_least("parallel.data", self.data, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ComputeConfig:
-    """How the same mathematics is computed."""
+    """Numerics and speed; the mathematics stays the same."""
 
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of activations and matrix products; parameters, losses and norms stay float32."""
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
-    """Attention backend; auto: the fastest on this platform that can do what is asked."""
+    """Attention backend; auto takes the fastest on this platform that can do what is asked."""
     remat: Literal["none", "dots", "full"] = "none"
     """What the backward pass recomputes: nothing, all but matrix products, or everything."""
     unroll: bool = False
-    """Write the passes out instead of scanning them (faster, more to compile)."""
+    """Unroll the layers instead of scanning them (faster, but more to compile)."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig:
     """Logging, evaluation and checkpoints."""
 
-    logging_steps: int = 100
+    logging_steps: int = bounded(100, 1)
     """Steps between rows of metrics.jsonl."""
-    eval_steps: int = 5000
-    """Steps between evaluations on held-out rows; 0: only at the end."""
-    max_eval_samples: int = 4096
-    """Held-out rows per evaluation (fewer if there are fewer)."""
+    eval_steps: int = bounded(5000, 0)
+    """Steps between evaluations on held-out rows; 0 evaluates only at the end."""
+    max_eval_samples: int = bounded(4096, 1)
+    """Most held-out rows (fine-tuning: examples) of an evaluation."""
     minimal_pairs: str = ""
     """Minimal pairs (a table as for albert-jax score) that each evaluation of a pretraining run
     scores too; empty: none."""
-    save_steps: int = 5000
+    save_steps: int = bounded(5000, 1)
     """Steps between checkpoints; the last step is always saved."""
-    save_total_limit: int = 5
+    save_total_limit: int = bounded(5, 1)
     """Newest checkpoints that are kept, beside the best one."""
-    price_per_hour: float = 0.0
-    """Price of an hour of all devices, in your currency; above 0 the metrics tell the cost."""
-    watchdog_seconds: int = 600
-    """A step that takes longer ends the run with exit code 6; 0: never."""
+    price_per_hour: float = bounded(0.0, 0.0)
+    """Price of an hour of all devices, in your currency; above 0 the metrics show the cost."""
+    watchdog_seconds: int = bounded(600, 0)
+    """A step that takes longer ends the run with exit code 6; 0 disables this."""
     profile_steps: tuple[int, ...] = ()
-    """First and last step (from 1) of which a profiler trace is written to profile/ of the run;
-    empty: none."""
+    """First and last step (from 1) of a profiler trace in the run folder; empty: none."""
 
     def validate(self) -> None:
-        """Raises ConfigError for values outside their range."""
-        for name in ("logging_steps", "save_steps", "save_total_limit", "max_eval_samples"):
-            _at_least(f"run.{name}", getattr(self, name), 1)
-        for name in ("eval_steps", "watchdog_seconds", "price_per_hour"):
-            _at_least(f"run.{name}", getattr(self, name), 0)
+        """Raises ConfigError for steps to profile that are not a range."""
         steps = self.profile_steps
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise ConfigError(
@@ -419,7 +374,7 @@ class TaskConfig:
 class Config:
     """A whole run: pretraining, or fine-tuning where there is a task."""
 
-    seed: int = 0
+    seed: int = bounded(0, 0, 2**31 - 1)
     """Decides weights, data order, masks and dropout."""
     model: ModelConfig = ModelConfig()
     """The network."""
@@ -428,15 +383,15 @@ class Config:
     phases: tuple[PhaseConfig, ...] = (PhaseConfig(),)
     """Stretches of the run, in order."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    """Update rule and schedule."""
+    """Optimizer and learning-rate schedule."""
     parallel: ParallelConfig = ParallelConfig()
-    """Mesh."""
+    """The device mesh."""
     compute: ComputeConfig = ComputeConfig()
     """Numerics and speed."""
     run: RunConfig = RunConfig()
     """Logging, evaluation and checkpoints."""
     task: TaskConfig | None = None
-    """What to fine-tune on; none: pretraining."""
+    """What to fine-tune on; none for pretraining."""
 
     @property
     def steps(self) -> int:
@@ -444,7 +399,7 @@ class Config:
         return sum(phase.steps for phase in self.phases)
 
     def phase_at(self, step: int) -> tuple[int, int]:
-        """(number of the phase, step within it) of a step of the run, both from 0.
+        """Number of the phase and step within it, both from 0, of a step of the run.
 
         Steps beyond the end belong to the last phase.
         """
@@ -457,12 +412,8 @@ class Config:
 
     def validate(self) -> None:
         """Raises ConfigError (one line: field, value, rule) without touching a device."""
-        for path, value in leaves(self):
-            if isinstance(value, float) and not math.isfinite(value):
-                raise ConfigError(f"{path} is {value}: give a finite number")
-        _within("seed", self.seed, 0, 2**31 - 1)
+        _check_bounds(self)
         self.model.validate()
-        self.data.validate()
         if not self.phases:
             raise ConfigError("phases is empty: a run needs at least one phase")
         for i, phase in enumerate(self.phases):
@@ -472,8 +423,12 @@ class Config:
                     f"phases.{i}.mixture has {len(phase.mixture)} weights for "
                     f"{len(self.data.prepared)} folders in data.prepared: give one each"
                 )
-        self.optimizer.validate()
-        self.parallel.validate()
+        _within(
+            "optimizer.end_learning_rate",
+            self.optimizer.end_learning_rate,
+            0.0,
+            self.optimizer.learning_rate,
+        )
         self.run.validate()
         if self.task is not None:
             self.task.validate()
@@ -496,27 +451,40 @@ class Config:
             )
 
 
-def leaves(config: object, prefix: str = "") -> list[tuple[str, object]]:
-    """All (dotted path, value) pairs of a config, in the order of its fields, but for None."""
-    found: list[tuple[str, object]] = []
+def leaves(config: object) -> list[tuple[str, object]]:
+    """All (dotted path, value) pairs of a config in the order of its fields, except None."""
+    return [(path, value) for path, value, _ in _fields(config, "") if value is not None]
+
+
+def _fields(config: object, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
+    """Path, value and dataclass field of every leaf of a config."""
     for field in dataclasses.fields(config):  # type: ignore[arg-type]
         value = getattr(config, field.name)
         path = f"{prefix}{field.name}"
         if dataclasses.is_dataclass(value):
-            found += leaves(value, path + ".")
+            yield from _fields(value, path + ".")
         elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
             for i, item in enumerate(value):
-                found += leaves(item, f"{path}.{i}.")
-        elif value is not None:
-            found.append((path, value))
-    return found
+                yield from _fields(item, f"{path}.{i}.")
+        else:
+            yield path, value, field
+
+
+def _check_bounds(config: Config) -> None:
+    """Raises ConfigError for a number that is not finite or outside the bounds of its field."""
+    for path, value, field in _fields(config, ""):
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ConfigError(f"{path} is {value}: give a finite number")
+        if "bounds" in field.metadata:
+            _within(path, value, *field.metadata["bounds"])
 
 
 def _at_least(path: str, value: float, low: float) -> None:
-    if not value >= low:
-        raise ConfigError(f"{path} is {value}: it must be at least {low}")
+    _within(path, value, low, math.inf)
 
 
 def _within(path: str, value: float, low: float, high: float) -> None:
-    if not low <= value <= high:
-        raise ConfigError(f"{path} is {value}: it must lie between {low} and {high}")
+    if low <= value <= high:
+        return
+    rule = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
+    raise ConfigError(f"{path} is {value}: it must {rule}")

@@ -56,7 +56,7 @@ def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):
     text = " ".join(re.sub(r"[│╭╮╰╯─]", " ", out).split())
     tiny = configfile.load("tiny")
     assert (
-        f"--optimizer.learning-rate FLOAT Peak rate. (default: {tiny.optimizer.learning_rate})"
+        f"--optimizer.learning-rate FLOAT Peak learning rate. (default: {tiny.optimizer.learning_rate})"
         in text
     )
     assert (

@@ -204,7 +204,7 @@ def _with(config, section, **changes):
 def test_same_run_tells_harmless_refused_and_other_models():
     old = Config()
     assert configfile.same_run(old, old) == []
-    harmless = _with(_with(old, "run", keep=2), "compute", remat="full")
+    harmless = _with(_with(old, "run", save_total_limit=2), "compute", remat="full")
     assert len(configfile.same_run(old, harmless)) == 2
     with pytest.raises(CheckpointError, match=r"model.hidden_size = 384 \(was 768\)") as model:
         configfile.same_run(old, _with(old, "model", hidden_size=384), ("model",))
