@@ -1,8 +1,8 @@
-"""The console command `albert-jax`: finds the verb, answers errors, decides the exit code.
+"""The console command `albert-jax`: it finds the verb, answers errors and sets the exit code.
 
-Each verb is a frozen dataclass in `albert_jax/commands`, whose fields are its options (parsed
-by tyro, explained by their docstrings) and whose `run` does the work. Only the module of the
-verb that was asked for is imported, so help is quick and never loads jax.
+Each verb is a frozen dataclass in `albert_jax/commands` whose fields are its options (parsed by
+tyro, explained by their docstrings) and whose `run` does the work. Only the module of the given
+verb is imported, so help is quick and never loads jax.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import re
 import sys
 import traceback
-from typing import Any
 
 from albert_jax import compilation_cache
 from albert_jax.errors import AlbertError, Stopped, StorageError
@@ -49,7 +48,7 @@ BROKEN_PIPE = 141
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command line and returns its exit code; errors are one last line on stderr."""
+    """Runs one command line and returns its exit code; an error is one last line on stderr."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in options
@@ -65,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except BrokenPipeError:
-        # Whoever read our output has left (`| head`): leave as quietly as other tools do.
+        # The reader of our output has left (`| head`): leave as quietly as other tools do.
         with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
@@ -82,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _set_up_logging(debug: bool) -> None:
-    """Our own messages are plain lines on stderr; libraries speak of errors only, unless asked."""
+    """Our own messages are plain lines on stderr; libraries log errors only, unless --debug."""
     ours, others = logging.StreamHandler(), logging.StreamHandler()
     ours.setFormatter(logging.Formatter("%(message)s"))
     others.setLevel(logging.WARNING if debug else logging.ERROR)
@@ -93,7 +92,7 @@ def _set_up_logging(debug: bool) -> None:
 
 
 def _answer(text: str, code: int, debug: bool) -> int:
-    """Prints the one last line (after the trace, if asked for) and returns the exit code."""
+    """Prints the last line (after the traceback, with --debug) and returns the exit code."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
     with contextlib.suppress(OSError, ValueError):
@@ -137,67 +136,49 @@ def _overview(verbs: list[str] | None = None) -> str:
 
 
 def _run(verb: str, arguments: list[str]) -> int:
-    module, name = VERBS[verb][0].split(":")
-    command = getattr(importlib.import_module(module), name)
-    parsed = _parse(command, verb, arguments)
-    if parsed is None:
-        return USAGE
-    compilation_cache.use()
-    return parsed.run() or 0
-
-
-def _parse(command: Any, verb: str, arguments: list[str]) -> Any:
-    """The command with its options; None after a usage error has been answered."""
     import tyro
 
+    module, name = VERBS[verb][0].split(":")
+    command = getattr(importlib.import_module(module), name)
     defaults = getattr(command, "defaults", None)
-    default = {"default": defaults(arguments)} if defaults else {}
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
+            parsed = tyro.cli(
                 command,
                 args=arguments,
                 prog=f"albert-jax {verb}",
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
-                **default,
+                **({"default": defaults(arguments)} if defaults else {}),
             )
     except SystemExit as end:
         if not end.code:
-            return _Done()
-        box = errors.getvalue()
-        sys.stderr.write(box)
-        _answer(_one_line(box, verb), USAGE, False)
-        return None
+            return 0  # Help was asked for and printed.
+        sys.stderr.write(errors.getvalue())
+        return _answer(_usage_error(errors.getvalue(), verb), USAGE, False)
+    compilation_cache.use()
+    return parsed.run() or 0
 
 
-class _Done:
-    """Stands for a command whose help has been printed."""
-
-    def run(self) -> int:
-        return 0
-
-
-def _one_line(box: str, verb: str) -> str:
-    """The first sentence of tyro's boxed message, with the nearest option it found."""
+def _usage_error(box: str, verb: str) -> str:
+    """One line for the boxed message of tyro: its first sentence, and the nearest option."""
     title, *lines = [re.sub(r"^[│╭╰─ ]+|[─│╮╯ ]+$", "", line) for line in box.splitlines()]
     sections: list[list[str]] = [[]]
     for line in lines:
-        # A rule, drawn with hyphens where a terminal has no lines to draw with.
         if line.strip(" -"):
             sections[-1].append(line)
-        else:
+        else:  # A rule between sections; a poor terminal draws it with hyphens.
             sections.append([])
-    said, *more = [section for section in sections if section] or [[title]]
-    options = [line.split()[0] for section in more for line in section if line.startswith("--")]
-    text = " ".join(said)
+    message, *others = [section for section in sections if section] or [[title]]
+    options = [line.split()[0] for part in others for line in part if line.startswith("--")]
+    text = " ".join(message)
     if text.startswith("Missing from"):
-        text = "missing " + ", ".join(line for line in said if re.match(r"--|[A-Z|]+$", line))
+        text = "missing " + ", ".join(line for line in message if re.match(r"--|[A-Z|]+$", line))
     elif "Perhaps" in box and options:
-        # tyro finds those that could be meant, but does not put the nearest first.
+        # tyro lists the options that could be meant, but not the nearest one first.
         typed = next((word for word in text.split() if word.startswith("--")), "").rstrip(",")
-        near = difflib.get_close_matches(typed, options, 1, 0.0) or options
-        text += f"; did you mean {near[0]}?"
+        nearest = difflib.get_close_matches(typed, options, 1, 0.0) or options
+        text += f"; did you mean {nearest[0]}?"
     return f"{text} (albert-jax {verb} --help)"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Annotated, Literal
 
 import tyro
@@ -16,7 +17,7 @@ Weights = Literal["trained", "averaged"]
 
 
 def step_number(step: str) -> int | Literal["best", "newest"]:
-    """The checkpoint that --step names; raises ConfigError."""
+    """The checkpoint that --step names. Raises ConfigError."""
     if step == "best":
         return "best"
     if step == "newest":
@@ -27,12 +28,11 @@ def step_number(step: str) -> int | Literal["best", "newest"]:
 
 
 def given(arguments: list[str], option: str) -> str | None:
-    """The value of an option that decides the defaults of others; the last one counts, None is
-    for one that is not there or has no value."""
-    found = None
-    for i, argument in enumerate(arguments):
-        if argument == option:
-            found = next(iter(arguments[i + 1 : i + 2]), None)
-        elif argument.startswith(option + "="):
-            found = argument.removeprefix(option + "=")
-    return None if found is None or found.startswith("--") else found
+    """The value of an option that decides the defaults of others, looked up before tyro parses.
+
+    The last one counts; None if the option is absent or has no value.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument(option, dest="value", nargs="?")
+    value = parser.parse_known_args(arguments)[0].value
+    return None if value is None or value.startswith("--") else value
