@@ -38,7 +38,7 @@ VERBS = {
     "bench": ("albert_jax.commands.bench:Bench", "measure speed and memory on this machine"),
     "doctor": ("albert_jax.commands.doctor:Doctor", "look at devices, versions, disk and clock"),
     "plan": ("albert_jax.commands.plan:Plan", "compile for a slice: memory, time and cost"),
-    "config show": ("albert_jax.commands.pretrain:ConfigShow", "print a config with all fields"),
+    "config show": ("albert_jax.commands.config:ConfigShow", "print a config with all fields"),
 }
 
 USAGE = 2

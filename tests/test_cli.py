@@ -13,7 +13,8 @@ import pytest
 
 from albert_jax import cli, configfile, errors
 from albert_jax.commands import options
-from albert_jax.commands.pretrain import ConfigShow, Pretrain
+from albert_jax.commands.config import ConfigShow
+from albert_jax.commands.pretrain import Pretrain
 
 
 @pytest.fixture
@@ -237,7 +238,7 @@ def test_a_reader_that_leaves_is_no_error(tmp_path):
 
 def test_interrupt_is_one_line(tmp_path):
     code = (
-        "import os, signal; from albert_jax import cli; from albert_jax.commands.pretrain import ConfigShow\n"
+        "import os, signal; from albert_jax import cli; from albert_jax.commands.config import ConfigShow\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job ignores it\n"
         "ConfigShow.run = lambda self: os.kill(os.getpid(), signal.SIGINT)\n"
         "raise SystemExit(cli.main(['config', 'show', '--config', 'tiny']))"

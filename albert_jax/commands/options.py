@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
+from albert_jax import configfile
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 
@@ -36,3 +37,11 @@ def given(arguments: list[str], option: str) -> str | None:
     parser.add_argument(option, dest="value", nargs="?")
     value = parser.parse_known_args(arguments)[0].value
     return None if value is None or value.startswith("--") else value
+
+
+def named_config(arguments: list[str]) -> tuple[Any, Config]:
+    """Name and content of --config, on which the defaults of all other fields depend."""
+    name = given(arguments, "--config")
+    if name is None:
+        return tyro.MISSING, Config()
+    return name, configfile.load(name)
