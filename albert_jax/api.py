@@ -116,7 +116,7 @@ def rows(
     >>> batch["input_ids"].shape, batch["token_type_ids"].max(), batch["cls_positions"].tolist()
     ((1, 16), np.int32(1), [[0]])
     """
-    from albert_jax.tasks import features
+    from albert_jax.tasks import old_features as features
 
     first = vocabulary.encode(list(texts))
     if second is None:

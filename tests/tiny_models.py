@@ -13,7 +13,7 @@ from albert_jax import api
 from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies.sentencepiece import SPECIAL, SentencePiece
-from albert_jax.tasks import registry
+from albert_jax.tasks import old_registry as registry
 
 SENTENCES = (
     "the file is found in the folder",

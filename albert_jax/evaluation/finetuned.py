@@ -20,8 +20,8 @@ from albert_jax.observe.metrics import read_rows
 from albert_jax.tasks import metrics, prediction
 from albert_jax.tasks.families import Family
 from albert_jax.tasks.losses import Forward, flat_groups
-from albert_jax.tasks.registry import TaskKind
-from albert_jax.tasks.registry import task as registered
+from albert_jax.tasks.old_registry import TaskKind
+from albert_jax.tasks.old_registry import task as registered
 
 if TYPE_CHECKING:
     from albert_jax.inference.early_exit import EarlyExit

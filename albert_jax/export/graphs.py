@@ -22,7 +22,7 @@ from albert_jax.inference import fill_mask
 from albert_jax.model_io import huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.tokenizer_json import tokenizer_files
-from albert_jax.tasks import features
+from albert_jax.tasks import old_features as features
 from albert_jax.tree import flatten
 
 Graph = Literal["onnx", "stablehlo"]

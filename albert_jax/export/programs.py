@@ -18,7 +18,7 @@ from albert_jax.config import ComputeConfig, Config
 from albert_jax.errors import CheckpointError
 from albert_jax.export.transformers_classes import HEADS, Head
 from albert_jax.model import albert
-from albert_jax.tasks import registry
+from albert_jax.tasks import old_registry as registry
 from albert_jax.tasks.losses import Forward
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")

@@ -12,7 +12,7 @@ from albert_jax.data import counter_rng as random
 from albert_jax.errors import CheckpointError
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.examples import Sentences
-from albert_jax.tasks.features import Tokens, fitting_length, sequence_rows
+from albert_jax.tasks.old_features import Tokens, fitting_length, sequence_rows
 from albert_jax.tasks.pieces import SPACE
 
 ROWS = 32

@@ -18,9 +18,9 @@ from albert_jax.finetune import setup as settling
 from albert_jax.finetune import teacher as teaching
 from albert_jax.tasks import batching, metrics, prediction
 from albert_jax.tasks.families import Family
-from albert_jax.tasks.features import fitting_length
-from albert_jax.tasks.registry import TaskKind
-from albert_jax.tasks.registry import task as registered
+from albert_jax.tasks.old_features import fitting_length
+from albert_jax.tasks.old_registry import TaskKind
+from albert_jax.tasks.old_registry import task as registered
 from albert_jax.train.task import Batch, Network, Params, Task
 
 if TYPE_CHECKING:

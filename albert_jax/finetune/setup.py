@@ -12,7 +12,7 @@ from albert_jax.config import Config, ModelConfig, TaskConfig
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.tasks import batching, metrics
 from albert_jax.tasks import tables as formats
-from albert_jax.tasks.registry import TaskKind
+from albert_jax.tasks.old_registry import TaskKind
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary

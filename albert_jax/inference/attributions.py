@@ -13,8 +13,8 @@ import numpy as np
 
 from albert_jax.config import ComputeConfig
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.features import Batch
 from albert_jax.tasks.losses import INPUTS, Forward
+from albert_jax.tasks.old_features import Batch
 
 RELATIVE, ABSOLUTE = 0.01, 1e-3
 """The shares add up to the gain within RELATIVE x |gain| + ABSOLUTE (in logits)."""

@@ -18,9 +18,9 @@ import numpy as np
 from albert_jax.errors import ConfigError
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.families import Family
-from albert_jax.tasks.features import Batch
 from albert_jax.tasks.losses import INPUTS, Forward
-from albert_jax.tasks.registry import task as registered
+from albert_jax.tasks.old_features import Batch
+from albert_jax.tasks.old_registry import task as registered
 from albert_jax.tasks.sentence_tasks import probabilities
 
 HALVINGS = 3

@@ -14,8 +14,8 @@ from albert_jax.inference import attributions, depth
 from albert_jax.inference.attributions import Attribution
 from albert_jax.inference.fill_mask import MASK, Candidate, guesses, masked_pieces
 from albert_jax.model_io.model import Model, Weights, load
-from albert_jax.tasks.features import Tokens, sequence_rows
 from albert_jax.tasks.losses import Forward
+from albert_jax.tasks.old_features import Tokens, sequence_rows
 from albert_jax.tasks.sentence_tasks import probabilities
 
 LONGEST = 128

@@ -12,8 +12,8 @@ import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.errors import DataError
-from albert_jax.tasks import features
-from albert_jax.tasks.features import Batch
+from albert_jax.tasks import old_features as features
+from albert_jax.tasks.old_features import Batch
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary

@@ -14,8 +14,8 @@ import numpy as np
 
 from albert_jax.errors import DataError
 from albert_jax.tasks.examples import MinimalPair
-from albert_jax.tasks.features import Batch, Encoder, Tokens, sequence_rows
 from albert_jax.tasks.metrics import Interval, bootstrap
+from albert_jax.tasks.old_features import Batch, Encoder, Tokens, sequence_rows
 from albert_jax.tasks.tables import ALL_PAIRS
 
 

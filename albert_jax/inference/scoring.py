@@ -15,7 +15,7 @@ from albert_jax.inference import pseudo_likelihood as likelihood
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import tables as formats
 from albert_jax.tasks.examples import MinimalPair
-from albert_jax.tasks.features import Batch, fitting_length
+from albert_jax.tasks.old_features import Batch, fitting_length
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary

@@ -76,7 +76,7 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.data.vocabularies import vocabulary as vocabularies
     from albert_jax.model import albert
-    from albert_jax.tasks import registry
+    from albert_jax.tasks import old_registry as registry
 
     config = configfile.load(files.join(path, "config.toml"))
     task = config.task

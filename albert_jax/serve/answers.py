@@ -15,7 +15,7 @@ from albert_jax.evaluation import finetuned
 from albert_jax.inference import fill_mask
 from albert_jax.inference import predict as predicting
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import features
+from albert_jax.tasks import old_features as features
 
 LONGEST = 64
 """Pieces whose attention is drawn at most."""

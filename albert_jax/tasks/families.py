@@ -19,7 +19,7 @@ from albert_jax.tasks import question_tasks as questions
 from albert_jax.tasks import sentence_features as sf
 from albert_jax.tasks import sentence_tasks as sentences
 from albert_jax.tasks import squad_features as qf
-from albert_jax.tasks.features import Batch
+from albert_jax.tasks.old_features import Batch
 from albert_jax.tasks.sentence_tasks import Labels, Prediction
 
 

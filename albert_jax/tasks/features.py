@@ -1,127 +1,139 @@
-"""Sequences of ids and their rows: what all task families share.
+"""Token sequences of examples and the rows they stand in: what all tasks share.
 
-A feature keeps ids without padding, so that the same feature serves any row length; rows are
-padded when a batch is made. Names of a batch are those of pretraining rows.
+A feature keeps its ids without padding, so that it serves any row length; rows are padded when a
+batch is collated. The columns of a batch have the names of pretraining rows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from albert_jax.errors import ConfigError
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks.task import Batch
 
-Batch = dict[str, np.ndarray]
-
-
-class Encoder(Protocol):
-    """The part of a vocabulary that features need."""
-
-    pad_id: int
-    cls_id: int
-    sep_id: int
-    mask_id: int
-
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """Ids of each text, without special tokens."""
-        ...
+INPUTS = ("input_ids", "token_type_ids", "segment_ids", "positions", "cls_positions")
+"""The columns of a batch that the encoder and the heads read."""
+LENGTHS = (32, 64, 128, 256)
+"""Row lengths of prediction batches below the longest, so that few programs are compiled."""
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One sequence, special tokens included: ``ids`` int32 [n], the first ``first`` of type 0."""
+    """One sequence with its special tokens: `ids` int32 [n], of which `first` have type 0."""
 
     ids: np.ndarray
     first: int
 
 
-def single(encoder: Encoder, a: np.ndarray, length: int) -> Tokens:
-    """[CLS] A [SEP], A cut at the end to ``length`` (classifier_utils.py)."""
-    ids = _join(encoder, a[: length - 2])
+def single(vocabulary: Vocabulary, a: np.ndarray, length: int) -> Tokens:
+    """[CLS] A [SEP], with A truncated at its end to `length` tokens (classifier_utils.py)."""
+    ids = _join(vocabulary, a[: length - 2])
     return Tokens(ids, len(ids))
 
 
-def pair(encoder: Encoder, a: np.ndarray, b: np.ndarray, length: int) -> Tokens:
-    """[CLS] A [SEP] B [SEP] of at most ``length``; the longer of the two is cut at its end.
+def pair(vocabulary: Vocabulary, a: np.ndarray, b: np.ndarray, length: int) -> Tokens:
+    """[CLS] A [SEP] B [SEP] of at most `length` tokens; the longer of the two is truncated.
 
-    Equally long ones lose a token of B first (classifier_utils.py). An empty B leaves A alone.
+    Of two equally long ones B loses a token first (classifier_utils.py). An empty B leaves A
+    alone.
     """
     if not len(b):
-        return single(encoder, a, length)
-    kept_a, kept_b = cut_longer(len(a), len(b), length - 3)
-    return Tokens(_join(encoder, a[:kept_a], b[:kept_b]), kept_a + 2)
+        return single(vocabulary, a, length)
+    kept_a, kept_b = truncated_lengths(len(a), len(b), length - 3)
+    return Tokens(_join(vocabulary, a[:kept_a], b[:kept_b]), kept_a + 2)
 
 
-def cut_longer(a: int, b: int, most: int) -> tuple[int, int]:
-    """Lengths after taking single tokens off the longer (B if equal) down to a sum of ``most``."""
-    excess = max(0, a + b - most)
-    level = min(excess, abs(a - b))
+def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -> Tokens:
+    """The sequence of one text or of a pair."""
+    if len(texts) == 1:
+        return single(vocabulary, texts[0], length)
+    return pair(vocabulary, texts[0], texts[1], length)
+
+
+def truncated_lengths(a: int, b: int, room: int) -> tuple[int, int]:
+    """Lengths after dropping tokens of the longer one (of B if equal) until both fit `room`."""
+    excess = max(0, a + b - room)
+    difference = min(excess, abs(a - b))
     if a > b:
-        a -= level
+        a -= difference
     else:
-        b -= level
-    excess -= level
+        b -= difference
+    excess -= difference
     return a - excess // 2, b - (excess - excess // 2)
 
 
-def sequence_rows(sequences: Sequence[Tokens], length: int, rows: int | None = None) -> Batch:
-    """Arrays [rows, length] of the four input names, and cls_positions [rows, 1].
+def sequence_rows(sequences: Sequence[Tokens], length: int, batch_size: int | None = None) -> Batch:
+    """Columns [batch_size, length] of the encoder's inputs, and cls_positions [batch_size, 1].
 
-    ``rows`` beyond the sequences are filler (all 0). Raises ConfigError for a sequence longer
-    than ``length``.
+    Rows beyond the sequences are padding (all 0). Raises ConfigError for a sequence longer than
+    `length`.
     """
-    count = len(sequences) if rows is None else rows
-    batch = {
-        name: np.zeros((count, length), np.int32)
-        for name in ("input_ids", "token_type_ids", "segment_ids", "positions")
-    }
-    for i, sequence in enumerate(sequences):
-        n = len(sequence.ids)
+    count = len(sequences) if batch_size is None else batch_size
+    batch = {name: np.zeros((count, length), np.int32) for name in INPUTS[:4]}
+    for i, tokens in enumerate(sequences):
+        n = len(tokens.ids)
         if n > length:
             raise ConfigError(f"a sequence of {n} tokens does not fit rows of {length}")
-        batch["input_ids"][i, :n] = sequence.ids
-        batch["token_type_ids"][i, sequence.first : n] = 1
+        batch["input_ids"][i, :n] = tokens.ids
+        batch["token_type_ids"][i, tokens.first : n] = 1
         batch["segment_ids"][i, :n] = 1
         batch["positions"][i, :n] = np.arange(n)
     batch["cls_positions"] = np.zeros((count, 1), np.int32)
     return batch
 
 
-def grouped_rows(groups: Sequence[Sequence[Tokens]], size: int, length: int, rows: int) -> Batch:
-    """As sequence_rows, for rows that hold ``size`` sequences each: arrays [rows, size, length].
+def grouped_rows(
+    groups: Sequence[Sequence[Tokens]], size: int, length: int, batch_size: int
+) -> Batch:
+    """Like sequence_rows, for rows of `size` sequences each: columns [batch_size, size, length].
 
-    A group with fewer sequences is filled up with empty ones (segment_ids all 0).
+    A group with fewer sequences is filled up with empty ones, whose segment_ids are 0.
     """
     empty = Tokens(np.zeros(0, np.int32), 0)
     flat: list[Tokens] = []
     for group in groups:
         flat += [*group, *[empty] * (size - len(group))]
-    batch = sequence_rows(flat, length, rows * size)
-    return {name: array.reshape(rows, size, -1) for name, array in batch.items()}
+    batch = sequence_rows(flat, length, batch_size * size)
+    return {name: column.reshape(batch_size, size, -1) for name, column in batch.items()}
 
 
-def weights(count: int, rows: int) -> np.ndarray:
-    """float32 [rows]: 1 for the examples, 0 for filler."""
-    return (np.arange(rows) < count).astype(np.float32)
+def example_weights(count: int, batch_size: int) -> np.ndarray:
+    """float32 [batch_size]: 1 for the examples, 0 for padding rows."""
+    return (np.arange(batch_size) < count).astype(np.float32)
 
 
-def fitting_length(longest: int, most: int, lengths: Sequence[int] = (32, 64, 128, 256)) -> int:
-    """The shortest of a few row lengths that fits, so that few shapes are ever compiled."""
-    return next((n for n in lengths if longest <= n < most), most)
+def label_column(labels: Sequence[float | None], batch_size: int, dtype: type) -> np.ndarray:
+    """The labels of the first rows; 0 where a label is unknown, and in padding rows."""
+    column = np.zeros(batch_size, dtype)
+    column[: len(labels)] = [label or 0 for label in labels]
+    return column
 
 
-def encode_all(encoder: Encoder, texts: Iterable[str]) -> Callable[[str], np.ndarray]:
-    """Encodes each distinct text once; the function returned looks its ids up."""
+def fitting_length(longest: int, maximum: int, lengths: Iterable[int] = LENGTHS) -> int:
+    """The shortest of a few row lengths that holds `longest` tokens, at most `maximum`."""
+    return next((n for n in lengths if longest <= n < maximum), maximum)
+
+
+def encode_all(vocabulary: Vocabulary, texts: Iterable[str]) -> Callable[[str], np.ndarray]:
+    """Encodes each distinct text once; the returned function looks up the ids of a text."""
     distinct = list(dict.fromkeys(texts))
-    known = dict(zip(distinct, encoder.encode(distinct), strict=True))
+    known = dict(zip(distinct, vocabulary.encode(distinct), strict=True))
     return known.__getitem__
 
 
-def _join(encoder: Encoder, *parts: np.ndarray) -> np.ndarray:
-    pieces: list[np.ndarray] = [np.array([encoder.cls_id])]
+def require_tokens(ids: np.ndarray, where: str, text: str) -> np.ndarray:
+    """The ids of a text; DataError if nothing of it survives the vocabulary's normalization."""
+    if not len(ids):
+        raise DataError(f"{where}: text {text[:60]!r} has no tokens; fill it or drop the line")
+    return ids
+
+
+def _join(vocabulary: Vocabulary, *parts: np.ndarray) -> np.ndarray:
+    ids: list[np.ndarray] = [np.array([vocabulary.cls_id])]
     for part in parts:
-        pieces += [part, np.array([encoder.sep_id])]
-    return np.concatenate(pieces).astype(np.int32)
+        ids += [part, np.array([vocabulary.sep_id])]
+    return np.concatenate(ids).astype(np.int32)

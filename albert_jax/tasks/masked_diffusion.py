@@ -16,7 +16,7 @@ import numpy as np
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.examples import SourceTarget
-from albert_jax.tasks.features import Batch, Encoder, Tokens, encode_all, sequence_rows
+from albert_jax.tasks.old_features import Batch, Encoder, Tokens, encode_all, sequence_rows
 
 FULL_SHARE = 0.25
 """Share of training rows whose canvas is masked as a whole."""

@@ -11,7 +11,7 @@ from albert_jax.config import TaskConfig
 from albert_jax.errors import DataError
 from albert_jax.tasks import masked_diffusion as canvas
 from albert_jax.tasks.families import Family
-from albert_jax.tasks.features import Batch, fitting_length
+from albert_jax.tasks.old_features import Batch, fitting_length
 from albert_jax.tasks.sentence_tasks import Labels, Prediction
 
 Outputs = Callable[[Batch], Any]

@@ -1,143 +1,53 @@
-"""The registry of tasks: each family joined with its head, its loss and its forward pass."""
+"""The fine-tuning tasks by name: each built-in one is imported when it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any
+import difflib
+import importlib
 
-import jax
-import jax.numpy as jnp
-
-from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
-from albert_jax.finetune import distillation
-from albert_jax.model import albert
-from albert_jax.objectives.terms import Loss
-from albert_jax.tasks import losses
-from albert_jax.tasks.families import FAMILIES, Family, Labels
-from albert_jax.tasks.heads import HeadKind, head_shapes, init_head
-from albert_jax.tasks.losses import Forward
+from albert_jax.tasks.task import Task
 
-
-@dataclass(frozen=True, kw_only=True)
-class TaskKind:
-    """Everything that a stage must know about a task family."""
-
-    family: Family
-    """Its side on the host: reading, features, batches, predictions, scores."""
-    head: HeadKind
-    """What stands on the encoder."""
-    loss: Callable[[Forward, TaskConfig], Loss]
-    """The loss of its batches."""
-    outputs: Callable[
-        [Forward, Mapping[str, Any], Mapping[str, jax.Array], TaskConfig, int | None], Any
-    ]
-    """(forward, parameters, batch, config, passes) to the arrays that ``family.predict`` reads."""
-    metrics: tuple[str, ...]
-    """Usual numbers; larger is better, and the first one marks the best checkpoint."""
-    keeps_mlm_head: bool = False
-    """Whether it is trained through the pretrained MLM head instead of a new one."""
-
-    def head_outputs(self, labels: Labels) -> int:
-        """Classes or tags of the head (1 where there are none)."""
-        return max(1, len(labels))
-
-    def units(self, config: TaskConfig) -> tuple[str, ...]:
-        """What it keeps of the pretrained network beside embeddings and encoder."""
-        if self.keeps_mlm_head:
-            return ("mlm_head",)
-        pooled = self.head in ("classifier", "choice") and config.pooling == "cls"
-        return ("pooler",) if pooled else ()
-
-    def abstract_params(self, model: ModelConfig, config: TaskConfig) -> dict[str, Any]:
-        """Shapes of all parameters that are trained; the new head's stand under "head"."""
-        whole = albert.abstract_params(model)
-        shapes = head_shapes(self.head, model.hidden_size, self.head_outputs(config.labels))
-        head = jax.tree.map(
-            lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-            shapes,
-            is_leaf=lambda node: isinstance(node, tuple),
-        )
-        kept = {name: whole[name] for name in ("embeddings", "encoder", *self.units(config))}
-        return kept | ({"head": head} if head else {})
-
-    def new_head(
-        self, hidden_size: int, labels: Labels, seed: int, deviation: float = 0.02
-    ) -> dict[str, Any]:
-        """New head parameters for the "head" entry of the parameters."""
-        return init_head(self.head, hidden_size, self.head_outputs(labels), seed, deviation)
-
-
-TASKS: dict[str, TaskKind] = {
-    "classification": TaskKind(
-        family=FAMILIES["classification"],
-        head="classifier",
-        loss=lambda forward, c: (
-            distillation.distilled_loss(forward, c)
-            if c.teacher
-            else losses.classification_loss(forward, c.head_dropout)
-        ),
-        outputs=lambda f, p, b, c, num_layers: losses.classification_outputs(f, p, b, num_layers),
-        metrics=("accuracy", "f1", "matthews"),
-    ),
-    "regression": TaskKind(
-        family=FAMILIES["regression"],
-        head="classifier",
-        loss=lambda forward, c: losses.regression_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, num_layers: losses.classification_outputs(f, p, b, num_layers),
-        metrics=("pearson", "spearman"),
-    ),
-    "choice": TaskKind(
-        family=FAMILIES["choice"],
-        head="choice",
-        loss=lambda forward, c: losses.choice_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, num_layers: losses.choice_outputs(f, p, b, num_layers),
-        metrics=("accuracy",),
-    ),
-    "squad-v1": TaskKind(
-        family=FAMILIES["squad-v1"],
-        head="span",
-        loss=lambda forward, c: losses.span_loss(forward),
-        outputs=lambda f, p, b, c, num_layers: losses.span_outputs(f, p, b, num_layers),
-        metrics=("f1", "exact_match"),
-    ),
-    "squad-v2": TaskKind(
-        family=FAMILIES["squad-v2"],
-        head="conditioned_span",
-        loss=lambda forward, c: losses.conditioned_span_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, num_layers: losses.conditioned_span_outputs(
-            f, p, b, num_layers, *c.beam
-        ),
-        metrics=("f1", "exact"),
-    ),
-    "tagging": TaskKind(
-        family=FAMILIES["tagging"],
-        head="tagger",
-        loss=lambda forward, c: losses.tag_loss(forward, c.head_dropout),
-        outputs=lambda f, p, b, c, num_layers: losses.tag_outputs(f, p, b, num_layers),
-        metrics=("f1", "accuracy"),
-    ),
-    "embedding": TaskKind(
-        family=FAMILIES["embedding"],
-        head="none",
-        loss=lambda forward, c: losses.contrastive_loss(forward, c.temperature),
-        outputs=lambda f, p, b, c, num_layers: losses.embedding_outputs(f, p, b, num_layers),
-        metrics=("spearman", "retrieval"),
-    ),
-    "generation": TaskKind(
-        family=FAMILIES["generation"],
-        head="none",
-        loss=lambda forward, c: losses.canvas_loss(forward),
-        outputs=lambda f, p, b, c, num_layers: losses.canvas_outputs(f, p, b, num_layers),
-        metrics=("bleu", "chrf", "exact"),
-        keeps_mlm_head=True,
-    ),
+_BUILT_IN = {
+    "classification": "classification",
+    "regression": "classification",
+    "multiple-choice": "multiple_choice",
+    "squad-v1": "question_answering",
+    "squad-v2": "question_answering",
+    "token-classification": "token_classification",
+    "sentence-embedding": "sentence_embedding",
+    "generation": "generation",
 }
+"""Name of each task -> module of this package that registers it."""
+
+_RENAMED = {
+    "choice": "multiple-choice",
+    "tagging": "token-classification",
+    "embedding": "sentence-embedding",
+}
+"""Names of version 0.1, which are answered with the present one."""
+
+_tasks: dict[str, Task] = {}
 
 
-def task(name: str) -> TaskKind:
-    """The task of a name; ConfigError lists the names for an unknown one."""
-    if name not in TASKS:
-        raise ConfigError(f"unknown task {name!r}: give one of {', '.join(TASKS)}")
-    return TASKS[name]
+def register(task: Task) -> None:
+    """Makes a task known under its name; a later one of the same name replaces it."""
+    _tasks[task.name] = task
+
+
+def names() -> list[str]:
+    """Names of all tasks, the built-in ones first."""
+    return [*_BUILT_IN, *(name for name in _tasks if name not in _BUILT_IN)]
+
+
+def get(name: str) -> Task:
+    """The task of a name. Raises ConfigError with the nearest name for an unknown one."""
+    if name not in _tasks and name in _BUILT_IN:
+        importlib.import_module(f"albert_jax.tasks.{_BUILT_IN[name]}")
+    if name in _tasks:
+        return _tasks[name]
+    near = (
+        [_RENAMED[name]] if name in _RENAMED else difflib.get_close_matches(name, names(), 1, 0.5)
+    )
+    hint = f"did you mean {near[0]}?" if near else f"tasks: {', '.join(names())}"
+    raise ConfigError(f"unknown task {name!r}; {hint}")

@@ -9,7 +9,7 @@ import numpy as np
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.examples import Choices, Sentences, Tagged
-from albert_jax.tasks.features import (
+from albert_jax.tasks.old_features import (
     Batch,
     Encoder,
     Tokens,

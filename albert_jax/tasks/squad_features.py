@@ -20,7 +20,7 @@ from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.alignment import Alignment, align
 from albert_jax.tasks.examples import Question
-from albert_jax.tasks.features import Batch, Encoder, Tokens, encode_all, sequence_rows, weights
+from albert_jax.tasks.old_features import Batch, Encoder, Tokens, encode_all, sequence_rows, weights
 from albert_jax.tasks.pieces import Named, written_pieces
 
 log = logging.getLogger(__name__)

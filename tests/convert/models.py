@@ -6,7 +6,7 @@ import numpy as np
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
 from albert_jax.model.init import init_params
-from albert_jax.tasks import registry
+from albert_jax.tasks import old_registry as registry
 from albert_jax.tree import flatten, unflatten
 
 

@@ -15,7 +15,7 @@ from albert_jax.config import Config, PhaseConfig
 from albert_jax.export.transformers_classes import TASKS
 from albert_jax.model_io import native
 from albert_jax.tasks import masked_diffusion as canvas
-from albert_jax.tasks import registry
+from albert_jax.tasks import old_registry as registry
 from albert_jax.tasks.losses import Forward
 from tests.convert.models import LABELS, tuned
 from tests.parity.test_conversion import (

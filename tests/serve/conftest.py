@@ -13,7 +13,7 @@ from albert_jax import api
 from albert_jax.config import PhaseConfig, TaskConfig
 from albert_jax.serve.answers import Answers
 from albert_jax.serve.server import Server
-from albert_jax.tasks import registry
+from albert_jax.tasks import old_registry as registry
 
 TASKS = {
     "feelings": TaskConfig(name="classification", labels=("no", "yes"), metrics=("accuracy",)),

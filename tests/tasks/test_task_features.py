@@ -10,7 +10,8 @@ from word_vocabulary import Words
 
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import batching, features
+from albert_jax.tasks import batching
+from albert_jax.tasks import old_features as features
 from albert_jax.tasks import sentence_features as sf
 from albert_jax.tasks.alignment import align
 from albert_jax.tasks.examples import Answer, Choices, Question, Sentences, Tagged

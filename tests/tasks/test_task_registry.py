@@ -26,7 +26,7 @@ from albert_jax.tasks.examples import (
     SourceTarget,
     Tagged,
 )
-from albert_jax.tasks.registry import TASKS, task
+from albert_jax.tasks.old_registry import TASKS, task
 
 WORDS = Words("a b c d e f g h")
 MODEL = ModelConfig(

@@ -22,7 +22,7 @@ from albert_jax.finetune import finetune
 from albert_jax.finetune import setup as settling
 from albert_jax.model_io import model as loading
 from albert_jax.tasks.families import FAMILIES
-from albert_jax.tasks.registry import TASKS
+from albert_jax.tasks.old_registry import TASKS
 
 QUICK = ["--phases.0.sequence-length", "32", "--phases.0.batch-size", "4", "--max-steps", "3",
          "--run.logging-steps", "1", "--optimizer.learning-rate", "1e-2"]  # fmt: skip

@@ -1,0 +1,142 @@
+"""The encoder as tasks use it, and the dense layers that their heads are made of.
+
+A head is a nested dict of float32 arrays that stands under "head" beside the encoder's
+parameters; kernels are [inputs, outputs].
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.model import albert
+from albert_jax.model.attention import XLA, Backend
+from albert_jax.model.dropout import HEAD, drop
+from albert_jax.model.init import truncated_normal
+from albert_jax.objectives.pretraining import cross_entropy
+from albert_jax.objectives.terms import LossTerm, LossTerms
+from albert_jax.tasks.features import INPUTS
+
+Params = Mapping[str, Any]
+Batch = Mapping[str, jax.Array]
+Pooling = Literal["cls", "mean"]
+
+NEGATIVE = -1e30
+"""Logit of what can be no answer (squad_utils.py)."""
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """The encoder of a model with its numerics. B rows, S tokens, H hidden size."""
+
+    model: ModelConfig
+    compute: ComputeConfig
+    backend: Backend = XLA
+
+    def hidden_states(
+        self,
+        params: Params,
+        batch: Batch,
+        dropout: jax.Array | None = None,
+        num_layers: int | None = None,
+    ) -> jax.Array:
+        """Hidden states [B, S, H]; `dropout` are the rows' keys [B], or None for no dropout."""
+        return albert.encode(
+            params,
+            self.model,
+            batch,
+            compute=self.compute,
+            num_layers=num_layers,
+            dropout=dropout,
+            backend=self.backend,
+        )
+
+    def pool(self, params: Params, hidden: jax.Array, batch: Batch, pooling: Pooling) -> jax.Array:
+        """One vector per row [B, H]: the pooled [CLS], or the mean of the real tokens."""
+        if pooling == "mean":
+            return mean_pool(hidden, batch["segment_ids"])
+        return albert.pooled(params, self.model, hidden, batch["cls_positions"])[:, 0]
+
+    def mlm_logits(self, params: Params, hidden: jax.Array, positions: jax.Array) -> jax.Array:
+        """Float32 logits over the vocabulary [B, P, V] at the positions [B, P]."""
+        return albert.mlm_logits(params, self.model, hidden, positions)
+
+
+def mean_pool(hidden: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """Mean of the hidden states [B, S, H] of real tokens as float32 [B, H]; 0 without tokens."""
+    real = (segment_ids > 0).astype(jnp.float32)[..., None]
+    total = jnp.sum(hidden.astype(jnp.float32) * real, axis=1)
+    return total / jnp.maximum(jnp.sum(real, axis=1), 1.0)
+
+
+def flatten_groups(batch: Batch) -> dict[str, jax.Array]:
+    """The inputs of grouped rows [B, G, S] as plain rows [B * G, S]."""
+    return {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in INPUTS}
+
+
+def group_keys(keys: jax.Array | None, size: int) -> jax.Array | None:
+    """Dropout keys [B * size] of the sequences of rows with keys [B]."""
+    if keys is None:
+        return None
+    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+    return fold(keys, jnp.arange(size)).reshape(-1)
+
+
+def dense_shapes(inputs: int, outputs: int, bias: bool = True) -> dict[str, tuple[int, ...]]:
+    """Shapes of a dense layer's parameters."""
+    return {"kernel": (inputs, outputs)} | ({"bias": (outputs,)} if bias else {})
+
+
+def dense(layer: Params, x: jax.Array) -> jax.Array:
+    """x @ kernel + bias in the type of x."""
+    return x @ layer["kernel"].astype(x.dtype) + layer["bias"].astype(x.dtype)
+
+
+def dropped_dense(layer: Params, x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
+    """Float32 outputs of a dense layer behind dropout with the rows' keys (None: no dropout)."""
+    return dense(layer, drop(x, keys, rate, HEAD)).astype(jnp.float32)
+
+
+def init_head(shapes: Mapping[str, Any], seed: int, std: float) -> dict[str, Any]:
+    """New parameters of these shapes: kernels truncated normal, biases 0, scales 1.
+
+    Every array is a function of (seed, its path).
+    """
+
+    def build(shapes: Mapping[str, Any], path: str) -> dict[str, Any]:
+        params: dict[str, Any] = {}
+        for name, shape in shapes.items():
+            if isinstance(shape, Mapping):
+                params[name] = build(shape, f"{path}/{name}")
+            elif name in ("scale", "bias"):
+                params[name] = np.full(shape, float(name == "scale"), np.float32)
+            else:
+                digest = hashlib.sha256(f"{seed}:{path}/{name}".encode()).digest()
+                key = int.from_bytes(digest[:16], "little")
+                rng = np.random.Generator(np.random.Philox(key=key))
+                params[name] = truncated_normal(rng, shape, std)
+        return params
+
+    return build(shapes, "head")
+
+
+def classification_terms(
+    name: str, logits: jax.Array, labels: jax.Array, weights: jax.Array, weights_name: str
+) -> LossTerms:
+    """Cross-entropy of logits [..., C] with labels [...], and the weight of the right answers.
+
+    The sum of right answers is named after the weights: "example_weights", "example_correct".
+    """
+    correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
+    total = jnp.sum(weights * cross_entropy(logits, labels))
+    return LossTerms(
+        {name: LossTerm(total, weights_name)},
+        {weights_name.replace("_weights", "_correct"): correct},
+    )
