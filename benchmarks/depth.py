@@ -34,20 +34,20 @@ def scores(model: loading.Model, path: str, depths: list[int]) -> dict[str, floa
 
 def exits(model: loading.Model, path: str, num_layers: int) -> dict[str, list[float]]:
     """For each confidence [score, mean passes, time of all passes over its time]."""
-    from albert_jax.evaluation import finetuned
+    from albert_jax.inference import predict
     from albert_jax.inference.early_exit import COMPARED, EarlyExit, Tally
 
-    task, kind = finetuned.finetuned(model)
+    task, kind = predict.task_of(model)
     examples = kind.family.read(path, task, True)
 
-    whole = tuning.seconds(lambda: finetuned.answers(model, examples, num_layers=num_layers))
+    whole = tuning.seconds(lambda: predict.predict(model, examples, num_layers=num_layers))
     found = {}
     for confidence in CONFIDENCES:
         early = EarlyExit(model, confidence, num_layers)
 
         def answer(early: EarlyExit = early) -> Any:
             early.tally = Tally(batches=COMPARED)  # It has been compared enough: no second run.
-            return finetuned.answers(model, examples, early=early)
+            return predict.predict(model, examples, early_exit=early)
 
         value = kind.family.score(examples, answer(), task.labels)[task.metrics[0]]
         ratio = whole / tuning.seconds(answer)

@@ -47,7 +47,7 @@ def narrow(init: str, seed: int, folder: str) -> str:
 
 def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dict[str, Any]:
     """Scores by name, and by student the teacher's time over its own."""
-    from albert_jax.evaluation import finetuned
+    from albert_jax.inference import predict
 
     positions = loading.load(options.init).config.max_position_embeddings
     alone = tuning.run_config(
@@ -63,9 +63,9 @@ def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dic
     }
 
     def wall(model: loading.Model) -> float:
-        task, kind = finetuned.finetuned(model)
+        task, kind = predict.task_of(model)
         examples = kind.family.read(paths["test"], task, True)
-        return tuning.seconds(lambda: finetuned.answers(model, examples))
+        return tuning.seconds(lambda: predict.predict(model, examples))
 
     found, times = {}, {}
     with tuning.tuned(alone, paths, options.init, teacher) as model:

@@ -31,8 +31,8 @@ import splits
 import tuning
 
 from albert_jax.config import Config
-from albert_jax.evaluation import finetuned
 from albert_jax.finetune import finetune
+from albert_jax.inference import predict
 from albert_jax.model_io import model as loading
 from albert_jax.optim.schedule import learning_rate
 from albert_jax.tasks import metrics
@@ -54,7 +54,7 @@ def theirs(run_config: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
     began = time.perf_counter()
     task = run_config.task
     assert task is not None
-    kind = finetuned.registered(task.name)
+    kind = predict.registered(task.name)
     params = finetune.start_weights(run_config, kind, vocabulary, init)
     model, _ = peer.classifier(loading.Model(run_config, dict(params), vocabulary, init))
     examples = kind.family.read(task.train, task, True)
@@ -108,7 +108,7 @@ def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[
 
     task = run_config.task
     assert task is not None
-    kind = finetuned.registered(task.name)
+    kind = predict.registered(task.name)
 
     def outputs(batch: dict[str, np.ndarray]) -> np.ndarray:
         names = {"input_ids": "input_ids", "token_type_ids": "token_type_ids",
@@ -118,9 +118,9 @@ def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[
                        for new, old in names.items()}  # fmt: skip
             return model(**columns).logits.numpy()
 
-    found = finetuned.prediction.predict(
+    found = predict.prediction.predict(
         kind.family, vocabulary, examples, task, task.labels, outputs,
-        length=run_config.phases[-1].sequence_length, rows=finetuned.ROWS,
+        length=run_config.phases[-1].sequence_length, rows=predict.BATCH_SIZE,
     )  # fmt: skip
     return kind.family.score(examples, found, task.labels)[task.metrics[0]]
 
@@ -154,9 +154,9 @@ def main() -> None:
         config = dataclasses.replace(config, task=task)
         run = str(options.out / "run")
         model, wall = ours(config, options.init, run)
-        settled, kind = finetuned.finetuned(model)
+        settled, kind = predict.task_of(model)
         examples = kind.family.read(paths["test"], settled, True)
-        found = finetuned.answers(model, examples)
+        found = predict.predict(model, examples)
         scores[0].append(kind.family.score(examples, found, settled.labels)[settled.metrics[0]])
         seconds[0].append(wall)
         network, wall = theirs(model.run_config, model.vocabulary, options.init)

@@ -260,8 +260,8 @@ def main() -> None:
     source, target = data["train"][0]
     print(f"{len(data['train']):,} training pairs, such as\n  {source}\n  {target}")
 
-    from albert_jax.evaluation import finetuned
     from albert_jax.finetune import finetune
+    from albert_jax.inference import predict
     from albert_jax.model_io import model as loading
 
     run = files.join(options.out, "run")
@@ -275,7 +275,7 @@ def main() -> None:
     model = loading.load(run)
     assert model.run_config.task is not None
     sources, targets = (list(side) for side in zip(*data["test"], strict=True))
-    _, kind = finetuned.finetuned(model)
+    _, kind = predict.task_of(model)
     examples = kind.family.read(files.join(options.out, "test.jsonl"), model.run_config.task, True)
 
     def line(name: str, found: Sequence[str], seconds: float | None = None) -> None:
@@ -291,9 +291,9 @@ def main() -> None:
         deeper = dataclasses.replace(
             model, run_config=dataclasses.replace(model.run_config, task=task)
         )
-        finetuned.answers(deeper, examples[:32])  # Compiles.
+        predict.predict(deeper, examples[:32])  # Compiles.
         began = time.perf_counter()
-        found = [said["text"] for said in finetuned.answers(deeper, examples)]
+        found = [said["text"] for said in predict.predict(deeper, examples)]
         line(f"{rounds} rounds", found, time.perf_counter() - began)
 
 

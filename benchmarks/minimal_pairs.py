@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax import files
-from albert_jax.inference.pseudo_likelihood import pair_accuracy
+from albert_jax.inference.scoring import pair_accuracy
 from albert_jax.tasks.examples import MinimalPair
 
 LEAST = 40
@@ -319,7 +319,7 @@ def main() -> None:
         for step in steps:
             model = loading.load(run, step=step)
             where = [p.where for p in pairs]
-            scores = [scoring.scored(model, texts, where)[0] for texts in (good, bad)]
+            scores = [scoring.score_sentences(model, texts, where)[0] for texts in (good, bad)]
             print(row(f"{step:,}", *scores), flush=True)
 
 

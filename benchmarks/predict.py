@@ -20,7 +20,7 @@ from typing import Any
 
 import peer
 
-from albert_jax.evaluation import finetuned
+from albert_jax.inference import predict
 from albert_jax.model_io import model as loading
 
 BATCHES = (1, 8, 32)
@@ -41,7 +41,7 @@ def sides(model: Any, examples: list[Any], length: int) -> dict[str, Callable[[]
     ]  # fmt: skip
 
     def ours() -> list[Any]:
-        found = finetuned.answers(model, examples)
+        found = predict.predict(model, examples)
         return [(said["label"], said["probability"]) for said in found]
 
     def pipelined(**options: int) -> list[Any]:
@@ -68,7 +68,7 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     model = loading.load(options.run)
-    task, kind = finetuned.finetuned(model)
+    task, kind = predict.task_of(model)
     examples = kind.family.read(options.input or task.dev, task, True)[: options.most]
     calls = sides(model, examples, model.run_config.phases[-1].sequence_length)
     answers = {}

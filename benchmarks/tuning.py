@@ -124,11 +124,11 @@ def score(model: loading.Model, path: str, *, most: int | None = None, **options
 
     `options` are those of evaluate/finetuned.py.
     """
-    from albert_jax.evaluation import finetuned
+    from albert_jax.inference import predict
 
-    settled, kind = finetuned.finetuned(model)
+    settled, kind = predict.task_of(model)
     examples = kind.family.read(path, settled, True)[:most]
-    found = finetuned.answers(model, examples, **options)
+    found = predict.predict(model, examples, **options)
     value = kind.family.score(examples, found, settled.labels)[settled.metrics[0]]
     return value if settled.name.startswith("squad") else 100 * value
 

@@ -1,9 +1,10 @@
-"""`albert-jax explain`: the verb that shows what a model does with a text."""
+"""`albert-jax explain`: what a model does with a text."""
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 from tyro.conf import Positional
@@ -11,42 +12,117 @@ from tyro.conf import Positional
 from albert_jax.commands.options import Step, Weights, step_number
 from albert_jax.errors import ConfigError
 
+if TYPE_CHECKING:
+    from albert_jax.inference.explain import Explanation
+
 
 @dataclass(frozen=True, kw_only=True)
 class Explain:
-    """Show what a model does with a text: attention of every head in every pass, the words behind
-    [MASK] and the label after each pass, and for a classifier what each piece adds to its label.
+    """Show what a model does with a text: attention of every head in every layer, the words
+    behind [MASK] and the label after each layer, and for a classifier the contribution of each
+    token to its label.
     """
 
     model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
     """Run folder, of pretraining or fine-tuning, or exported directory."""
     text: Positional[Annotated[str, tyro.conf.arg(metavar="TEXT")]]
-    """A text, or two with a tab between; [MASK] for a word that is to be guessed."""
+    """A text, or two with a tab between; [MASK] for a word that is to be predicted."""
     out: Annotated[str, tyro.conf.arg(metavar="DIR")]
     """Folder to make, with explain.html; it must not exist."""
     top: int = 3
-    """Guesses per mask."""
+    """Predictions per mask."""
     num_layers: int | None = None
-    """Depth; none: the model's own."""
+    """Depth; the default is the model's own."""
     step: Step = "newest"
     """Checkpoint of a run."""
     weights: Weights = "trained"
     """The parameters, or their running average."""
 
     def run(self) -> None:
-        """Prints a table and writes the folder."""
+        """Prints a table and writes the folder: explain.html with everything drawn,
+        attention.png, and the numbers as explain.json and attention.npy."""
         if not 1 <= self.top <= 100:
             raise ConfigError(f"--top {self.top}: give a number between 1 and 100")
-        from albert_jax.inference import explain as explaining
+        import numpy as np
 
-        print(
-            explaining.explain(
-                self.model,
-                self.text,
-                self.out,
-                num_layers=self.num_layers,
-                top=self.top,
-                step=step_number(self.step),
-                weights=self.weights,
+        from albert_jax.folders import appearing, json_bytes, put
+        from albert_jax.inference import depth, explain_page
+        from albert_jax.inference.explain import explain
+        from albert_jax.model_io.model import load
+
+        model = load(self.model, step=step_number(self.step), weights=self.weights)
+        if self.num_layers is not None:
+            depth.check(model.config, self.num_layers)
+        explanation = explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
+        with appearing(self.out) as folder:
+            picture = explain_page.attention_png(explanation.tokens, explanation.attention)
+            attention = io.BytesIO()
+            np.save(attention, explanation.attention, allow_pickle=False)
+            put(
+                folder,
+                {
+                    "attention.png": picture,
+                    "explain.html": explain_page.page(explanation, picture).encode(),
+                    "explain.json": json_bytes(as_json(explanation)),
+                    "attention.npy": attention.getvalue(),
+                },
             )
-        )
+        print(table(explanation))
+        print(f"{self.out}/explain.html shows it")
+
+
+def table(explanation: Explanation) -> str:
+    """The layers as lines of text, and the contributions of the tokens."""
+    masks = len(explanation.masked)
+    heading = ["layer  cosine to the layer before"]
+    heading += [f"mask {number + 1}" if masks > 1 else "[MASK]" for number in range(masks)]
+    heading += ["label"] if explanation.classes is not None else []
+    rows = [heading]
+    for layer, cosine in enumerate(explanation.cosines):
+        cells = [f"{layer + 1:5}  {cosine:.4f}"]
+        cells += [
+            "  ".join(f"{c.word} {c.probability:.1%}" for c in mask[layer])
+            for mask in explanation.masked
+        ]
+        if explanation.classes is not None:
+            best = int(explanation.classes[layer].argmax())
+            cells.append(f"{explanation.labels[best]} {explanation.classes[layer, best]:.1%}")
+        rows.append(cells)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    attribution = explanation.attribution
+    if attribution is not None:
+        label = explanation.labels[attribution.label]
+        lines.append(f"contributions to {label} (integrated gradients):")
+        lines += [
+            f"  {value:+8.4f}  {token}"
+            for value, token in zip(attribution.values, explanation.tokens, strict=True)
+        ]
+        lines.append(str(attribution))
+    return "\n".join(lines)
+
+
+def as_json(explanation: Explanation) -> dict[str, Any]:
+    """Plain JSON of everything but attention."""
+    values: dict[str, Any] = {
+        "model": explanation.source,
+        "text": explanation.text,
+        "tokens": list(explanation.tokens),
+        "cosines": explanation.cosines.tolist(),
+        "masked": [[[c._asdict() for c in row] for row in mask] for mask in explanation.masked],
+    }
+    if explanation.classes is not None:
+        values["labels"] = list(explanation.labels)
+        values["probabilities"] = explanation.classes.tolist()
+    attribution = explanation.attribution
+    if attribution is not None:
+        values["attribution"] = attribution._asdict() | {
+            "label": explanation.labels[attribution.label],
+            "values": attribution.values.tolist(),
+            "error": attribution.error,
+            "complete": attribution.complete,
+        }
+    return values

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import json
+import sys
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal
 
 import tyro
 
-from albert_jax import configfile
+from albert_jax import configfile, files
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 
@@ -45,3 +48,19 @@ def named_config(arguments: list[str]) -> tuple[Any, Config]:
     if name is None:
         return tyro.MISSING, Config()
     return name, configfile.load(name)
+
+
+def column_names(columns: str) -> tuple[str, ...]:
+    """The names in `A,B,C`."""
+    return tuple(name.strip() for name in columns.split(","))
+
+
+def write_json_lines(values: Iterable[Mapping[str, Any]], out: str | None) -> None:
+    """Writes one JSON object per line to a file, which appears complete or not at all, or to
+    stdout."""
+    lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+    if out is not None:
+        files.write(out, "".join(lines).encode())
+        return
+    for line in lines:
+        sys.stdout.write(line)

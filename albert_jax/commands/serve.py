@@ -1,4 +1,4 @@
-"""`albert-jax serve`: the verb of the local web page."""
+"""`albert-jax serve`: a local web page to try models on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Serve:
     models: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUN|DIR")]]
     """Runs (pretrained or fine-tuned) and exported directories."""
     port: int = 8000
-    """Port; 0: a free one."""
+    """Port; 0 takes a free one."""
     step: Step = "newest"
     """Checkpoint of the runs."""
     weights: Weights = "trained"
@@ -33,18 +33,16 @@ class Serve:
         """Prints the address and serves until it is interrupted."""
         if not self.models:
             raise ConfigError("no model: name at least one RUN or DIR")
-        from albert_jax.model_io import model as loading
+        from albert_jax.model_io.model import is_run, load
         from albert_jax.serve.answers import Answers
         from albert_jax.serve.server import Server
 
         step = step_number(self.step)
-        models = {}
-        for path in self.models:
-            # A directory has neither step nor average: what is asked of runs does not concern it.
-            run = loading.is_run(path)
-            models[path] = (
-                loading.load(path, step=step, weights=self.weights) if run else loading.load(path)
-            )
+        # An exported directory has neither steps nor an average, so the options do not apply.
+        models = {
+            path: load(path, step=step, weights=self.weights) if is_run(path) else load(path)
+            for path in self.models
+        }
         with Server(Answers(models), self.port) as server:
             print(f"{server.address} (Ctrl-C ends it)", flush=True)
             with contextlib.suppress(KeyboardInterrupt):

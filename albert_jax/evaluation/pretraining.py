@@ -1,95 +1,204 @@
-"""Held-out numbers of a pretrained model beside what simpler things would reach.
+"""Held-out numbers of a pretrained model beside those of simpler references.
 
 A loss means little alone. Beside the masked-language loss stands the cross-entropy of the same
-masked pieces under the training corpus' unigram frequencies (a small ALBERT can stay at that
-value for ever), and beside the accuracy of sentence order that of a rule which sees only where
-the segments were cut (sentence_order.py).
+masked tokens under the unigram frequencies of the training corpus (a small ALBERT can stay at
+that value for ever), and beside the accuracy of sentence order that of a rule which sees only
+where the segments were cut (sentence_order.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
+from albert_jax.evaluation.sentence_order import CutRule
+from albert_jax.inference.layer_similarity import mean_cosines
+from albert_jax.model_io.model import Model
+from albert_jax.observe import flops
 
 if TYPE_CHECKING:
     import jax
 
+    from albert_jax.data.corpus.corpus import Corpus
+    from albert_jax.data.vocabularies.vocabulary import Vocabulary
+
 Batch = Mapping[str, np.ndarray]
 Score = Callable[[dict[str, np.ndarray]], Mapping[str, float]]
-"""Sums over one batch, as train/step.py's evaluation step gives them: "mlm_sum", "sop_sum"
-(weighted losses in nats) and "mlm_correct", "mlm_top5_correct", "sop_correct" (weighted right
-answers). What is missing is not reported; what is more is passed over."""
+"""Sums over one batch, as the evaluation step of train/step.py gives them: "mlm_sum", "sop_sum"
+(weighted losses in nats) and "mlm_correct", "mlm_top5_correct", "sop_correct" (weighted correct
+predictions). Missing keys are omitted from the report; extra keys are ignored."""
 
 TOP = 5
-"""How many guesses count as one in mlm_top5_accuracy (the `top` of objectives/pretraining.py)."""
+"""How many predictions count in mlm_top5_accuracy (the `top` of the pretraining loss)."""
 
 SEED = 1_000_003
 """Held-out rows and their masks are the same for every run, whatever its seed."""
 
+BATCH_SIZE = 64
+
+CUT_ROWS = 4096
+"""Training rows from which the cut rule learns."""
+
 
 @dataclass(frozen=True)
 class Reference:
-    """What the held-out rows are compared with; made once from the training corpus."""
+    """The unigram model that held-out rows are compared with, from the training corpus."""
 
     unigram_nats: np.ndarray
-    """-ln frequency of each piece in the training corpus, float64 [V]."""
+    """-ln frequency of each token in the training corpus, float64 [V]."""
     token_bytes: np.ndarray
-    """UTF-8 bytes of each piece, int [V]."""
+    """UTF-8 bytes of each token, int [V]."""
 
     @classmethod
-    def of(cls, counts: np.ndarray, token_bytes: np.ndarray) -> Reference:
-        """From counts [V] in the training corpus; (count + 1) / (N + V), so that no held-out
-        piece is impossible."""
+    def from_counts(cls, counts: np.ndarray, token_bytes: np.ndarray) -> Reference:
+        """From counts [V] in the training corpus.
+
+        The frequency is (count + 1) / (N + V), so that no held-out token is impossible.
+        """
         counts = counts.astype(np.float64)
         frequency = (counts + 1) / (counts.sum() + counts.size)
         return cls(-np.log(frequency), token_bytes)
 
+    @classmethod
+    def from_corpora(cls, corpora: Sequence[Corpus], vocabulary: Vocabulary) -> Reference:
+        """From all training corpora of a run."""
+        counts = np.sum([corpus.unigram for corpus in corpora], axis=0)
+        return cls.from_counts(counts, vocabulary.token_bytes)
+
     @property
     def entropy(self) -> float:
-        """Expected loss in nats of word frequencies on text like the training corpus: the value
-        at which a model that has learnt nothing else sits."""
+        """Expected loss in nats of the frequencies on text like the training corpus.
+
+        A model that has learned nothing but frequencies stays at this value.
+        """
         return float(np.sum(np.exp(-self.unigram_nats) * self.unigram_nats))
 
 
-def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dict[str, float]:
-    """Held-out numbers over all batches, each a mean over what was asked (weights above 0).
+def evaluate(
+    model: Model,
+    *,
+    num_layers: Sequence[int] = (),
+    max_samples: int | None = None,
+    cosines: bool = False,
+) -> dict[int, dict[str, float]]:
+    """Measures a pretraining run on its held-out text in the shape of its last phase.
 
-    mlm_loss (nats per masked piece), unigram_loss (the same pieces under the corpus'
-    frequencies), nats_below_unigram, mlm_loss_per_byte, unigram_loss_per_byte, mlm_accuracy,
-    mlm_top5_accuracy, sop_loss, sop_accuracy; masked_pieces and sop_pairs count them. Rows
-    without anything asked give nothing, and a mean over nothing is left out.
+    Beside the numbers of `measure` stand sop_cut_accuracy (how well the cut alone predicts the
+    order) and forward_flops_per_token.
+
+    Args:
+      model: A model whose run_config names its prepared data.
+      num_layers: Depths to measure; without any, the model's own.
+      max_samples: Most held-out rows to read; None takes run.max_eval_samples.
+      cosines: Whether to add the mean cosine of each layer.
+
+    Returns:
+      The numbers by depth.
+
+    Raises:
+      DataError: The prepared text is gone or was changed.
+    """
+    from albert_jax.data.corpus.corpus import Corpus
+
+    config = model.run_config
+    phase = config.phases[-1]
+    train = [Corpus.open(folder, "train") for folder in config.data.prepared]
+    batches = held_out_batches(
+        [Corpus.open(folder, "validation") for folder in config.data.prepared],
+        phase,
+        model.vocabulary,
+        max_samples=max_samples or config.run.max_eval_samples,
+        batch_size=min(phase.batch_size, BATCH_SIZE),
+    )
+    reference = Reference.from_corpora(train, model.vocabulary)
+    cut_accuracy = _cut_accuracy(config, train, model.vocabulary, batches)
+    results = {}
+    for depth in num_layers or (config.model.num_hidden_layers,):
+        score = local_score(model.params, config.model, config.compute, num_layers=depth)
+        numbers = measure(batches, score, reference) | cut_accuracy
+        numbers["forward_flops_per_token"] = flops.forward_per_token(
+            config.model,
+            sequence_length=phase.sequence_length,
+            predictions=phase.max_predictions_per_seq,
+            num_layers=depth,
+        )
+        if cosines:
+            numbers |= mean_cosines(
+                model.params, config.model, config.compute, batches, num_layers=depth
+            )
+        results[depth] = numbers
+    return results
+
+
+def held_out_batches(
+    corpora: Sequence[Corpus],
+    phase: PhaseConfig,
+    vocabulary: Vocabulary,
+    *,
+    max_samples: int,
+    batch_size: int,
+) -> list[dict[str, np.ndarray]]:
+    """Batches of the held-out rows of all corpora, one corpus after the other.
+
+    `max_samples` is divided among the corpora by their numbers of tokens, at least one row each.
+    Rows and masks do not depend on `batch_size`. Raises DataError for a corpus without a row.
+    """
+    from albert_jax.data.batches import pipeline
+
+    total = sum(corpus.num_tokens for corpus in corpora)
+    return [
+        batch
+        for corpus in corpora
+        for batch in pipeline.held_out(
+            corpus,
+            phase,
+            vocabulary,
+            rows=max(1, max_samples * corpus.num_tokens // max(1, total)),
+            batch_rows=batch_size,
+            seed=SEED,
+        )
+    ]
+
+
+def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dict[str, float]:
+    """Held-out numbers over all batches, each a mean over what has a weight above 0.
+
+    mlm_loss (nats per masked token), unigram_loss (the same tokens under the frequencies of the
+    corpus), nats_below_unigram, mlm_loss_per_byte, unigram_loss_per_byte, mlm_accuracy,
+    mlm_top5_accuracy, sop_loss and sop_accuracy; masked_tokens and sop_pairs count them. A mean
+    over nothing is left out.
     """
     sums: dict[str, float] = {}
-    unigram = pieces = pairs = weight_bytes = 0.0
+    unigram = tokens = pairs = weight_bytes = 0.0
     for batch in batches:
         for name, value in score(dict(batch)).items():
             sums[name] = sums.get(name, 0.0) + float(value)
         weights = batch["mlm_weights"].astype(np.float64)
         unigram += float(np.sum(weights * reference.unigram_nats[batch["mlm_labels"]]))
         weight_bytes += float(np.sum(weights * reference.token_bytes[batch["mlm_labels"]]))
-        pieces += float(weights.sum())
+        tokens += float(weights.sum())
         pairs += float(batch["sop_weights"].sum(dtype=np.float64))
-    found: dict[str, float] = {}
-    if pieces:
-        found["mlm_loss"] = sums["mlm_sum"] / pieces
-        found["unigram_loss"] = unigram / pieces
-        found["nats_below_unigram"] = found["unigram_loss"] - found["mlm_loss"]
+    numbers: dict[str, float] = {}
+    if tokens:
+        numbers["mlm_loss"] = sums["mlm_sum"] / tokens
+        numbers["unigram_loss"] = unigram / tokens
+        numbers["nats_below_unigram"] = numbers["unigram_loss"] - numbers["mlm_loss"]
         if weight_bytes:
-            found["mlm_loss_per_byte"] = sums["mlm_sum"] / weight_bytes
-            found["unigram_loss_per_byte"] = unigram / weight_bytes
+            numbers["mlm_loss_per_byte"] = sums["mlm_sum"] / weight_bytes
+            numbers["unigram_loss_per_byte"] = unigram / weight_bytes
         for name in ("mlm", f"mlm_top{TOP}"):
             if f"{name}_correct" in sums:
-                found[f"{name}_accuracy"] = sums[f"{name}_correct"] / pieces
+                numbers[f"{name}_accuracy"] = sums[f"{name}_correct"] / tokens
     if pairs:
-        found["sop_loss"] = sums["sop_sum"] / pairs
+        numbers["sop_loss"] = sums["sop_sum"] / pairs
         if "sop_correct" in sums:
-            found["sop_accuracy"] = sums["sop_correct"] / pairs
-    return found | {"masked_pieces": pieces, "sop_pairs": pairs}
+            numbers["sop_accuracy"] = sums["sop_correct"] / pairs
+    return numbers | {"masked_tokens": tokens, "sop_pairs": pairs}
 
 
 def local_score(
@@ -99,9 +208,9 @@ def local_score(
     *,
     num_layers: int | None = None,
 ) -> Score:
-    """A Score on this process' first device, for programs without a training loop.
+    """A Score on this process's first device, for programs without a training loop.
 
-    `passes` is the depth (None: the model's own); each depth compiles anew.
+    `num_layers` None is the model's own depth; each depth compiles anew.
     """
     import jax
 
@@ -120,26 +229,16 @@ def local_score(
     return score
 
 
-def table(results: Sequence[tuple[str, Mapping[str, float]]]) -> str:
-    """Named results side by side as lines of text; what a result lacks stays empty."""
-    names = list(dict.fromkeys(name for _, found in results for name in found))
-    width = max([len(name) for name in names] + [4])
-    columns = [max(10, len(title)) for title, _ in results]
-    lines = [
-        " " * width + "".join(f"  {t:>{c}}" for (t, _), c in zip(results, columns, strict=True))
-    ]
-    for name in names:
-        cells = [_cell(name, found.get(name)) for _, found in results]
-        row = "".join(f"  {cell:>{c}}" for cell, c in zip(cells, columns, strict=True))
-        lines.append(f"{name:{width}}{row}")
-    return "\n".join(lines)
+def _cut_accuracy(
+    config: Config, train: list[Corpus], vocabulary: Vocabulary, batches: Sequence[Batch]
+) -> dict[str, float]:
+    """{"sop_cut_accuracy": ...}, or nothing where the objective has no sentence order."""
+    from albert_jax.data.batches.rows import RowMaker
 
-
-def _cell(name: str, value: float | None) -> str:
-    if value is None:
-        return ""
-    if name.endswith("accuracy"):
-        return f"{value:.1%}"
-    if abs(value) >= 1000 or float(value).is_integer():
-        return f"{value:.4g}" if abs(value) >= 1e7 else f"{value:,.0f}"
-    return f"{value:.4f}"
+    if config.phases[-1].objective.sentence_order == "none":
+        return {}
+    phase = dataclasses.replace(config.phases[-1], batch_size=CUT_ROWS)
+    maker = RowMaker(train, vocabulary, phase, seed=SEED, phase_index=0)
+    rule = CutRule.learn([maker.batch(0, np.arange(CUT_ROWS))], vocabulary.starts_word)
+    accuracy = rule.accuracy(batches)
+    return {"sop_cut_accuracy": accuracy} if np.isfinite(accuracy) else {}

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 
 from albert_jax.errors import AlbertError, CheckpointError, ConfigError, DataError
-from albert_jax.evaluation import finetuned
 from albert_jax.export import model_card, onnx_graph, programs, stablehlo
 from albert_jax.export import quantization as quantise
 from albert_jax.export import transformers_classes as classes
 from albert_jax.export.programs import Program
 from albert_jax.export.transformers_classes import Head
 from albert_jax.folders import appearing, json_bytes, put
-from albert_jax.inference import fill_mask
+from albert_jax.inference.fill_mask import HELD_OUT_SENTENCES
+from albert_jax.inference.predict import predict, task_of
 from albert_jax.model_io import huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.tokenizer_json import tokenizer_files
@@ -196,11 +196,11 @@ def _changes(
 ) -> dict[str, Any]:
     """What int8 weights change: the states after each pass, and the scores of a fine-tuned run."""
     found: dict[str, Any] = {}
-    texts: Sequence[str] = [sentence.text for sentence in fill_mask.held_out_sentences()]
+    texts: Sequence[str] = [sentence.text for sentence in HELD_OUT_SENTENCES]
     task = model.run_config.task
     if task is not None and kind == task.name:
         try:
-            _, registered = finetuned.finetuned(model)
+            _, registered = task_of(model)
             examples = registered.family.read(task.dev, task, True)
             examples = examples[: model.run_config.run.max_eval_samples]
             texts = [text for x in examples for text in registered.family.texts(x) if text]
@@ -208,7 +208,7 @@ def _changes(
             exact = dataclasses.replace(model.run_config, compute=programs.EXACT)
             for name, weights in (("float32", params), ("int8", seen)):
                 tried = dataclasses.replace(model, run_config=exact, params=dict(weights))
-                answers = finetuned.answers(tried, examples)
+                answers = predict(tried, examples)
                 scores = registered.family.score(examples, answers, task.labels)
                 found["score"][name] = {key: scores[key] for key in task.metrics if key in scores}
         except AlbertError as error:

@@ -10,9 +10,14 @@ import numpy as np
 
 from albert_jax.data import counter_rng as random
 from albert_jax.errors import CheckpointError
+from albert_jax.inference.masked_lm import (
+    length_groups,
+    logits_function,
+    masked_batch,
+    special_ids,
+)
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.examples import Sentences
-from albert_jax.tasks.old_features import Tokens, fitting_length, sequence_rows
 from albert_jax.tasks.pieces import SPACE
 
 ROWS = 32
@@ -88,31 +93,25 @@ def _filled(model: Model, gapped: Sequence[_Gapped]) -> list[str]:
     import jax
     import jax.numpy as jnp
 
-    from albert_jax.model import albert, attention
+    from albert_jax.model import attention
 
     vocabulary, run_config = model.vocabulary, model.run_config
     backend = attention.fastest(run_config, jax.local_devices()[0])
-    special = {vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id}
-    special |= {vocabulary.sep_id, vocabulary.mask_id}
     allowed = vocabulary.starts_word.astype(bool).copy()
-    allowed[[id for id in special if id >= 0]] = False
+    allowed[special_ids(vocabulary)] = False
     # A space alone starts a word too, and is none.
     allowed &= [bool(vocabulary.piece(id).strip(SPACE)) for id in range(vocabulary.size)]
     count = min(LIKELIEST, int(allowed.sum()))
 
+    logits = logits_function(run_config.model, run_config.compute, backend)
+
     @jax.jit
     def likeliest(params: Any, batch: Any) -> Any:
-        hidden = albert.encode(
-            params, run_config.model, batch, compute=run_config.compute, backend=backend
-        )
-        logits = albert.mlm_logits(params, run_config.model, hidden, batch["mlm_positions"])
-        return jax.lax.top_k(jnp.where(allowed, logits, -jnp.inf), count)
+        return jax.lax.top_k(jnp.where(allowed, logits(params, batch), -jnp.inf), count)
 
     most = model.config.max_position_embeddings
-    lengths = np.array([fitting_length(len(one.ids) + 2, most) for one in gapped])
     texts = [""] * len(gapped)
-    for length in sorted(set(lengths.tolist())):
-        numbers = np.flatnonzero(lengths == length).tolist()
+    for length, numbers in length_groups([len(one.ids) + 2 for one in gapped], most):
         for begin in range(0, len(numbers), ROWS):
             part = numbers[begin : begin + ROWS]
             values, pieces = jax.device_get(
@@ -132,12 +131,7 @@ def _batch(model: Model, texts: Sequence[_Gapped], length: int) -> dict[str, np.
         np.concatenate([[vocabulary.cls_id], one.ids, [vocabulary.sep_id]]).astype(np.int32)
         for one in texts
     ]
-    batch = sequence_rows([Tokens(ids, len(ids)) for ids in whole], length, ROWS)
-    places = 1 << (max(len(one.gaps) for one in texts) - 1).bit_length()
-    batch["mlm_positions"] = np.zeros((ROWS, places), np.int32)
-    for row, one in enumerate(texts):
-        batch["mlm_positions"][row, : len(one.gaps)] = one.gaps + 1
-    return batch
+    return masked_batch(whole, [one.gaps + 1 for one in texts], length, ROWS)
 
 
 def _drawn(one: _Gapped, logits: np.ndarray, pieces: np.ndarray) -> np.ndarray:

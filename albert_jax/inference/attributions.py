@@ -1,8 +1,8 @@
-"""Which pieces of a text decide its label: integrated gradients (Sundararajan et al. 2017).
+"""Contributions of tokens to a label by integrated gradients (Sundararajan et al. 2017).
 
-The text's embeddings are reached in a straight line from those of a row that says nothing, the
-same row with [MASK] for every piece but the special ones. What the margin of the label gains on
-the way is shared out among the pieces, and the shares add up to the whole gain.
+The embeddings of the text are reached in a straight line from those of an empty row, which is the
+same row with [MASK] for every token but the special ones. The gain of the label's margin along
+the line is distributed over the tokens, and the contributions add up to the whole gain.
 """
 
 from __future__ import annotations
@@ -13,53 +13,54 @@ import numpy as np
 
 from albert_jax.config import ComputeConfig
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.losses import INPUTS, Forward
-from albert_jax.tasks.old_features import Batch
+from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.losses import Forward
+from albert_jax.tasks.task import Batch
 
 RELATIVE, ABSOLUTE = 0.01, 1e-3
-"""The shares add up to the gain within RELATIVE x |gain| + ABSOLUTE (in logits)."""
+"""The contributions add up to the gain within RELATIVE x |gain| + ABSOLUTE (in logits)."""
 
-MOST_POINTS = 1024
-"""Points of the line at which gradients are taken at most."""
+MAX_POINTS = 1024
+"""Most points of the line at which gradients are taken."""
 
 _CHUNK = 16
 
 
 class Attribution(NamedTuple):
-    """What each piece adds to the margin of a label: its logit less the mean of the others'."""
+    """Contribution of each token to the margin of a label (its logit less the others' mean)."""
 
     label: int
-    shares: np.ndarray
-    """float64 [S]; positive: speaks for the label."""
+    values: np.ndarray
+    """float64 [S]; a positive contribution speaks for the label."""
     gain: float
     """Margin of the text less that of the empty row."""
     points: int
-    """Gradients that were averaged."""
+    """Number of gradients that were averaged."""
 
     @property
     def error(self) -> float:
-        """How far the shares are from adding up to the gain."""
-        return abs(float(self.shares.sum()) - self.gain)
+        """Difference between the sum of the contributions and the gain."""
+        return abs(float(self.values.sum()) - self.gain)
 
     @property
     def complete(self) -> bool:
-        """Whether they do, within the bound at the top of this module."""
+        """Whether the contributions add up to the gain within the bound of this module."""
         return self.error <= RELATIVE * abs(self.gain) + ABSOLUTE
 
     def __str__(self) -> str:
         """One line on completeness."""
         return (
-            f"the shares add up to {self.shares.sum():.4f}, the margin gains {self.gain:.4f} over "
-            f"a row of [MASK]: {'within' if self.complete else 'NOT within'} {RELATIVE:.0%} + "
-            f"{ABSOLUTE:g} at {self.points} points"
+            f"the contributions add up to {self.values.sum():.4f}, the margin gains "
+            f"{self.gain:.4f} over a row of [MASK]: {'within' if self.complete else 'NOT within'} "
+            f"{RELATIVE:.0%} + {ABSOLUTE:g} at {self.points} points"
         )
 
 
 def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> Attribution:
-    """The shares of the pieces of one row (batch of 1) in the likeliest label of a classifier.
+    """Contributions of the tokens of one row (a batch of 1) to a classifier's predicted label.
 
-    In float32. The points of the line (Gauss and Legendre's) are doubled until the shares are
-    complete, or MOST_POINTS.
+    Everything is computed in float32. The number of points on the line (of Gauss-Legendre
+    quadrature) is doubled until the contributions are complete, or MAX_POINTS is reached.
     """
     import jax
     import jax.numpy as jnp
@@ -71,13 +72,13 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     task = model.run_config.task
     assert task is not None and task.name == "classification"
     compute = ComputeConfig(dtype="float32")
-    forward = Forward(config, compute, pooling=task.pooling)
+    encoder = Forward(config, compute, pooling=task.pooling)
     row: dict[str, Any] = {name: jnp.asarray(batch[name]) for name in INPUTS}
     special = np.isin(batch["input_ids"], [vocabulary.cls_id, vocabulary.sep_id])
-    empty = np.where(special | (batch["segment_ids"] == 0), batch["input_ids"], vocabulary.mask_id)
+    masked = np.where(special | (batch["segment_ids"] == 0), batch["input_ids"], vocabulary.mask_id)
+    empty_row = row | {"input_ids": jnp.asarray(masked)}
+    start = albert.embed(model.params, config, empty_row, compute=compute)[0]
     end = albert.embed(model.params, config, row, compute=compute)[0]
-    blank = row | {"input_ids": jnp.asarray(empty)}
-    start = albert.embed(model.params, config, blank, compute=compute)[0]
 
     def logits(params: Any, x: jax.Array) -> jax.Array:
         rows = {name: jnp.repeat(column, len(x), 0) for name, column in row.items()}
@@ -87,35 +88,31 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
             return albert.apply_layer(params, config, x, ids, number, num_layers=num_layers), None
 
         x, _ = jax.lax.scan(layer, x, jnp.arange(num_layers or config.num_hidden_layers))
-        return heads.classify(params["head"], forward.pool(params, x, rows))
+        return heads.classify(params["head"], encoder.pool(params, x, rows))
 
     def margin(params: Any, x: jax.Array, label: int) -> jax.Array:
-        found = logits(params, x)
-        own = found[:, label]
-        return own - (jnp.sum(found, -1) - own) / (found.shape[1] - 1)
+        every = logits(params, x)
+        own = every[:, label]
+        return own - (jnp.sum(every, -1) - own) / (every.shape[1] - 1)
 
     ends = jnp.stack([start, end])
     label = int(jnp.argmax(jax.jit(logits)(model.params, ends)[1]))
     before, after = np.asarray(jax.jit(margin, static_argnums=2)(model.params, ends, label))
 
     @jax.jit
-    def summed(params: Any, at: jax.Array, weights: jax.Array) -> jax.Array:
+    def weighted_sum(params: Any, at: jax.Array, weights: jax.Array) -> jax.Array:
         x = start + at[:, None, None] * (end - start)
         gradient = jax.grad(lambda x: jnp.sum(margin(params, x, label)))(x)
-        shares = jnp.einsum("n,nsh->sh", weights, gradient) * (end - start)
-        return jnp.sum(shares, -1)
+        return jnp.sum(jnp.einsum("n,nsh->sh", weights, gradient) * (end - start), -1)
 
     points = _CHUNK
     while True:
         at, weights = np.polynomial.legendre.leggauss(points)
         at, weights = ((at + 1) / 2).astype(np.float32), (weights / 2).astype(np.float32)
-        shares = sum(
-            np.asarray(
-                summed(model.params, at[i : i + _CHUNK], weights[i : i + _CHUNK]), np.float64
-            )
-            for i in range(0, points, _CHUNK)
-        )
-        found = Attribution(label, np.asarray(shares), float(after) - float(before), points)
-        if found.complete or points >= MOST_POINTS:
-            return found
+        values = np.zeros(len(start))
+        for i in range(0, points, _CHUNK):
+            values += weighted_sum(model.params, at[i : i + _CHUNK], weights[i : i + _CHUNK])
+        attribution = Attribution(label, values, float(after) - float(before), points)
+        if attribution.complete or points >= MAX_POINTS:
+            return attribution
         points *= 2

@@ -1,18 +1,14 @@
-"""Depth as a dial: which depths a model has, a model at one of them, what each pass changes."""
+"""Depth as a dial: which depths a model has, and a model at one of them."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
-from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.config import ModelConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model_io.model import Model
-
-Batch = Mapping[str, np.ndarray]
 
 MOST = 1000
 """No encoder is applied more often."""
@@ -55,56 +51,3 @@ def _first(stacked: Any, count: int) -> Any:
     if isinstance(stacked, Mapping):
         return {name: _first(part, count) for name, part in stacked.items()}
     return stacked[:count]
-
-
-def changes(
-    params: Mapping[str, Any],
-    model: ModelConfig,
-    compute: ComputeConfig,
-    batches: Iterable[Batch],
-    *,
-    num_layers: int | None = None,
-) -> dict[str, float]:
-    """{"cosine_of_pass_1": ..., ...}: the mean cosine of each token's state after a pass to its
-    state before, over the real tokens of all batches; near 1 the pass changes little.
-
-    The numbers are sums that ride along in the scan over the passes: no state is kept.
-    """
-    import jax
-    import jax.numpy as jnp
-
-    from albert_jax.model import albert
-
-    @jax.jit
-    def sums(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        real = (batch["segment_ids"] > 0).astype(jnp.float32)
-        _, found = albert.encode_with_capture(
-            params, model, batch, lambda a, b: jnp.sum(real * cosine(a, b)),
-            compute=compute, num_layers=num_layers,
-        )  # fmt: skip
-        return found, jnp.sum(real)
-
-    total, count = np.zeros(()), 0.0
-    for batch in batches:
-        columns = {name: batch[name] for name in _READ}
-        found, tokens = jax.device_get(sums(params, columns))
-        total = total + found.astype(np.float64)
-        count += float(tokens)
-    if not count:
-        return {}
-    return {
-        f"cosine_of_pass_{number}": float(value / count)
-        for number, value in enumerate(np.atleast_1d(total), start=1)
-    }
-
-
-_READ = ("input_ids", "token_type_ids", "segment_ids", "positions")
-
-
-def cosine(a: Any, b: Any) -> Any:
-    """Cosines float32 [...] of the vectors of two arrays [..., H]."""
-    import jax.numpy as jnp
-
-    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
-    lengths = jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1)
-    return jnp.sum(a * b, axis=-1) / jnp.maximum(lengths, 1e-12)

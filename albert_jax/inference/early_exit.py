@@ -1,9 +1,10 @@
-"""Early exit: after each pass the rows whose head is sure leave the batch.
+"""Early exit: after each layer the rows whose prediction is confident leave the batch.
 
-No gate is learnt. How sure the head is, is the probability of its likeliest class, from the
-states after a pass as if the network ended there. Rows that are not yet sure go on in a smaller
-batch, of one of a few sizes, so that few programs are compiled. Where a run has trained at
-several depths (phases.depths), rows leave after those only: elsewhere the head was never asked.
+No gate is trained. The confidence is the probability of the most probable class, computed from
+the states after a layer as if the network ended there. The other rows continue in a smaller
+batch, of one of a few sizes, so that few programs are compiled. Where a run was trained at
+several depths (phases.depths), rows leave after those only, because the head was never trained
+elsewhere.
 """
 
 from __future__ import annotations
@@ -14,45 +15,47 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
 from albert_jax.errors import ConfigError
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.families import Family
-from albert_jax.tasks.losses import INPUTS, Forward
-from albert_jax.tasks.old_features import Batch
+from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.losses import Forward
 from albert_jax.tasks.old_registry import task as registered
-from albert_jax.tasks.sentence_tasks import probabilities
+from albert_jax.tasks.task import Batch
 
 HALVINGS = 3
-"""How often a batch may be halved on its way."""
+"""How often the size of a batch may be halved."""
 
 COMPARED = 4
-"""Batches that are taken through all passes too, to tell what was saved."""
+"""Batches that also run through all layers, to measure what is saved."""
 
 NEVER = 2.0
-"""No probability is as large."""
+"""A confidence that no probability reaches."""
 
 
 @dataclasses.dataclass
 class Tally:
-    """What was spent; seconds without compilation."""
+    """Layers and seconds that were spent; compilation does not count."""
 
     num_layers: list[int] = dataclasses.field(default_factory=list)
+    """Layers of each example."""
     seconds: float = 0.0
     batches: int = 0
-    """Batches that were compared with all passes; what follows is about them."""
+    """Batches that also ran through all layers; the fields below are about their rows."""
     rows: int = 0
     same: int = 0
-    """Rows with the label of all passes."""
+    """Rows whose label is the one after all layers."""
     exit_seconds: float = 0.0
-    whole_seconds: float = 0.0
+    full_seconds: float = 0.0
 
 
 class EarlyExit:
-    """A classifier that is applied pass by pass and counts what it spends."""
+    """A classifier that is applied layer by layer and counts the layers it needs."""
 
     def __init__(self, model: Model, confidence: float, num_layers: int | None = None) -> None:
-        """`confidence` is the probability that is sure enough, `passes` the most passes.
+        """Prepares a model, of which at most `num_layers` are applied.
 
         Raises ConfigError for another task than classification.
         """
@@ -69,115 +72,120 @@ class EarlyExit:
                 f"{'models without a task' if task is None else task.name}: leave it out"
             )
         backend = attention.fastest(run_config, jax.local_devices()[0])
-        forward = Forward(config, run_config.compute, backend, task.pooling)
+        encoder = Forward(config, run_config.compute, backend, task.pooling)
         self.num_layers = num_layers or config.num_hidden_layers
         trained = {depth for phase in run_config.phases for depth in phase.depths}
         self.exits = trained or set(range(1, self.num_layers))
-        """Passes after which a row may leave; all that are left leave after the last."""
+        """Depths at which a row may leave; the last layer ends all rows."""
         self.tally = Tally()
         self._confidence = confidence
         self._params = jax.device_put(model.params)
         self._family = registered(task.name).family
         self._compiled: dict[Any, Any] = {}
-        self._compiling = 0.0
+        self._compile_seconds = 0.0
 
-        def begin(params: Any, batch: Any) -> dict[str, Any]:
+        def embed(params: Any, batch: Any) -> dict[str, Any]:
             hidden = albert.embed(params, config, batch, compute=run_config.compute)
-            read = {name: batch[name] for name in ("segment_ids", "cls_positions")}
-            return {"hidden": hidden, **read}
+            return {"hidden": hidden} | {n: batch[n] for n in ("segment_ids", "cls_positions")}
 
         def advance(params: Any, rows: dict[str, Any], layer: Any) -> tuple[Any, Any]:
             hidden = albert.apply_layer(
                 params, config, rows["hidden"], rows["segment_ids"], layer,
                 num_layers=num_layers, backend=backend,
             )  # fmt: skip
-            logits = heads.classify(params["head"], forward.pool(params, hidden, rows))
+            logits = heads.classify(params["head"], encoder.pool(params, hidden, rows))
             return rows | {"hidden": hidden}, logits
 
-        def take(rows: dict[str, Any], places: Any) -> dict[str, Any]:
-            return {name: column[places] for name, column in rows.items()}
+        def take(rows: dict[str, Any], indices: Any) -> dict[str, Any]:
+            return {name: column[indices] for name, column in rows.items()}
 
-        self._programs = {f.__name__: jax.jit(f) for f in (begin, advance, take)}
+        self._programs = {f.__name__: jax.jit(f) for f in (embed, advance, take)}
 
     @property
     def family(self) -> Family:
-        """Classification of these outputs; each prediction tells its number of passes."""
+        """Classification from these outputs; each prediction holds its number of layers."""
 
         def predict(
             examples: Sequence[Any], features: Sequence[Any], outputs: Any, *rest: Any
         ) -> list[Any]:
-            logits, taken = outputs
-            found = self._family.predict(examples, features, logits, *rest)
-            return [one | {"passes": int(n)} for one, n in zip(found, taken, strict=True)]
+            logits, depths = outputs
+            predictions = self._family.predict(examples, features, logits, *rest)
+            return [
+                prediction | {"num_layers": int(depth)}
+                for prediction, depth in zip(predictions, depths, strict=True)
+            ]
 
         return dataclasses.replace(self._family, predict=predict)
 
     def outputs(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Logits float32 [rows, C] and passes int64 [rows] of a batch."""
+        """Logits float32 [B, C] and numbers of layers int64 [B] of a batch."""
         real = batch["example_weights"] > 0
         columns = {name: batch[name] for name in INPUTS}
-        logits, taken, seconds = self._run(columns, real, self._confidence)
+        logits, depths, seconds = self._run(columns, real, self._confidence)
         tally = self.tally
-        tally.num_layers += taken[real].tolist()
+        tally.num_layers += depths[real].tolist()
         tally.seconds += seconds
         if tally.batches < COMPARED:
-            whole, _, whole_seconds = self._run(columns, real, NEVER)
+            full, _, full_seconds = self._run(columns, real, NEVER)
             tally.batches += 1
             tally.rows += int(real.sum())
-            tally.same += int(np.sum((whole.argmax(-1) == logits.argmax(-1))[real]))
+            tally.same += int(np.sum((full.argmax(-1) == logits.argmax(-1))[real]))
             tally.exit_seconds += seconds
-            tally.whole_seconds += whole_seconds
-        return logits, taken
+            tally.full_seconds += full_seconds
+        return logits, depths
 
     def summary(self) -> str:
-        """Mean passes, and time and labels beside those of all passes, in one line."""
+        """One line with the mean depth, and time and labels beside those of all layers."""
         tally = self.tally
         return (
-            f"{np.mean(tally.num_layers):.2f} of {self.num_layers} passes on average over "
+            f"{np.mean(tally.num_layers):.2f} of {self.num_layers} layers on average over "
             f"{len(tally.num_layers)} examples in {tally.seconds:.3g} s; the first {tally.rows}: "
-            f"{tally.exit_seconds:.3g} s, with all passes {tally.whole_seconds:.3g} s "
+            f"{tally.exit_seconds:.3g} s, with all layers {tally.full_seconds:.3g} s "
             f"and the same label for {tally.same}"
         )
 
     def _run(
         self, columns: Batch, real: np.ndarray, confidence: float
     ) -> tuple[np.ndarray, np.ndarray, float]:
-        """(logits, passes, seconds) of a batch; rows that are not `real` may hold anything."""
-        begun, compiled = time.perf_counter(), self._compiling
+        """(logits, layers, seconds) of a batch; rows that are not `real` are undefined."""
+        start, compiled = time.perf_counter(), self._compile_seconds
         size = len(real)
-        rows = self._call("begin", self._params, columns)
-        number, waiting = np.arange(size), real.copy()
-        taken = np.full(size, self.num_layers)
+        rows = self._call("embed", self._params, columns)
+        index, active = np.arange(size), real.copy()
+        depths = np.full(size, self.num_layers)
         logits: Any = None
         for layer in range(self.num_layers):
-            rows, found = self._call("advance", self._params, rows, np.int32(layer))
+            rows, exit_logits = self._call("advance", self._params, rows, np.int32(layer))
             last = layer + 1 == self.num_layers
             if not last and layer + 1 not in self.exits:
                 continue
-            found = np.asarray(found)
-            logits = np.zeros((size, found.shape[1]), np.float32) if logits is None else logits
-            leaving = waiting & (last | (probabilities(found).max(-1) >= confidence))
-            logits[number[leaving]] = found[leaving]
-            taken[number[leaving]] = layer + 1
-            waiting &= ~leaving
-            left = np.flatnonzero(waiting)
+            exit_logits = np.asarray(exit_logits)
+            if logits is None:
+                logits = np.zeros((size, exit_logits.shape[1]), np.float32)
+            confident = softmax(exit_logits.astype(np.float64), -1).max(-1) >= confidence
+            leaving = active & (last | confident)
+            logits[index[leaving]] = exit_logits[leaving]
+            depths[index[leaving]] = layer + 1
+            active &= ~leaving
+            left = np.flatnonzero(active)
             if not len(left):
                 break
-            fitting = min(size >> k for k in range(HALVINGS + 1) if size >> k >= len(left))
-            if fitting < len(number):
-                places = np.resize(left, fitting)  # Filled up with rows that are not read again.
-                rows = self._call("take", rows, places)
-                number, waiting = number[places], np.arange(fitting) < len(left)
-        return logits, taken, time.perf_counter() - begun - (self._compiling - compiled)
+            smallest = min(size >> k for k in range(HALVINGS + 1) if size >> k >= len(left))
+            if smallest < len(index):
+                kept = np.resize(left, smallest)  # Padded with rows that are not read again.
+                rows = self._call("take", rows, kept)
+                index, active = index[kept], np.arange(smallest) < len(left)
+        seconds = time.perf_counter() - start - (self._compile_seconds - compiled)
+        return logits, depths, seconds
 
     def _call(self, name: str, *arguments: Any) -> Any:
-        """A program's result; one that is met for the first time is compiled off the clock."""
+        """The result of a program; the time of its first compilation is kept apart."""
         import jax
 
         key = (name, *(np.shape(leaf) for leaf in jax.tree.leaves(arguments[-2:])))
         if key not in self._compiled:
             jax.block_until_ready(arguments)
-            begun = time.perf_counter()
+            start = time.perf_counter()
             self._compiled[key] = self._programs[name].lower(*arguments).compile()
-            self._compiling += time.perf_counter() - begun
+            self._compile_seconds += time.perf_counter() - start
         return self._compiled[key](*arguments)

@@ -1,226 +1,188 @@
-"""`albert-jax explain`: what a model does with one text, pass by pass, as numbers and drawn."""
+"""What a model does with one text, layer by layer, as numbers.
+
+Legend: L layers, S tokens of the text, N heads, H hidden size, C labels.
+"""
 
 from __future__ import annotations
 
-import io
+import functools
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
-from albert_jax.config import ComputeConfig
+from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.errors import DataError
-from albert_jax.inference import attributions, depth
+from albert_jax.inference import attributions
 from albert_jax.inference.attributions import Attribution
-from albert_jax.inference.fill_mask import MASK, Candidate, guesses, masked_pieces
-from albert_jax.model_io.model import Model, Weights, load
+from albert_jax.inference.fill_mask import Candidate, encode_masked, most_probable
+from albert_jax.inference.layer_similarity import cosine
+from albert_jax.model_io.model import Model
+from albert_jax.tasks.features import Tokens, fitting_length, sequence_rows
 from albert_jax.tasks.losses import Forward
-from albert_jax.tasks.old_features import Tokens, sequence_rows
-from albert_jax.tasks.sentence_tasks import probabilities
+from albert_jax.tasks.task import Batch
 
-LONGEST = 128
-"""Pieces that can be drawn."""
+MAX_TOKENS = 128
+"""Longest text that can be drawn."""
+
+EXACT = ComputeConfig(dtype="float32")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """One text on its way through the network."""
+
+    batch: Batch
+    """The row of the text, without padding."""
+    tokens: tuple[str, ...]
+    """The tokens as text, special ones included, [S]."""
+    states: np.ndarray
+    """float32 [L + 1, S, H]: the embeddings, and the output of each layer."""
+    attention: np.ndarray
+    """float32 [L, N, S, S]: layer, head, the token that attends, the token attended to."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """One text and what was found at each of L passes; S pieces, N heads."""
+    """The numbers of one text after each layer."""
 
     source: str
+    """Where the model was read."""
     text: str
-    pieces: tuple[str, ...]
-    """The pieces as text, special ones included, [S]."""
+    tokens: tuple[str, ...]
+    """The tokens as text, special ones included, [S]."""
     attention: np.ndarray
-    """float32 [L, N, S, S]: pass, head, the piece that looks, the piece looked at."""
+    """float32 [L, N, S, S]: layer, head, the token that attends, the token attended to."""
     cosines: np.ndarray
-    """float64 [L]: mean cosine of a piece's state after the pass to that before."""
+    """float64 [L]: mean cosine of a token's state after the layer to its state before."""
     masked: tuple[tuple[tuple[Candidate, ...], ...], ...]
-    """[mask][pass][guess]; empty without [MASK] or without masked-language head."""
+    """Predictions by [mask][layer][rank]; empty without [MASK] or masked-language head."""
     labels: tuple[str, ...] = ()
-    """Of a classifier."""
+    """Labels of a classifier."""
     classes: np.ndarray | None = None
-    """float64 [L, C]: probability of each label, were the pass the last."""
+    """float64 [L, C]: probability of each label if the network ended after the layer."""
     attribution: Attribution | None = None
+    """Contributions of the tokens to the label of a classifier."""
 
 
 def explain(
-    path: str,
-    text: str,
-    out: str,
-    *,
-    num_layers: int | None = None,
-    top: int = 3,
-    step: int | Literal["best", "newest"] = "newest",
-    weights: Weights = "trained",
-) -> str:
-    """Looks at a text (two with a tab between) and writes the folder `out`, which must not exist.
+    model: Model, text: str, *, num_layers: int | None = None, top_k: int = 3
+) -> Explanation:
+    """Looks at a text, or at two with a tab between, in float32.
 
-    The folder holds explain.html (all of it, drawn, in one file that needs no network),
-    attention.png, and the numbers as explain.json and attention.npy. Returns a table as text.
+    Args:
+      model: Any model; the numbers of heads that it does not have are left out.
+      text: The text; [MASK] for a word that is to be predicted.
+      num_layers: Depth; None is the model's own.
+      top_k: Predictions per mask and layer.
 
-    Raises CheckpointError for a model that cannot be read or a folder that exists, DataError for
-    a text that is empty or too long, ConfigError for a depth that the model does not have.
+    Raises:
+      DataError: The text is empty or too long.
     """
-    from albert_jax.folders import appearing, json_bytes, put
-    from albert_jax.inference import explain_page
-
-    model = load(path, step=step, weights=weights)
-    found = look(model, text, num_layers=num_layers, top=top)
-    with appearing(out) as folder:
-        picture = explain_page.attention_png(found)
-        numbers = io.BytesIO()
-        np.save(numbers, found.attention, allow_pickle=False)
-        put(
-            folder,
-            {
-                "attention.png": picture,
-                "explain.html": explain_page.page(found, picture).encode(),
-                "explain.json": json_bytes(_plain(found)),
-                "attention.npy": numbers.getvalue(),
-            },
-        )
-    return f"{table(found)}\n{out}/explain.html shows it"
-
-
-def look(model: Model, text: str, *, num_layers: int | None = None, top: int = 3) -> Explanation:
-    """The numbers of `explain`, in float32."""
-    import jax
     import jax.numpy as jnp
 
     from albert_jax.model import albert
     from albert_jax.tasks import heads
 
     config, task, params = model.config, model.run_config.task, model.params
-    if num_layers is not None:
-        depth.check(config, num_layers)
-    tokens = _tokens(model, text)
-    batch = sequence_rows([tokens], len(tokens.ids))
-    masks = np.flatnonzero(tokens.ids == model.vocabulary.mask_id)
-    classifies = task is not None and task.name == "classification"
-    guessing = "mlm_head" in params and masks.size > 0
-    compute = ComputeConfig(dtype="float32")
-    forward = Forward(config, compute, pooling=task.pooling if task else "cls")
-
-    @jax.jit
-    def run(params: Any, batch: Any) -> dict[str, Any]:
-        first = albert.embed(params, config, batch, compute=compute)
-        _, each = albert.encode_all_layers(
-            params, config, batch, compute=compute, num_layers=num_layers
+    layers = look(model, text, num_layers=num_layers)
+    # The layers stand in the place of the rows of a batch.
+    outputs, count = jnp.asarray(layers.states[1:]), len(layers.attention)
+    batch = {name: jnp.repeat(column, count, 0) for name, column in layers.batch.items()}
+    positions = np.flatnonzero(layers.batch["input_ids"][0] == model.vocabulary.mask_id)
+    masked: list[tuple[tuple[Candidate, ...], ...]] = []
+    if "mlm_head" in params and positions.size:
+        logits = albert.mlm_logits(
+            params, config, outputs, jnp.tile(jnp.asarray(positions), (count, 1))
         )
-        inputs = jnp.concatenate([first[None], each[:-1]])
-        found: dict[str, Any] = {
-            "attention": albert.attention_probabilities(
-                params, config, inputs, batch["segment_ids"], num_layers=num_layers
-            )[:, 0],
-            "cosines": jnp.mean(depth.cosine(inputs, each), axis=(1, 2)),
-        }
-        if guessing:
-            places = jnp.asarray(masks)[None]
-            found["masked"] = jnp.stack(
-                [albert.mlm_logits(params, config, x, places)[0] for x in each]
+        masked = [
+            tuple(
+                tuple(most_probable(row, model.vocabulary, top_k))
+                for row in np.asarray(logits[:, mask], np.float64)
             )
-        if classifies:
-            found["classes"] = jnp.stack(
-                [heads.classify(params["head"], forward.pool(params, x, batch))[0] for x in each]
-            )
-        return found
-
-    found = jax.device_get(run(params, batch))
-    masked = tuple(
-        tuple(
-            tuple(guesses(row.astype(np.float64), model.vocabulary, top))
-            for row in found["masked"][:, i]
-        )
-        for i in range(masks.size if guessing else 0)
-    )
+            for mask in range(positions.size)
+        ]
+    labels, classes, attribution = (), None, None
+    if task is not None and task.name == "classification":
+        pooled = Forward(config, EXACT, pooling=task.pooling).pool(params, outputs, batch)
+        labels = task.labels
+        classes = softmax(np.asarray(heads.classify(params["head"], pooled), np.float64), -1)
+        attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)
     return Explanation(
         source=model.source,
         text=text,
-        pieces=tuple(_written(model.vocabulary, int(id)) for id in tokens.ids),
-        attention=np.asarray(found["attention"], np.float32),
-        cosines=np.asarray(found["cosines"], np.float64),
-        masked=masked,
-        labels=task.labels if task is not None and classifies else (),
-        classes=probabilities(found["classes"]) if classifies else None,
-        attribution=attributions.attribute(model, batch, num_layers=num_layers)
-        if classifies
-        else None,
+        tokens=layers.tokens,
+        attention=layers.attention,
+        cosines=np.asarray(cosine(layers.states[:-1], layers.states[1:]), np.float64).mean(-1),
+        masked=tuple(masked),
+        labels=labels,
+        classes=classes,
+        attribution=attribution,
     )
 
 
-def table(found: Explanation) -> str:
-    """The passes as lines of text, and the shares of the pieces."""
-    heading = ["pass  cosine to the pass before"]
-    heading += [
-        f"mask {number}" if len(found.masked) > 1 else MASK
-        for number in range(1, len(found.masked) + 1)
-    ]
-    heading += ["label"] if found.classes is not None else []
-    rows = [heading]
-    for number, cosine in enumerate(found.cosines):
-        cells = [f"{number + 1:4}  {cosine:.4f}"]
-        cells += [
-            "  ".join(f"{c.word} {c.probability:.1%}" for c in mask[number])
-            for mask in found.masked
-        ]
-        if found.classes is not None:
-            best = int(found.classes[number].argmax())
-            cells.append(f"{found.labels[best]} {found.classes[number, best]:.1%}")
-        rows.append(cells)
-    widths = [max(len(row[i]) for row in rows) for i in range(len(heading))]
-    lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    shares = found.attribution
-    if shares is not None:
-        lines.append(f"what speaks for {found.labels[shares.label]} (integrated gradients):")
-        lines += [
-            f"  {share:+8.4f}  {piece}"
-            for share, piece in zip(shares.shares, found.pieces, strict=True)
-        ]
-        lines.append(str(shares))
-    return "\n".join(lines)
+def look(
+    model: Model, text: str, *, num_layers: int | None = None, max_tokens: int = MAX_TOKENS
+) -> Layers:
+    """States and attention of a text, or of two with a tab between, in float32.
+
+    Raises DataError for a text that is empty or has more than `max_tokens` tokens.
+    """
+    import jax
+
+    max_length = min(max_tokens, model.config.max_position_embeddings)
+    tokens = _encode(model, text, max_length)
+    size = len(tokens.ids)
+    padded = sequence_rows([tokens], fitting_length(size, max_length, (16, 32, 64)))
+    states, attention = jax.device_get(_program(model.config, num_layers)(model.params, padded))
+    return Layers(
+        batch=sequence_rows([tokens], size),
+        tokens=tuple(_readable(model.vocabulary, int(id)) for id in tokens.ids),
+        states=states[:, :size],
+        attention=attention[:, :, :size, :size],
+    )
 
 
-def _tokens(model: Model, text: str) -> Tokens:
-    """[CLS] text [SEP], or a pair; nothing is cut."""
+@functools.lru_cache(maxsize=8)
+def _program(config: ModelConfig, num_layers: int | None) -> Any:
+    """The compiled (params, batch of one row) -> (states, attention), one per structure."""
+    import jax
+    import jax.numpy as jnp
+
+    from albert_jax.model import albert
+
+    def forward(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
+        first = albert.embed(params, config, batch, compute=EXACT)
+        _, each = albert.encode_all_layers(
+            params, config, batch, compute=EXACT, num_layers=num_layers
+        )
+        states = jnp.concatenate([first[None], each])
+        attention = albert.attention_probabilities(
+            params, config, states[:-1], batch["segment_ids"], num_layers=num_layers
+        )
+        return states[:, 0], attention[:, 0]
+
+    return jax.jit(forward)
+
+
+def _encode(model: Model, text: str, max_length: int) -> Tokens:
+    """[CLS] text [SEP], or a pair; nothing is truncated."""
     vocabulary = model.vocabulary
     parts = [part.strip() for part in text.split("\t")]
     if not all(parts) or len(parts) > 2:
         raise DataError("the text: give one, or two with a tab between, and none of them empty")
     ids, first = [np.array([vocabulary.cls_id])], 0
     for part in parts:
-        ids += [masked_pieces(part, vocabulary), np.array([vocabulary.sep_id])]
+        ids += [encode_masked(part, vocabulary), np.array([vocabulary.sep_id])]
         first = first or sum(map(len, ids))
     joined = np.concatenate(ids).astype(np.int32)
-    limit = min(LONGEST, model.config.max_position_embeddings)
-    if len(joined) > limit:
-        raise DataError(f"the text has {len(joined)} pieces; at most {limit} are shown: shorten it")
+    if len(joined) > max_length:
+        raise DataError(
+            f"the text has {len(joined)} tokens; at most {max_length} are shown: shorten it"
+        )
     return Tokens(joined, first)
 
 
-def _written(vocabulary: Any, id: int) -> str:
+def _readable(vocabulary: Any, id: int) -> str:
     return vocabulary.piece(id).replace("\u2581", " ").strip() or vocabulary.piece(id)
-
-
-def _plain(found: Explanation) -> dict[str, Any]:
-    """Plain JSON of everything but attention."""
-    told: dict[str, Any] = {
-        "model": found.source,
-        "text": found.text,
-        "pieces": list(found.pieces),
-        "cosines": found.cosines.tolist(),
-        "masked": [[[c._asdict() for c in row] for row in mask] for mask in found.masked],
-    }
-    if found.classes is not None:
-        told |= {"labels": list(found.labels), "probabilities": found.classes.tolist()}
-    if found.attribution is not None:
-        shares = found.attribution
-        told["attribution"] = shares._asdict() | {
-            "label": found.labels[shares.label],
-            "shares": shares.shares.tolist(),
-            "error": shares.error,
-            "complete": shares.complete,
-        }
-    return told

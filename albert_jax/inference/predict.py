@@ -1,154 +1,107 @@
-"""`albert-jax predict`: a fine-tuned run applied to a file, or to lines of text."""
+"""A fine-tuned model applied to examples of its task."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import sys
-from collections.abc import Callable, Iterable, Iterator
-from itertools import pairwise
-from typing import Any, Literal
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from albert_jax import files
-from albert_jax.config import TaskConfig
-from albert_jax.errors import DataError
-from albert_jax.evaluation import finetuned
-from albert_jax.inference import depth
-from albert_jax.model_io.model import Weights, load
-from albert_jax.tasks.examples import Choices, Question, Sentences, SourceTarget, Tagged
-from albert_jax.tasks.families import Family
-from albert_jax.tasks.sentence_tasks import label_columns
-from albert_jax.tasks.tables import IGNORED
+from albert_jax.config import Config, TaskConfig
+from albert_jax.errors import CheckpointError
+from albert_jax.model_io.model import Model
+from albert_jax.tasks import prediction
+from albert_jax.tasks.losses import Forward
+from albert_jax.tasks.old_registry import TaskKind
+from albert_jax.tasks.old_registry import task as registered
+from albert_jax.tasks.task import Prediction, Sampling
 
-CHUNK = 1024
-"""Examples whose outputs are held at a time, at most; the features of all are held."""
+if TYPE_CHECKING:
+    from albert_jax.inference.early_exit import EarlyExit
+
+BATCH_SIZE = 32
+"""Rows of a batch; fewer examples make one smaller batch."""
+
+
+def task_of(model: Model) -> tuple[TaskConfig, TaskKind]:
+    """The settings and the task of a fine-tuned model. Raises CheckpointError for another one."""
+    task = model.run_config.task
+    if task is None:
+        raise CheckpointError(
+            f"{model.source} was not fine-tuned: name the --out of albert-jax finetune"
+        )
+    return task, registered(task.name)
+
+
+def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
+    """Features of examples, for `predict`. Raises DataError."""
+    task, kind = task_of(model)
+    length = model.run_config.phases[-1].sequence_length
+    return prediction.featurise(kind.family, model.vocabulary, examples, task, task.labels, length)
 
 
 def predict(
-    run_dir: str,
+    model: Model,
+    examples: Sequence[Any],
     *,
-    place: str | None = None,
-    lines: str | None = None,
-    columns: tuple[str, ...] | None = None,
-    rounds: int | None = None,
-    temperature: float = 0.0,
-    seed: int = 0,
-    show: Callable[[str], None] | None = None,
     num_layers: int | None = None,
-    exit_confidence: float | None = None,
-    step: int | Literal["best", "newest"] = "newest",
-    weights: Weights = "trained",
-) -> Iterator[dict[str, Any]]:
-    """One prediction (plain JSON) per example of the file at `place`, or per line of `lines`.
+    early_exit: EarlyExit | None = None,
+    features: Sequence[Any] | None = None,
+    sampling: Sampling = Sampling(),  # noqa: B008
+) -> list[Prediction]:
+    """Predicts with a fine-tuned model, on this process's first device.
 
-    The other options are those of the verb (commands/finetune.py). Everything that can be wrong
-    with model and examples is raised before the first prediction: CheckpointError, ConfigError,
-    DataError. With `exit_confidence` a line on stderr after the last one tells what was saved.
+    Args:
+      model: A fine-tuned model.
+      examples: Examples of its task.
+      num_layers: Depth; None is the model's own.
+      early_exit: Lets rows leave the network as soon as their prediction is confident, and
+        decides the depth itself.
+      features: The features of `featurize`, if they have been made already.
+      sampling: How generated text is sampled.
+
+    Returns:
+      One prediction per example.
+
+    Raises:
+      CheckpointError: The model was not fine-tuned.
+      DataError: None of the examples can be used.
     """
-    model = load(run_dir, step=step, weights=weights)
-    task, kind = finetuned.finetuned(model)
-    if num_layers is not None:
-        depth.check(model.config, num_layers)
-    if rounds is not None:
-        task = dataclasses.replace(task, rounds=rounds)
-        task.validate()
-        model = dataclasses.replace(
-            model, run_config=dataclasses.replace(model.run_config, task=task)
-        )
-    if lines is not None:
-        examples = [
-            typed(task, line, f"line {number}")
-            for number, line in enumerate(lines.rstrip("\n").split("\n"), start=1)
-        ]
-    else:
-        assert place is not None
-        examples = _read(kind.family, place, task, columns)
-    options: dict[str, Any] = {"temperature": temperature, "seed": seed, "show": show}
-    if exit_confidence is not None:
-        from albert_jax.inference.early_exit import EarlyExit
-
-        options["early"] = EarlyExit(model, exit_confidence, num_layers)
-    count, parted = len(examples), max(1, -(-len(examples) // CHUNK))
-    bounds = [count * i // parted for i in range(parted + 1)]
-    parts = [examples[begin:end] for begin, end in pairwise(bounds)]
-    features = [finetuned.featurise(model, part) for part in parts]
-    return _predictions(model, parts, features, num_layers=num_layers, **options)
+    task, kind = task_of(model)
+    return prediction.predict(
+        kind.family if early_exit is None else early_exit.family,
+        model.vocabulary,
+        examples,
+        task,
+        task.labels,
+        forward(model, num_layers) if early_exit is None else early_exit.outputs,
+        length=model.run_config.phases[-1].sequence_length,
+        rows=min(BATCH_SIZE, 1 << (len(examples) - 1).bit_length()),
+        features=features,
+        temperature=sampling.temperature,
+        seed=sampling.seed,
+        show=sampling.show_step,
+    )
 
 
-def write(found: Iterable[dict[str, Any]], out: str | None) -> None:
-    """Writes one JSON object per line to a file (whole or not at all), or to stdout."""
-    lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in found)
-    if out is not None:
-        files.write(out, "".join(lines).encode())
-        return
-    for line in lines:
-        sys.stdout.write(line)
+def forward(model: Model, num_layers: int | None = None) -> prediction.Outputs:
+    """The function from a batch to the task's outputs, on this process's first device."""
+    import jax
+
+    program = _program(model.run_config, num_layers)
+    return lambda batch: jax.device_get(program(model.params, batch))
 
 
-def typed(task: TaskConfig, line: str, where: str) -> Any:
-    """The example that a line holds, its parts between tabs; DataError for parts that lack."""
-    parts = tuple(part.strip() for part in line.split("\t"))
-    if not all(parts):
-        raise DataError(f"{where}: the text is empty: give some between the tabs")
-    least, most = {
-        "choice": (3, 1 + task.choices),
-        "squad-v1": (2, 2),
-        "squad-v2": (2, 2),
-        "embedding": (2, 2),
-        "tagging": (1, 1),
-        "generation": (1, 1000),
-    }.get(task.name, (1, 2))
-    if not least <= len(parts) <= most:
-        raise DataError(
-            f"{where}: {len(parts)} parts where {task.name} takes {least} to {most}: put a tab "
-            "between them"
-        )
-    if task.name == "choice":
-        return Choices(where, parts[0], parts[1:])
-    if task.name.startswith("squad"):
-        return Question(where, where, parts[0], parts[1])
-    if task.name == "tagging":
-        return Tagged(where, tuple(parts[0].split()))
-    if task.name == "generation":
-        return SourceTarget(where, parts)
-    return Sentences(where, parts)
+@functools.lru_cache(maxsize=8)
+def _program(run_config: Config, num_layers: int | None) -> Any:
+    """The compiled (params, batch) -> outputs, one per structure, so that more examples of the
+    same shapes compile nothing."""
+    import jax
 
+    from albert_jax.model import attention
 
-def _predictions(model: Any, parts: list[Any], features: list[Any], **options: Any) -> Any:
-    for examples, made in zip(parts, features, strict=True):
-        yield from finetuned.answers(model, examples, features=made, **options)
-    if "early" in options:
-        print(options["early"].summary(), file=sys.stderr)
-
-
-def _read(
-    family: Family, place: str, task: TaskConfig, columns: tuple[str, ...] | None
-) -> list[Any]:
-    """Examples of a table with the `columns`, or with those of the training, with or without the
-    label's; the first complaint is told."""
-    label = _label_column(task)
-    task = dataclasses.replace(task, label_column="")
-    if columns is not None:
-        known = (label, *label_columns(task))
-        texts = tuple(IGNORED if name in known else name for name in columns)
-        task = dataclasses.replace(task, columns=texts, text_columns=())
-        return family.read(place, task, False)
-    alone = tuple(name for name in task.columns if name != label)
-    try:
-        return family.read(place, dataclasses.replace(task, columns=alone), False)
-    except DataError as error:
-        if not task.columns:
-            raise
-        beside = tuple(IGNORED if name == label else name for name in task.columns)
-        try:
-            return family.read(place, dataclasses.replace(task, columns=beside), False)
-        except DataError:
-            raise error from None
-
-
-def _label_column(task: TaskConfig) -> str:
-    """Name of the label's column of the training table; empty: that table's header names it."""
-    label = task.label_column or next((n for n in label_columns(task) if n in task.columns), "")
-    if not label and task.name in ("classification", "regression") and len(task.columns) > 1:
-        label = task.columns[-1]
-    return label
+    task = run_config.task
+    assert task is not None
+    kind = registered(task.name)
+    backend = attention.fastest(run_config, jax.local_devices()[0])
+    encoder = Forward(run_config.model, run_config.compute, backend, task.pooling)
+    return jax.jit(lambda params, batch: kind.outputs(encoder, params, batch, task, num_layers))

@@ -1,155 +1,143 @@
-"""`albert-jax score`: pseudo-log-likelihoods of sentences, and accuracy on minimal pairs."""
+"""Pseudo-log-likelihood of sentences, and accuracy on minimal pairs, without fine-tuning.
+
+Every token of a sentence is masked in turn, together with the later tokens of its own word, which
+would give it away (Kauf and Ivanova 2023, "within-word left-to-right"). The score of a sentence
+is the sum of its tokens' log-probabilities. There is one row per token, so that batches mix rows
+of many sentences.
+"""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, DataError
-from albert_jax.inference import depth
-from albert_jax.inference import pseudo_likelihood as likelihood
+from albert_jax.inference.masked_lm import length_groups, logits_function, masked_batch
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import tables as formats
 from albert_jax.tasks.examples import MinimalPair
-from albert_jax.tasks.old_features import Batch, fitting_length
+from albert_jax.tasks.metrics import Interval, bootstrap
+from albert_jax.tasks.tables import ALL_PAIRS, minimal_pairs, read_records
+from albert_jax.tasks.task import Batch
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
     from albert_jax.model.attention import Backend
 
-ROWS = 64
-"""Masked copies of sentences in a batch."""
+BATCH_SIZE = 64
+"""Masked copies of sentences in a batch, at most."""
 
 
-def score_file(
-    model: Model, path: str, *, num_layers: int | None = None
-) -> tuple[list[dict[str, Any]], str]:
-    """(what is said about each sentence or pair, a table for pairs or "").
+@dataclass(frozen=True)
+class MaskedToken:
+    """A copy of a sentence in which one token, and the rest of its word, is masked."""
 
-    A table with sentence_good and sentence_bad holds minimal pairs; a .txt holds a sentence per
-    line, another table has them in the column "sentence" or "text".
-
-    Raises DataError for a file or sentence that cannot be read, CheckpointError for a model
-    without masked-language head, ConfigError for a depth that the model does not have.
-    """
-    if num_layers is not None:
-        depth.check(model.config, num_layers)
-    if path.endswith(".txt"):
-        lines = formats.read_text(path).split("\n")
-        records = [
-            formats.Record(f"{path}:{n}", {"sentence": line})
-            for n, line in enumerate(lines, start=1)
-            if line.strip()
-        ]
-        if not records:
-            raise DataError(f"{path}: no sentences: give a file with one per line")
-    else:
-        records = formats.read_records(path)
-    if "sentence_good" in records[0].fields:
-        return _pairs(model, records, num_layers)
-    name = next((n for n in ("sentence", "text") if n in records[0].fields), "sentence")
-    texts = [formats.text_field(record, name) for record in records]
-    scores, counts = scored(
-        model, texts, [record.where for record in records], num_layers=num_layers
-    )
-    found = [
-        {"text": text, "score": float(score), "pieces": int(count)}
-        for text, score, count in zip(texts, scores, counts, strict=True)
-    ]
-    return found, ""
+    sentence: int
+    """Number of the sentence."""
+    ids: np.ndarray
+    """int32 [n], special tokens included."""
+    position: int
+    label: int
+    """The id that was masked."""
 
 
-def scored(
+def score_sentences(
     model: Model, texts: Sequence[str], where: Sequence[str], *, num_layers: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pseudo-log-likelihoods in nats, float64 [texts], and pieces of each, int64 [texts]."""
+    """Scores sentences; `where` names the place of each for error messages.
+
+    Returns:
+      Pseudo-log-likelihoods in nats, float64 [texts], and numbers of tokens, int64 [texts].
+
+    Raises:
+      CheckpointError: The model has no masked-language head.
+      DataError: A sentence is empty or too long.
+    """
     if "mlm_head" not in model.params:
         raise CheckpointError(f"{model.source} has no masked-language head: score another model")
     program = _program(model.run_config, num_layers)
-    return likelihoods(
-        model.vocabulary,
-        texts,
-        where,
-        lambda batch: program(model.params, batch),
-        most=model.config.max_position_embeddings,
-    )
+    max_length = model.config.max_position_embeddings
+    masked = mask_each_token(model.vocabulary, texts, where, max_length)
+    scores = log_likelihoods(masked, lambda batch: program(model.params, batch), max_length)
+    return scores, np.bincount([copy.sentence for copy in masked])
 
 
-def likelihoods(
-    vocabulary: Vocabulary,
-    texts: Sequence[str],
-    where: Sequence[str],
-    log_probs: Callable[[Batch], Any],
-    *,
-    most: int,
-    shards: int = 1,
-) -> tuple[np.ndarray, np.ndarray]:
-    """What `scored` gives, by the log-probabilities [rows] of the labels of a batch's rows.
+def mask_each_token(
+    vocabulary: Vocabulary, texts: Sequence[str], where: Sequence[str], max_length: int
+) -> list[MaskedToken]:
+    """One masked copy for every token of every sentence, in order.
 
-    Rows have at most `most` places; a batch's rows divide among `shards`. Raises DataError for a
-    sentence that is empty or too long.
+    Raises DataError for a sentence that is empty or longer than `max_length` with its special
+    tokens: cutting it would compare scores of different sentences.
     """
-    counts = check_lengths(vocabulary, texts, where, most)
-    scores = np.zeros(len(texts))
-    lengths = np.array([fitting_length(int(count) + 2, most) for count in counts])
-    for length in sorted(set(lengths.tolist())):
-        numbers = np.flatnonzero(lengths == length)
-        places = likelihood.masked_places(
-            vocabulary, vocabulary.starts_word, [texts[int(i)] for i in numbers], length
-        )
-        rows = -(-min(ROWS, 1 << (len(places) - 1).bit_length()) // shards) * shards
-        values = [
-            np.asarray(log_probs(batch))[: len(part)]
-            for part, batch in likelihood.place_batches(vocabulary, places, length, rows)
-        ]
-        scores[numbers] = likelihood.sentence_scores(places, np.concatenate(values), len(numbers))
-    return scores, counts
-
-
-def check_lengths(
-    vocabulary: Vocabulary, texts: Sequence[str], where: Sequence[str], most: int
-) -> np.ndarray:
-    """Pieces of each text, int64 [texts]; DataError for one that is empty or too long."""
-    counts = np.array([len(ids) for ids in vocabulary.encode(list(texts))])
-    for place, count in zip(where, counts, strict=True):
-        if not 1 <= count <= most - 2:
+    copies = []
+    for number, (place, ids) in enumerate(zip(where, vocabulary.encode(list(texts)), strict=True)):
+        if not 1 <= len(ids) <= max_length - 2:
             raise DataError(
-                f"{place}: the sentence has {count} pieces, the model takes 1 to {most - 2}: "
-                "shorten it or drop the line"
+                f"{place}: the sentence has {len(ids)} tokens, the model takes 1 to "
+                f"{max_length - 2}: shorten it or drop the line"
             )
-    return counts
+        whole = np.concatenate(([vocabulary.cls_id], ids, [vocabulary.sep_id])).astype(np.int32)
+        starts_word = vocabulary.starts_word[ids].astype(bool)
+        for i in range(len(ids)):
+            word_end = i + 1
+            while word_end < len(ids) and not starts_word[word_end]:
+                word_end += 1
+            masked = whole.copy()
+            masked[i + 1 : word_end + 1] = vocabulary.mask_id
+            copies.append(MaskedToken(number, masked, i + 1, int(ids[i])))
+    return copies
+
+
+def log_likelihoods(
+    masked: Sequence[MaskedToken],
+    label_log_probs: Callable[[Batch], Any],
+    max_length: int,
+    *,
+    shards: int = 1,
+) -> np.ndarray:
+    """Pseudo-log-likelihoods in nats, float64 [sentences], from the copies of `mask_each_token`.
+
+    `label_log_probs` gives the log-probability of each row's label in a batch, [B]; B is a
+    multiple of `shards`.
+    """
+    scores = np.zeros(masked[-1].sentence + 1)
+    for length, members in length_groups([len(copy.ids) for copy in masked], max_length):
+        size = min(BATCH_SIZE, 1 << (len(members) - 1).bit_length())
+        size = -(-size // shards) * shards
+        for start in range(0, len(members), size):
+            copies = [masked[i] for i in members[start : start + size]]
+            batch = masked_batch(
+                [copy.ids for copy in copies], [[copy.position] for copy in copies], length, size
+            )
+            batch["mlm_labels"] = np.zeros((size, 1), np.int32)
+            batch["mlm_labels"][: len(copies), 0] = [copy.label for copy in copies]
+            log_probs = np.asarray(label_log_probs(batch), np.float64)[: len(copies)]
+            np.add.at(scores, [copy.sentence for copy in copies], log_probs)
+    return scores
 
 
 def label_log_probs(run_config: Config, num_layers: int | None, backend: Backend) -> Any:
-    """(params, batch) -> log-probabilities float32 [rows] of the one label of each row."""
+    """The function (params, batch) -> log-probabilities float32 [B] of each row's one label."""
     import jax
     import jax.numpy as jnp
 
-    from albert_jax.model import albert
+    logits = logits_function(run_config.model, run_config.compute, backend, num_layers)
 
     def log_probs(params: Any, batch: Any) -> jax.Array:
-        hidden = albert.encode(
-            params,
-            run_config.model,
-            batch,
-            compute=run_config.compute,
-            num_layers=num_layers,
-            backend=backend,
-        )
-        logits = albert.mlm_logits(params, run_config.model, hidden, batch["mlm_positions"])
-        chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), batch["mlm_labels"][..., None], -1)
-        return chosen[:, 0, 0]
+        every = jax.nn.log_softmax(logits(params, batch))
+        return jnp.take_along_axis(every, batch["mlm_labels"][..., None], -1)[:, 0, 0]
 
     return log_probs
 
 
 @functools.lru_cache(maxsize=8)
 def _program(run_config: Config, num_layers: int | None) -> Any:
-    """The jitted form; one per structure, so that another checkpoint compiles nothing."""
+    """The compiled form, one per structure, so that another checkpoint compiles nothing."""
     import jax
 
     from albert_jax.model import attention
@@ -158,29 +146,31 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     return jax.jit(label_log_probs(run_config, num_layers, backend))
 
 
-def sides(pairs: Sequence[MinimalPair]) -> tuple[list[str], list[str]]:
-    """(sentences, where each stands) of pairs: good and bad in turn."""
+def read_minimal_pairs(path: str) -> list[MinimalPair]:
+    """The pairs of a table; see `minimal_pairs`. Raises DataError."""
+    return minimal_pairs(read_records(path))
+
+
+def pair_sentences(pairs: Sequence[MinimalPair]) -> tuple[list[str], list[str]]:
+    """(sentences, place of each): the good and the bad one of every pair in turn."""
     texts = [text for pair in pairs for text in (pair.good, pair.bad)]
     return texts, [pair.where for pair in pairs for _ in range(2)]
 
 
-def _pairs(
-    model: Model, records: Sequence[formats.Record], num_layers: int | None
-) -> tuple[list[dict[str, Any]], str]:
-    pairs = formats.minimal_pairs(records)
-    scores, _ = scored(model, *sides(pairs), num_layers=num_layers)
-    good, bad = scores[::2], scores[1::2]
-    found = [
-        {"sentence_good": p.good, "sentence_bad": p.bad, "set": p.group,
-         "score_good": float(g), "score_bad": float(b)}
-        for p, g, b in zip(pairs, good, bad, strict=True)
-    ]  # fmt: skip
-    counts = {formats.ALL_PAIRS: len(pairs)}
-    for pair in pairs:
-        counts[pair.group] = counts.get(pair.group, 0) + 1
-    accuracies = likelihood.pair_accuracy(pairs, good, bad)
-    width = max(len(name) for name in accuracies)
-    lines = [f"{'':{width}}  accuracy      95 % interval  pairs"]
-    for name, (value, low, high) in accuracies.items():
-        lines.append(f"{name:{width}}  {value:8.1%}  {low:7.1%} to {high:6.1%}  {counts[name]:5}")
-    return found, "\n".join(lines)
+def pair_accuracy(
+    pairs: Sequence[MinimalPair], good: np.ndarray, bad: np.ndarray, seed: int = 0
+) -> dict[str, Interval]:
+    """Share of pairs whose good sentence scores higher, with its interval; a tie counts half.
+
+    The keys are "all" and then the name of each set, in order.
+    """
+    correct = np.where(good == bad, 0.5, (good > bad).astype(np.float64))
+    names = np.array([pair.group for pair in pairs])
+
+    def mean(values: np.ndarray) -> float:
+        return float(values.mean())
+
+    accuracies = {ALL_PAIRS: bootstrap(mean, correct, seed=seed)}
+    for name in sorted(set(names.tolist()) - {""}):
+        accuracies[name] = bootstrap(mean, correct[names == name], seed=seed)
+    return accuracies

@@ -13,9 +13,6 @@ from albert_jax.data.batches.rows import RowMaker
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
-from albert_jax.inference.pseudo_likelihood import pair_accuracy
-from albert_jax.tasks import tables as formats
-from albert_jax.tasks.examples import MinimalPair
 from albert_jax.train.task import Batch, Network, Task
 
 EVALUATION_ROWS = 256
@@ -41,7 +38,7 @@ def run(
     # Everything that can be wrong is looked at before a device is touched or a file written.
     config.validate()
     train = [Corpus.open(folder, "train") for folder in config.data.prepared]
-    held_out = Corpus.open(config.data.prepared[0], "validation")
+    held_out = [Corpus.open(folder, "validation") for folder in config.data.prepared]
     vocabulary = train[0].vocabulary()
     if vocabulary.size != config.model.vocab_size:
         raise ConfigError(
@@ -99,7 +96,7 @@ def run(
 def pretraining_task(
     config: Config,
     train: list[Corpus],
-    held_out: Corpus,
+    held_out: list[Corpus],
     makers: list[RowMaker],
     vocabulary: Vocabulary,
     *,
@@ -115,9 +112,7 @@ def pretraining_task(
     from albert_jax.parallel.mesh import row_shards
 
     backend = attention.choose(config, mesh.devices.flat[0])
-    reference = evaluation.Reference.of(
-        np.sum([corpus.unigram for corpus in train], axis=0), vocabulary.token_bytes
-    )
+    reference = evaluation.Reference.from_corpora(train, vocabulary)
 
     def initial_params() -> Any:
         if init is None:
@@ -141,11 +136,12 @@ def pretraining_task(
         }
 
     kept: dict[int, list[Batch]] = {}
-    pairs: list[MinimalPair] = []
-    most = config.model.max_position_embeddings
+    pairs: list[scoring.MinimalPair] = []
+    masked: list[scoring.MaskedToken] = []
+    max_length = config.model.max_position_embeddings
     if config.run.minimal_pairs:
-        pairs = formats.minimal_pairs(formats.read_records(config.run.minimal_pairs))
-        scoring.check_lengths(vocabulary, *scoring.sides(pairs), most)
+        pairs = scoring.read_minimal_pairs(config.run.minimal_pairs)
+        masked = scoring.mask_each_token(vocabulary, *scoring.pair_sentences(pairs), max_length)
 
     def evaluate(phase: int, network: Network) -> dict[str, float]:
         if phase not in kept:
@@ -156,22 +152,20 @@ def pretraining_task(
             )
             batch_rows = -(-at_once // shards) * shards
             kept.clear()
-            kept[phase] = pipeline.held_out(
+            kept[phase] = evaluation.held_out_batches(
                 held_out,
                 settings,
                 vocabulary,
-                rows=config.run.max_eval_samples,
-                batch_rows=batch_rows,
-                seed=evaluation.SEED,
+                max_samples=config.run.max_eval_samples,
+                batch_size=batch_rows,
             )
         numbers = evaluation.measure(kept[phase], network.sums, reference)
         if pairs:
-            texts, where = scoring.sides(pairs)
-            scores, _ = scoring.likelihoods(
-                vocabulary, texts, where, network.outputs, most=most, shards=row_shards(mesh)
+            scores = scoring.log_likelihoods(
+                masked, network.outputs, max_length, shards=row_shards(mesh)
             )
-            found = pair_accuracy(pairs, scores[::2], scores[1::2])
-            numbers["pairs_accuracy"] = found["all"].value
+            accuracies = scoring.pair_accuracy(pairs, scores[::2], scores[1::2])
+            numbers["pairs_accuracy"] = accuracies[scoring.ALL_PAIRS].value
         return numbers
 
     return Task(

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from albert_jax.inference.pseudo_likelihood import pair_accuracy
+from albert_jax.inference.scoring import pair_accuracy
 from albert_jax.tasks import tables as formats
 
 

@@ -126,13 +126,14 @@ def test_everything_can_be_tried(browser, server):
     assert browser.run("document.querySelectorAll('#masks b').length") == 0
 
     press(browser, "attention", "the file", "is found")
-    side = browser.run("$('#attention canvas').width")
-    painted = (
-        "$('#attention canvas').getContext('2d')"
-        ".getImageData(0, 0, {0}, {0}).data.some((value) => value > 0)"
+    picture = "$('#attention img')"
+    first = browser.wait(f"{picture}.naturalWidth > 150 && {picture}.src")
+    assert browser.run("$('#attention [name=layer]').length") == 2
+    browser.run(
+        "$('#attention [name=head]').value = 2;"
+        "$('#attention [name=head]').dispatchEvent(new Event('change'))"
     )
-    assert side > 150 and browser.run(painted.format(side))
-    assert browser.run("$('#attention [name=pass]').length") == 2
+    browser.wait(f"{picture}.src !== {json.dumps(first)}")
 
     choose(browser, "feelings")
     assert browser.run("$('#masks').hidden") and not browser.run("$('#predict').hidden")
@@ -144,7 +145,7 @@ def test_everything_can_be_tried(browser, server):
     assert browser.run("$('#predict .answer p').textContent")
 
     choose(browser, "writer")
-    assert browser.run("$('#predict [name=rounds]').value") == "4"
+    assert browser.run("$('#predict [name=denoising_steps]').value") == "4"
     press(browser, "predict", "the file is\nnot found")
     assert browser.run("document.querySelectorAll('#predict li').length") == 4
     press(browser, "predict", " ")

@@ -21,7 +21,7 @@ import tiny_models
 
 from albert_jax import api, cli
 from albert_jax.config import ComputeConfig
-from albert_jax.evaluation import finetuned
+from albert_jax.inference.predict import predict
 from albert_jax.model import albert
 from albert_jax.serve.server import LARGEST, Server
 from albert_jax.tasks.examples import Sentences
@@ -67,7 +67,8 @@ def test_models_are_told(server, models):
     told = {model["name"]: model for model in found["models"]}
     assert list(told) == list(models)
     assert told["pretrained"]["masks"] and told["writer"]["masks"] and not told["tags"]["masks"]
-    assert told["feelings"]["labels"] == ["no", "yes"] and told["pretrained"]["task"] == ""
+    assert told["feelings"]["task"] == "classification" and told["pretrained"]["task"] == ""
+    assert (told["pretrained"]["num_layers"], told["pretrained"]["num_heads"]) == (2, 2)
 
 
 def test_masks(server, models):
@@ -83,8 +84,8 @@ def test_masks(server, models):
 def test_predictions_are_those_of_the_command(server, models):
     status, found = ask(server, "predict", model="feelings", parts=["the file\tis  found "])
     assert status == 200
-    expected = finetuned.answers(models["feelings"], [Sentences("x", ("the file is found",))])
-    assert found == {"prediction": expected[0], "rounds": []}
+    expected = predict(models["feelings"], [Sentences("x", ("the file is found",))])
+    assert found == {"prediction": expected[0], "steps": []}
     _, found = ask(server, "predict", model="questions", parts=["what is found", "the file is"])
     assert set(found["prediction"]) >= {"text", "best", "null_score"}
     _, found = ask(server, "predict", model="choices", parts=["the file", "a", "b", "c"])
@@ -95,33 +96,48 @@ def test_predictions_are_those_of_the_command(server, models):
     assert set(found["prediction"]) == {"cosine"}
 
 
-def test_generation_shows_its_rounds(server):
-    asked = {"model": "writer", "parts": ["the file is", "not found"], "rounds": 3}
+def test_generation_shows_its_steps(server):
+    asked = {"model": "writer", "parts": ["the file is", "not found"], "denoising_steps": 3}
     status, found = ask(server, "predict", **asked)
-    assert status == 200 and len(found["rounds"]) == 3
-    masked = [canvas.count("[MASK]") for canvas in found["rounds"]]
+    assert status == 200 and len(found["steps"]) == 3
+    masked = [text.count("[MASK]") for text in found["steps"]]
     assert masked == sorted(masked, reverse=True) and masked[-1] == 0
     drawn = [ask(server, "predict", **asked, temperature=5.0, seed=s)[1] for s in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
-def test_attention_is_that_of_the_passes(server, models):
+def test_attention_is_that_of_the_layers(server, models):
     model = models["pretrained"]
-    status, found = ask(server, "attention", model="pretrained", text="the file", second="is found")
-    assert status == 200
     batch = api.rows(model.vocabulary, ["the file"], ["is found"], length=48)
     size = int(batch["segment_ids"].sum())
     batch = {name: column[:, :size] for name, column in batch.items()}
-    assert len(found["pieces"]) == size and found["pieces"][0] == "[CLS]"
     exact = ComputeConfig(dtype="float32")
     x = albert.embed(model.params, model.config, batch, compute=exact)
     _, each = albert.encode_all_layers(model.params, model.config, batch, compute=exact)
-    seen = np.array(found["attention"])
-    assert seen.shape == (2, 2, size, size)
-    expected = albert.attention_probabilities(
-        model.params, model.config, np.stack([x, each[0]]), batch["segment_ids"]
-    )
-    np.testing.assert_allclose(seen, expected[:, 0], atol=1e-4)
+    expected = np.asarray(
+        albert.attention_probabilities(
+            model.params, model.config, np.stack([x, each[0]]), batch["segment_ids"]
+        )
+    )[:, 0]
+    pictures = set()
+    for layer, head, values in (
+        (1, 0, expected[0].mean(0)),
+        (2, 0, expected[1].mean(0)),
+        (2, 1, expected[1, 0]),
+        (2, 2, expected[1, 1]),
+    ):
+        status, found = ask(
+            server, "attention", model="pretrained", text="the file", second="is found",
+            layer=layer, head=head,
+        )  # fmt: skip
+        assert status == 200
+        assert len(found["tokens"]) == size and found["tokens"][0] == "[CLS]"
+        np.testing.assert_allclose(found["attention"], values, atol=1e-4)
+        kind, _, picture = found["picture"].partition(",")
+        assert kind == "data:image/png;base64"
+        assert base64.b64decode(picture).startswith(b"\x89PNG")
+        pictures.add(picture)
+    assert len(pictures) == 4
 
 
 def test_foreign_pages_and_names_are_refused(server):
@@ -202,9 +218,11 @@ def test_other_paths_and_methods(server):
         ("predict", {"model": "feelings", "parts": []}, "the text is empty"),
         ("predict", {"model": "feelings", "parts": "a"}, "list of texts"),
         ("predict", {"model": "questions", "parts": ["what"]}, "1 parts where squad-v2 takes 2"),
-        ("predict", {"model": "writer", "parts": ["a"], "rounds": 0}, "between 1 and 1000"),
+        ("predict", {"model": "writer", "parts": ["a"], "denoising_steps": 0}, "between 1 and 1000"),
         ("predict", {"model": "writer", "parts": ["a"], "temperature": "x"}, "give a number"),
         ("attention", {"model": "pretrained", "text": "file " * 60}, "shorten it"),
+        ("attention", {"model": "pretrained", "text": "file", "layer": 3}, "between 1 and 2"),
+        ("attention", {"model": "pretrained", "text": "file", "head": -1}, "between 0 and 2"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_is_told_in_one_line(server, question, asked, part):

@@ -253,19 +253,19 @@ def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
     code, out, err = call(capsys, "evaluate", tuned, "--num-layers", "1,3", "--changes", "True")
     assert code == 0, err
     results = json.loads((tuned / "evaluation.json").read_text())["results"]
-    one, three = results["1 passes"], results["3 passes"]
+    one, three = results["1 layers"], results["3 layers"]
     assert 0 <= one["accuracy"] <= 1 and "forward_flops_per_token" in out
     assert one["forward_flops_per_token"] < three["forward_flops_per_token"]
-    assert one["cosine_of_pass_1"] == pytest.approx(three["cosine_of_pass_1"], rel=1e-6)
-    assert "cosine_of_pass_3" in three and "cosine_of_pass_2" not in one
+    assert one["cosine_of_layer_1"] == pytest.approx(three["cosine_of_layer_1"], rel=1e-6)
+    assert "cosine_of_layer_3" in three and "cosine_of_layer_2" not in one
 
     arguments = ["predict", tuned, "--input", data / "classes.tsv", "--num-layers", "3"]
     code, out, err = call(capsys, *arguments, "--exit-confidence", "0.9")
     assert code == 0, err
     found = [json.loads(line) for line in out.splitlines()]
-    assert len(found) == 12 and {one["passes"] for one in found} <= {1, 2, 3}
-    (told,) = [line for line in err.splitlines() if "of 3 passes on average" in line]
-    assert "12 examples" in told and "with all passes" in told
+    assert len(found) == 12 and {one["num_layers"] for one in found} <= {1, 2, 3}
+    (told,) = [line for line in err.splitlines() if "of 3 layers on average" in line]
+    assert "12 examples" in told and "with all layers" in told
     code, _, err = call(capsys, *arguments, "--exit-confidence", "0")
     assert code == 2 and "--exit-confidence 0" in err
     code, _, err = call(capsys, "predict", tuned, "a", "--num-layers", "0")
@@ -373,7 +373,8 @@ def test_first_numbers_fit_the_labels(tmp_path):
 def test_rounds_are_shown_and_temperature_draws(data, tmp_path, capsys):
     run = tmp_path / "run"
     assert call(capsys, *command(data, "generation", run, "--init", str(data / "model")))[0] == 0
-    _, out, err = call(capsys, "predict", run, "the file", "--rounds", "2", "--show-rounds", "True")
+    arguments = ["predict", run, "the file", "--denoising-steps", "2", "--show-steps", "True"]
+    _, out, err = call(capsys, *arguments)
     assert len(err.splitlines()) == 2 and "text" in json.loads(out)
     drawn = {
         call(capsys, "predict", run, "the file", "--temperature", "2", "--seed", seed)[1]

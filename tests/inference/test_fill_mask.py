@@ -7,9 +7,9 @@ import pytest
 import tiny_models
 
 from albert_jax import api
+from albert_jax.commands.fill_mask import table
 from albert_jax.errors import DataError
-from albert_jax.inference import fill_mask as stage
-from albert_jax.inference.fill_mask import Candidate, fill_mask, table
+from albert_jax.inference.fill_mask import Candidate, encode_masked, fill_mask
 
 MODEL = tiny_models.model()
 VOCABULARY = MODEL.vocabulary
@@ -60,12 +60,12 @@ def test_every_mask_of_every_text_is_answered_in_order() -> None:
 def test_what_follows_a_mask_is_cut_as_in_running_text(part: str, expected: str) -> None:
     word = VOCABULARY.encode(["file"])[0]
     whole = VOCABULARY.encode([expected])[0]
-    row = stage._ids("the [MASK]" + part, 1, VOCABULARY, 48)
-    mask = int(np.flatnonzero(row == VOCABULARY.mask_id)[0])
-    assert row[mask + 1 : -1].tolist() == whole[word.size :].tolist()
+    ids = encode_masked("the [MASK]" + part, VOCABULARY)
+    mask = int(np.flatnonzero(ids == VOCABULARY.mask_id)[0])
+    assert ids[mask + 1 :].tolist() == whole[word.size :].tolist()
 
 
-def test_special_pieces_are_never_offered() -> None:
+def test_special_tokens_are_never_offered() -> None:
     [[candidates]] = fill_mask(MODEL, ["the [MASK]"], top_k=64)
     assert {c.id for c in candidates} == set(range(5, 64))
 

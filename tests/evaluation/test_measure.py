@@ -5,8 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from albert_jax.commands.evaluate import table
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.evaluation.pretraining import Reference, local_score, measure, table
+from albert_jax.evaluation.pretraining import Reference, local_score, measure
 from albert_jax.model.init import init_params
 
 MODEL = ModelConfig(
@@ -40,14 +41,14 @@ def rows(seed: int, count: int = 3) -> dict[str, np.ndarray]:
 
 
 def test_reference_smooths_so_that_nothing_is_impossible() -> None:
-    reference = Reference.of(np.array([6, 0, 0]), np.array([0, 1, 2]))
+    reference = Reference.from_counts(np.array([6, 0, 0]), np.array([0, 1, 2]))
     np.testing.assert_allclose(np.exp(-reference.unigram_nats), [7 / 9, 1 / 9, 1 / 9])
     expected = -(7 / 9 * math.log(7 / 9) + 2 / 9 * math.log(1 / 9))
     assert reference.entropy == pytest.approx(expected)
 
 
 def test_means_are_over_all_batches_and_weights() -> None:
-    reference = Reference.of(np.zeros(40), np.full(40, 3))
+    reference = Reference.from_counts(np.zeros(40), np.full(40, 3))
     first, second = rows(0), rows(1)
     first["mlm_weights"][:] = 1
     second["mlm_weights"][:] = 0
@@ -65,7 +66,7 @@ def test_means_are_over_all_batches_and_weights() -> None:
     assert found["unigram_loss"] == pytest.approx(math.log(40))
     assert found["nats_below_unigram"] == pytest.approx(math.log(40) - 3)
     assert (found["sop_loss"], found["sop_accuracy"]) == (1.0, 0.5)
-    assert (found["masked_pieces"], found["sop_pairs"]) == (10, 4)
+    assert (found["masked_tokens"], found["sop_pairs"]) == (10, 4)
     assert "mlm_top5_accuracy" not in found
 
 
@@ -74,8 +75,8 @@ def test_nothing_asked_gives_no_means() -> None:
     batch["mlm_weights"][:] = 0
     batch["sop_weights"][:] = 0
     zero = {"mlm_sum": 0.0, "sop_sum": 0.0, "mlm_correct": 0.0, "sop_correct": 0.0}
-    found = measure([batch], lambda batch: zero, Reference.of(np.ones(40), np.ones(40)))
-    assert found == {"masked_pieces": 0, "sop_pairs": 0}
+    found = measure([batch], lambda batch: zero, Reference.from_counts(np.ones(40), np.ones(40)))
+    assert found == {"masked_tokens": 0, "sop_pairs": 0}
 
 
 def test_score_of_a_model_equals_brute_force() -> None:
@@ -109,7 +110,7 @@ def test_depth_changes_the_score() -> None:
 
 
 def test_table_aligns_results_with_holes() -> None:
-    text = table([("2 passes", {"mlm_loss": 5.5, "sop_accuracy": 0.875}), ("x", {"mlm_loss": 4.0})])
+    text = table({"2 layers": {"mlm_loss": 5.5, "sop_accuracy": 0.875}, "x": {"mlm_loss": 4.0}})
     lines = text.split("\n")
     assert len({len(line) for line in lines}) == 1
     assert "5.5000" in lines[1] and "87.5%" in lines[2]

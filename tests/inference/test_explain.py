@@ -13,9 +13,10 @@ import tiny_models
 from tiny_models import classifier
 
 from albert_jax import api, cli
+from albert_jax.commands import explain as command
 from albert_jax.errors import DataError
 from albert_jax.inference import attributions
-from albert_jax.inference import explain as explaining
+from albert_jax.inference.explain import explain
 from albert_jax.model_io.model import Model
 
 TEXT = "the file is [MASK] in the folder"
@@ -28,9 +29,9 @@ def sure() -> Model:
 
 
 def test_each_pass_is_the_model_of_that_depth(sure: Model) -> None:
-    found = explaining.look(sure, TEXT, top=2)
-    size = len(found.pieces)
-    assert found.pieces[0] == "[CLS]" and "[MASK]" in found.pieces and "file" in found.pieces
+    found = explain(sure, TEXT, top_k=2)
+    size = len(found.tokens)
+    assert found.tokens[0] == "[CLS]" and "[MASK]" in found.tokens and "file" in found.tokens
     assert found.attention.shape == (3, 2, size, size)
     np.testing.assert_allclose(found.attention.sum(-1), 1, atol=1e-5)
     assert found.cosines.shape == (3,) and (np.abs(found.cosines) <= 1 + 1e-6).all()
@@ -50,7 +51,7 @@ def test_each_pass_is_the_model_of_that_depth(sure: Model) -> None:
 
 
 def test_attention_is_what_the_text_changes(sure: Model) -> None:
-    one, other = (explaining.look(sure, t).attention for t in ("the file", "the name"))
+    one, other = (explain(sure, t).attention for t in ("the file", "the name"))
     assert not np.allclose(one[0], other[0], atol=1e-3)
 
 
@@ -61,15 +62,15 @@ def test_shares_add_up_to_the_gain(sure: Model, text: str, pooling: str) -> None
     assert sure.run_config.task is not None
     task = dataclasses.replace(sure.run_config.task, pooling=pooling)
     model = dataclasses.replace(sure, run_config=dataclasses.replace(sure.run_config, task=task))
-    found = explaining.look(model, text)
+    found = explain(model, text)
     shares = found.attribution
     assert shares is not None and shares.complete
     assert shares.error <= 0.01 * abs(shares.gain) + 1e-3
     assert abs(shares.gain) > 0.05  # there is something to share out
-    assert len(shares.shares) == len(found.pieces)
+    assert len(shares.values) == len(found.tokens)
     # [CLS] and [SEP] are the same in both rows: nothing is their doing.
-    for place in (0, len(shares.shares) - 1):
-        assert shares.shares[place] == 0
+    for place in (0, len(shares.values) - 1):
+        assert shares.values[place] == 0
     assert found.classes is not None and shares.label == found.classes[-1].argmax()
 
 
@@ -123,7 +124,7 @@ def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
     out, err = capsys.readouterr()
     assert code == 0, err
     lines = out.splitlines()
-    assert lines[0].split() == "pass cosine to the pass before mask 1 mask 2".split()
+    assert lines[0].split() == "layer cosine to the layer before mask 1 mask 2".split()
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
         "attention.npy", "attention.png", "explain.html", "explain.json",
@@ -136,7 +137,7 @@ def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
     told = json.loads((tmp_path / "out" / "explain.json").read_text())
     assert len(told["masked"]) == 2 and len(told["masked"][0]) == 3
     attention = np.load(tmp_path / "out" / "attention.npy")
-    assert attention.shape == (3, 2, len(told["pieces"]), len(told["pieces"]))
+    assert attention.shape == (3, 2, len(told["tokens"]), len(told["tokens"]))
     assert (tmp_path / "out" / "attention.png").read_bytes().startswith(b"\x89PNG")
     # What exists is not overwritten.
     assert cli.main(["explain", source, text, "--out", str(tmp_path / "out")]) == 4
@@ -146,14 +147,14 @@ def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
 def test_the_page_of_a_classifier(sure: Model) -> None:
     from albert_jax.inference import explain_page
 
-    found = explaining.look(sure, "the file is found")
+    found = explain(sure, "the file is found")
     assert found.masked == ()
-    table = explaining.table(found)
-    assert f"what speaks for {sure.run_config.task.labels[found.attribution.label]}" in table
-    assert "the shares add up to" in table and "label" in table.splitlines()[0]
+    table = command.table(found)
+    assert f"contributions to {sure.run_config.task.labels[found.attribution.label]}" in table
+    assert "the contributions add up to" in table and "label" in table.splitlines()[0]
     page = explain_page.page(found, b"")
-    assert page.count('class="piece"') == len(found.pieces)
-    assert "the shares add up to" in page
+    assert page.count('class="token"') == len(found.tokens)
+    assert "the contributions add up to" in page
 
 
 def test_texts_that_cannot_be_shown(sure: Model) -> None:
@@ -164,12 +165,12 @@ def test_texts_that_cannot_be_shown(sure: Model) -> None:
         ("the " * 60, "at most 48"),
     ):
         with pytest.raises(DataError, match=part):
-            explaining.look(sure, text)
+            explain(sure, text)
 
 
 def test_a_model_of_several_groups_and_blocks() -> None:
     model = tiny_models.model(num_hidden_groups=2, num_hidden_layers=4, inner_group_num=2)
-    found = explaining.look(model, TEXT)
+    found = explain(model, TEXT)
     assert len(found.attention) == len(found.cosines) == len(found.masked[0]) == 8
     batch = api.rows(model.vocabulary, ["the file"], length=8)
     from albert_jax.model import albert

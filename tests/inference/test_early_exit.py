@@ -12,12 +12,13 @@ import tiny_models
 from tiny_models import classifier
 
 from albert_jax import api, cli
-from albert_jax.commands.model import _depths
+from albert_jax.commands.evaluate import parse_depths
 from albert_jax.config import ModelConfig
 from albert_jax.errors import ConfigError
-from albert_jax.evaluation import finetuned
 from albert_jax.inference import depth
-from albert_jax.inference import early_exit as exits
+from albert_jax.inference.early_exit import EarlyExit
+from albert_jax.inference.layer_similarity import mean_cosines
+from albert_jax.inference.predict import predict
 from albert_jax.tasks.examples import Sentences
 
 TEXTS = [Sentences(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
@@ -53,15 +54,15 @@ def test_depths_that_a_model_does_not_have(config, num_layers, part):
 
 
 def test_depths_are_written_with_commas_or_spaces():
-    assert _depths(("2,4", "8")) == _depths(("2", "4", "8")) == (2, 4, 8)
+    assert parse_depths(("2,4", "8")) == parse_depths(("2", "4", "8")) == (2, 4, 8)
     with pytest.raises(ConfigError, match="--num-layers two"):
-        _depths(("2,two",))
+        parse_depths(("2,two",))
 
 
 def test_changes_are_cosines_over_real_tokens():
     model = tiny_models.model(num_hidden_layers=3)
     batch = api.rows(model.vocabulary, ["the file", "a folder holds the name"], length=24)
-    found = depth.changes(model.params, model.config, api.EXACT, [batch, batch])
+    found = mean_cosines(model.params, model.config, api.EXACT, [batch, batch])
     from albert_jax.model import albert
 
     first = albert.embed(model.params, model.config, batch, compute=api.EXACT)
@@ -71,25 +72,25 @@ def test_changes_are_cosines_over_real_tokens():
     for number in (1, 2, 3):
         a, b = states[number - 1][real], states[number][real]
         cosines = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
-        assert found[f"cosine_of_pass_{number}"] == pytest.approx(cosines.mean(), abs=1e-5)
-    assert list(found) == [f"cosine_of_pass_{n}" for n in (1, 2, 3)]
+        assert found[f"cosine_of_layer_{number}"] == pytest.approx(cosines.mean(), abs=1e-5)
+    assert list(found) == [f"cosine_of_layer_{n}" for n in (1, 2, 3)]
 
 
 @pytest.mark.parametrize(("trained", "share"), [((), 0.5), ((2, 3, 4), 0.5), ((), None)])
 def test_every_text_leaves_where_its_head_is_sure(trained, share):
     """Against the plain forward pass at every depth; a `share` is not sure at the first exit."""
     model = classifier(num_layers=4, trained=trained)
-    plain = {n: finetuned.answers(model, TEXTS, num_layers=n) for n in range(1, 5)}
+    plain = {n: predict(model, TEXTS, num_layers=n) for n in range(1, 5)}
     stops = [n for n in trained or range(1, 5) if n < 4]
     known = [one["probability"] for one in plain[stops[0]]]
     confidence = 1.0 if share is None else float(np.quantile(known, share))
-    early = exits.EarlyExit(model, confidence)
-    found = finetuned.answers(model, TEXTS, early=early)
+    early = EarlyExit(model, confidence)
+    found = predict(model, TEXTS, early_exit=early)
     num_layers = []
     for i, one in enumerate(found):
         sure = [n for n in stops if plain[n][i]["probability"] >= confidence]
         expected = sure[0] if sure else 4
-        assert one["passes"] == expected
+        assert one["num_layers"] == expected
         assert one["label"] == plain[expected][i]["label"]
         assert one["probability"] == pytest.approx(plain[expected][i]["probability"], abs=1e-5)
         num_layers.append(expected)
@@ -97,28 +98,28 @@ def test_every_text_leaves_where_its_head_is_sure(trained, share):
     same = sum(a["label"] == b["label"] for a, b in zip(found, plain[4], strict=True))
     assert (early.tally.same, early.tally.rows) == (same, len(TEXTS))
     assert (len(set(num_layers)) > 1) == (share == 0.5)
-    assert f"{np.mean(num_layers):.2f} of 4 passes" in early.summary()
+    assert f"{np.mean(num_layers):.2f} of 4 layers" in early.summary()
 
 
 def test_mean_pooling_and_groups_leave_early_too():
     model = classifier(num_hidden_groups=2)
     task = dataclasses.replace(model.run_config.task, pooling="mean")
     model = dataclasses.replace(model, run_config=dataclasses.replace(model.run_config, task=task))
-    early = exits.EarlyExit(model, 1.0, num_layers=3)
-    found = finetuned.answers(model, TEXTS[:3], early=early)
-    for one, other in zip(found, finetuned.answers(model, TEXTS[:3], num_layers=3), strict=True):
-        if one["passes"] == 3:
+    early = EarlyExit(model, 1.0, num_layers=3)
+    found = predict(model, TEXTS[:3], early_exit=early)
+    for one, other in zip(found, predict(model, TEXTS[:3], num_layers=3), strict=True):
+        if one["num_layers"] == 3:
             assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
 def test_early_exit_is_for_classification():
     with pytest.raises(ConfigError, match="--exit-confidence is for classification, not for mod"):
-        exits.EarlyExit(tiny_models.model(), 0.9)
+        EarlyExit(tiny_models.model(), 0.9)
     model = classifier()
     task = dataclasses.replace(model.run_config.task, name="tagging")
     model = dataclasses.replace(model, run_config=dataclasses.replace(model.run_config, task=task))
     with pytest.raises(ConfigError, match="not for tagging"):
-        exits.EarlyExit(model, 0.9)
+        EarlyExit(model, 0.9)
 
 
 def test_export_at_a_depth(tmp_path, capsys):

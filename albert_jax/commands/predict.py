@@ -1,0 +1,148 @@
+"""`albert-jax predict`: a fine-tuned run applied to a file, or to a line of text."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Annotated, Any
+
+import tyro
+from tyro.conf import Positional
+
+from albert_jax.commands.options import (
+    Step,
+    Weights,
+    column_names,
+    step_number,
+    write_json_lines,
+)
+from albert_jax.errors import ConfigError
+
+if TYPE_CHECKING:
+    from albert_jax.model_io.model import Model
+
+CHUNK = 1024
+"""Most examples whose outputs are held at a time; the features of all are held."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predict:
+    """Apply a fine-tuned run to a file, or to a line of text; one JSON object per example.
+
+    A line holds an example of the task, with tabs between its parts.
+    """
+
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Run folder of albert-jax finetune."""
+    text: Positional[Annotated[str | None, tyro.conf.arg(metavar="TEXT")]] = None
+    """One example, its parts between tabs: a text or two; question and context; context and
+    choices; words; source."""
+    input: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Examples as for training, without their answers; - reads lines as TEXT from stdin."""
+    columns: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
+    """Names of the columns, - for one to ignore; the default is those of the training, with or
+    without the label."""
+    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """File for the predictions; the default is stdout."""
+    denoising_steps: int | None = None
+    """Generation: forward passes that fill the target; the default is task.denoising_steps."""
+    temperature: float = 0.0
+    """Generation: 0 takes the most probable tokens, above 0 they are sampled."""
+    seed: int = 0
+    """Generation: seed of the sampling."""
+    show_steps: bool = False
+    """Generation: print the target after each denoising step on stderr."""
+    num_layers: int | None = None
+    """Depth; the default is the model's own."""
+    exit_confidence: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
+    """Classification: stop for each text after the layer at which its most probable label reaches
+    this probability."""
+    step: Step = "newest"
+    """Checkpoint to use."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+
+    def run(self) -> None:
+        """Prints or writes the predictions."""
+        self._check()
+        from albert_jax.inference import depth
+        from albert_jax.inference.predict import task_of
+        from albert_jax.model_io.model import load
+
+        model = load(self.model, step=step_number(self.step), weights=self.weights)
+        task, _ = task_of(model)
+        if self.num_layers is not None:
+            depth.check(model.config, self.num_layers)
+        if self.denoising_steps is not None:
+            task = replace(task, rounds=self.denoising_steps)
+            task.validate()
+            model = replace(model, run_config=replace(model.run_config, task=task))
+        write_json_lines(self._predictions(model, self._examples(model)), self.out)
+
+    def _check(self) -> None:
+        """Raises ConfigError for options that do not fit, before anything is loaded."""
+        if (self.text is None) == (self.input is None):
+            raise ConfigError("give one of TEXT and --input FILE")
+        if self.temperature and not 1e-4 <= self.temperature <= 1e4:
+            raise ConfigError(f"--temperature {self.temperature}: give 0, or 0.0001 to 10000")
+        if not 0 <= self.seed < 2**31:
+            raise ConfigError(f"--seed {self.seed}: give a number from 0 to {2**31 - 1}")
+        if self.exit_confidence is not None and not 0 < self.exit_confidence <= 1:
+            raise ConfigError(
+                f"--exit-confidence {self.exit_confidence}: give a probability above 0, such as 0.9"
+            )
+
+    def _examples(self, model: Model) -> list[Any]:
+        """The examples of TEXT, stdin or the file. Raises DataError and ConfigError."""
+        from albert_jax.inference.examples import parse_line, read_for_prediction
+        from albert_jax.inference.predict import task_of
+        from albert_jax.tasks import tables
+
+        task, kind = task_of(model)
+        lines = self.text
+        if self.input == "-":
+            lines = tables.decode(sys.stdin.buffer.read(), "stdin")
+        if lines is None:
+            columns = None if self.columns is None else column_names(self.columns)
+            assert self.input is not None
+            return read_for_prediction(kind.family, self.input, task, columns)
+        return [
+            parse_line(task, line, f"line {number}")
+            for number, line in enumerate(lines.rstrip("\n").split("\n"), start=1)
+        ]
+
+    def _predictions(self, model: Model, examples: list[Any]) -> Iterator[dict[str, Any]]:
+        """One prediction per example; every bad example is refused before the first one."""
+        from albert_jax.inference.early_exit import EarlyExit
+        from albert_jax.inference.predict import featurize, predict
+        from albert_jax.tasks.task import Sampling
+
+        early_exit = None
+        if self.exit_confidence is not None:
+            early_exit = EarlyExit(model, self.exit_confidence, self.num_layers)
+        chunks = max(1, -(-len(examples) // CHUNK))
+        bounds = pairwise(len(examples) * i // chunks for i in range(chunks + 1))
+        parts = [examples[begin:end] for begin, end in bounds]
+        features = [featurize(model, part) for part in parts]
+        sampling = Sampling(
+            temperature=self.temperature,
+            seed=self.seed,
+            show_step=(lambda text: print(text, file=sys.stderr)) if self.show_steps else None,
+        )
+
+        def predictions() -> Iterator[dict[str, Any]]:
+            for part, part_features in zip(parts, features, strict=True):
+                yield from predict(
+                    model,
+                    part,
+                    features=part_features,
+                    num_layers=self.num_layers,
+                    early_exit=early_exit,
+                    sampling=sampling,
+                )
+            if early_exit is not None:
+                print(early_exit.summary(), file=sys.stderr)
+
+        return predictions()

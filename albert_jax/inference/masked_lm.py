@@ -1,0 +1,81 @@
+"""The masked-language head applied to batches of a few shapes; shared by all that fill or score
+masks.
+
+Legend: B rows, P masked positions of a row, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.tasks.features import Tokens, fitting_length, sequence_rows
+from albert_jax.tasks.task import Batch
+
+if TYPE_CHECKING:
+    import jax
+
+    from albert_jax.data.vocabularies.vocabulary import Vocabulary
+    from albert_jax.model.attention import Backend
+
+
+def logits_function(
+    config: ModelConfig,
+    compute: ComputeConfig,
+    backend: Backend,
+    num_layers: int | None = None,
+) -> Callable[[Mapping[str, Any], Mapping[str, Any]], jax.Array]:
+    """The function (params, batch) -> float32 logits [B, P, V] at the batch's mlm_positions.
+
+    It is not compiled; callers jit it, usually together with what reduces the logits.
+    """
+    from albert_jax.model import albert
+
+    def logits(params: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
+        hidden = albert.encode(
+            params, config, batch, compute=compute, num_layers=num_layers, backend=backend
+        )
+        return albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
+
+    return logits
+
+
+def length_groups(lengths: Sequence[int], max_length: int) -> Iterator[tuple[int, list[int]]]:
+    """Groups sequences by the row length that fits them, so that few shapes are compiled.
+
+    Yields (row length, indices of its sequences), the shortest rows first.
+    """
+    row_lengths = [fitting_length(length, max_length) for length in lengths]
+    for row_length in sorted(set(row_lengths)):
+        yield row_length, [i for i, own in enumerate(row_lengths) if own == row_length]
+
+
+def masked_batch(
+    sequences: Sequence[np.ndarray],
+    positions: Sequence[Sequence[int] | np.ndarray],
+    length: int,
+    batch_size: int,
+) -> Batch:
+    """A batch of sequences (special tokens included) with the positions to predict in each.
+
+    The number of positions per row is rounded up to a power of two, and rows beyond the sequences
+    are padding, so that few shapes are compiled.
+    """
+    batch = sequence_rows([Tokens(ids, len(ids)) for ids in sequences], length, batch_size)
+    count = max(len(row) for row in positions)
+    batch["mlm_positions"] = np.zeros((batch_size, 1 << max(0, count - 1).bit_length()), np.int32)
+    for i, row in enumerate(positions):
+        batch["mlm_positions"][i, : len(row)] = row
+    return batch
+
+
+def special_ids(vocabulary: Vocabulary) -> list[int]:
+    """Ids of the special tokens that the vocabulary has; none of them is ever a prediction."""
+    ids = (
+        vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id,
+        vocabulary.sep_id, vocabulary.mask_id,
+    )  # fmt: skip
+    return [id for id in ids if id >= 0]

@@ -1,0 +1,185 @@
+"""A run folder measured and loaded: newest, best and averaged parameters, several depths."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax import api, cli, configfile
+from albert_jax.checkpoint.manager import Checkpoints
+from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.vocabularies import vocabulary as vocabularies
+from albert_jax.errors import CheckpointError
+from albert_jax.evaluation import pretraining
+from albert_jax.model_io import model as loading
+from albert_jax.observe.metrics import MetricsWriter
+
+CONFIG = dataclasses.replace(
+    tiny_models.RECIPE,
+    optimizer=dataclasses.replace(tiny_models.RECIPE.optimizer, ema_decay=0.9),
+    compute=api.EXACT,
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A run of three checkpoints; step 2 has the best number."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = dataclasses.replace(
+        CONFIG, data=dataclasses.replace(CONFIG.data, prepared=(tiny_models.prepared(folder),))
+    )
+    path = folder / "run"
+    path.mkdir()
+    (path / "config.toml").write_text(configfile.dumps(config))
+    (path / "record.json").write_text("{}")
+    vocabularies.save(tiny_models.vocabulary(), str(path / "vocabulary"))
+    checkpoints = Checkpoints(str(path), keep=3, best=None)
+    for step, loss in ((1, 5.0), (2, 3.0), (3, 4.0)):
+        params = api.init(config.model, seed=step)
+        state = {"params": params, "ema": api.init(config.model, seed=10 + step)}
+        checkpoints.save(step, state, {}, {"mlm_loss": loss})
+    checkpoints.close()
+    writer = MetricsWriter(str(path), events=False)
+    writer.write({"step": 1, "mlm_loss": 5.0})
+    writer.close()
+    return str(path)
+
+
+def kernel(model: api.Model) -> np.ndarray:
+    return np.asarray(model.params["pooler"]["kernel"])
+
+
+def test_steps_and_weights_are_chosen(run: str) -> None:
+    for options, seed, step in (
+        ({}, 3, 3),
+        ({"step": "best"}, 2, 2),
+        ({"step": 1}, 1, 1),
+        ({"weights": "averaged"}, 13, 3),
+    ):
+        model = api.load(run, **options)
+        assert model.step == step
+        np.testing.assert_array_equal(
+            kernel(model), api.init(CONFIG.model, seed)["pooler"]["kernel"]
+        )
+
+
+def evaluate(run: str, *options: str) -> dict:
+    """evaluation.json after the verb."""
+    assert cli.main(["evaluate", run, *options]) == 0
+    return json.loads((Path(run) / "evaluation.json").read_text())
+
+
+def test_table_report_and_curves(run: str, capsys: pytest.CaptureFixture[str]) -> None:
+    report = evaluate(run, "--num-layers", "1,2", "--max-samples", "8")
+    text = capsys.readouterr().out
+    assert report["step"] == 3 and list(report["results"]) == ["1 layers", "2 layers"]
+    one, two = report["results"]["1 layers"], report["results"]["2 layers"]
+    assert one["unigram_loss"] == two["unigram_loss"] > 1
+    assert one["mlm_loss"] != two["mlm_loss"]
+    assert one["forward_flops_per_token"] < two["forward_flops_per_token"]
+    assert 0 <= two["sop_cut_accuracy"] <= 1
+    assert two["nats_below_unigram"] == pytest.approx(two["unigram_loss"] - two["mlm_loss"])
+    assert f"{two['mlm_loss']:.4f}" in text and "sop_cut_accuracy" in text
+    assert (Path(run) / "curves.png").stat().st_size > 1000
+
+
+def held_out_rows(run: str, folder: str, seed: int) -> list[dict[str, np.ndarray]]:
+    """The first eight held-out rows of a folder, made one by one without batches of evaluation."""
+    config = configfile.load(str(Path(run) / "config.toml"))
+    phase = dataclasses.replace(config.phases[-1], batch_size=8)
+    corpus = Corpus.open(folder, "validation")
+    maker = RowMaker([corpus], tiny_models.vocabulary(), phase, seed=seed, phase_index=-1)
+    return [maker.batch(0, np.array([row])) for row in range(min(8, maker.rows_per_epoch()))]
+
+
+def test_the_loss_is_that_of_the_held_out_rows_one_by_one(run: str) -> None:
+    """Computed here from the logits of each row, not by the loss that training uses."""
+    numbers = evaluate(run, "--max-samples", "8")["results"]["2 layers"]
+    model = api.load(run)
+    total = count = 0.0
+    for row in held_out_rows(run, model.run_config.data.prepared[0], pretraining.SEED):
+        hidden = api.encode(model.params, model.config, row)
+        logits = api.mlm_logits(model.params, model.config, hidden, row["mlm_positions"])
+        every = np.asarray(logits, np.float64)
+        log_probs = every - np.log(np.exp(every).sum(-1, keepdims=True))
+        own = np.take_along_axis(log_probs, row["mlm_labels"][..., None], -1)[..., 0]
+        total -= float((own * row["mlm_weights"]).sum())
+        count += float(row["mlm_weights"].sum())
+    assert numbers["masked_tokens"] == count > 8
+    assert numbers["mlm_loss"] == pytest.approx(total / count, rel=1e-5)
+
+
+def test_all_prepared_folders_are_measured(
+    run: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The losses of two folders together are those of each, weighted by their masked tokens."""
+    shutil.copytree(run, tmp_path / "run")
+    both = str(tmp_path / "run")
+    first = configfile.load(str(tmp_path / "run" / "config.toml")).data.prepared[0]
+    monkeypatch.setattr(tiny_models, "SENTENCES", tiny_models.SENTENCES[::-1])
+    second = tiny_models.prepared(tmp_path)
+    alone = []
+    for prepared in ((first,), (second,), (first, second)):
+        config = configfile.load(str(tmp_path / "run" / "config.toml"))
+        data = dataclasses.replace(config.data, prepared=prepared)
+        text = configfile.dumps(dataclasses.replace(config, data=data))
+        (tmp_path / "run" / "config.toml").write_text(text)
+        alone.append(evaluate(both)["results"]["2 layers"])
+    one, two, together = alone
+    counts = [numbers["masked_tokens"] for numbers in (one, two)]
+    assert together["masked_tokens"] == sum(counts) and one["mlm_loss"] != two["mlm_loss"]
+    expected = np.average([one["mlm_loss"], two["mlm_loss"]], weights=counts)
+    assert together["mlm_loss"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_cannot_be_measured(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for arguments, code, message in (
+        ([str(tmp_path)], 4, "is no run folder"),
+        ([run, "--num-layers", "0"], 2, "--num-layers 0"),
+        ([run, "--max-samples", "0"], 2, "--max-samples 0"),
+        ([run, "--input", "x.tsv"], 2, "--input is for fine-tuned runs"),
+        ([run, "--step", "7"], 4, "7"),
+    ):
+        assert cli.main(["evaluate", *arguments]) == code
+        assert message in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_run_without_average_or_checkpoint(run: str, tmp_path: Path) -> None:
+    config = dataclasses.replace(
+        CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, ema_decay=0.0)
+    )
+    (tmp_path / "config.toml").write_text(configfile.dumps(config))
+    (tmp_path / "record.json").write_text("{}")
+    assert loading.is_run(str(tmp_path)) and not loading.is_run(str(tmp_path / "other"))
+    with pytest.raises(CheckpointError, match="ema_decay is 0"):
+        api.load(str(tmp_path), weights="averaged")
+    with pytest.raises(CheckpointError):
+        api.load(str(tmp_path))
+
+
+def test_prepared_text_that_is_gone(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "run"
+    shutil.copytree(run, broken)
+    config = broken / "config.toml"
+    there = configfile.load(str(config)).data.prepared[0]
+    config.write_text(config.read_text().replace(there, str(tmp_path / "gone")))
+    assert cli.main(["evaluate", str(broken)]) == 3
+    assert re.search("gone .*data prepare", capsys.readouterr().err.splitlines()[-1])
+
+
+def test_a_run_is_loaded_as_arrays_that_jax_takes(run: str) -> None:
+    model = api.load(run)
+    batch = api.rows(model.vocabulary, ["the file"], length=8)
+    hidden = jax.jit(lambda p: api.encode(p, model.config, batch))(model.params)
+    assert hidden.shape == (1, 8, 16)
