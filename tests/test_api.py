@@ -1,5 +1,6 @@
 """The public names: their examples run, and a loop of one's own learns with them."""
 
+import dataclasses
 import doctest
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import optax
 import pytest
 import tiny_models
 
+import albert_jax
 from albert_jax import api
 from albert_jax.errors import CheckpointError
 
@@ -19,19 +21,31 @@ def test_every_public_name_is_explained() -> None:
     assert len(api.__all__) <= 16
 
 
-FUNCTIONS = [name for name in api.__all__ if callable(getattr(api, name)) and name[0].islower()]
+EXPLAINED = ["Model", *(name for name in api.__all__ if name[0].islower())]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", EXPLAINED)
 def test_examples_run(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     function = getattr(api, name)
-    known = {**vars(api), "directory": tiny_models.directory(tmp_path)}
+    known = {**vars(api), "init_params": api.init, "directory": tiny_models.directory(tmp_path)}
     if "prepared" in function.__doc__.split(">>>", 1)[1]:
         known["prepared"] = tiny_models.prepared(tmp_path)
     [test] = doctest.DocTestFinder(recurse=False).find(function, name, globs=known)
     assert test.examples, f"{name} has no example"
-    result = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE).run(test)
-    assert not result.failed
+    flags = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
+    assert not doctest.DocTestRunner(optionflags=flags).run(test).failed
+
+
+def test_a_model_is_shown_in_one_short_line() -> None:
+    model = tiny_models.model()
+    assert repr(model) == "Model(2 layers, hidden size 16, 64 tokens, from 'memory')"
+    shown = repr(dataclasses.replace(tiny_models.classifier(), source="work/run", step=30))
+    assert shown.startswith("Model(classification, 5 layers") and shown.endswith("at step 30)")
+
+
+def test_the_package_lists_the_public_names() -> None:
+    assert set(api.__all__) < set(dir(albert_jax))
+    assert albert_jax.encode is api.encode
 
 
 def test_a_model_survives_saving(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from albert_jax.config import ComputeConfig, ModelConfig
@@ -23,6 +24,8 @@ from albert_jax.model import layers, sharing
 from albert_jax.model.attention import Backend
 from albert_jax.model.dropout import PassDropout
 
+EXACT = ComputeConfig(dtype="float32")
+"""Float32 throughout; pass another ComputeConfig (bfloat16, remat) for speed or memory."""
 Params = Mapping[str, Any]
 """Nested dict of arrays."""
 Batch = Mapping[str, jax.Array]
@@ -108,16 +111,26 @@ def encode(
     config: ModelConfig,
     batch: Batch,
     *,
-    compute: ComputeConfig,
+    compute: ComputeConfig = EXACT,
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = attentions.XLA,
 ) -> jax.Array:
-    """Rows -> hidden states [B, S, H] in the compute type.
+    """Hidden states [B, S, H] of rows, in the compute type.
 
-    Reads input_ids, positions, token_type_ids and segment_ids, int32 [B, S]. `passes` is how
-    often the layers are applied (default: num_hidden_layers), `dropout` the rows' keys [B]
-    (None: off), `backend` what computes attention.
+    Args:
+      params: The model's parameters.
+      config: Their structure.
+      batch: input_ids, positions, token_type_ids and segment_ids, int32 [B, S].
+      compute: Numerics.
+      num_layers: How many layers are applied; None is num_hidden_layers.
+      dropout: The rows' keys [B]; None switches dropout off.
+      backend: The implementation of attention.
+
+    >>> model = load(directory)
+    >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)
+    >>> encode(model.params, model.config, batch).shape
+    (2, 8, 16)
     """
     x = embed(params, config, batch, compute=compute, dropout=dropout)
     return _passes(params, config, x, batch, compute, num_layers, dropout, backend, None)[0]
@@ -286,7 +299,7 @@ def attention_probabilities(
     return jnp.stack(found)
 
 
-def at_places(hidden: jax.Array, places: jax.Array) -> jax.Array:
+def at_places(hidden: jax.Array, places: jax.Array | np.ndarray) -> jax.Array:
     """Hidden states [B, S, H] at int32 places [B, P] -> [B, P, H]."""
     return jnp.take_along_axis(hidden, places[:, :, None], axis=1, mode="clip")
 
@@ -299,14 +312,29 @@ def pooled(
 
 
 def mlm_logits(
-    params: Params, config: ModelConfig, hidden: jax.Array, positions: jax.Array
+    params: Params, config: ModelConfig, hidden: jax.Array, positions: jax.Array | np.ndarray
 ) -> jax.Array:
-    """Float32 logits [B, P, V] at int32 places [B, P] and nowhere else."""
+    """Float32 logits over the vocabulary [B, P, V] at the int32 positions [B, P] only.
+
+    >>> model = load(directory)
+    >>> batch = rows(model.vocabulary, ["the file"], length=8)
+    >>> hidden = encode(model.params, model.config, batch)
+    >>> mlm_logits(model.params, model.config, hidden, np.array([[1, 2]])).shape
+    (1, 2, 64)
+    """
     table = params["embeddings"]["word_embeddings"]["embedding"]
     head = _part(config, "mlm_head", params["mlm_head"])
     return head(at_places(hidden, positions), table)
 
 
 def sop_logits(params: Params, config: ModelConfig, pooled_: jax.Array) -> jax.Array:
-    """Float32 sentence-order logits [B, K, 2] of `pooled` (0: original order, 1: swapped)."""
+    """Float32 logits [B, K, 2] of the original sentence order (0) and the swapped one (1).
+
+    >>> model = load(directory)
+    >>> batch = rows(model.vocabulary, ["the file"], ["is not found"], length=12)
+    >>> hidden = encode(model.params, model.config, batch)
+    >>> states = pooled(model.params, model.config, hidden, batch)
+    >>> sop_logits(model.params, model.config, states).shape
+    (1, 1, 2)
+    """
     return _part(config, "sop_head", params["sop_head"])(pooled_).astype(jnp.float32)

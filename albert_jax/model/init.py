@@ -13,12 +13,20 @@ from albert_jax.config import ModelConfig
 from albert_jax.model.albert import abstract_params
 
 
-def init_params(config: ModelConfig, seed: int) -> dict[str, Any]:
-    """Both heads included: nested dict of float32 numpy arrays.
+def init_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
+    """Random parameters with both heads, a nested dict of float32 numpy arrays.
 
-    Kernels and tables: normal with standard deviation initializer_range, cut at two deviations
-    (modeling.py, create_initializer); biases 0; LayerNorm scales 1. Each leaf has a generator
-    of its own, keyed by (seed, path), and each parameter set its own draw.
+    Kernels and tables are normal with standard deviation initializer_range, truncated at two
+    deviations (modeling.py, create_initializer); biases are 0 and LayerNorm scales 1. Each leaf
+    has a generator of its own, keyed by (seed, path), and each parameter set its own draw.
+
+    >>> tiny = ModelConfig(vocab_size=100, embedding_size=8, hidden_size=16, num_hidden_layers=2,
+    ...                    num_attention_heads=2, intermediate_size=32)
+    >>> params = init_params(tiny)
+    >>> sorted(params)
+    ['embeddings', 'encoder', 'mlm_head', 'pooler', 'sop_head']
+    >>> params["encoder"]["ffn"]["intermediate"]["kernel"].shape
+    (1, 16, 32)
     """
     flat = tree.flatten(abstract_params(config))
     return tree.unflatten(

@@ -19,9 +19,13 @@ run it is the largest of the first of task.metrics."""
 Weights = Literal["trained", "averaged"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Model:
-    """A network that can be applied: its structure, its parameters, its vocabulary."""
+    """A network that can be applied: its structure, its parameters, its vocabulary.
+
+    >>> load(directory)
+    Model(2 layers, hidden size 16, 64 tokens, from '...')
+    """
 
     run_config: Config
     """The whole config that it was trained with; of a foreign directory only the model counts."""
@@ -38,6 +42,16 @@ class Model:
         """The structure of the network."""
         return self.run_config.model
 
+    def __repr__(self) -> str:
+        """One short line, without the parameters."""
+        config, task = self.config, self.run_config.task
+        step = "" if self.step is None else f" at step {self.step}"
+        return (
+            f"Model({'' if task is None else task.name + ', '}{config.num_hidden_layers} layers, "
+            f"hidden size {config.hidden_size}, {config.vocab_size} tokens, "
+            f"from {self.source!r}{step})"
+        )
+
 
 def load(
     path: str, *, step: int | Literal["best", "newest"] = "newest", weights: Weights = "trained"
@@ -50,6 +64,12 @@ def load(
     Raises:
       CheckpointError: nothing of ours or Transformers' lies there, or it is damaged, or the run
         has no such step or no averaged parameters.
+
+    >>> model = load(directory)
+    >>> model.config.hidden_size, model.params["pooler"]["kernel"].shape
+    (16, (16, 16))
+    >>> model.vocabulary.decode(model.vocabulary.encode(["the file"])[0])
+    'the file'
     """
     if is_run(path):
         return _load_run(path, step, weights)
