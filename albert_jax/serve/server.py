@@ -1,10 +1,10 @@
-"""The HTTP side of the page: this machine's loopback only, and only pages of our own may ask.
+"""The HTTP side of the page: this machine's loopback only, and only the page itself may ask.
 
-A browser lets any page that is open in it send requests to 127.0.0.1, so each request must bear
-our own Host (a foreign name that is made to point here is refused: DNS rebinding), an Origin that
-is ours if there is one, and for questions a JSON body, which a foreign page may not send without
-asking first, and we never agree. The page itself needs nothing from the network and is forbidden
-to load anything (Content-Security-Policy).
+A browser lets any page that is open in it send requests to 127.0.0.1. Each request must therefore
+name our own Host (which refuses a foreign name that resolves to this address, DNS rebinding), and
+an Origin, if there is one, must be ours. Questions must be JSON, which a foreign page may not
+send without a preflight request, and no preflight is granted. The page needs nothing from the
+network, and its Content-Security-Policy forbids it to load anything.
 """
 
 from __future__ import annotations
@@ -26,27 +26,35 @@ from typing import Any
 from albert_jax.errors import AlbertError, ConfigError
 
 LOOPBACK = "127.0.0.1"
-LARGEST = 65_536
-"""Bytes of a question."""
-SECONDS = 30.0
-"""A client that says nothing for so long is left."""
+MAX_BYTES = 65_536
+"""Largest body of a question."""
+IDLE_SECONDS = 30.0
+"""Idle connections are closed after this many seconds."""
 
 Answer = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
-"""(name of the question, its JSON object) to a JSON object; None: unknown question."""
+"""(name of the question, its JSON object) to a JSON object, or None for an unknown question."""
 
 log = logging.getLogger(__name__)
 
 
 class Server(ThreadingHTTPServer):
-    """Serves the page at / and answers POST /ask/NAME; port 0 takes a free one."""
+    """Serves the page at / and answers POST /ask/NAME."""
 
     daemon_threads = True
 
     def __init__(self, answer: Answer, port: int) -> None:
+        """Listens on a port of the loopback; port 0 takes a free one. Raises ConfigError."""
         self.answer = answer
         self.page = resources.files("albert_jax.serve").joinpath("page.html").read_bytes()
-        self.policy = policy(self.page.decode())
-        # Models answer one at a time: two at once would only share the same cores.
+        self.headers = {
+            "Content-Security-Policy": content_security_policy(self.page.decode()),
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cache-Control": "no-store",
+            "Connection": "close",
+        }
+        # Models answer one at a time, because two at once would only share the same cores.
         self.turn = threading.Lock()
         try:
             super().__init__((LOOPBACK, port), _Handler)
@@ -59,124 +67,117 @@ class Server(ThreadingHTTPServer):
 
     @property
     def address(self) -> str:
-        """What to open in a browser."""
+        """The URL of the page."""
         return f"http://{LOOPBACK}:{self.server_port}/"
 
 
-def policy(page: str) -> str:
-    """The Content-Security-Policy under which only the page's own script and style run."""
+def content_security_policy(page: str) -> str:
+    """The policy under which only the page's own script and style run."""
 
-    def hashed(tag: str) -> str:
-        found = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)
-        digests = (hashlib.sha256(text.encode()).digest() for text in found)
+    def hashes(tag: str) -> str:
+        texts = re.findall(f"<{tag}>(.*?)</{tag}>", page, re.S)
+        digests = (hashlib.sha256(text.encode()).digest() for text in texts)
         return " ".join(f"'sha256-{base64.b64encode(digest).decode()}'" for digest in digests)
 
     return (
-        f"default-src 'none'; script-src {hashed('script')}; style-src {hashed('style')}; "
+        f"default-src 'none'; script-src {hashes('script')}; style-src {hashes('style')}; "
         "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )
 
 
+class _Refused(Exception):
+    """A request that is answered with an error: (status, message)."""
+
+
 class _Handler(BaseHTTPRequestHandler):
     server: Server
-    timeout = SECONDS
+    timeout = IDLE_SECONDS
     unread = False
-    """Whether the body of a question has not been read (yet)."""
+    """Whether the body of a request may not have been read."""
     server_version, sys_version = "albert-jax", ""
 
     def do_GET(self) -> None:
-        if not self._is_ours():
-            return
-        if self.path == "/":
-            self._send(HTTPStatus.OK, self.server.page, "text/html; charset=utf-8")
-        else:
-            self._say(HTTPStatus.NOT_FOUND, "nothing here: the page is at /")
+        self._respond(self._page)
 
     def do_POST(self) -> None:
         self.unread = True
-        if not self._is_ours():
-            return
-        if not self.path.startswith("/ask/"):
-            self._say(HTTPStatus.NOT_FOUND, "questions are at /ask/NAME")
-            return
-        kind = self.headers.get("Content-Type", "").split(";")[0].strip().lower()
-        if kind != "application/json":
-            self._say(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
-            return
-        size = self.headers.get("Content-Length", "")
-        if not (size.isascii() and size.isdecimal()):
-            self._say(HTTPStatus.LENGTH_REQUIRED, "say Content-Length")
-            return
-        if len(size) > 9 or int(size) > LARGEST:
-            self._say(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"at most {LARGEST:,} bytes: shorten it")
-            return
-        body, self.unread = self.rfile.read(int(size)), False
-        try:
-            asked = json.loads(body)
-            json.dumps(asked, ensure_ascii=False).encode()  # Half a surrogate pair is no text.
-        except (ValueError, RecursionError):
-            asked = None
-        if not isinstance(asked, dict):
-            self._say(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
-            return
-        self._answer(self.path.removeprefix("/ask/"), asked)
+        self._respond(self._answer)
 
-    def _answer(self, question: str, asked: dict[str, Any]) -> None:
+    def _page(self) -> tuple[bytes, str]:
+        if self.path != "/":
+            raise _Refused(HTTPStatus.NOT_FOUND, "nothing here: the page is at /")
+        return self.server.page, "text/html; charset=utf-8"
+
+    def _answer(self) -> tuple[bytes, str]:
+        if not self.path.startswith("/ask/"):
+            raise _Refused(HTTPStatus.NOT_FOUND, "questions are at /ask/NAME")
+        question, fields = self.path.removeprefix("/ask/"), self._read()
         try:
             with self.server.turn:
-                found = self.server.answer(question, asked)
+                answer = self.server.answer(question, fields)
         except AlbertError as error:
-            self._say(HTTPStatus.BAD_REQUEST, str(error))
-        except Exception as error:  # The server outlives a fault of ours in one answer.
+            raise _Refused(HTTPStatus.BAD_REQUEST, str(error)) from error
+        except Exception as error:  # A bug in one answer must not end the server.
             log.exception("%s failed", self.path)
-            self._say(HTTPStatus.INTERNAL_SERVER_ERROR, f"{type(error).__name__}: {error}")
-        else:
-            if found is None:
-                self._say(HTTPStatus.NOT_FOUND, f"no such question: {question[:40]}")
-            else:
-                self._send(HTTPStatus.OK, json.dumps(found).encode(), "application/json")
+            message = f"{type(error).__name__}: {error}"
+            raise _Refused(HTTPStatus.INTERNAL_SERVER_ERROR, message) from error
+        if answer is None:
+            raise _Refused(HTTPStatus.NOT_FOUND, f"no such question: {question[:40]}")
+        return json.dumps(answer).encode(), "application/json"
 
-    def _is_ours(self) -> bool:
-        """Whether the request comes from our own page (or a program here); else refuses it."""
+    def _read(self) -> dict[str, Any]:
+        """The JSON object in the body."""
+        content_type = self.headers.get("Content-Type", "").split(";")[0].strip().lower()
+        if content_type != "application/json":
+            raise _Refused(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "send application/json")
+        size = self.headers.get("Content-Length", "")
+        if not (size.isascii() and size.isdecimal()):
+            raise _Refused(HTTPStatus.LENGTH_REQUIRED, "give a Content-Length")
+        if len(size) > 9 or int(size) > MAX_BYTES:
+            message = f"at most {MAX_BYTES:,} bytes: shorten it"
+            raise _Refused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
+        body, self.unread = self.rfile.read(int(size)), False
+        try:
+            fields = json.loads(body)
+            json.dumps(fields, ensure_ascii=False).encode()  # Refuses half a surrogate pair.
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict):
+            raise _Refused(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
+        return fields
+
+    def _check_origin(self) -> None:
+        """Refuses requests that do not come from the page itself or a program on this machine."""
         hosts, origins = self.headers.get_all("Host", []), self.headers.get_all("Origin", [])
-        ours = self.server.hosts
-        if len(hosts) != 1 or hosts[0].lower() not in ours:
-            self._say(HTTPStatus.FORBIDDEN, f"open {self.server.address} itself")
-        elif origins and (
-            len(origins) > 1 or origins[0].lower() not in {f"http://{h}" for h in ours}
-        ):
-            self._say(HTTPStatus.FORBIDDEN, "other pages may not ask")
-        else:
-            return True
-        return False
+        if len(hosts) != 1 or hosts[0].lower() not in self.server.hosts:
+            raise _Refused(HTTPStatus.FORBIDDEN, f"open {self.server.address} itself")
+        own = {f"http://{host}" for host in self.server.hosts}
+        if len(origins) > 1 or any(origin.lower() not in own for origin in origins):
+            raise _Refused(HTTPStatus.FORBIDDEN, "other pages may not ask")
 
-    def _say(self, status: HTTPStatus, error: str) -> None:
-        self._send(
-            status, json.dumps({"error": " ".join(error.split())}).encode(), "application/json"
-        )
-
-    def _send(self, status: HTTPStatus, body: bytes, kind: str) -> None:
+    def _respond(self, handle: Callable[[], tuple[bytes, str]]) -> None:
+        status = HTTPStatus.OK
+        try:
+            self._check_origin()
+            body, content_type = handle()
+        except _Refused as refusal:
+            status, message = refusal.args
+            body = json.dumps({"error": " ".join(message.split())}).encode()
+            content_type = "application/json"
         self.close_connection = True
         with contextlib.suppress(OSError):
             self.send_response(status)
-            for name, value in (
-                ("Content-Type", kind),
-                ("Content-Length", str(len(body))),
-                ("Content-Security-Policy", self.server.policy),
-                ("X-Content-Type-Options", "nosniff"),
-                ("Referrer-Policy", "no-referrer"),
-                ("Cross-Origin-Resource-Policy", "same-origin"),
-                ("Cache-Control", "no-store"),
-                ("Connection", "close"),
-            ):
+            for name, value in self.server.headers.items():
                 self.send_header(name, value)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
             if self.unread:
-                # A connection closed over unread bytes is reset, and the answer is lost with it.
+                # Closing a connection with unread bytes resets it, and the answer would be lost.
                 self.connection.shutdown(socket.SHUT_WR)
-                self.rfile.read(4 * LARGEST)
+                self.rfile.read(4 * MAX_BYTES)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Requests are not printed: what a person types into the page is nobody else's."""
+        """Logs nothing: the texts that a user types into the page are private."""

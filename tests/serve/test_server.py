@@ -23,7 +23,7 @@ from albert_jax import api, cli
 from albert_jax.config import ComputeConfig
 from albert_jax.inference.predict import predict
 from albert_jax.model import albert
-from albert_jax.serve.server import LARGEST, Server
+from albert_jax.serve.server import MAX_BYTES, Server
 from albert_jax.tasks.examples import Sentences
 
 
@@ -183,7 +183,7 @@ def test_a_host_named_twice_or_not_at_all_is_refused(server):
         (400, "/ask/masks", b"[" * 50_000, {}),
         (400, "/ask/masks", b'{"model": "pretrained", "text": "\\ud800 [MASK]"}', {}),
         (400, "/ask/masks", b"\xff", {}),
-        (413, "/ask/masks", b" " * (LARGEST + 1), {}),
+        (413, "/ask/masks", b" " * (MAX_BYTES + 1), {}),
         (411, "/ask/masks", b"{}", {"Content_Length": "-1"}),
         (413, "/ask/masks", b"{}", {"Content_Length": "9" * 30}),
         (404, "/ask/nothing", b"{}", {}),
