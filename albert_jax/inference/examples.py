@@ -11,6 +11,21 @@ from albert_jax.tasks.examples import Choices, Question, Sentences, SourceTarget
 from albert_jax.tasks.families import Family
 from albert_jax.tasks.sentence_tasks import label_columns
 from albert_jax.tasks.tables import IGNORED
+from albert_jax.tasks.task import PageForm
+
+_PAIR = PageForm(fields=("text", "second text (optional)"))
+_QUESTION = PageForm(fields=("question", "context"))
+PAGE_FORMS = {
+    "classification": _PAIR,
+    "regression": _PAIR,
+    "choice": PageForm(fields=("context", "choice"), repeat_last=True),
+    "squad-v1": _QUESTION,
+    "squad-v2": _QUESTION,
+    "tagging": PageForm(fields=("words",)),
+    "embedding": PageForm(fields=("first text", "second text")),
+    "generation": PageForm(fields=("source or turn",), repeat_last=True, generates=True),
+}
+"""How the web page asks for an example of each task."""
 
 
 def parse_line(task: TaskConfig, line: str, where: str) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference import explain_page
-from albert_jax.inference.examples import parse_line
+from albert_jax.inference.examples import PAGE_FORMS, parse_line
 from albert_jax.inference.explain import look
 from albert_jax.inference.fill_mask import fill_mask
 from albert_jax.inference.predict import predict, task_of
@@ -51,6 +51,7 @@ class Answers:
                 {
                     "name": name,
                     "task": "" if task is None else task.name,
+                    "form": None if task is None else dataclasses.asdict(PAGE_FORMS[task.name]),
                     "denoising_steps": None if task is None else task.rounds,
                     "masks": "mlm_head" in model.params,
                     "step": model.step,
@@ -87,7 +88,7 @@ class Answers:
         line = "\t".join(" ".join(part.split()) for part in parts)
         example = parse_line(task, line, "the text")
         sampling, steps = Sampling(), []
-        if task.name == "generation":
+        if PAGE_FORMS[task.name].generates:
             count = int(_number(asked, "denoising_steps", task.rounds, 1, 1000))
             task = dataclasses.replace(task, rounds=count)
             run_config = dataclasses.replace(model.run_config, task=task)

@@ -68,6 +68,11 @@ def test_models_are_told(server, models):
     assert list(told) == list(models)
     assert told["pretrained"]["masks"] and told["writer"]["masks"] and not told["tags"]["masks"]
     assert told["feelings"]["task"] == "classification" and told["pretrained"]["task"] == ""
+    assert told["pretrained"]["form"] is None
+    assert told["choices"]["form"] == {
+        "fields": ["context", "choice"], "repeat_last": True, "generates": False,
+    }  # fmt: skip
+    assert told["writer"]["form"]["generates"] and told["writer"]["denoising_steps"] == 4
     assert (told["pretrained"]["num_layers"], told["pretrained"]["num_heads"]) == (2, 2)
 
 
