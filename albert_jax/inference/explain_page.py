@@ -61,9 +61,10 @@ def data_url(picture: bytes) -> str:
 
 
 def attention_png(tokens: Sequence[str], attention: np.ndarray) -> bytes:
-    """Draws attention [L, N, S, S] as panels, layers down and heads across; dark is 1.
+    """Draws attention [L, N, S, S] as panels, layers down and heads across.
 
-    A single panel is drawn large, without names of layer and head.
+    Darkness is the square root of a share, so that small shares are visible. A single panel is
+    drawn large, without names of layer and head.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -84,7 +85,7 @@ def attention_png(tokens: Sequence[str], attention: np.ndarray) -> bytes:
     for layer in range(num_layers):
         for head in range(heads):
             axes = panels[layer, head]
-            axes.imshow(attention[layer, head], cmap="Blues", vmin=0, vmax=1)
+            axes.imshow(np.sqrt(attention[layer, head]), cmap="Blues", vmin=0, vmax=1)
             axes.set_xticks([])
             axes.set_yticks([])
             if layer == num_layers - 1:
