@@ -17,8 +17,8 @@ import tempfile
 import numpy as np
 
 from albert_jax.data.prepare.prepare import prepare
-from albert_jax.data.prepare.sentences import sentences
 from albert_jax.data.sources import sources
+from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.training import train
 

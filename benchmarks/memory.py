@@ -31,7 +31,7 @@ LIMIT_MB = 1000
 def sentences(rng: np.random.Generator, model: str, count: int) -> list[bytes]:
     """Sentences of the words of a vocabulary, with the frequencies of a language."""
     vocab = vocabulary.load(model)
-    pieces = [vocab.piece(i) for i in range(vocab.size)]
+    pieces = [vocab.id_to_token(i) for i in range(vocab.size)]
     words = [p[1:].encode() for p in pieces if p.startswith("\u2581") and p[1:].isalpha()]
     ranks = 1 / np.arange(3, len(words) + 3)
     lengths = rng.integers(4, 25, count)

@@ -25,8 +25,8 @@ import numpy as np
 
 from albert_jax.data.prepare import prepare
 from albert_jax.data.prepare import steps as stages
-from albert_jax.data.prepare.sentences import sentences
 from albert_jax.data.sources import sources
+from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 

@@ -100,7 +100,7 @@ def _filled(model: Model, gapped: Sequence[_Gapped]) -> list[str]:
     allowed = vocabulary.starts_word.astype(bool).copy()
     allowed[special_ids(vocabulary)] = False
     # A space alone starts a word too, and is none.
-    allowed &= [bool(vocabulary.piece(id).strip(SPACE)) for id in range(vocabulary.size)]
+    allowed &= [bool(vocabulary.id_to_token(id).strip(SPACE)) for id in range(vocabulary.size)]
     count = min(LIKELIEST, int(allowed.sum()))
 
     logits = logits_function(run_config.model, run_config.compute, backend)

@@ -185,4 +185,4 @@ def _encode(model: Model, text: str, max_length: int) -> Tokens:
 
 
 def _readable(vocabulary: Any, id: int) -> str:
-    return vocabulary.piece(id).replace("\u2581", " ").strip() or vocabulary.piece(id)
+    return vocabulary.id_to_token(id).replace("\u2581", " ").strip() or vocabulary.id_to_token(id)

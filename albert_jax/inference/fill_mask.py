@@ -173,7 +173,7 @@ def _program(config: ModelConfig) -> Any:
 
 
 def _word(id: int, vocabulary: Vocabulary) -> str:
-    word = vocabulary.decode([id]).strip() or vocabulary.piece(id)
+    word = vocabulary.decode([id]).strip() or vocabulary.id_to_token(id)
     if word.startswith("##") or vocabulary.starts_word[id] or not word[0].isalnum():
         return word
     return "##" + word

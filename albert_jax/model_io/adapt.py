@@ -146,8 +146,8 @@ def sub_pieces(known: Vocabulary, vocabulary: Vocabulary) -> list[list[int]]:
     """
     roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
     special = {getattr(vocabulary, role): getattr(known, role) for role in roles}
-    old = {known.piece(i): i for i in range(known.size)}
-    pieces = [vocabulary.piece(i) for i in range(vocabulary.size)]
+    old = {known.id_to_token(i): i for i in range(known.size)}
+    pieces = [vocabulary.id_to_token(i) for i in range(vocabulary.size)]
     texts = [piece.replace(SPACE, " ").removeprefix("##") for piece in pieces]
     written = known.encode(texts)
     bare = old.get(SPACE)

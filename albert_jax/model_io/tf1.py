@@ -21,12 +21,12 @@ import ml_dtypes
 import numpy as np
 
 from albert_jax.config import LAYER_NORM_EPS, ModelConfig
-from albert_jax.data.sources.crc32c import crc32c, masked
-from albert_jax.data.sources.protobuf_wire import WireError, encode_varint, fields
+from albert_jax.data.sources.tfrecord import masked_crc32c
 from albert_jax.errors import CheckpointError, StorageError
 from albert_jax.files import storage_errors
 from albert_jax.model_io import tf1_index as table_file
 from albert_jax.model_io.parameter_names import foreign_groups, original_group, to_original
+from albert_jax.protobuf_wire import WireError, encode_varint, fields
 
 CONFIG_NAME = "albert_config.json"
 INDEX_LIMIT = 16 << 20
@@ -90,7 +90,7 @@ class Variables(Mapping[str, np.ndarray]):
             data = file.read(entry.size)
         if len(data) != entry.size:
             raise CheckpointError(f"{path}: truncated inside {name}: copy the checkpoint again")
-        if masked(crc32c(data)) != entry.checksum:
+        if masked_crc32c(data) != entry.checksum:
             raise CheckpointError(
                 f"{path}: the checksum of {name} is wrong: copy the checkpoint again"
             )
@@ -190,7 +190,7 @@ def write(prefix: str | os.PathLike[str], values: Mapping[str, Any]) -> None:
                 if array.dtype not in codes:
                     raise CheckpointError(f"{name} has type {array.dtype}, unknown to TF1")
                 data = array.reshape(-1).view(np.uint8)
-                entry = (codes[array.dtype], array.shape, offset, data.size, masked(crc32c(data)))
+                entry = (codes[array.dtype], array.shape, offset, data.size, masked_crc32c(data))
                 table[name.encode()] = _encode_entry(*entry)
                 file.write(data.data)
                 offset += data.size

@@ -11,8 +11,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Mapping
 
-from albert_jax.data.sources.crc32c import crc32c, masked
-from albert_jax.data.sources.protobuf_wire import WireError, encode_varint, varint
+from albert_jax.data.sources.tfrecord import masked_crc32c
+from albert_jax.protobuf_wire import WireError, encode_varint, varint
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
@@ -72,7 +72,7 @@ def _block(data: bytes, offset: int, length: int) -> bytes:
     if end + 5 > len(data) - _FOOTER:
         raise WireError(f"a block at byte {offset} lies outside the file")
     (stored,) = struct.unpack("<I", data[end + 1 : end + 5])
-    if masked(crc32c(data[offset : end + 1])) != stored:
+    if masked_crc32c(data[offset : end + 1]) != stored:
         raise WireError(f"the checksum of the block at byte {offset} is wrong")
     if data[end]:
         raise WireError(f"the block at byte {offset} is compressed, which no checkpoint is")
@@ -119,7 +119,7 @@ def _encode(entries: list[tuple[bytes, bytes]], restart_every: int) -> bytes:
 def _append(out: bytearray, block: bytes) -> bytes:
     """Adds a block with its trailer; returns its handle."""
     handle = encode_varint(len(out)) + encode_varint(len(block))
-    out += block + b"\0" + struct.pack("<I", masked(crc32c(block + b"\0")))
+    out += block + b"\0" + struct.pack("<I", masked_crc32c(block + b"\0"))
     return handle
 
 

@@ -35,7 +35,6 @@ from tokenizers import (
     processors,
 )
 
-from albert_jax.data.sources.protobuf_wire import WireError, fields
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.sentencepiece import (
     MODEL,
@@ -48,6 +47,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import MAX_WORD, VOCAB, WordPiece, basic
 from albert_jax.errors import CheckpointError
 from albert_jax.folders import json_bytes
+from albert_jax.protobuf_wire import WireError, fields
 
 _PENALTY = 100.0
 
@@ -67,7 +67,7 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
     else:
         return {}
     roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
-    pad, unk, cls, sep, mask = (vocabulary.piece(getattr(vocabulary, role)) for role in roles)
+    pad, unk, cls, sep, mask = (vocabulary.id_to_token(getattr(vocabulary, role)) for role in roles)
     plain = [AddedToken(name, special=True, normalized=False) for name in (pad, unk, cls, sep)]
     tokenizer.add_special_tokens(
         [*plain, AddedToken(mask, special=True, normalized=False, lstrip=True)]
@@ -230,8 +230,8 @@ def _ranges(kind: str) -> str:
 
 def _wordpiece(vocabulary: WordPiece) -> Tokenizer:
     """BasicTokenizer (data/wordpiece.py) as normalizers and splits; its spaces become splits."""
-    ids = {vocabulary.piece(i): i for i in range(vocabulary.size)}
-    unknown = vocabulary.piece(vocabulary.unk_id)
+    ids = {vocabulary.id_to_token(i): i for i in range(vocabulary.size)}
+    unknown = vocabulary.id_to_token(vocabulary.unk_id)
     tokenizer = Tokenizer(
         models.WordPiece(ids, unk_token=unknown, max_input_chars_per_word=MAX_WORD)
     )

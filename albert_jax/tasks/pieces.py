@@ -24,7 +24,7 @@ class Named(Protocol):
 
     unk_id: int
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         """The piece with this id."""
         ...
 
@@ -38,7 +38,9 @@ def written_pieces(
     word. An unknown piece reads as the characters up to the next known one.
     """
     known = [
-        None if int(i) == vocabulary.unk_id else _surface(vocabulary.piece(int(i)), word_piece)
+        None
+        if int(i) == vocabulary.unk_id
+        else _surface(vocabulary.id_to_token(int(i)), word_piece)
         for i in ids
     ]
     text = " " + cleaned

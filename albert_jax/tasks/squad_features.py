@@ -83,7 +83,7 @@ def span_features(
             encoder,
             ids(context),
             unicodedata.normalize("NFC", encoder.rules.apply(context)),
-            word_piece=encoder.piece(encoder.unk_id) == "[UNK]",
+            word_piece=encoder.id_to_token(encoder.unk_id) == "[UNK]",
         )
         return align(context, pieces, encoder.rules)
 

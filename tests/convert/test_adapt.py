@@ -91,12 +91,12 @@ class _Other(SentencePiece):
     def __init__(self, known: SentencePiece) -> None:
         self.known = known
         order = [*range(5), *range(known.size - 1, 4, -1)]
-        self.names = [known.piece(i) for i in order]
-        self.names[-1] = "▁argument" + known.piece(30).removeprefix("▁")
+        self.names = [known.id_to_token(i) for i in order]
+        self.names[-1] = "▁argument" + known.id_to_token(30).removeprefix("▁")
         self.size = known.size
         self.fingerprint = "other"
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         return self.names[id]
 
 

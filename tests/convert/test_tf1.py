@@ -5,11 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.data.sources.crc32c import crc32c, masked
-from albert_jax.data.sources.protobuf_wire import WireError
 from albert_jax.errors import CheckpointError
 from albert_jax.model_io import tf1
 from albert_jax.model_io import tf1_index as table_file
+from albert_jax.protobuf_wire import WireError
 
 VALUES = {
     "bert/embeddings/word_embeddings": np.arange(40, dtype=np.float32).reshape(8, 5),
@@ -17,35 +16,6 @@ VALUES = {
     "global_step": np.array(12, np.int64),
     "empty": np.zeros((0, 4), np.float32),
 }
-
-
-def _crc_by_the_bit(data: bytes) -> int:
-    register = 0xFFFFFFFF
-    for byte in data:
-        register ^= byte
-        for _ in range(8):
-            register = register >> 1 ^ (0x82F63B78 if register & 1 else 0)
-    return register ^ 0xFFFFFFFF
-
-
-def test_checksum_of_published_examples():
-    assert crc32c(b"123456789") == 0xE3069283
-    assert crc32c(bytes(32)) == 0x8A9136AA
-    assert crc32c(b"\xff" * 32) == 0x62A8AB43
-    assert crc32c(b"") == 0
-    assert masked(0) == 0xA282EAD8
-
-
-def test_checksum_of_every_length():
-    data = np.random.default_rng(0).integers(0, 256, 3000).astype(np.uint8).tobytes()
-    for length in [*range(70), 255, 256, 257, 3000]:
-        assert crc32c(data[:length]) == _crc_by_the_bit(data[:length]), length
-
-
-def test_checksum_goes_on_across_blocks(monkeypatch):
-    data = np.random.default_rng(1).integers(0, 256, 5000).astype(np.uint8)
-    monkeypatch.setattr("albert_jax.data.sources.crc32c._BLOCKS", 2)
-    assert crc32c(data) == _crc_by_the_bit(data.tobytes())
 
 
 def test_round_trip(tmp_path):

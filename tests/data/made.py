@@ -21,7 +21,7 @@ class Pieces:
     def __init__(self, fingerprint: str = "a" * 64) -> None:
         self.fingerprint = fingerprint
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         return {0: "<pad>", 1: "<unk>", 2: "[CLS]", 3: "[SEP]", 4: "[MASK]"}.get(id, f"p{id}")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from albert_jax.data.prepare.sentences import MAX_CHARACTERS, check_language, sentences
+from albert_jax.data.sources.sentences import MAX_CHARACTERS, check_language, sentences
 from albert_jax.errors import ConfigError
 
 

@@ -30,7 +30,7 @@ def test_special_pieces_and_repetition(tmp_path: Path) -> None:
     report = train([str(text)], 50, str(tmp_path / "a"), seed=3)
     train([str(text)], 50, str(tmp_path / "b"), seed=3)
     vocab = vocabulary.load(str(tmp_path / "a"))
-    assert [vocab.piece(i) for i in range(13)] == [
+    assert [vocab.id_to_token(i) for i in range(13)] == [
         "<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", *USER_SYMBOLS,
     ]  # fmt: skip
     assert vocab.size == 50 and report["fingerprint"] == vocab.fingerprint
@@ -70,7 +70,7 @@ def test_digits_and_a_comma_inside_a_word_are_set_aside() -> None:
     texts = [f"in {i},000 and a{i},5 b{i}, {i * 7}, x{i % 10}, y{i % 10},5" for i in range(400)]
     vocab = from_texts(texts, 60)
     processor = spm.SentencePieceProcessor(model_proto=vocab.model)
-    inner = [i for i in range(vocab.size) if inner_digits(vocab.piece(i))]
+    inner = [i for i in range(vocab.size) if inner_digits(vocab.id_to_token(i))]
     assert inner == [i for i in range(vocab.size) if processor.is_unused(i)] and len(inner) > 3
 
 

@@ -161,7 +161,7 @@ def test_every_piece_keeps_its_id(tokenizer):
     found, vocabulary, _ = tokenizer
     assert len(found) == vocabulary.size
     some = np.random.default_rng(0).integers(0, vocabulary.size, 500).tolist()
-    assert found.convert_ids_to_tokens(some) == [vocabulary.piece(i) for i in some]
+    assert found.convert_ids_to_tokens(some) == [vocabulary.id_to_token(i) for i in some]
 
 
 KOREAN = [f"\uc548\ub155\ud558\uc138\uc694 \uc138\uacc4 {word} \uc785\ub2c8\ub2e4" for word in

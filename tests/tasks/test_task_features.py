@@ -55,7 +55,7 @@ def test_rows_and_filler() -> None:
 def test_choices_cut_the_question_in_front_and_the_context_behind() -> None:
     example = Choices("f:1", "a b c d e f g h", ("i j k l", "m"), 1)
     (feature,) = sf.choice_features(WORDS, [example], 10, qa_length=3)
-    first = [WORDS.piece(i) for i in feature.choices[0].ids]
+    first = [WORDS.id_to_token(i) for i in feature.choices[0].ids]
     assert "".join(first) == "[CLS]▁a▁b▁c▁d[SEP]▁j▁k▁l[SEP]"
     assert feature.choices[0].first == 6
     batch = sf.choice_batch([feature], 3, 10, 2)

@@ -31,5 +31,5 @@ class Words:
             for t in texts
         ]
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         return self._pieces[id]

@@ -146,16 +146,16 @@ def _word(
     colour: bool,
 ) -> str:  # fmt: skip
     seen = int(batch["input_ids"][row, place])
-    piece = vocabulary.piece(seen)
+    piece = vocabulary.id_to_token(seen)
     if label is None:
         special = seen in (vocabulary.cls_id, vocabulary.sep_id)
         style = "special" if special else ("second" if kind else "")
     elif seen == vocabulary.mask_id:
-        piece, style = f"[MASK|{vocabulary.piece(label)}]", "masked"
+        piece, style = f"[MASK|{vocabulary.id_to_token(label)}]", "masked"
     elif seen == label:
         piece, style = f"[={piece}]", "kept"
     else:
-        piece, style = f"[{piece}|{vocabulary.piece(label)}]", "random"
+        piece, style = f"[{piece}|{vocabulary.id_to_token(label)}]", "random"
     return f"\x1b[{_COLOURS[style]}m{piece}\x1b[0m" if colour and style else piece
 
 

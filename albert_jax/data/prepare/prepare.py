@@ -27,11 +27,11 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.data.corpus.corpus import FORMAT
-from albert_jax.data.prepare import beam, sentences
+from albert_jax.data.prepare import beam
 from albert_jax.data.prepare import deduplication as dedup
 from albert_jax.data.prepare import steps as stages
 from albert_jax.data.prepare.steps import Plan
-from albert_jax.data.sources import sources
+from albert_jax.data.sources import sentences, sources
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.fingerprint import json_bytes

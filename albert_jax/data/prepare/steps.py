@@ -27,10 +27,10 @@ from albert_jax import files
 from albert_jax.data.corpus.shards import ShardWriter
 from albert_jax.data.prepare import deduplication as dedup
 from albert_jax.data.prepare import overlap
-from albert_jax.data.prepare.sentences import Rule, sentences
 from albert_jax.data.sources import sources
 from albert_jax.data.sources import token_ids as id_rows
 from albert_jax.data.sources.document import Document
+from albert_jax.data.sources.sentences import Rule, sentences
 from albert_jax.data.sources.sources import Part, ReadOptions
 from albert_jax.data.sources.text_files import Tally
 from albert_jax.data.vocabularies import vocabulary

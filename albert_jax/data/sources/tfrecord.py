@@ -1,7 +1,7 @@
-"""TFRecord files of tf.train.Example, read without TensorFlow: framing, checksums, features.
+"""Reading TFRecord files of tf.train.Example without TensorFlow.
 
-A record is its length (8 bytes), a masked CRC-32C of the length, the data, and a masked CRC-32C
-of the data, all little-endian. An Example is a protocol buffer: a map from names to lists.
+A record is its length (8 bytes), the masked CRC-32C of the length, the data, and the masked
+CRC-32C of the data, all little-endian. An Example is a protocol buffer that maps names to lists.
 """
 
 from __future__ import annotations
@@ -9,84 +9,60 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from albert_jax.data.sources import protobuf_wire as wire
+import google_crc32c
+import numpy as np
+
+from albert_jax import protobuf_wire
 from albert_jax.data.sources import text_files
-from albert_jax.data.sources.crc32c import crc32c, masked
 from albert_jax.errors import DataError
 
-MAX_RECORD = 64 << 20
-"""Bytes; a length above it is damage."""
+MAX_RECORD_BYTES = 64 << 20
+"""A length above this one means that the file is damaged."""
+
+
+def masked_crc32c(data: bytes | np.ndarray) -> int:
+    """The CRC-32C of some bytes in the rotated and shifted form that TensorFlow's files store."""
+    checksum = google_crc32c.value(data)
+    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def records(path: str) -> Iterator[bytes]:
     """The records of a file, in order.
 
     Raises:
-      DataError: a checksum that does not fit, or an end in the middle of a record; names its
-        number.
+      DataError: A checksum does not match, or the file ends inside a record.
     """
     with text_files.opened(path) as stream:
         number = 0
         while head := stream.read(12):
-            length, check = struct.unpack("<QI", head.ljust(12, b"\0"))
-            if len(head) < 12 or masked(crc32c(head[:8])) != check or length > MAX_RECORD:
-                raise _damaged(path, number)
+            damaged = DataError(f"{path}, record {number}: is damaged or cut off: get it again")
+            length, length_checksum = struct.unpack("<QI", head.ljust(12, b"\0"))
+            if masked_crc32c(head[:8]) != length_checksum or length > MAX_RECORD_BYTES:
+                raise damaged
             data, tail = stream.read(length), stream.read(4)
-            if len(data) < length or len(tail) < 4 or masked(crc32c(data)) != _number(tail):
-                raise _damaged(path, number)
+            if len(tail) < 4 or masked_crc32c(data) != int.from_bytes(tail, "little"):
+                raise damaged
             yield data
             number += 1
 
 
 def bytes_feature(example: bytes, name: str) -> list[bytes] | None:
-    """The values of a bytes feature of an Example; None if it has no such feature.
+    """The values of a bytes feature of an Example, or None if it has no such feature.
 
     Raises:
-      ValueError: the bytes are no Example.
+      WireError: The bytes are not an Example.
     """
-    feature = _feature(example, name)
-    values = None if feature is None else next(_parts(feature, 1), None)
-    return None if values is None else list(_parts(values, 1))
-
-
-def _number(data: bytes) -> int:
-    return int.from_bytes(data, "little")
-
-
-def _damaged(path: str, number: int) -> DataError:
-    return DataError(f"{path}, record {number}: is damaged or cut off: get the file again")
-
-
-def int64_feature(example: bytes, name: str) -> list[int] | None:
-    """The values of an int64 feature of an Example; None if it has no such feature.
-
-    Raises:
-      ValueError: the bytes are no Example.
-    """
-    feature = _feature(example, name)
-    packed = None if feature is None else next(_parts(feature, 3), None)
-    if packed is None:
-        return None
-    values: list[int] = []
-    for run in _parts(packed, 1):
-        place = 0
-        while place < len(run):
-            value, place = wire.varint(run, place)
-            values.append(value - (1 << 64) if value >> 63 else value)
-    return values
-
-
-def _parts(message: bytes, wanted: int) -> Iterator[bytes]:
-    """Contents of the fields with this number."""
-    for number, value in wire.fields(message):
-        if number == wanted and isinstance(value, bytes):
-            yield value
-
-
-def _feature(example: bytes, name: str) -> bytes | None:
-    wanted = name.encode()
-    for features in _parts(example, 1):
-        for entry in _parts(features, 1):
-            if next(_parts(entry, 1), b"") == wanted:
-                return next(_parts(entry, 2), b"")
+    for features in _messages(example, 1):
+        for entry in _messages(features, 1):
+            if next(_messages(entry, 1), b"") == name.encode():
+                feature = next(_messages(entry, 2), b"")
+                values = next(_messages(feature, 1), None)
+                return None if values is None else list(_messages(values, 1))
     return None
+
+
+def _messages(message: bytes, number: int) -> Iterator[bytes]:
+    """The contents of the fields with this number."""
+    for found, value in protobuf_wire.fields(message):
+        if found == number and isinstance(value, bytes):
+            yield value

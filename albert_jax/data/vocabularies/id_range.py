@@ -59,9 +59,9 @@ class IdRange:
 
     def decode(self, ids: Sequence[int]) -> str:
         """The ids as numbers, special ones by name."""
-        return " ".join(self.piece(int(i)) for i in ids)
+        return " ".join(self.id_to_token(int(i)) for i in ids)
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         """The id as a number, a special one by name."""
         for name in _NAMES:
             if getattr(self, name) == id:

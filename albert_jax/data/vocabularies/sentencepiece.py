@@ -102,7 +102,7 @@ class SentencePiece:
         """Readable text of ids; special pieces are shown by name."""
         return "".join(self._pieces[int(i)] for i in ids).replace(SPACE, " ").strip()
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         """The piece with this id."""
         return self._pieces[id]
 

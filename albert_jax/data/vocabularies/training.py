@@ -20,9 +20,8 @@ import numpy as np
 import sentencepiece as spm
 
 from albert_jax import files
-from albert_jax.data.prepare import sentences
-from albert_jax.data.sources import protobuf_wire as wire
-from albert_jax.data.sources import sources
+from albert_jax import protobuf_wire as wire
+from albert_jax.data.sources import sentences, sources
 from albert_jax.data.sources.sources import Document, Part, ReadOptions, Tally
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.fingerprint import json_bytes
@@ -172,7 +171,7 @@ def coverage(
     tokens = np.bincount(owner, lengths, count)
     unknown = np.bincount(np.repeat(owner, lengths), ids == vocab.unk_id, count)
     read = np.bincount(owner, size, count)
-    pieces = sorted((vocab.piece(i) for i in range(vocab.size)), key=lambda p: (-len(p), p))
+    pieces = sorted((vocab.id_to_token(i) for i in range(vocab.size)), key=lambda p: (-len(p), p))
     return {
         "tokens": int(tokens.sum()),
         "unknown_rate": float(unknown.sum() / max(tokens.sum(), 1)),

@@ -51,7 +51,7 @@ class Vocabulary(Protocol):
         """Readable text of ids; special pieces are shown by name."""
         ...
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         """The piece with this id."""
         ...
 

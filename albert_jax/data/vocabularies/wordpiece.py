@@ -88,7 +88,7 @@ class WordPiece:
         """Readable text of ids; special pieces are shown by name."""
         return " ".join(self._pieces[int(i)] for i in ids).replace(" ##", "")
 
-    def piece(self, id: int) -> str:
+    def id_to_token(self, id: int) -> str:
         """The piece with this id."""
         return self._pieces[id]
 
