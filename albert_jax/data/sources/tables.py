@@ -1,0 +1,205 @@
+"""Labeled tables: TSV, CSV and JSON lines, read as records of named fields.
+
+Every complaint names file and line.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from albert_jax import files
+from albert_jax.errors import DataError
+
+IGNORED = "-"
+"""Name of a column that is read and dropped."""
+MAX_FIELD_CHARACTERS = 1 << 30
+"""Limit of a CSV field; Python's own limit is shorter than a long text."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One line of a table: its place, and its fields by name."""
+
+    where: str
+    fields: Mapping[str, object]
+    repeated: frozenset[str] = frozenset()
+    """Names that stand in the header more than once, and so do not tell which column is meant."""
+
+
+def read_text(path: str | Path) -> str:
+    """A whole UTF-8 file without byte order mark; DataError names the line of invalid bytes."""
+    raw = files.read(str(path))
+    if raw is None:
+        raise DataError(f"{path}: no such file; check the path")
+    return decode(raw, path)
+
+
+def decode(raw: bytes, place: str | Path) -> str:
+    """UTF-8 bytes as text without byte order mark; DataError names the line of invalid bytes."""
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise DataError(f"{place}:{line}: not UTF-8; convert it to UTF-8") from error
+
+
+def parse_json(text: str, path: str | Path, line: int, fix: str) -> Any:
+    """The value of a JSON text that begins on a line of a file.
+
+    Raises DataError, which ends with `fix`, for invalid JSON, and for half a surrogate pair,
+    which no text can hold.
+    """
+    try:
+        value = json.loads(text)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except json.JSONDecodeError as error:
+        where = f"{path}:{line + error.lineno - 1}"
+        raise DataError(f"{where}: not JSON ({error.msg}); {fix}") from error
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{path}:{line}: half of a surrogate pair, such as \\ud83d alone; fix the text"
+        ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits; [[[[...
+        raise DataError(f"{path}:{line}: not readable ({str(error)[:60]}); {fix}") from error
+    return value
+
+
+def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[Record]:
+    """Records of a `.tsv`, `.txt`, `.csv`, `.jsonl` or `.json` table.
+
+    `columns` names the columns of a file without a header, in order. If the first line holds some
+    of these names it is a header, and then it must hold all of them; without `columns` the first
+    line is the header. Tabs are never quoted (as in GLUE), commas are (RFC 4180). Blank lines are
+    skipped, except where rows have one column: there they may be a row.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix in (".jsonl", ".json"):
+        records = list(_json_lines(path, columns))
+    elif suffix in (".tsv", ".txt", ".csv"):
+        records = list(_table(path, columns, _comma_rows if suffix == ".csv" else _tab_rows))
+    else:
+        raise DataError(f"{path}: unknown format {suffix!r}; give .tsv, .txt, .csv or .jsonl")
+    if not records:
+        raise DataError(f"{path}: no records; give a file with at least one")
+    return records
+
+
+def text_field(record: Record, name: str) -> str:
+    """A field that must be present and not blank, without white space around it."""
+    value = field(record, name)
+    if isinstance(value, (dict, list)):
+        raise DataError(
+            f"{record.where}: {name} is {str(value)[:60]!r}, not a text; fix the record"
+        )
+    if value is None or not str(value).strip():
+        raise DataError(f"{record.where}: {name} is empty; fill it or drop the line")
+    return str(value).strip()
+
+
+def field(record: Record, name: str) -> object:
+    """A field that must be present; DataError if it is missing or its column is ambiguous."""
+    if name in record.repeated:
+        raise DataError(
+            f"{record.where}: column {name!r} stands twice in the header; name all columns with "
+            f"--columns, and the one to ignore {IGNORED!r}"
+        )
+    if name not in record.fields:
+        raise DataError(
+            f"{record.where}: no column {name!r} among {', '.join(record.fields)}; "
+            "correct the column's name"
+        )
+    return record.fields[name]
+
+
+def _table(path: str | Path, columns: Sequence[str], read_rows: Any) -> Iterator[Record]:
+    named = [name for name in columns if name != IGNORED]
+    for name in named:
+        if named.count(name) > 1:
+            raise DataError(f"--columns: column {name!r} stands twice; use {IGNORED!r} to ignore")
+    names: list[str] | None = None
+    repeated: frozenset[str] = frozenset()
+    blank = 0
+    for line, row in read_rows(path):
+        if not row:
+            blank = blank or line
+            continue
+        if names is None:
+            if not columns and not "".join(row).strip():
+                continue
+            blank = 0 if not columns or set(named) & set(row) else blank
+            names = _header(row, columns, f"{path}:{line}")
+            if names is not None:
+                repeated = frozenset(name for name in names if names.count(name) > 1)
+                continue
+            names = list(columns)
+        if blank and len(names) == 1:
+            raise DataError(f"{path}:{blank}: {names[0]} is empty; fill it or drop the line")
+        blank = 0
+        if len(row) != len(names):
+            raise DataError(
+                f"{path}:{line}: {len(row)} columns where {len(names)} are expected "
+                f"({', '.join(names)}); fix the line or --columns"
+            )
+        yield Record(f"{path}:{line}", dict(zip(names, row, strict=True)), repeated)
+
+
+def _header(row: list[str], columns: Sequence[str], where: str) -> list[str] | None:
+    """The names of the columns if `row` is a header; None if it is the first row of data."""
+    if not columns:
+        return row
+    named = [name for name in columns if name != IGNORED]
+    if not set(named) & set(row):
+        return None
+    missing = [name for name in named if name not in row]
+    if missing:
+        raise DataError(
+            f"{where}: no column {missing[0]!r} among {', '.join(row)}; "
+            "correct --columns or the header"
+        )
+    same = len(columns) == len(row) and all(
+        name in (IGNORED, given) for name, given in zip(columns, row, strict=True)
+    )
+    return list(columns) if same else row
+
+
+def _tab_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        line = line.removesuffix("\r")
+        yield number, line.split("\t") if "\t" in line or line.strip() else []
+
+
+def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
+    csv.field_size_limit(MAX_FIELD_CHARACTERS)
+    # Not splitlines(): texts may hold U+2028 and other separators that do not end a CSV line.
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    start = 1
+    try:
+        for row in reader:
+            spaces = len(row) == 1 and row[0].isspace()
+            yield start, [] if spaces else row
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise DataError(f"{path}:{start}: broken CSV ({error}); fix the quotes") from error
+
+
+def _json_lines(path: str | Path, columns: Sequence[str]) -> Iterator[Record]:
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        fields = parse_json(line, path, number, "give one object per line")
+        if not isinstance(fields, dict):
+            raise DataError(f"{where}: not a JSON object; give one object per line")
+        for name in columns:
+            if name != IGNORED and name not in fields:
+                raise DataError(
+                    f"{where}: no column {name!r} among {', '.join(fields)}; correct --columns"
+                )
+        yield Record(where, fields)
