@@ -85,7 +85,7 @@ def directory(folder: Path, **changes: object) -> str:
     return path
 
 
-def prepared(folder: Path) -> str:
+def prepared(folder: Path, validation_share: float = 0.2) -> str:
     """A prepared folder of 60 short documents."""
     texts = []
     for i in range(60):
@@ -94,5 +94,5 @@ def prepared(folder: Path) -> str:
     text = folder / "text.txt"
     text.write_text("\n\n".join(texts))
     path = str(folder / "prepared")
-    prepare([str(text)], vocabulary(), path, validation_share=0.2)
+    prepare([str(text)], vocabulary(), path, validation_share=validation_share)
     return path

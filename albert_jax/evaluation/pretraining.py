@@ -109,7 +109,7 @@ def evaluate(
     phase = config.phases[-1]
     train = [Corpus.open(folder, "train") for folder in config.data.prepared]
     batches = held_out_batches(
-        [Corpus.open(folder, "validation") for folder in config.data.prepared],
+        held_out_corpora(train),
         phase,
         model.vocabulary,
         max_samples=max_samples or config.run.max_eval_samples,
@@ -133,6 +133,22 @@ def evaluate(
             )
         results[depth] = numbers
     return results
+
+
+def held_out_corpora(train: Sequence[Corpus]) -> list[Corpus]:
+    """The held-out text of the folders of training corpora; a folder without any is left out.
+
+    Raises DataError if no folder has held-out text.
+    """
+    from albert_jax.data.corpus.corpus import Corpus, read_manifest
+
+    folders = [corpus.directory for corpus in train]
+    holding = [
+        folder
+        for folder in folders
+        if any(entry["tokens"] for entry in read_manifest(folder)["splits"].get("validation", ()))
+    ]
+    return [Corpus.open(folder, "validation") for folder in holding or folders[:1]]
 
 
 def held_out_batches(

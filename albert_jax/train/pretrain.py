@@ -13,6 +13,7 @@ from albert_jax.data.batches.rows import RowMaker
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
+from albert_jax.evaluation.pretraining import held_out_corpora
 from albert_jax.train.task import Batch, Network, Task
 
 EVALUATION_ROWS = 256
@@ -38,7 +39,7 @@ def run(
     # Everything that can be wrong is looked at before a device is touched or a file written.
     config.validate()
     train = [Corpus.open(folder, "train") for folder in config.data.prepared]
-    held_out = [Corpus.open(folder, "validation") for folder in config.data.prepared]
+    held_out = held_out_corpora(train)
     vocabulary = train[0].vocabulary()
     if vocabulary.size != config.model.vocab_size:
         raise ConfigError(

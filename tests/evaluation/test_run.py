@@ -125,14 +125,17 @@ def test_all_prepared_folders_are_measured(
     first = configfile.load(str(tmp_path / "run" / "config.toml")).data.prepared[0]
     monkeypatch.setattr(tiny_models, "SENTENCES", tiny_models.SENTENCES[::-1])
     second = tiny_models.prepared(tmp_path)
+    (tmp_path / "third").mkdir()
+    third = tiny_models.prepared(tmp_path / "third", validation_share=0.0)
     alone = []
-    for prepared in ((first,), (second,), (first, second)):
+    for prepared in ((first,), (second,), (first, second), (first, third, second)):
         config = configfile.load(str(tmp_path / "run" / "config.toml"))
         data = dataclasses.replace(config.data, prepared=prepared)
         text = configfile.dumps(dataclasses.replace(config, data=data))
         (tmp_path / "run" / "config.toml").write_text(text)
         alone.append(evaluate(both)["results"]["2 layers"])
-    one, two, together = alone
+    one, two, together, with_an_empty_one = alone
+    assert with_an_empty_one["mlm_loss"] == together["mlm_loss"]
     counts = [numbers["masked_tokens"] for numbers in (one, two)]
     assert together["masked_tokens"] == sum(counts) and one["mlm_loss"] != two["mlm_loss"]
     expected = np.average([one["mlm_loss"], two["mlm_loss"]], weights=counts)
