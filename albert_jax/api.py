@@ -153,15 +153,15 @@ def pretraining_loss(
     >>> bool(abs(loss - parts["mlm_loss"] - parts["sop_loss"]) < 1e-5)
     True
     """
-    from albert_jax.objectives import pretraining, terms
+    from albert_jax.objectives import loss_terms, pretraining
 
     result = pretraining.pretraining_loss(config, compute)(
         params, batch, dropout=dropout, num_layers=num_layers
     )
-    totals = {name: jnp.sum(batch[name]) for name in terms.weight_names(batch)}
+    totals = {name: jnp.sum(batch[name]) for name in loss_terms.weight_names(batch)}
     parts = {}
     for name, term in result.terms.items():
         weight = totals[term.weights]
         parts[f"{name}_loss"] = term.total / term.divisor(weight)
         parts[f"{name}_accuracy"] = result.sums[f"{name}_correct"] / jnp.maximum(weight, 1.0)
-    return terms.mean(result.terms, totals), parts
+    return loss_terms.mean(result.terms, totals), parts

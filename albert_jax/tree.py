@@ -34,3 +34,10 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             raise ValueError(f"path {path!r} is given twice, or is a branch too")
         node[leaf] = value
     return tree
+
+
+def path_of(keys: tuple[Any, ...]) -> str:
+    """The path "a/b/c" of a leaf, from the keys that jax.tree_util's functions with paths give."""
+    import jax
+
+    return jax.tree_util.keystr(keys, simple=True, separator="/")

@@ -123,7 +123,7 @@ stage prepare "$out/data/manifest.json" \
     data prepare "${source[@]}" --tokenizer "$out/tokenizer" --out "$out/data"
 # Always asked: it continues what was interrupted, and says in seconds that it is done.
 if [ "$processes" -gt 1 ]; then
-    runner=("$root/.venv/bin/python" -m albert_jax.parallel.local "$processes")
+    runner=("$root/.venv/bin/python" "$root/launch/local_processes.py" "$processes")
 fi
 stage pretrain "$out/never" \
     pretrain --config "$config" --data "$out/data" --out "$run" "${options[@]}"

@@ -158,7 +158,7 @@ def test_every_verb_of_the_table_has_run_and_a_docstring():
 
 def test_overrides_reach_pretraining(monkeypatch, tmp_path):
     seen = {}
-    from albert_jax.train import pretrain
+    from albert_jax.train import pretraining
 
     monkeypatch.setattr(
         pretrain, "run", lambda config, out, **o: seen.update(o, config=config, out=out)

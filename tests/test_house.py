@@ -245,7 +245,7 @@ def test_public_names_are_those_of_the_api():
 
 
 def test_training_loads_neither_tensorflow_nor_torch():
-    loaded = _loaded("import albert_jax.train.pretrain, albert_jax.train.loop")
+    loaded = _loaded("import albert_jax.train.pretraining, albert_jax.train.loop")
     assert not loaded & {"tensorflow", "torch", "transformers", "tensorflow_datasets"}
 
 

@@ -161,7 +161,7 @@ def test_local_answers_wrong_usage(checkout, arguments, text):
 
 def test_local_trains_with_several_processes(checkout):
     done, log = checkout.run("launch/local.sh", "--processes", "2")
-    assert "python -m albert_jax.parallel.local 2 ROOT/.venv/bin/albert-jax pretrain " in log
+    assert "python ROOT/launch/local_processes.py 2 ROOT/.venv/bin/albert-jax pretrain " in log
     assert _verbs(log)[:2] == ALL[:2]  # these two alone
     done, _ = checkout.run("launch/local.sh", "--processes", "two")
     assert done.returncode == 2 and "--processes two: give a number" in done.stderr

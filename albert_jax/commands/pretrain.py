@@ -56,8 +56,8 @@ class Pretrain:
             raise ConfigError(
                 "data.prepared is empty: give --data DIR (made by albert-jax data prepare)"
             )
-        from albert_jax.train import pretrain
+        from albert_jax.train import pretraining
 
-        pretrain.run(
+        pretraining.run(
             config, self.out, init=self.init, branch=self.branch, allow_change=self.allow_change
         )

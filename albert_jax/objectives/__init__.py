@@ -1,1 +1,1 @@
-"""What the model is asked: losses as sums with the names of their weights."""
+"""Pretraining objectives: each returns sums and the names of their weights."""

@@ -1,40 +1,48 @@
-"""Masked-language and sentence-order losses of ALBERT's pretraining."""
+"""The pretraining loss: the sum of the objectives that a phase's ObjectiveConfig asks for.
+
+A new objective is a function like those of masked_lm.py and sentence_order.py, a field of
+ObjectiveConfig, and a line in `objectives_of`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
-from albert_jax.objectives.terms import Loss, LossTerm, LossTerms
+from albert_jax.objectives.loss_terms import Loss, LossTerms
+from albert_jax.objectives.masked_lm import masked_lm
+from albert_jax.objectives.sentence_order import sentence_order
 
-MLM_SMOOTHING = 1e-5
-"""Added to the number of masked tokens by the original (run_pretraining.py)."""
+Objective = Callable[
+    [Mapping[str, Any], ModelConfig, jax.Array, Mapping[str, jax.Array]], LossTerms
+]
+"""(parameters, model, hidden states [B, S, H], batch) to the terms of one objective."""
 
 
-def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    """-log softmax at the labels: float32 [..., C], int32 [...] -> float32 [...]."""
-    return jax.nn.logsumexp(logits, axis=-1) - _at_label(logits, labels)
-
-
-def _at_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(logits, labels[..., None], axis=-1, mode="clip")[..., 0]
+def objectives_of(objective: ObjectiveConfig, *, top: int = 1) -> list[Objective]:
+    """The objectives that the config asks for; their terms add up to the loss."""
+    objectives: list[Objective] = [partial(masked_lm, top=top)]
+    if objective.sentence_order != "none":
+        objectives.append(sentence_order)
+    return objectives
 
 
 def pretraining_loss(
-    model: ModelConfig, compute: ComputeConfig, backend: Backend = XLA, *, top: int = 1
+    model: ModelConfig,
+    compute: ComputeConfig,
+    backend: Backend = XLA,
+    *,
+    objective: ObjectiveConfig = ObjectiveConfig(),
+    top: int = 1,
 ) -> Loss:
-    """The loss of pretraining rows for a model.
-
-    Terms "mlm" (weights mlm_weights [B, P]) and "sop" (sop_weights [B, K]); sums "mlm_correct"
-    and "sop_correct" count weighted right answers, and for `top` above 1 "mlm_top<top>_correct"
-    the masked pieces among that many likeliest.
-    """
+    """The loss of pretraining rows for a model; `top` is that of `masked_lm`."""
+    objectives = objectives_of(objective, top=top)
 
     def loss(
         params: Mapping[str, Any],
@@ -52,24 +60,10 @@ def pretraining_loss(
             dropout=dropout,
             backend=backend,
         )
-        mlm = albert.mlm_logits(params, model, hidden, batch["mlm_positions"])
-        pooled = albert.pooled(params, model, hidden, batch["cls_positions"])
-        sop = albert.sop_logits(params, model, pooled)
-        terms, sums = {}, {}
-        for name, logits in (("mlm", mlm), ("sop", sop)):
-            labels, weights = batch[f"{name}_labels"], batch[f"{name}_weights"]
-            total = jnp.sum(weights * cross_entropy(logits, labels))
-            terms[name] = LossTerm(
-                total, f"{name}_weights", MLM_SMOOTHING if name == "mlm" else 0.0
-            )
-            # The largest logit is computed for the loss anyway; an argmax would be one more
-            # pass over the vocabulary, and a slow one.
-            right = _at_label(logits, labels) >= jnp.max(logits, axis=-1)
-            sums[f"{name}_correct"] = jnp.sum(weights * right)
-        if top > 1:
-            chosen = _at_label(mlm, batch["mlm_labels"])
-            better = jnp.sum(mlm > chosen[..., None], axis=-1)
-            sums[f"mlm_top{top}_correct"] = jnp.sum(batch["mlm_weights"] * (better < top))
-        return LossTerms(terms, sums)
+        result = LossTerms({}, {})
+        for objective_terms in objectives:
+            terms, sums = objective_terms(params, model, hidden, batch)
+            result = LossTerms(result.terms | terms, result.sums | sums)
+        return result
 
     return loss

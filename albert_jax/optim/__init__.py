@@ -1,1 +1,1 @@
-"""Update rules of the original, and learning rates as plain functions of the step."""
+"""Optimizers of the original, and learning rates as plain functions of the step."""

@@ -8,46 +8,38 @@ from albert_jax.config import Config
 
 
 def polynomial(
-    step: int,
-    *,
-    peak: float,
-    steps: int,
-    warmup_steps: int = 0,
-    start_warmup_step: int = 0,
-    end: float = 0.0,
-    power: float = 1.0,
+    step: int, *, peak: float, steps: int, warmup_steps: int = 0, end: float = 0.0
 ) -> float:
-    """The original's rate at a step counted from 0 (optimization.py, create_optimizer).
+    """The original's learning rate at a step counted from 0 (optimization.py, create_optimizer).
 
-    Decay runs from step 0, not from the end of the warm-up, so the rate jumps down where the
-    warm-up ends. Before `start_warmup_step` the warm-up formula gives negative rates. Computed
-    in float32 like the original's graph: near the end 1 - step / steps loses digits.
+    The decay runs from step 0 and not from the end of the warm-up, so the learning rate jumps
+    down where the warm-up ends. It is computed in float32 like the original's graph: near the end
+    1 - step / steps loses digits.
     """
-    since = step - start_warmup_step
-    if warmup_steps and since < warmup_steps:
-        return float(np.float32(peak) * (np.float32(since) / np.float32(warmup_steps)))
-    left = np.float32(1.0) - np.float32(min(step, steps)) / np.float32(steps)
-    return float(np.float32(peak - end) * left ** np.float32(power) + np.float32(end))
+    if step < warmup_steps:
+        return float(np.float32(peak) * (np.float32(step) / np.float32(warmup_steps)))
+    remaining = np.float32(1.0) - np.float32(min(step, steps)) / np.float32(steps)
+    return float(np.float32(peak - end) * remaining + np.float32(end))
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """The rate of step `step` (from 0), by the segment that its phase names.
+    """The learning rate of a step of the run (from 0), by the schedule that its phase names.
 
-    "run": the run's polynomial schedule at this step of the whole run; "warmup": linear from 0
-    to the peak over this phase; "constant": the peak; "decay": linear from the peak to the end
-    rate over this phase.
+    "run" is the run's polynomial schedule at this step of the whole run; "warmup" is linear from
+    0 to the peak over this phase; "constant" is the peak; "decay" is linear from the peak to the
+    end learning rate over this phase.
     """
     optimizer = config.optimizer
-    number, inside = config.phase_at(step)
+    number, step_in_phase = config.phase_at(step)
     phase = config.phases[number]
-    share = min(inside / phase.steps, 1.0)
+    progress = min(step_in_phase / phase.steps, 1.0)
     if phase.schedule == "warmup":
-        return optimizer.learning_rate * share
+        return optimizer.learning_rate * progress
     if phase.schedule == "constant":
         return optimizer.learning_rate
     if phase.schedule == "decay":
         drop = optimizer.learning_rate - optimizer.end_learning_rate
-        return optimizer.learning_rate - drop * share
+        return optimizer.learning_rate - drop * progress
     return polynomial(
         step,
         peak=optimizer.learning_rate,

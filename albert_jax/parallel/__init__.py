@@ -1,1 +1,1 @@
-"""Devices: the mesh, and the one table that says where each parameter lies."""
+"""Devices and processes: the mesh, the table of shardings, and how processes find each other."""

@@ -1,20 +1,25 @@
-"""How the processes of a run agree about its folder: through objects and the coordination
-service's key-value store, never through a collective (threads beside training may wait here).
+"""How the processes of a run agree: through the coordination service's key-value store or objects.
+
+No collective is used, because threads beside training may wait here, and no device is touched.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from albert_jax import errors, files
-from albert_jax.errors import AlbertError, PeerError, StorageError
+from albert_jax.errors import AlbertError, ConfigError, PeerError, StorageError
+from albert_jax.parallel import hosts
+from albert_jax.parallel.jax_internals import coordination_client
 
+AGREE_SECONDS = 300.0
+_FIRST_SECONDS = 1800
 _counter = itertools.count()
-_TIMEOUT_SECONDS = 1800
 
 
 def on_first(name: str, work: Callable[[], Any], index: int, count: int) -> Any:
@@ -23,20 +28,18 @@ def on_first(name: str, work: Callable[[], Any], index: int, count: int) -> Any:
     All processes call it in the same order.
 
     Raises:
-      AlbertError: what `work` raised on process 0, on every process.
+      AlbertError: `work` raised it on process 0; it is raised on every process.
       PeerError: process 0 did not answer.
     """
     if count == 1:
         return work()
-    from jax._src import distributed  # the key-value store has no public name in jax 0.10
-
-    client = distributed.global_state.client
+    client = coordination_client()
     if client is None:
         raise PeerError(f"{count} processes without jax.distributed: initialize it first")
     key = f"albert_jax/{name}/{next(_counter)}"
     if index > 0:
         try:
-            answer = json.loads(client.blocking_key_value_get(key, _TIMEOUT_SECONDS * 1000))
+            answer = json.loads(client.blocking_key_value_get(key, _FIRST_SECONDS * 1000))
         except Exception as error:
             raise PeerError(f"process 0 did not answer ({name}): {error}") from error
         if "error" in answer:
@@ -52,8 +55,43 @@ def on_first(name: str, work: Callable[[], Any], index: int, count: int) -> Any:
     return result
 
 
+def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS) -> None:
+    """Compares named facts with those of process 0; every process calls it in the same order.
+
+    Raises:
+      ConfigError: a process differs; every process raises the line, which names the process, the
+        fact and both values.
+      PeerError: a process did not answer within `seconds`.
+    """
+    index, count = hosts.join()
+    if count == 1:
+        return
+    client, awaited = coordination_client(), 0
+    prefix, wait = f"albert_jax/agree/{name}", int(seconds * 1000)
+    try:
+        if index > 0:
+            own = {"host": socket.gethostname(), "facts": dict(facts)}
+            client.key_value_set(f"{prefix}/{index}", json.dumps(own))
+            line = client.blocking_key_value_get(f"{prefix}/verdict", wait)
+        else:
+            line = "same"
+            for awaited in range(1, count):
+                other = json.loads(client.blocking_key_value_get(f"{prefix}/{awaited}", wait))
+                if line == "same":
+                    who = f"process {awaited} ({other['host']})"
+                    line = _difference(facts, other["facts"], who) or line
+            client.key_value_set(f"{prefix}/verdict", line)
+    except Exception as error:
+        raise PeerError(
+            f"process {awaited} did not answer within {seconds:.0f} s when {name} was compared: "
+            "see its last line, then start the same command again"
+        ) from error
+    if line != "same":
+        raise ConfigError(line)
+
+
 def wait_for(path: str, timeout_seconds: float) -> None:
-    """Waits until an object is there. Raises StorageError if it does not come in time."""
+    """Waits until an object exists. Raises StorageError if it does not come in time."""
     deadline = time.monotonic() + timeout_seconds
     while files.read(path) is None:
         if time.monotonic() > deadline:
@@ -62,3 +100,16 @@ def wait_for(path: str, timeout_seconds: float) -> None:
                 "see its last line"
             )
         time.sleep(0.2)
+
+
+def _difference(own: Mapping[str, str], other: Mapping[str, str], who: str) -> str:
+    """One line about the first fact in which `who` differs from process 0; empty if none does."""
+    different = [key for key in {**own, **other} if own.get(key) != other.get(key)]
+    if not different:
+        return ""
+    key, num_more = different[0], len(different) - 1
+    more = f" (and {num_more} more)" if num_more else ""
+    return (
+        f"{who} has {key} = {other.get(key, 'nothing')}, process 0 has {own.get(key, 'nothing')}"
+        f"{more}: start every process with the same command, data and package versions"
+    )

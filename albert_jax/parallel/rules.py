@@ -10,7 +10,7 @@ from typing import Any
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from albert_jax.optim.parameter_groups import path_of
+from albert_jax.tree import path_of
 
 TENSOR_RULES: tuple[tuple[str, int], ...] = (
     (r"encoder/attention/(query|key|value)/(kernel|bias)", -1),

@@ -13,7 +13,7 @@ from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
 from albert_jax.finetune import distillation
 from albert_jax.model import albert
-from albert_jax.objectives.terms import Loss
+from albert_jax.objectives.loss_terms import Loss
 from albert_jax.tasks import losses
 from albert_jax.tasks.families import FAMILIES, Family, Labels
 from albert_jax.tasks.heads import HeadKind, head_shapes, init_head

@@ -23,7 +23,7 @@ from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
-    from albert_jax.objectives.terms import Loss
+    from albert_jax.objectives.loss_terms import Loss
     from albert_jax.tasks.encoder import Encoder
 
 Batch = dict[str, np.ndarray]

@@ -1,4 +1,4 @@
-"""Everything that a run carries from step to step, and where it lies on the mesh."""
+"""The train state that a run carries from step to step, and how it is laid out on the mesh."""
 
 from __future__ import annotations
 
@@ -7,45 +7,61 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from albert_jax.config import Config
-from albert_jax.optim.adamw import Moments
+from albert_jax.optim.optimizer import make_optimizer
 from albert_jax.parallel.rules import parameter_shardings
 
 
 class TrainState(NamedTuple):
-    """State of a run; a checkpoint holds exactly this. Leaves are arrays, or their shapes."""
+    """The state of a run; a checkpoint holds exactly this. Leaves are arrays, or their shapes."""
 
     step: Any
-    """Steps done, int32."""
+    """Optimizer steps done, int32."""
     params: Any
     """Nested dict of float32 arrays."""
-    opt_state: Moments
-    """Moments of the gradients, like the parameters."""
+    opt_state: Any
+    """State of the optimizer; only the optimizer knows its structure."""
     ema: Any
     """Averaged copy of the parameters, or None."""
     skipped: Any
     """Steps whose loss or gradient was not finite, int32."""
     skipped_in_a_row: Any
-    """How many of the last steps were skipped without a good one between, int32."""
+    """Length of the run of skipped steps that ends with the last step, int32."""
 
 
 def abstract_state(config: Config, params: Any, mesh: Mesh) -> TrainState:
-    """Shapes, types and shardings of the state for a tree of parameters or their shapes."""
-    placed = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, jnp.float32, sharding=sharding),
-        params,
-        parameter_shardings(params, mesh),
+    """Shapes, types and shardings of the state for a tree of parameters or their shapes.
+
+    Leaves of the optimizer's state that correspond to a parameter are sharded like it; all
+    others are replicated.
+    """
+    replicated = NamedSharding(mesh, PartitionSpec())
+
+    def placed(leaf: Any, sharding: Any) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+    shardings = parameter_shardings(params, mesh)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
+    optimizer = make_optimizer(config.optimizer)
+    opt_state = optax.tree_utils.tree_map_params(
+        optimizer,
+        placed,
+        jax.eval_shape(optimizer.init, shapes),
+        shardings,
+        transform_non_params=lambda leaf: placed(leaf, replicated),
     )
-    number = jax.ShapeDtypeStruct((), jnp.int32, sharding=NamedSharding(mesh, PartitionSpec()))
+    params = jax.tree.map(placed, shapes, shardings)
+    counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)
     return TrainState(
-        step=number,
-        params=placed,
-        opt_state=Moments(m=placed, v=placed),
-        ema=placed if config.optimizer.ema_decay else None,
-        skipped=number,
-        skipped_in_a_row=number,
+        step=counter,
+        params=params,
+        opt_state=opt_state,
+        ema=params if config.optimizer.ema_decay else None,
+        skipped=counter,
+        skipped_in_a_row=counter,
     )
 
 
@@ -55,25 +71,25 @@ def state_shardings(config: Config, params: Any, mesh: Mesh) -> TrainState:
 
 
 def init_state(config: Config, params: Any, mesh: Mesh) -> TrainState:
-    """The state before the first step, from parameters that every process holds whole.
+    """The state before the first step, from complete parameters in every process.
 
-    Each device receives its own part only; moments are 0, the averaged copy is the parameters.
+    Each device receives its own part only; the averaged copy starts as the parameters.
     """
     shapes = abstract_state(config, params, mesh)
 
     def place(leaf: Any, shape: Any) -> jax.Array:
         # A copy, because the CPU backend may otherwise share memory with the caller's array.
-        whole = np.array(leaf, dtype=shape.dtype)
-        return jax.make_array_from_callback(shape.shape, shape.sharding, lambda i: whole[i])
+        full = np.array(leaf, dtype=shape.dtype)
+        return jax.make_array_from_callback(shape.shape, shape.sharding, lambda i: full[i])
 
-    def zeros(shape: Any) -> jax.Array:
-        return place(np.zeros(shape.shape, shape.dtype), shape)
-
+    placed = jax.tree.map(place, params, shapes.params)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, shapes.opt_state)
+    init_optimizer = jax.jit(make_optimizer(config.optimizer).init, out_shardings=shardings)
     return TrainState(
-        step=zeros(shapes.step),
-        params=jax.tree.map(place, params, shapes.params),
-        opt_state=jax.tree.map(zeros, shapes.opt_state),
+        step=place(0, shapes.step),
+        params=placed,
+        opt_state=init_optimizer(placed),
         ema=None if shapes.ema is None else jax.tree.map(place, params, shapes.ema),
-        skipped=zeros(shapes.skipped),
-        skipped_in_a_row=zeros(shapes.skipped_in_a_row),
+        skipped=place(0, shapes.skipped),
+        skipped_in_a_row=place(0, shapes.skipped_in_a_row),
     )

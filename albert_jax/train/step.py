@@ -1,11 +1,14 @@
-"""The one train step, and its counterpart for evaluation.
+"""The train step, and its counterparts for evaluation.
 
-The step is a pure function of (state, batch, scalars). Loss and gradient stand in a region that
-is manual over the axes that split rows (slice, data, fsdp) and automatic over tensor, so that
-every reduction is written here, once: parameters are gathered in float32 before the passes, the
-weights' totals come from the batch before the backward pass, gradients add up over micro-batches
-in float32 and are reduced once, outside any loop. No collective stands inside the differentiated
-function. Norms, clipping and the update rule work on global arrays after the region.
+The step is a pure function of (state, batch, scalars). Loss and gradient are computed in a region
+that is manual over the mesh axes that split rows (slice, data, fsdp) and automatic over tensor, so
+every reduction is written here, once: parameters are gathered in float32 before the layers, the
+total weights come from the batch before the backward pass, and gradients are accumulated in
+float32 and reduced once, outside any loop. No collective is part of the differentiated function.
+Norms, clipping and the optimizer work on global arrays after the region.
+
+Shapes: B rows of the global batch, b rows of one device, A gradient accumulation steps. A batch is
+a dict of columns [B, ...]; parameters and gradients are nested dicts of float32 arrays.
 """
 
 from __future__ import annotations
@@ -16,22 +19,27 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from albert_jax import tree
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.dropout import row_keys
-from albert_jax.objectives.terms import Loss, mean, weight_names
-from albert_jax.optim.optimizer import build
-from albert_jax.parallel.mesh import ROW_AXES, batch_sharding, check_rows
+from albert_jax.objectives.loss_terms import Loss, mean, weight_names
+from albert_jax.optim.optimizer import make_optimizer
+from albert_jax.parallel.mesh import ROW_AXES, batch_sharding
 from albert_jax.parallel.rules import fsdp_dimension, parameter_shardings, parameter_specs
 from albert_jax.train.state import TrainState, state_shardings
+from albert_jax.tree import path_of
 
-Flat = dict[str, jax.Array]
+Params = Any
+"""Nested dict of arrays."""
 Batch = Mapping[str, jax.Array]
+Sums = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, Mapping[str, Any]], tuple[TrainState, dict[str, Any]]]
-EvalStep = Callable[[Any, Batch], dict[str, jax.Array]]
+EvalStep = Callable[[Params, Batch], Sums]
+
+ROWS, REPLICATED = PartitionSpec(ROW_AXES), PartitionSpec()
 
 
 def make_train_step(
@@ -40,171 +48,244 @@ def make_train_step(
     mesh: Mesh,
     loss: Loss,
     *,
-    params: Any = None,
+    params: Params = None,
     num_layers: int | None = None,
 ) -> TrainStep:
-    """A jitted step (state, batch, scalars) -> (state, metrics); the given state is consumed.
+    """Makes the jitted step (state, batch, scalars) -> (state, metrics); the state is donated.
 
-    `params` are the parameters or their shapes (None: those of config.model with both heads),
-    `passes` the depth (None: the model's own; one step per depth). The batch is global, its rows
-    split as `batch_sharding` says; every column that a term of the loss names as weights ends in
-    "_weights". `scalars` are learning_rate (float32) and seed (int32). Metrics, all float32
-    scalars: loss, one loss per term, the sums of the loss and the weights' totals of the global
-    batch, grad_norm (before clipping), learning_rate, skipped, skipped_in_a_row.
+    Args:
+      config: The run.
+      phase: The phase of the step; its rows divide over the mesh (`mesh.check_rows`).
+      mesh: The devices.
+      loss: The loss; each weight column that its terms name ends in "_weights".
+      params: The parameters or their shapes. None means those of config.model with both heads.
+      num_layers: The depth, one step per depth. None means the model's own.
 
-    Raises ConfigError when the phase's rows do not divide over the mesh and micro-batches.
+    Returns:
+      The step. Its batch is global, with rows split like `batch_sharding`. `scalars` are
+      learning_rate (float32) and seed (int32). The metrics are float32 scalars of the global
+      batch: loss, one loss per term, the sums of the loss, the total weights, grad_norm (before
+      clipping), learning_rate, skipped and skipped_in_a_row.
     """
-    check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases")
     shapes = abstract_params(config.model) if params is None else params
-    specs = tree.flatten(parameter_specs(shapes, mesh))
-    trained = [path for path in specs if not _frozen(path, phase)]
-    rule = build(config.optimizer)
+    frozen = frozen_parameters(shapes, phase)
+    compute_gradients = _gradient_function(
+        loss, mesh, shapes, frozen, phase.gradient_accumulation_steps, num_layers
+    )
+    update = _update_function(config, frozen)
 
     def step(
         state: TrainState, batch: Batch, scalars: Mapping[str, Any]
     ) -> tuple[TrainState, dict[str, Any]]:
-        flat = tree.flatten(state.params)
-        numbers = jnp.arange(next(iter(batch.values())).shape[0], dtype=jnp.int32)
-        gradients, metrics = _gradients(
-            loss, mesh, specs, trained, phase.gradient_accumulation_steps, num_layers, flat,
-            dict(batch), numbers, jnp.asarray(scalars["seed"], jnp.int32), state.step,
-        )  # fmt: skip
-        norm = jnp.sqrt(sum(jnp.sum(jnp.square(leaf)) for leaf in gradients.values()))
-        scale = config.optimizer.max_grad_norm / jnp.maximum(norm, config.optimizer.max_grad_norm)
-        gradients = {path: gradient * scale for path, gradient in gradients.items()}
-
-        rate = jnp.asarray(scalars["learning_rate"], jnp.float32)
-        old = {path: flat[path] for path in trained}
-        moments = type(state.opt_state)(*(tree.flatten(part) for part in state.opt_state))
-        old_moments = type(moments)(*({path: part[path] for path in trained} for part in moments))
-        updates: Any
-        updates, new_moments = rule.update(gradients, old_moments, old, learning_rate=rate)
-        new = {path: old[path] + updates[path] for path in trained}
-
-        good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        keep = partial(jax.tree.map, lambda new, old: jnp.where(good, new, old))
-        new, new_moments = keep(new, old), keep(new_moments, old_moments)
-        params = flat | new
-        ema = state.ema
-        if ema is not None:
-            decay = config.optimizer.ema_decay
-            ema = tree.flatten(ema)
-            averaged = {path: decay * ema[path] + (1.0 - decay) * params[path] for path in ema}
-            ema = tree.unflatten(keep(averaged, ema))
-        bad = 1 - good.astype(jnp.int32)
-        state = TrainState(
-            step=state.step + 1,
-            params=tree.unflatten(params),
-            opt_state=type(moments)(
-                *(tree.unflatten(a | b) for a, b in zip(moments, new_moments, strict=True))
-            ),
-            ema=ema,
-            skipped=state.skipped + bad,
-            skipped_in_a_row=(state.skipped_in_a_row + 1) * bad,
-        )
+        seed = jnp.asarray(scalars["seed"], jnp.int32)
+        learning_rate = jnp.asarray(scalars["learning_rate"], jnp.float32)
+        gradients, metrics = compute_gradients(state.params, dict(batch), seed, state.step)
+        norm = optax.tree.norm(gradients)
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
+        state = update(state, gradients, norm, learning_rate, finite)
         metrics |= {
             "grad_norm": norm,
-            "learning_rate": rate,
+            "learning_rate": learning_rate,
             "skipped": state.skipped.astype(jnp.float32),
             "skipped_in_a_row": state.skipped_in_a_row.astype(jnp.float32),
         }
         return state, metrics
 
     shardings = state_shardings(config, shapes, mesh)
-    whole = NamedSharding(mesh, PartitionSpec())
+    replicated = NamedSharding(mesh, REPLICATED)
     return jax.jit(
         step,
-        in_shardings=(shardings, batch_sharding(mesh), whole),
-        out_shardings=(shardings, whole),
+        in_shardings=(shardings, batch_sharding(mesh), replicated),
+        out_shardings=(shardings, replicated),
         donate_argnums=0,
     )
 
 
-def make_eval_step(
-    config: Config, mesh: Mesh, loss: Loss, *, params: Any = None, num_layers: int | None = None
-) -> EvalStep:
-    """A jitted (params, batch) -> sums over the global batch, dropout off, float32 scalars.
+def make_eval_step(config: Config, mesh: Mesh, loss: Loss, *, params: Params = None) -> EvalStep:
+    """Makes a jitted (params, batch) -> float32 sums over the global batch, dropout off.
 
-    Keys: "<term>_sum" and the weights' totals by their own names, so that mean losses of many
-    batches are sums of the one over sums of the other, and the loss's own sums.
+    The keys are "<term>_sum", the names of the weight columns and those of the loss's own sums:
+    the mean loss over many batches is the quotient of two sums.
     """
     shapes = abstract_params(config.model) if params is None else params
-    specs = tree.flatten(parameter_specs(shapes, mesh))
     axes = _used_axes(mesh)
 
-    def local(flat: Flat, batch: Batch) -> dict[str, jax.Array]:
-        found = loss(
-            tree.unflatten(_gather(flat, specs)), batch, dropout=None, num_layers=num_layers
-        )
-        sums = {f"{name}_sum": term.total for name, term in found.terms.items()} | found.sums
+    def evaluate(params: Params, batch: Batch) -> Sums:
+        terms, sums = loss(params, batch, dropout=None, num_layers=None)
+        sums = {f"{name}_sum": term.total for name, term in terms.items()} | sums
         sums |= {name: jnp.sum(batch[name]) for name in weight_names(batch)}
-        return _total(sums, axes)
+        return _sum_over_devices(sums, axes)
 
-    def evaluate(params: Any, batch: Batch) -> dict[str, jax.Array]:
-        return _region(local, mesh, specs, (PartitionSpec(ROW_AXES),), PartitionSpec())(
-            tree.flatten(params), dict(batch)
-        )
-
-    return jax.jit(
-        evaluate,
-        in_shardings=(
-            parameter_shardings(shapes, mesh),
-            batch_sharding(mesh),
-        ),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
-    )
+    return _jit_on_rows(evaluate, mesh, shapes, REPLICATED)
 
 
 def make_output_step(
-    mesh: Mesh, outputs: Callable[[Any, Batch], Any], *, params: Any
-) -> Callable[[Any, Batch], Any]:
-    """A jitted (params, batch) -> arrays of `outputs`, one entry per row, whole on every device."""
-    specs = tree.flatten(parameter_specs(params, mesh))
-    rows = PartitionSpec(ROW_AXES)
+    mesh: Mesh, outputs: Callable[[Params, Batch], Any], *, params: Params
+) -> Callable[[Params, Batch], Any]:
+    """Makes a jitted (params, batch) -> arrays [B, ...] of `outputs`, replicated."""
+    return _jit_on_rows(outputs, mesh, params, ROWS)
 
-    def local(flat: Flat, batch: Batch) -> Any:
-        return outputs(tree.unflatten(_gather(flat, specs)), batch)
 
-    def find(params: Any, batch: Batch) -> Any:
-        return _region(local, mesh, specs, (rows,), rows)(tree.flatten(params), dict(batch))
+def frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
+    """A tree like the parameters of booleans: whether the phase leaves a parameter as it is."""
+
+    def frozen(keys: tuple[Any, ...], _: Any) -> bool:
+        return phase.freeze == "encoder" and path_of(keys).startswith("encoder/")
+
+    return jax.tree_util.tree_map_with_path(frozen, params)
+
+
+def _jit_on_rows(
+    function: Callable[[Params, Batch], Any], mesh: Mesh, shapes: Params, out_specs: PartitionSpec
+) -> Callable[[Params, Batch], Any]:
+    """Jits `function(params, rows)` as applied to the rows of each device."""
+    specs = parameter_specs(shapes, mesh)
+
+    def local(params: Params, batch: Batch) -> Any:
+        return function(_gather(params, specs), batch)
+
+    def apply(params: Params, batch: Batch) -> Any:
+        return _manual_region(local, mesh, (_manual(specs), ROWS), out_specs)(params, dict(batch))
 
     return jax.jit(
-        find,
-        in_shardings=(parameter_shardings(params, mesh), batch_sharding(mesh)),
-        out_shardings=NamedSharding(mesh, PartitionSpec()),
+        apply,
+        in_shardings=(parameter_shardings(shapes, mesh), batch_sharding(mesh)),
+        out_shardings=NamedSharding(mesh, REPLICATED),
     )
 
 
-def _frozen(path: str, phase: PhaseConfig) -> bool:
-    return phase.freeze == "encoder" and path.startswith("encoder/")
+def _update_function(config: Config, frozen: Params) -> Callable[..., TrainState]:
+    """(state, gradients, their norm, learning rate, finite) to the next state.
+
+    A step that is not finite leaves parameters, optimizer state and averaged copy bitwise as they
+    were; frozen parameters and the leaves of the optimizer state that belong to them never change.
+    """
+    max_norm, decay = config.optimizer.max_grad_norm, config.optimizer.ema_decay
+
+    def update(
+        state: TrainState,
+        gradients: Params,
+        norm: jax.Array,
+        learning_rate: jax.Array,
+        finite: jax.Array,
+    ) -> TrainState:
+        keep_finite = partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
+        keep_frozen = partial(jax.tree.map, lambda is_frozen, new, old: old if is_frozen else new)
+
+        scale = max_norm / jnp.maximum(norm, max_norm)
+        gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
+        optimizer = make_optimizer(config.optimizer, learning_rate)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        params = keep_finite(keep_frozen(frozen, params, state.params), state.params)
+        frozen_state = optax.tree_utils.tree_map_params(
+            optimizer,
+            lambda _, is_frozen: is_frozen,
+            opt_state,
+            frozen,
+            transform_non_params=lambda _: False,
+        )
+        opt_state = keep_finite(
+            keep_frozen(frozen_state, opt_state, state.opt_state), state.opt_state
+        )
+        ema = state.ema
+        if ema is not None:
+            averaged = jax.tree.map(lambda mean, w: decay * mean + (1.0 - decay) * w, ema, params)
+            ema = keep_finite(averaged, ema)
+        skipped = 1 - finite.astype(jnp.int32)
+        return TrainState(
+            step=state.step + 1,
+            params=params,
+            opt_state=opt_state,
+            ema=ema,
+            skipped=state.skipped + skipped,
+            skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
+        )
+
+    return update
 
 
-def _used_axes(mesh: Mesh) -> tuple[str, ...]:
-    """Row axes of more than one device; a reduction over the others would be an empty one."""
-    return tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
-
-
-def _total(values: dict[str, jax.Array], axes: tuple[str, ...]) -> dict[str, jax.Array]:
-    """Sums scalars over devices in one reduction."""
-    if not axes:
-        return values
-    names = list(values)
-    total = jax.lax.psum(jnp.stack([values[name].astype(jnp.float32) for name in names]), axes)
-    return dict(zip(names, total, strict=True))
-
-
-def _region(
-    function: Callable[..., Any],
+def _gradient_function(
+    loss: Loss,
     mesh: Mesh,
-    specs: Mapping[str, PartitionSpec],
-    in_specs: tuple[PartitionSpec, ...],
-    out_specs: Any,
+    shapes: Params,
+    frozen: Params,
+    gradient_accumulation_steps: int,
+    num_layers: int | None,
+) -> Callable[..., tuple[Params, Sums]]:
+    """(params, batch, seed, step) to gradients, sharded like params, and sums of the global batch.
+
+    The gradients of frozen parameters are zeros.
+    """
+    axes, specs = _used_axes(mesh), parameter_specs(shapes, mesh)
+
+    def local(
+        params: Params, batch: Batch, rows: jax.Array, seed: jax.Array, step: jax.Array
+    ) -> tuple[Params, Sums]:
+        weights = _sum_over_devices(
+            {name: jnp.sum(batch[name]) for name in weight_names(batch)}, axes
+        )
+
+        def mean_loss(params: Params, part: tuple[Batch, jax.Array]) -> tuple[jax.Array, Sums]:
+            batch, rows = part
+            params = jax.tree.map(
+                lambda w, is_frozen: jax.lax.stop_gradient(w) if is_frozen else w, params, frozen
+            )
+            dropout = row_keys(seed, step, rows)
+            terms, sums = loss(params, batch, dropout=dropout, num_layers=num_layers)
+            losses = {
+                f"{name}_loss": term.total / term.divisor(weights[term.weights])
+                for name, term in terms.items()
+            }
+            value = mean(terms, weights)
+            return value, {"loss": value} | losses | sums
+
+        gradients, sums = _accumulate(
+            jax.grad(mean_loss, has_aux=True),
+            _gather(params, specs),
+            (batch, rows),
+            gradient_accumulation_steps,
+        )
+        gradients = _reduce(gradients, specs, frozen, axes)
+        return gradients, _sum_over_devices(sums, axes) | weights
+
+    def compute(
+        params: Params, batch: Batch, seed: jax.Array, step: jax.Array
+    ) -> tuple[Params, Sums]:
+        batch_size = next(iter(batch.values())).shape[0]
+        rows = jnp.arange(batch_size, dtype=jnp.int32)
+        manual = _manual(specs)
+        in_specs = (manual, ROWS, ROWS, REPLICATED, REPLICATED)
+        region = _manual_region(local, mesh, in_specs, (manual, REPLICATED))
+        return region(params, batch, rows, seed, step)
+
+    return compute
+
+
+def _accumulate(
+    differentiate: Callable[..., Any], params: Params, rows: Any, gradient_accumulation_steps: int
+) -> Any:
+    """Sums of `differentiate(params, part)` over A parts [b / A, ...] of the rows [b, ...]."""
+    if gradient_accumulation_steps == 1:
+        return differentiate(params, rows)
+    parts = jax.tree.map(lambda x: x.reshape(gradient_accumulation_steps, -1, *x.shape[1:]), rows)
+    shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], parts))
+    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
+
+    def add(total: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, differentiate(params, part)), None
+
+    return jax.lax.scan(add, zero, parts)[0]
+
+
+def _manual_region(
+    function: Callable[..., Any], mesh: Mesh, in_specs: tuple[Any, ...], out_specs: Any
 ) -> Callable[..., Any]:
-    """`function(flat parameters, ...)` on each device's own rows and parts of parameters."""
+    """`function` on the rows and the parts of parameters that each device holds."""
     return jax.shard_map(
         function,
         mesh=mesh,
-        in_specs=({path: _manual(spec) for path, spec in specs.items()}, *in_specs),
+        in_specs=in_specs,
         out_specs=out_specs,
         axis_names=set(ROW_AXES),
         # A fused kernel cannot live in a checked region, and jax 0.10.2 does not refuse an
@@ -213,97 +294,47 @@ def _region(
     )
 
 
-def _manual(spec: PartitionSpec) -> PartitionSpec:
-    """The part of a parameter's spec that the manual region sees: not the tensor axis."""
-    return PartitionSpec(*(axis if axis == "fsdp" else None for axis in spec))
+def _manual(specs: Params) -> Params:
+    """The part of each parameter's spec that the manual region sees: not the tensor axis."""
+    return jax.tree.map(
+        lambda spec: PartitionSpec(*(axis if axis == "fsdp" else None for axis in spec)), specs
+    )
 
 
-def _gather(flat: Flat, specs: Mapping[str, PartitionSpec]) -> Flat:
-    """Whole parameters from each device's parts, in float32, once."""
-    whole = {}
-    for path, leaf in flat.items():
-        dimension = fsdp_dimension(specs[path])
-        if dimension is not None:
-            leaf = jax.lax.all_gather(leaf, "fsdp", axis=dimension, tiled=True)
-        whole[path] = leaf
-    return whole
+def _used_axes(mesh: Mesh) -> tuple[str, ...]:
+    """The row axes of more than one device; a reduction over the others would be empty."""
+    return tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
 
 
-def _reduce(flat: Flat, specs: Mapping[str, PartitionSpec], axes: tuple[str, ...]) -> Flat:
-    """Sums gradients over devices; each keeps the part that it stores."""
-    parts = {}
-    for path, leaf in flat.items():
-        dimension = fsdp_dimension(specs[path])
-        rest = axes
+def _sum_over_devices(values: Sums, axes: tuple[str, ...]) -> Sums:
+    """Sums scalars over the devices in one reduction."""
+    if not axes:
+        return values
+    stacked = jnp.stack([value.astype(jnp.float32) for value in values.values()])
+    return dict(zip(values, jax.lax.psum(stacked, axes), strict=True))
+
+
+def _gather(params: Params, specs: Params) -> Params:
+    """Complete parameters from the parts of all devices, in float32, once."""
+
+    def gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+        dimension = fsdp_dimension(spec)
+        if dimension is None:
+            return leaf
+        return jax.lax.all_gather(leaf, "fsdp", axis=dimension, tiled=True)
+
+    return jax.tree.map(gather, params, specs)
+
+
+def _reduce(gradients: Params, specs: Params, frozen: Params, axes: tuple[str, ...]) -> Params:
+    """Sums gradients over the devices; each keeps the part of a parameter that it stores."""
+
+    def reduce(leaf: jax.Array, spec: PartitionSpec, is_frozen: bool) -> jax.Array:
+        remaining = axes
+        dimension = fsdp_dimension(spec)
         if dimension is not None:
             leaf = jax.lax.psum_scatter(leaf, "fsdp", scatter_dimension=dimension, tiled=True)
-            rest = tuple(axis for axis in axes if axis != "fsdp")
-        parts[path] = jax.lax.psum(leaf, rest) if rest else leaf
-    return parts
+            remaining = tuple(axis for axis in axes if axis != "fsdp")
+        return jax.lax.psum(leaf, remaining) if remaining and not is_frozen else leaf
 
-
-def _gradients(
-    loss: Loss,
-    mesh: Mesh,
-    specs: Mapping[str, PartitionSpec],
-    trained: list[str],
-    gradient_accumulation_steps: int,
-    num_layers: int | None,
-    flat: Flat,
-    batch: dict[str, jax.Array],
-    numbers: jax.Array,
-    seed: jax.Array,
-    step: jax.Array,
-) -> tuple[Flat, dict[str, jax.Array]]:
-    """Gradients of the trained parameters, placed like them, and sums of the global batch."""
-    axes = _used_axes(mesh)
-
-    def local(
-        flat: Flat, batch: Batch, numbers: jax.Array, seed: jax.Array, step: jax.Array
-    ) -> tuple[Flat, dict[str, jax.Array]]:
-        whole = _gather(flat, specs)
-        fixed = {path: leaf for path, leaf in whole.items() if path not in trained}
-        weights = _total({name: jnp.sum(batch[name]) for name in weight_names(batch)}, axes)
-
-        def one(
-            trainable: Flat, part: tuple[Batch, jax.Array]
-        ) -> tuple[jax.Array, dict[str, jax.Array]]:
-            rows, numbers = part
-            keys = row_keys(seed, step, numbers)
-            found = loss(
-                tree.unflatten(fixed | trainable), rows, dropout=keys, num_layers=num_layers
-            )
-            sums = {
-                f"{name}_loss": term.total / term.divisor(weights[term.weights])
-                for name, term in found.terms.items()
-            }
-            value = mean(found.terms, weights)
-            return value, {"loss": value} | sums | found.sums
-
-        differentiate = jax.grad(one, has_aux=True)
-        trainable = {path: whole[path] for path in trained}
-        gradients, sums = _accumulate(
-            differentiate, trainable, (batch, numbers), gradient_accumulation_steps
-        )
-        return _reduce(gradients, specs, axes), _total(sums, axes) | weights
-
-    rows, whole = PartitionSpec(ROW_AXES), PartitionSpec()
-    out = ({path: _manual(specs[path]) for path in trained}, whole)
-    region = _region(local, mesh, specs, (rows, rows, whole, whole), out)
-    return region(flat, batch, numbers, seed, step)
-
-
-def _accumulate(
-    differentiate: Callable[..., Any], trainable: Flat, rows: Any, gradient_accumulation_steps: int
-) -> Any:
-    """Sums of `differentiate(trainable, part)` over the micro-batches of this device's rows."""
-    if gradient_accumulation_steps == 1:
-        return differentiate(trainable, rows)
-    parts = jax.tree.map(lambda x: x.reshape(gradient_accumulation_steps, -1, *x.shape[1:]), rows)
-    shapes = jax.eval_shape(differentiate, trainable, jax.tree.map(lambda x: x[0], parts))
-    zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
-
-    def add(total: Any, part: Any) -> tuple[Any, None]:
-        return jax.tree.map(jnp.add, total, differentiate(trainable, part)), None
-
-    return jax.lax.scan(add, zero, parts)[0]
+    return jax.tree.map(reduce, gradients, specs, frozen)

@@ -1,6 +1,6 @@
 """What the one loop trains is a value: start weights, batches, a loss, and numbers on the host.
 
-Pretraining is the first task (train/pretrain.py), fine-tuning tasks are others; none of them
+Pretraining is the first task (train/pretraining.py), fine-tuning tasks are others; none of them
 has a loop, a step or a checkpoint of its own.
 """
 
@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from albert_jax.objectives.terms import Loss
+from albert_jax.objectives.loss_terms import Loss
 
 Batch = dict[str, np.ndarray]
 Params = dict[str, Any]
@@ -43,7 +43,7 @@ class Task:
     """(phase, first step within the phase, row numbers of the global batch that are wanted) to
     those rows of one batch per step, to the end of the phase. A pure function of its arguments."""
     loss: Loss
-    """Sums per term and the names of their weights (objectives/terms.py)."""
+    """Sums per term and the names of their weights (objectives/loss_terms.py)."""
     evaluation_loss: Loss
     """The same with the sums that `evaluate` wants."""
     evaluate: Callable[[int, Network], dict[str, float]]

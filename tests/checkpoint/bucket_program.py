@@ -11,7 +11,7 @@ import sys
 import time
 
 from albert_jax import configfile, files
-from albert_jax.train import loop, pretrain
+from albert_jax.train import loop, pretraining
 
 if __name__ == "__main__":
     config, run, *rest = sys.argv[1:]
@@ -28,4 +28,4 @@ if __name__ == "__main__":
             return False
 
         loop.Stop.__call__ = kill
-    pretrain.run(configfile.load(config), run)
+    pretraining.run(configfile.load(config), run)

@@ -22,9 +22,9 @@ import pytest
 from albert_jax import configfile, files
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.errors import CheckpointError
-from albert_jax.train import pretrain
+from albert_jax.train import pretraining
 from tests import tiny_models
-from tests.train.test_pretrain import assert_same, micro
+from tests.train.test_pretraining import assert_same, micro
 
 pytest.importorskip("gcsfs", reason="gcsfs is not installed (extra gcs)")
 emulator = pytest.importorskip(
@@ -124,7 +124,7 @@ def test_killed_continued_and_a_damaged_checkpoint_put_aside(bucket, tmp_path):
     config = micro(tiny_models.prepared(tmp_path))
     run_config, run = tmp_path / "config.toml", f"{bucket}/run"
     run_config.write_text(configfile.dumps(config))
-    pretrain.run(config, str(tmp_path / "local"))
+    pretraining.run(config, str(tmp_path / "local"))
 
     _train(run_config, run, 6, 4)
     told = _train(run_config, run, 10, 8)

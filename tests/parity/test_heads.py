@@ -13,7 +13,7 @@ import pytest
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model.attention import XLA
 from albert_jax.model_io.parameter_names import to_original
-from albert_jax.objectives import terms
+from albert_jax.objectives import loss_terms
 from albert_jax.tasks import heads, losses
 from tests.parity.golden_model import structure, variables
 from tests.reference import golden_cases
@@ -177,7 +177,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
 
     def mean(params):
         parts = loss(params, batch, dropout=None, num_layers=None).terms
-        return terms.mean(parts, {name: batch[name].sum() for name in terms.weight_names(batch)})
+        return loss_terms.mean(parts, {name: batch[name].sum() for name in loss_terms.weight_names(batch)})
 
     value, gradients = jax.jit(jax.value_and_grad(mean))(params)
     check(value, out["loss"], "loss")

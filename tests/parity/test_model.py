@@ -13,7 +13,7 @@ from albert_jax import tree
 from albert_jax.config import ComputeConfig
 from albert_jax.model import albert
 from albert_jax.model.activations import gelu_new
-from albert_jax.objectives import terms
+from albert_jax.objectives import loss_terms
 from albert_jax.objectives.pretraining import pretraining_loss
 from tests.parity.golden_model import batch_of, structure, variables
 from tests.reference import golden_cases
@@ -69,9 +69,9 @@ def test_outputs_losses_and_gradients(case, record_property):
 
     def total(params):
         found = loss(params, batch, dropout=None, num_layers=None)
-        weights = {name: jnp.sum(batch[name]) for name in terms.weight_names(batch)}
+        weights = {name: jnp.sum(batch[name]) for name in loss_terms.weight_names(batch)}
         parts = {n: t.total / t.divisor(weights[t.weights]) for n, t in found.terms.items()}
-        return terms.mean(found.terms, weights), parts
+        return loss_terms.mean(found.terms, weights), parts
 
     differentiate = jax.value_and_grad(total, has_aux=True)
     program = jax.jit(lambda params: (forward(params), differentiate(params)))

@@ -16,7 +16,7 @@ from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig, T
 from albert_jax.errors import ConfigError
 from albert_jax.model.dropout import row_keys
 from albert_jax.model.init import init_params
-from albert_jax.objectives import terms
+from albert_jax.objectives import loss_terms
 from albert_jax.tasks import heads, losses
 from albert_jax.tasks.examples import (
     Answer,
@@ -69,13 +69,13 @@ def test_task_from_examples_to_scores(name: str) -> None:
     params = init_params(MODEL, 0)
     params["head"] = kind.new_head(MODEL.hidden_size, labels, 0)
     loss = kind.loss(FORWARD, config)
-    names = terms.weight_names(batch)
+    names = loss_terms.weight_names(batch)
     keys = row_keys(0, 0, jnp.arange(rows))
 
     def value(params, batch, dropout):
         parts = loss(params, batch, dropout=dropout, num_layers=None)
         assert {part.weights for part in parts.terms.values()} <= set(names)
-        return terms.mean(parts.terms, {n: jnp.sum(batch[n]) for n in names})
+        return loss_terms.mean(parts.terms, {n: jnp.sum(batch[n]) for n in names})
 
     run = jax.jit(jax.value_and_grad(value), compiler_options={"xla_backend_optimization_level": 0})
     plain, grads = run(params, batch, keys)

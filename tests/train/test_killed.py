@@ -16,7 +16,7 @@ import pytest
 from albert_jax import configfile
 from albert_jax.observe.metrics import read_rows
 from tests import tiny_models
-from tests.train.test_pretrain import assert_same, micro
+from tests.train.test_pretraining import assert_same, micro
 
 pytestmark = pytest.mark.slow
 

@@ -11,7 +11,7 @@ from albert_jax import tree
 from albert_jax.errors import ConfigError
 from albert_jax.model.init import init_params
 from albert_jax.objectives.pretraining import pretraining_loss
-from albert_jax.objectives.terms import LossTerm, LossTerms
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train.state import abstract_state, init_state
 from albert_jax.train.step import make_eval_step, make_train_step

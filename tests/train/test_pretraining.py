@@ -39,7 +39,7 @@ from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import read_rows, timeless
 from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train import branch as start
-from albert_jax.train import loop, pretrain
+from albert_jax.train import loop, pretraining
 from albert_jax.train.report import Report
 from albert_jax.train.state import abstract_state
 from tests import tiny_models
@@ -107,12 +107,12 @@ def stop_at(monkeypatch, step: int) -> None:
 def whole(data, tmp_path_factory) -> Path:
     """A run that nothing interrupted."""
     run = tmp_path_factory.mktemp("whole") / "run"
-    pretrain.run(micro(data), str(run))
+    pretraining.run(micro(data), str(run))
     return run
 
 
 def test_the_same_seed_gives_the_same_run_and_its_own_config_repeats_it(data, whole, tmp_path):
-    pretrain.run(configfile.load(str(whole)), str(tmp_path / "again"))
+    pretraining.run(configfile.load(str(whole)), str(tmp_path / "again"))
     assert_same(whole, tmp_path / "again", micro(data))
     assert (whole / "curves.png").read_bytes()[:4] == b"\x89PNG"
     record = json.loads((whole / "record.json").read_text())
@@ -132,7 +132,7 @@ def test_each_row_tells_which_share_of_the_time_went_to_steps(whole):
 def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
     config, run = micro(data), tmp_path / "run"
     config = dataclasses.replace(config, run=dataclasses.replace(config.run, profile=(3, 4)))
-    pretrain.run(config, str(run))
+    pretraining.run(config, str(run))
     assert [path for path in (run / "profile").rglob("*.xplane.pb") if path.stat().st_size]
     assert_same(whole, run, config)
     for steps in ((4, 3), (0, 1), (2,)):
@@ -145,7 +145,7 @@ def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
 
 def test_another_seed_gives_another_run(data, whole, tmp_path):
     config = micro(data, seed=1)
-    pretrain.run(config, str(tmp_path / "run"))
+    pretraining.run(config, str(tmp_path / "run"))
     mine, theirs = final_state(tmp_path / "run", config), final_state(whole, config)
     assert any(mine[name].tobytes() != theirs[name].tobytes() for name in mine)
 
@@ -156,8 +156,8 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, whole, tmp_path, monk
     with monkeypatch.context() as patched:
         stop_at(patched, step)
         with pytest.raises(Stopped, match=f"saved after step {step} of 12"):
-            pretrain.run(config, str(run))
-    pretrain.run(config, str(run))
+            pretraining.run(config, str(run))
+    pretraining.run(config, str(run))
     assert_same(whole, run, config)
 
 
@@ -179,7 +179,7 @@ def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):
 
 def test_a_finished_run_says_so(data, whole, capsys):
     before = (whole / "metrics.jsonl").read_bytes()
-    pretrain.run(micro(data), str(whole))
+    pretraining.run(micro(data), str(whole))
     assert "done (12 of 12 steps)" in capsys.readouterr().out
     assert (whole / "metrics.jsonl").read_bytes() == before
 
@@ -191,13 +191,13 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(
     with monkeypatch.context() as patched:
         stop_at(patched, 10)
         with pytest.raises(Stopped):
-            pretrain.run(config, str(run))
+            pretraining.run(config, str(run))
     newest = max(run.glob("checkpoints/*"), key=lambda path: int(path.name))
     largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     damaged = bytearray(largest.read_bytes())
     damaged[len(damaged) // 2] ^= 1
     largest.write_bytes(damaged)
-    pretrain.run(config, str(run))
+    pretraining.run(config, str(run))
     assert_same(whole, run, config)
     assert (run / "damaged" / newest.name).exists()
 
@@ -207,13 +207,13 @@ def test_no_whole_checkpoint_is_never_a_start_from_zero(data, tmp_path, monkeypa
     with monkeypatch.context() as patched:
         stop_at(patched, 5)
         with pytest.raises(Stopped):
-            pretrain.run(config, str(run))
+            pretraining.run(config, str(run))
     for step in run.glob("checkpoints/*"):
         for file in step.rglob("*"):
             if file.is_file() and file.stat().st_size > 100:
                 file.write_bytes(b"x" + file.read_bytes()[1:])
     with pytest.raises(CheckpointError, match="whole"):
-        pretrain.run(config, str(run))
+        pretraining.run(config, str(run))
 
 
 def test_three_bad_steps_end_the_run_and_leave_no_bad_checkpoint(data, tmp_path, monkeypatch):
@@ -228,7 +228,7 @@ def test_three_bad_steps_end_the_run_and_leave_no_bad_checkpoint(data, tmp_path,
 
     monkeypatch.setattr(pipeline, "batches", poisoned)
     with pytest.raises(NumericsError, match="3 steps in a row"):
-        pretrain.run(config, str(run))
+        pretraining.run(config, str(run))
     assert all(np.isfinite(leaf).all() for leaf in final_state(run, config).values())
 
 
@@ -236,7 +236,7 @@ def test_a_child_run_begins_with_the_whole_state_of_its_parent(data, whole, tmp_
     config = micro(data)
     last = dataclasses.replace(config.phases[1], steps=8, learning_rate="decay")
     child = dataclasses.replace(config, phases=(config.phases[0], last))
-    pretrain.run(child, str(tmp_path / "child"), branch=f"{whole}@12")
+    pretraining.run(child, str(tmp_path / "child"), branch=f"{whole}@12")
     rows = read_rows(str(tmp_path / "child"))
     assert [row["step"] for row in rows if row["kind"] == "train"] == [14]
     assert json.loads((tmp_path / "child" / "record.json").read_text())["parent"]
@@ -250,7 +250,7 @@ def test_start_weights_of_a_directory(data, tmp_path):
     no_steps = dataclasses.replace(
         config, optimizer=OptimizerConfig(learning_rate=1e-9, warmup_steps=0)
     )
-    pretrain.run(no_steps, str(tmp_path / "run"), init=source)
+    pretraining.run(no_steps, str(tmp_path / "run"), init=source)
     state = final_state(tmp_path / "run", config)
     wanted = tiny_models.model().params["embeddings"]["word_embeddings"]["embedding"]
     [mine] = [v for k, v in state.items() if "params" in k and "word_embeddings" in k]
@@ -277,29 +277,29 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
         )
 
     with refused(ConfigError, "model.vocab_size is 65", "64"):
-        pretrain.run(changed("model", vocab_size=65), run)
+        pretraining.run(changed("model", vocab_size=65), run)
     with refused(ConfigError, "hidden_size 17", "num_attention_heads 2"):
-        pretrain.run(changed("model", hidden_size=17), run)
+        pretraining.run(changed("model", hidden_size=17), run)
     with refused(ConfigError, "sequence_length is 49", "8 and 48"):
-        pretrain.run(phase(sequence_length=49), run)
+        pretraining.run(phase(sequence_length=49), run)
     with refused(ConfigError, "phases.0.batch_size 9", "phases.0.gradient_accumulation_steps 2"):
-        pretrain.run(phase(rows=9, gradient_accumulation_steps=2), run)
+        pretraining.run(phase(rows=9, gradient_accumulation_steps=2), run)
     with refused(ConfigError, "slice 1 x data 1 x fsdp 2", "devices"):
-        pretrain.run(changed("parallel", fsdp=2, data=1), run)
+        pretraining.run(changed("parallel", fsdp=2, data=1), run)
     with refused(DataError, "not a prepared folder", "data prepare"):
-        pretrain.run(changed("data", prepared=(str(tmp_path),)), run)
+        pretraining.run(changed("data", prepared=(str(tmp_path),)), run)
     assert not Path(run).exists()
 
 
 def test_a_folder_of_something_else_is_refused(data, whole, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with refused(CheckpointError, "not a run folder", "notes.txt", "another --out"):
-        pretrain.run(micro(data), str(tmp_path))
+        pretraining.run(micro(data), str(tmp_path))
     with refused(ConfigError, "learning_rate", "--allow-change"):
         other = micro(data, optimizer=OptimizerConfig(learning_rate=0.02, warmup_steps=2))
-        pretrain.run(other, str(whole))
+        pretraining.run(other, str(whole))
     with refused(CheckpointError, "another model", "hidden_dropout_prob"):
-        pretrain.run(micro(data, model=tiny_models.MODEL), str(whole))
+        pretraining.run(micro(data, model=tiny_models.MODEL), str(whole))
 
 
 def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
@@ -310,7 +310,7 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
     config = dataclasses.replace(
         config, run=dataclasses.replace(config.run, minimal_pairs=str(tmp_path / "pairs.jsonl"))
     )
-    pretrain.run(config, str(tmp_path / "run"))
+    pretraining.run(config, str(tmp_path / "run"))
     told = [row["pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
             if row["kind"] == "evaluation"]  # fmt: skip
     assert len(told) == 3 and all(0 <= value <= 1 for value in told)
@@ -322,5 +322,5 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
         json.dumps({"sentence_good": "a " * 60, "sentence_bad": "b"})
     )
     with pytest.raises(DataError, match="shorten it or drop the line"):
-        pretrain.run(config, str(tmp_path / "other"))
+        pretraining.run(config, str(tmp_path / "other"))
     assert not (tmp_path / "other" / "config.toml").exists()

@@ -1,0 +1,30 @@
+"""Sentence-order (or next-sentence) prediction: classify each pair by its pooled [CLS]."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from albert_jax.config import ModelConfig
+from albert_jax.model import albert
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy, weighted_correct
+
+
+def sentence_order(
+    params: Mapping[str, Any],
+    model: ModelConfig,
+    hidden: jax.Array,
+    batch: Mapping[str, jax.Array],
+) -> LossTerms:
+    """The term "sop" over the pairs of a batch, and the weighted sum "sop_correct".
+
+    `hidden` is [B, S, H]; the columns cls_positions, sop_labels and sop_weights are [B, K].
+    """
+    pooled = albert.pooled(params, model, hidden, batch["cls_positions"])
+    logits = albert.sop_logits(params, model, pooled)
+    labels, weights = batch["sop_labels"], batch["sop_weights"]
+    term = LossTerm(jnp.sum(weights * cross_entropy(logits, labels)), "sop_weights")
+    return LossTerms({"sop": term}, {"sop_correct": weighted_correct(logits, labels, weights)})
