@@ -3,8 +3,9 @@
     python launch/local_processes.py N COMMAND ...
 
 The processes find each other by three environment variables, which albert_jax/parallel/hosts.py
-reads. When one of them dies, the others are ended within 30 s. If a signal killed it, or JAX aborted
-it because its coordinator is gone (exit code 134), the exit code is 6 and the last line names it.
+reads. When one of them dies, the others are ended within 30 s. If a signal killed it, or JAX
+aborted it because its coordinator is gone (exit code 134), the exit code is 6 and the last line
+names it.
 """
 
 from __future__ import annotations

@@ -157,11 +157,11 @@ def test_every_verb_of_the_table_has_run_and_a_docstring():
 
 
 def test_overrides_reach_pretraining(monkeypatch, tmp_path):
-    seen = {}
     from albert_jax.train import pretraining
 
+    seen = {}
     monkeypatch.setattr(
-        pretrain, "run", lambda config, out, **o: seen.update(o, config=config, out=out)
+        pretraining, "run", lambda config, out, **o: seen.update(o, config=config, out=out)
     )
     arguments = ["pretrain", "--config", "tiny", "--out", "r", "--data", "a", "b", "--phases.0.steps", "7",
                  "--phases.0.depths", "2", "4", "--compute.unroll", "False", "--optimizer.learning_rate=2e-3",

@@ -15,8 +15,7 @@ import jax.numpy as jnp
 
 from albert_jax.config import TaskConfig
 from albert_jax.model import albert
-from albert_jax.objectives.loss_terms import cross_entropy
-from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms
+from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks import heads
 from albert_jax.tasks.losses import Batch, Forward, Params
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from albert_jax.config import Config, leaves
+from albert_jax.config import Config
 from albert_jax.data import counter_rng as random
 from albert_jax.errors import ConfigError
 from albert_jax.finetune import augmentation as augmenting
@@ -21,7 +21,7 @@ from albert_jax.tasks.families import Family
 from albert_jax.tasks.old_features import fitting_length
 from albert_jax.tasks.old_registry import TaskKind
 from albert_jax.tasks.old_registry import task as registered
-from albert_jax.train.task import Batch, Network, Params, Task
+from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -70,10 +70,8 @@ def run(
 
     from albert_jax.inference import depth
     from albert_jax.model_io import model as loading
-    from albert_jax.observe import environment
     from albert_jax.parallel import hosts
-    from albert_jax.parallel.mesh import make_mesh
-    from albert_jax.train.run import whole_run
+    from albert_jax.train.run import run_training, set_up
 
     hosts.join()
     teacher = loading.load(settings.teacher) if settings.teacher else None
@@ -113,22 +111,17 @@ def run(
     initial = functools.cache(lambda: start_weights(config, kind, vocabulary, init))
     if not continued:
         initial()
-    facts = {
-        "task": settings.name,
-        "vocabulary": vocabulary.fingerprint,
-        "data_order": order,
-        "environment": environment.describe(),
-        "init": init,
-    }
     # With the augmented ones: hosts whose models drew other words must not train together.
-    asked = {"--out": out, "--init": str(init), "the examples": digest(train)}
-    asked |= {path: str(value) for path, value in leaves(config)}
-    asked |= {f"package {name}": found for name, found in environment.versions().items()}
-    hosts.agree("the configuration", asked)
-    mesh = make_mesh(config.parallel)
+    mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
     task = finetuning_task(config, kind, features, dev, mesh, initial, taught)
-    whole_run(
-        config, task, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change
+    run_training(
+        config,
+        task,
+        out,
+        mesh,
+        facts={"data_order": order, "init": init},
+        vocabulary=vocabulary,
+        allow_change=allow_change,
     )
 
 
@@ -191,7 +184,7 @@ def finetuning_task(
     mesh: Any,
     initial_params: Callable[[], Params],
     taught: Callable[[Batch], Batch] | None = None,
-) -> Task:
+) -> TrainingTask:
     """A family of the registry as a task of the loop; `config` is settled.
 
     `taught` adds what a teacher says to the rows of a batch (teaching.py).
@@ -214,14 +207,14 @@ def finetuning_task(
             batch = features.batch(phase, int(firsts[phase]) + inside, rows)
             yield taught(batch) if taught else batch
 
-    def evaluate(phase: int, network: Network) -> dict[str, float]:
+    def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
         found = prediction.predict(
             family,
             features.vocabulary,
             held_out,
             settings,
             settings.labels,
-            network.outputs,
+            evaluator.outputs,
             length=config.phases[phase].sequence_length,
             rows=-(-min(EVALUATION_ROWS, len(held_out), at_once(phase)) // shards) * shards,
         )
@@ -233,17 +226,18 @@ def finetuning_task(
 
     def count(batch: Batch) -> dict[str, float]:
         real = batch["segment_ids"]
-        return {"tokens": float(np.count_nonzero(real)), "places": float(real.size)}
+        return {"tokens": float(np.count_nonzero(real)), "positions": float(real.size)}
 
-    return Task(
+    return TrainingTask(
         name=settings.name,
         abstract_params=kind.abstract_params(config.model, settings),
         initial_params=initial_params,
         batches=batches,
-        loss=loss,
-        evaluation_loss=loss,
+        loss=lambda phase: loss,
+        evaluation_loss=lambda phase: loss,
         evaluate=evaluate,
         count=count,
+        attention=backend.name,
         best=settings.metrics[0],
         best_mode="max",
         outputs=lambda params, batch: kind.outputs(forward, params, batch, settings, None),

@@ -25,6 +25,10 @@ Objective = Callable[
 """(parameters, model, hidden states [B, S, H], batch) to the terms of one objective."""
 
 
+DEFAULT = ObjectiveConfig()
+"""Masked-language modeling and sentence order."""
+
+
 def objectives_of(objective: ObjectiveConfig, *, top: int = 1) -> list[Objective]:
     """The objectives that the config asks for; their terms add up to the loss."""
     objectives: list[Objective] = [partial(masked_lm, top=top)]
@@ -38,7 +42,7 @@ def pretraining_loss(
     compute: ComputeConfig,
     backend: Backend = XLA,
     *,
-    objective: ObjectiveConfig = ObjectiveConfig(),
+    objective: ObjectiveConfig = DEFAULT,
     top: int = 1,
 ) -> Loss:
     """The loss of pretraining rows for a model; `top` is that of `masked_lm`."""

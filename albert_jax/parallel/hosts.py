@@ -137,7 +137,9 @@ def _connect(member: _Membership) -> None:
     try:
         jax.distributed.initialize(cluster_detection_method=member.job or "deactivate", **options)
     except (RuntimeError, ValueError) as error:
-        raise PeerError(f"process {member.index} cannot join its cluster{where}: {error}") from error
+        raise PeerError(
+            f"process {member.index} cannot join its cluster{where}: {error}"
+        ) from error
     finally:
         timer.cancel()
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
 from jax._src import distributed
 from jax._src.clusters import ClusterEnv
-
-import jax
 
 
 def coordination_client() -> Any:

@@ -116,11 +116,12 @@ def _lower(config: Config, phase: PhaseConfig, devices: Any) -> Any:
     from albert_jax.model import attention
     from albert_jax.model.albert import abstract_params
     from albert_jax.objectives.pretraining import pretraining_loss
-    from albert_jax.parallel.mesh import batch_sharding, make_mesh
+    from albert_jax.parallel.mesh import batch_sharding, check_rows, make_mesh
     from albert_jax.train.state import abstract_state
     from albert_jax.train.step import make_train_step
 
     mesh = make_mesh(config.parallel, devices)
+    check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases")
     backend = attention.choose(config, mesh.devices.flat[0])
     loss = pretraining_loss(config.model, config.compute, backend)
     rows, replicated = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())

@@ -20,8 +20,7 @@ from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.model.init import truncated_normal
-from albert_jax.objectives.loss_terms import cross_entropy
-from albert_jax.objectives.loss_terms import LossTerm, LossTerms
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks.features import INPUTS
 
 Params = Mapping[str, Any]

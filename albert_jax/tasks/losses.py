@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
-from albert_jax.objectives.loss_terms import cross_entropy
-from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms
+from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks import heads
 
 Params = Mapping[str, Any]

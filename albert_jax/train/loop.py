@@ -1,13 +1,16 @@
 """The one loop: restore or start, then step, log, evaluate, save and stop, phase by phase.
 
 It knows a task only as a value (task.py), devices only as a mesh, checkpoints only as
-`Checkpoints`; what a step computes is step.py's business. Read it from top to bottom.
+`Checkpoints`, and leaves the computation to step.py. Read it from top to bottom.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -24,198 +27,274 @@ from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.observe.profile import Trace
 from albert_jax.observe.streams import shield_output
 from albert_jax.optim.schedule import learning_rate
-from albert_jax.parallel.mesh import check_rows, global_batch, local_rows
+from albert_jax.parallel.mesh import global_batch, local_rows
 from albert_jax.train.report import Report
 from albert_jax.train.state import TrainState, abstract_state, init_state
-from albert_jax.train.step import make_eval_step, make_output_step, make_train_step
+from albert_jax.train.step import TrainStep, make_eval_step, make_output_step, make_train_step
 from albert_jax.train.stop import Stop
-from albert_jax.train.task import Batch, Network, Task
+from albert_jax.train.task import Batch, Evaluator, TrainingTask
 from albert_jax.train.watchdog import Watchdog
 
-SKIPS = 3
+MAX_SKIPS = 3
 """Steps in a row with a non-finite loss or gradient that end a run."""
+
+log = logging.getLogger(__name__)
 
 
 def train(
     config: Config,
-    task: Task,
+    task: TrainingTask,
     run_dir: str,
     mesh: jax.sharding.Mesh,
     *,
     record: Mapping[str, Any],
     lock: RunLock | None,
-    start: Callable[[TrainState], TrainState] | None = None,
+    parent_state: Callable[[TrainState], TrainState] | None = None,
 ) -> TrainState:
     """Trains `task` to the end of the config's phases and returns the final state.
 
-    `record` is stored in every checkpoint. `lock` is asked before each save whether the folder is
-    still ours (None: another process asks). `start` gives the first state of a run that begins
-    as another run's child: it is called with the abstract state if nothing is restored.
+    Args:
+      config: The run; its rows divide over the mesh.
+      task: The task.
+      run_dir: The run folder.
+      mesh: The devices.
+      record: Facts that are stored in every checkpoint.
+      lock: Asked before each save whether the folder still belongs to this run; None where
+        another process asks.
+      parent_state: Gives the first state of a run that begins as the child of another one. It is
+        called with the abstract state if nothing is restored.
 
-    Raises Stopped after a signal (the state is saved), NumericsError after SKIPS bad steps in a
-    row, CheckpointError when no checkpoint of the folder is whole, ConfigError when the rows of
-    a phase do not divide over the mesh.
+    Raises:
+      Stopped: A signal came; the state is saved.
+      NumericsError: MAX_SKIPS steps in a row were not finite.
+      CheckpointError: No checkpoint of the folder is complete.
     """
-    # ---- what is fixed before the first step ---------------------------------------------------
-    for number, phase in enumerate(config.phases):
-        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
-    process, processes = jax.process_index(), jax.process_count()
     shield_output()
-    clock, console = Clock(), Console(quiet=process > 0)
-    checkpoints = Checkpoints(
-        run_dir,
-        keep=config.run.save_total_limit,
-        best=task.best,
-        best_mode=task.best_mode,
-        process_index=process,
-        process_count=processes,
-    )
-    writer = MetricsWriter(run_dir) if process == 0 else None
-    report = Report(config, task, clock, console, writer)
-    trace = Trace(run_dir, config.run.profile_steps if process == 0 else ())
-    programs = lru_cache(maxsize=None)(
-        lambda phase, num_layers: make_train_step(
-            config, phase, mesh, task.loss, params=task.abstract_params, num_layers=num_layers
+    loop = _Loop(config, task, run_dir, mesh, record, lock)
+    with loop.open():
+        state = loop.first_state(parent_state)
+        first_step = loop.step
+        state = loop.run(state)
+    if first_step < config.steps:
+        loop.console.say(
+            f"{run_dir}: done, {config.steps - first_step} steps now, {config.steps} in all"
         )
-    )
-    sums = make_eval_step(config, mesh, task.evaluation_loss, params=task.abstract_params)
-    outputs = task.outputs and make_output_step(mesh, task.outputs, params=task.abstract_params)
-    compiled: set[Any] = set()
-
-    stop = Stop(processes)
-    watchdog = Watchdog(config.run.watchdog_seconds, process_index=process, process_count=processes)
-    with stop, watchdog:
-        # ---- restore, or start -----------------------------------------------------------------
-        with clock.stage("checkpoint"):
-            params, begun = task.abstract_params, 0.0
-            shapes = abstract_state(config, params, mesh)
-            restored = checkpoints.restore(shapes)
-            if restored is not None:
-                state = restored.state
-                begun = report.restore(restored.record["report"])
-            elif start is not None:
-                state = start(shapes)
-            else:
-                state = init_state(config, task.initial_params(), mesh)
-        step = first = int(state.step)
-        if writer is not None:
-            # The row that a killed run has written since holds the seconds before the step too.
-            clock.add("lost", max(0.0, writer.truncate_after(step) - begun))
-        if step >= config.steps:
-            console.say(f"{run_dir}: done ({step} of {config.steps} steps)")
-            checkpoints.close()
-            return state
-        if step:
-            console.say(f"{run_dir}: continues after step {step} of {config.steps}")
-
-        # ---- step by step ----------------------------------------------------------------------
-        batches = None
-        while step < config.steps:
-            number, inside = config.phase_at(step)
-            phase = config.phases[number]
-            if batches is None or inside == 0:
-                batches = task.batches(number, inside, local_rows(mesh, phase.batch_size))
-            watchdog.beat("data", step)
-            with clock.stage("input_wait"):
-                batch = next(batches)
-            watchdog.beat("step", step)
-            trace.before(step + 1)
-            num_layers = depth_at(config, phase, step)
-            shape = (number, num_layers, batch["input_ids"].shape)
-            with clock.stage("step" if shape in compiled else "compilation"):
-                compiled.add(shape)
-                state, metrics = programs(phase, num_layers)(
-                    state,
-                    global_batch(batch, mesh, phase.batch_size),
-                    {
-                        "learning_rate": np.float32(learning_rate(config, step)),
-                        "seed": np.int32(config.seed),
-                    },
-                )
-                step += 1
-                report.step(step, metrics, batch)
-            trace.after(step, report.flush)
-
-            # ---- evaluate, save, stop ----------------------------------------------------------
-            last = step == config.steps
-            stopping = stop(step)
-            evaluates = last or _due(step, config.run.eval_steps)
-            saves = last or stopping or _due(step, config.run.save_steps)
-            if evaluates or saves:
-                with clock.stage("step"):
-                    report.flush()
-            if report.skipped_in_a_row >= SKIPS:
-                checkpoints.close()
-                raise NumericsError(
-                    f"{run_dir}: {SKIPS} steps in a row up to step {step} had a loss or gradient "
-                    "that is not finite; parameters are as before them: lower "
-                    "optimizer.learning_rate or look at the data of these steps (of pretraining: "
-                    f"albert-jax data show DATA --config {run_dir} --phase {number} "
-                    f"--step {inside} --seed {config.seed})"
-                )
-            numbers: dict[str, float] = {}
-            if evaluates and not stopping:
-                # The time limit is for each batch: an evaluation may have thousands.
-                beat = partial(watchdog.beat, "evaluation", step)
-                beat()
-                with clock.stage("evaluation"):
-                    chosen = state.params if state.ema is None else state.ema
-                    applied = partial(_applied, params=chosen, mesh=mesh, before=beat)
-                    network = Network(partial(applied, sums), partial(applied, outputs))
-                    numbers = task.evaluate(number, network)
-                    report.evaluation(step, number, numbers)
-            if saves:
-                watchdog.beat("checkpoint", step)
-                final = number == len(config.phases) - 1
-                with clock.stage("checkpoint"):
-                    if lock is not None:
-                        lock.check()
-                    report.store()
-                    checkpoints.save(
-                        step,
-                        state,
-                        {**record, "report": report.state()},
-                        numbers if final else None,
-                    )
-            if stopping and not last:
-                trace.close()
-                checkpoints.close()
-                report.close()
-                raise Stopped(
-                    f"{run_dir}: stopped by {stop.cause}, saved after step {step} of "
-                    f"{config.steps}; start the same command again to go on"
-                )
-        trace.close()
-        checkpoints.close()
-    report.close()
-    console.say(f"{run_dir}: done, {step - first} steps now, {step} in all")
     return state
 
 
+class _Loop:
+    """A run on its way: what it holds open, and the number of steps done."""
+
+    def __init__(
+        self,
+        config: Config,
+        task: TrainingTask,
+        run_dir: str,
+        mesh: jax.sharding.Mesh,
+        record: Mapping[str, Any],
+        lock: RunLock | None,
+    ) -> None:
+        self.config, self.task, self.run_dir, self.mesh = config, task, run_dir, mesh
+        self.record, self.lock = record, lock
+        process, num_processes = jax.process_index(), jax.process_count()
+        self.clock, self.console = Clock(), Console(quiet=process > 0)
+        self.checkpoints = Checkpoints(
+            run_dir,
+            keep=config.run.save_total_limit,
+            best=task.best,
+            best_mode=task.best_mode,
+            process_index=process,
+            process_count=num_processes,
+        )
+        self.writer = MetricsWriter(run_dir) if process == 0 else None
+        self.report = Report(config, task, self.clock, self.console, self.writer)
+        self.trace = Trace(run_dir, config.run.profile_steps if process == 0 else ())
+        self.stop = Stop(num_processes)
+        self.watchdog = Watchdog(
+            config.run.watchdog_seconds, process_index=process, process_count=num_processes
+        )
+        self.train_step = lru_cache(maxsize=None)(self._make_train_step)
+        self.eval_step = lru_cache(maxsize=None)(self._make_eval_step)
+        self.output_step = task.outputs and make_output_step(
+            mesh, task.outputs, params=task.abstract_params
+        )
+        self.compiled: set[Any] = set()
+        self.step = 0
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Closes everything on every way out, and finishes the save in flight.
+
+        An error inside outranks the errors of closing, which are then only logged.
+        """
+
+        def close(resource: Any, kind: Any, error: Any, traceback: Any) -> None:
+            try:
+                resource.close()
+            except Exception as problem:
+                if error is None:
+                    raise
+                log.warning("%s", problem)
+
+        with self.stop, self.watchdog, ExitStack() as stack:
+            for resource in (self.report, self.checkpoints, self.trace):
+                stack.push(partial(close, resource))
+            yield
+
+    # ---- restore, or start ---------------------------------------------------------------------
+
+    def first_state(self, parent_state: Callable[[TrainState], TrainState] | None) -> TrainState:
+        """The restored state, that of the parent, or the initial one."""
+        config, row_seconds = self.config, 0.0
+        with self.clock.stage("checkpoint"):
+            shapes = abstract_state(config, self.task.abstract_params, self.mesh)
+            restored = self.checkpoints.restore(shapes)
+            if restored is not None:
+                state = restored.state
+                row_seconds = self.report.restore(restored.record["report"])
+            elif parent_state is not None:
+                state = parent_state(shapes)
+            else:
+                state = init_state(config, self.task.initial_params(), self.mesh)
+        self.step = int(state.step)
+        if self.step >= config.steps:
+            self.console.say(f"{self.run_dir}: done ({self.step} of {config.steps} steps)")
+            return state
+        if self.writer is not None:
+            # The row that a killed run wrote after this checkpoint already includes the time
+            # before it, which must not be counted twice.
+            lost = self.writer.truncate_after(self.step) - row_seconds
+            self.clock.add("lost", max(0.0, lost))
+        sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(self.task.abstract_params)]
+        devices = self.mesh.devices
+        self.console.say(
+            f"{self.run_dir}: {sum(sizes):,} parameters, attention {self.task.attention}, "
+            f"{devices.size} x {devices.flat[0].device_kind}"
+        )
+        if self.step:
+            self.console.say(f"{self.run_dir}: continues after step {self.step} of {config.steps}")
+        return state
+
+    # ---- step by step --------------------------------------------------------------------------
+
+    def run(self, state: TrainState) -> TrainState:
+        """Trains to the end of the last phase."""
+        config, batches = self.config, None
+        while self.step < config.steps:
+            number, step_in_phase = config.phase_at(self.step)
+            phase = config.phases[number]
+            if batches is None or step_in_phase == 0:
+                rows = local_rows(self.mesh, phase.batch_size)
+                batches = self.task.batches(number, step_in_phase, rows)
+            self.watchdog.beat("data", self.step)
+            with self.clock.stage("input_wait"):
+                batch = next(batches)
+            state = self._train(state, batch, number)
+
+            last, stopping = self.step == config.steps, self.stop(self.step)
+            evaluates = last or _due(self.step, config.run.eval_steps)
+            saves = last or stopping or _due(self.step, config.run.save_steps)
+            if evaluates or saves:
+                with self.clock.stage("step"):
+                    self.report.flush()
+            if self.report.skipped_in_a_row >= MAX_SKIPS:
+                raise self._not_finite(number, step_in_phase)
+            scores = {}
+            if evaluates and not stopping:
+                scores = self._evaluate(state, number)
+            if saves:
+                self._save(state, scores if number == len(config.phases) - 1 else None)
+            if stopping and not last:
+                self.checkpoints.wait()
+                raise Stopped(
+                    f"{self.run_dir}: stopped by {self.stop.cause}, saved after step {self.step} "
+                    f"of {config.steps}; start the same command again to go on"
+                )
+        return state
+
+    def _train(self, state: TrainState, batch: Batch, number: int) -> TrainState:
+        phase = self.config.phases[number]
+        self.watchdog.beat("step", self.step)
+        self.trace.before(self.step + 1)
+        num_layers = depth_at(self.config, phase, self.step)
+        program = (number, num_layers, batch["input_ids"].shape)
+        new = program not in self.compiled
+        self.compiled.add(program)
+        scalars = {
+            "learning_rate": np.float32(learning_rate(self.config, self.step)),
+            "seed": np.int32(self.config.seed),
+        }
+        with self.clock.stage("compilation" if new else "step"):
+            rows = global_batch(batch, self.mesh, phase.batch_size)
+            state, metrics = self.train_step(number, num_layers)(state, rows, scalars)
+            self.step += 1
+            self.report.step(self.step, metrics, batch, compiled=new)
+        self.trace.after(self.step, self.report.flush)
+        return state
+
+    # ---- evaluate, save, stop ------------------------------------------------------------------
+
+    def _evaluate(self, state: TrainState, number: int) -> dict[str, float]:
+        params = state.params if state.ema is None else state.ema
+        self.watchdog.beat("evaluation", self.step)
+        with self.clock.stage("evaluation"):
+            apply = partial(self._apply, params)
+            evaluator = Evaluator(
+                partial(apply, self.eval_step(number)), partial(apply, self.output_step)
+            )
+            scores = self.task.evaluate(number, evaluator)
+            self.report.evaluation(self.step, number, scores)
+        return scores
+
+    def _apply(self, params: Any, program: Any, batch: Batch) -> Any:
+        """Applies a program to a batch of held-out rows, of which every process holds all."""
+        # The time limit is for each batch, because an evaluation may have thousands.
+        self.watchdog.beat("evaluation", self.step)
+        batch_size = len(batch["input_ids"])
+        rows = local_rows(self.mesh, batch_size)
+        local = {name: column[rows] for name, column in batch.items()}
+        return jax.device_get(program(params, global_batch(local, self.mesh, batch_size)))
+
+    def _save(self, state: TrainState, scores: dict[str, float] | None) -> None:
+        self.watchdog.beat("checkpoint", self.step)
+        with self.clock.stage("checkpoint"):
+            if self.lock is not None:
+                self.lock.check()
+            self.report.store()
+            record = {**self.record, "report": self.report.state()}
+            self.checkpoints.save(self.step, state, record, scores)
+
+    def _not_finite(self, number: int, step_in_phase: int) -> NumericsError:
+        return NumericsError(
+            f"{self.run_dir}: {MAX_SKIPS} steps in a row up to step {self.step} had a loss or "
+            "gradient that is not finite; parameters are as before them: lower "
+            "optimizer.learning_rate or look at the data of these steps (of pretraining: "
+            f"albert-jax data show DATA --config {self.run_dir} --phase {number} "
+            f"--step {step_in_phase} --seed {self.config.seed})"
+        )
+
+    def _make_train_step(self, number: int, num_layers: int | None) -> TrainStep:
+        return make_train_step(
+            self.config,
+            self.config.phases[number],
+            self.mesh,
+            self.task.loss(number),
+            params=self.task.abstract_params,
+            num_layers=num_layers,
+        )
+
+    def _make_eval_step(self, number: int) -> Any:
+        loss = self.task.evaluation_loss(number)
+        return make_eval_step(self.config, self.mesh, loss, params=self.task.abstract_params)
+
+
 def depth_at(config: Config, phase: PhaseConfig, step: int) -> int | None:
-    """Depth of a step: drawn from the phase's depths by (seed, step); None: the model's own."""
+    """The depth of a step, drawn from the phase's depths by (seed, step); None: the model's own."""
     if not phase.depths:
         return None
     digest = hashlib.sha256(f"passes:{config.seed}:{step}".encode()).digest()
     return phase.depths[int.from_bytes(digest[:8], "little") % len(phase.depths)]
 
 
-def _due(step: int, every: int) -> bool:
-    return every > 0 and step % every == 0
-
-
-def _applied(
-    program: Any,
-    rows: Batch,
-    *,
-    params: Any,
-    mesh: jax.sharding.Mesh,
-    before: Callable[[], None],
-) -> Any:
-    """What the program finds in one batch of held-out rows, of which every process holds all;
-    `before` is called first."""
-    before()
-    count = len(rows["input_ids"])
-    mine = local_rows(mesh, count)
-    local = {name: column[mine] for name, column in rows.items()}
-    return jax.device_get(program(params, global_batch(local, mesh, count)))
+def _due(step: int, interval: int) -> bool:
+    return interval > 0 and step % interval == 0

@@ -1,4 +1,4 @@
-"""Turns what the steps return into rows of the record, a progress line, and a word of warning."""
+"""Turns the metrics of steps into rows of the record, a progress line, and a warning in words."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from albert_jax.observe import collapse, flops
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, progress_line
 from albert_jax.observe.metrics import MetricsWriter
-from albert_jax.train.task import Batch, Task
+from albert_jax.train.task import Batch, TrainingTask
 
 HISTORY = 64
-"""Newest rows that a diagnosis looks at."""
+"""Number of the newest rows that the diagnosis reads."""
 
 
 class Report:
     """Reads each step's metrics one step late, so that logging never stalls the device.
 
-    Only the leading process has a writer; the others read the metrics all the same, because
-    whether to end a run must be decided alike everywhere.
+    Only the leading process has a writer. The others read the metrics all the same, because every
+    process must decide alike whether to end a run.
     """
 
     def __init__(
         self,
         config: Config,
-        task: Task,
+        task: TrainingTask,
         clock: Clock,
         console: Console,
         writer: MetricsWriter | None,
@@ -40,35 +40,42 @@ class Report:
         self._sums: dict[str, float] = {}
         self._seconds = 0.0
         self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._told = False
+        self._diagnosed = False
         self.skipped_in_a_row = 0
-        """Steps in a row, up to the newest that was read, whose update was left out."""
+        """Skipped steps in a row, up to the newest step whose metrics were read."""
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint must hold so that the rows after a restart are those of a run that
-        was never interrupted; plain JSON."""
-        # A copy: the checkpoint is written while the next steps are already booked.
+        """Plain JSON for a checkpoint, with which the rows after a restart are the same as those
+        of a run that was never interrupted."""
+        # The checkpoint is written while the next steps are booked, so it needs a copy.
         stages = {name: seconds for name, seconds in self._clock.peek().items() if seconds}
         return {"sums": dict(self._sums), "seconds": self._seconds, "stages": stages}
 
     def restore(self, state: Mapping[str, Any]) -> float:
-        """Goes on where `state` was taken; returns the seconds of the row that was begun."""
+        """Continues from `state`; returns the seconds of the row that was begun there."""
         self._sums, self._seconds = dict(state["sums"]), float(state["seconds"])
-        stages = state["stages"]
-        for name, seconds in stages.items():
+        for name, seconds in state["stages"].items():
             self._clock.add(name, seconds)
-        return sum(stages.values())
+        return sum(state["stages"].values())
 
-    def step(self, step: int, metrics: Mapping[str, Any], batch: Batch) -> None:
-        """Takes the metrics of step number `step` (counted from 1) and reads the one before.
+    def step(
+        self, step: int, metrics: Mapping[str, Any], batch: Batch, *, compiled: bool = False
+    ) -> None:
+        """Takes the metrics of step number `step` (from 1) and reads those of the step before.
 
-        `batch` holds this process' rows; what is counted in them stands for all rows.
+        `batch` holds the rows of this process, whose counts stand for the rows of all processes.
+        `compiled` says that the clock books this step as compilation.
         """
         self.flush()
-        self._pending = (step, metrics, self._task.count(batch))
+        counts = self._task.count(batch)
+        self._pending = (
+            step,
+            metrics,
+            {"timed_tokens": 0.0 if compiled else counts["tokens"]} | counts,
+        )
 
     def flush(self) -> None:
-        """Waits for the newest step and books it."""
+        """Waits for the newest step and adds its metrics to the row."""
         if self._pending is None:
             return
         step, metrics, counts = self._pending
@@ -78,46 +85,46 @@ class Report:
         if self.skipped_in_a_row:
             self._console.say(
                 f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: "
-                "not finite, the update is left out"
+                "not finite, the update is skipped"
             )
         else:
-            booked = {"steps": 1.0} | {name: values[name] for name in values if _adds_up(name)}
-            for name, value in (booked | counts).items():
+            added = {"steps": 1.0} | {name: values[name] for name in values if _adds_up(name)}
+            for name, value in (added | counts).items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
         if step % self._config.run.logging_steps == 0 or step == self._config.steps:
-            self._row(step, values)
+            self._write_row(step, values)
 
-    def evaluation(self, step: int, phase: int, numbers: Mapping[str, float]) -> None:
-        """Records the named numbers of an evaluation."""
-        row = {"kind": "evaluation", "step": step, "phase": phase, **numbers}
-        self._history.append(row)
-        if self._writer is not None:
-            self._writer.write(row)
-        shown = "  ".join(
-            f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers.items()
-        )
-        self._console.say(f"step {step} held out: {shown}")
+    def evaluation(self, step: int, phase: int, scores: Mapping[str, float]) -> None:
+        """Records the named scores of an evaluation."""
+        self._write({"kind": "evaluation", "step": step, "phase": phase, **scores})
+        shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items()]
+        self._console.say(f"step {step} held out: {'  '.join(shown)}")
 
     def store(self) -> None:
-        """Brings the rows so far to their place: a run that is killed goes on from a checkpoint,
-        and the rows before it would be missed for ever."""
+        """Flushes the rows: a killed run continues from a checkpoint, and rows before the
+        checkpoint are never written again."""
         if self._writer is not None:
             self._writer.flush()
 
     def close(self) -> None:
-        """Writes what is still kept back."""
+        """Writes the rows that are still buffered."""
         if self._writer is not None:
             self._writer.close()
         self._console.close()
 
-    def _row(self, step: int, newest: Mapping[str, float]) -> None:
+    def _write(self, row: dict[str, Any]) -> None:
+        self._history.append(row)
+        if self._writer is not None:
+            self._writer.write(row)
+
+    def _write_row(self, step: int, newest: Mapping[str, float]) -> None:
         sums, self._sums = self._sums, {}
         stages = self._clock.take()
         seconds = sum(stages.values())
         self._seconds += seconds
         busy = stages["step"] + stages["input_wait"]
         steps = sums.pop("steps", 0.0)
-        tokens = sums.get("tokens", 0.0)
+        timed_tokens = sums.get("timed_tokens", 0.0) * jax.process_count()
         row: dict[str, Any] = {
             "kind": "train",
             "step": step,
@@ -126,8 +133,8 @@ class Report:
             "learning_rate": newest["learning_rate"],
             "gradient_norm": newest["grad_norm"],
             "skipped_steps": int(newest["skipped"]),
-            "real_token_share": tokens / max(sums.get("places", 0.0), 1.0),
-            "tokens_per_second": tokens * jax.process_count() / max(busy, 1e-9),
+            "real_token_share": sums.get("tokens", 0.0) / max(sums.get("positions", 0.0), 1.0),
+            "tokens_per_second": timed_tokens / max(busy, 1e-9),
             "seconds": {name: round(value, 4) for name, value in stages.items() if value},
             "goodput": stages["step"] / max(seconds, 1e-9),
             "eta": flops.eta_seconds(
@@ -136,14 +143,12 @@ class Report:
         }
         if self._config.run.price_per_hour:
             row["cost"] = self._seconds / 3600 * self._config.run.price_per_hour
-        self._history.append(row)
-        if self._writer is not None:
-            self._writer.write(row)
+        self._write(row)
         self._console.progress(progress_line(row, self._config.steps))
         self._diagnose()
 
     def _diagnose(self) -> None:
-        if self._told:
+        if self._diagnosed:
             return
         message = collapse.diagnose(
             list(self._history),
@@ -152,7 +157,7 @@ class Report:
             unigram_loss=self._task.reference_loss,
         )
         if message:
-            self._told = True
+            self._diagnosed = True
             self._console.say(message)
 
 
@@ -161,16 +166,16 @@ def _adds_up(name: str) -> bool:
 
 
 def _means(sums: Mapping[str, float], steps: float) -> dict[str, float]:
-    """Means over the steps of a window: each loss, and each share of right answers."""
+    """The mean losses over the steps of a row, and the accuracies."""
     means = {
         name: value / max(steps, 1.0)
         for name, value in sums.items()
         if name == "loss" or name.endswith("_loss")
     }
-    for name, right in sums.items():
+    for name, correct in sums.items():
         if name.endswith("_correct"):
-            asked = sums[name.replace("_correct", "_weights")]
-            means[name.replace("_correct", "_accuracy")] = right / asked if asked else 0.0
+            weight = sums[name.replace("_correct", "_weights")]
+            means[name.replace("_correct", "_accuracy")] = correct / weight if weight else 0.0
     if sums.get("mlm_bytes"):
-        means["mlm_loss_per_byte"] = means["mlm_loss"] * sums["mlm_pieces"] / sums["mlm_bytes"]
+        means["mlm_loss_per_byte"] = means["mlm_loss"] * sums["mlm_tokens"] / sums["mlm_bytes"]
     return means

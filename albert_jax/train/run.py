@@ -1,55 +1,191 @@
-"""A run from its folder's lock to its curves, whatever its task."""
+"""A run folder, and a run in it from the agreement of its processes to its curves.
+
+config.toml is the resolved config (running it again repeats the run), record.json holds the other
+facts that decide the numbers (vocabulary, data order, packages, flags, threads), and vocabulary/
+the files that turn text into ids. They are written before the first step and checked at every
+restart. Checkpoints, metrics and the lock belong to checkpoint/ and observe/.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import json
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
 
-from albert_jax import configfile
+from albert_jax import configfile, files
 from albert_jax.checkpoint.lock import RunLock
-from albert_jax.config import Config
-from albert_jax.observe import curves
-from albert_jax.parallel import agreement as cluster
+from albert_jax.checkpoint.manager import Checkpoints
+from albert_jax.config import Config, leaves
+from albert_jax.errors import CheckpointError, ConfigError, DataError
+from albert_jax.observe import curves, environment
+from albert_jax.parallel import agreement, hosts
+from albert_jax.parallel.mesh import check_rows, make_mesh
 from albert_jax.train import loop
-from albert_jax.train.run_folder import open_run, refuse_strangers
 from albert_jax.train.state import TrainState
-from albert_jax.train.task import Task
+from albert_jax.train.task import TrainingTask
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
+FIXED_FACTS = ("vocabulary", "data_order")
+"""Facts of the record that cannot change during a run."""
+BEFORE_CONFIG = frozenset({"lock", "lock.claim", "rows", "vocabulary", "record.json"})
+"""Names that an interrupted start can leave behind before config.toml, which is written last."""
 
-def whole_run(
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of a run that are written before its first step."""
+
+    path: str
+
+    @property
+    def config(self) -> str:
+        """The resolved config."""
+        return files.join(self.path, "config.toml")
+
+    @property
+    def record(self) -> str:
+        """The facts that decide the numbers."""
+        return files.join(self.path, "record.json")
+
+    @property
+    def vocabulary(self) -> str:
+        """The folder with the vocabulary's files."""
+        return files.join(self.path, "vocabulary")
+
+    @property
+    def row_counts(self) -> str:
+        """The folder with the row counts of planned epochs, which take minutes to compute."""
+        return files.join(self.path, "rows")
+
+    def refuse_unknown_files(self) -> None:
+        """Raises CheckpointError for a folder that is not empty and not a run."""
+        names = set(files.names(self.path)) - BEFORE_CONFIG
+        if names and "config.toml" not in names:
+            raise CheckpointError(
+                f"{self.path} is not a run folder: it has {', '.join(sorted(names)[:3])} but no "
+                "config.toml; choose another --out"
+            )
+
+    def open(
+        self,
+        config: Config,
+        facts: Mapping[str, Any],
+        vocabulary_files: Mapping[str, bytes],
+        *,
+        allow_change: tuple[str, ...] = (),
+    ) -> list[str]:
+        """Writes the files, or checks that the run in the folder is this one.
+
+        Args:
+          config: The resolved config.
+          facts: Facts that decide the numbers, plain JSON.
+          vocabulary_files: The contents of vocabulary/.
+          allow_change: Fields and sections in which the config may differ from that of the run.
+
+        Returns:
+          Lines about permitted changes since the run began.
+
+        Raises:
+          CheckpointError: The run has another model.
+          ConfigError: The run has another config; the line shows the difference.
+          DataError: The run has another vocabulary or data order.
+          StorageError: The folder cannot be read or written.
+        """
+        changes: list[str] = []
+        if files.read(self.config) is not None:
+            changes += configfile.same_run(configfile.load(self.config), config, allow_change)
+            changes += self._changed_facts(facts, data_may_change="data" in allow_change)
+        else:
+            for name, data in vocabulary_files.items():
+                files.write(files.join(self.vocabulary, name), data)
+        record = {"config": configfile.digest(config), **facts}
+        files.write(self.record, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
+        files.write(self.config, configfile.dumps(config).encode())
+        return changes
+
+    def _changed_facts(self, facts: Mapping[str, Any], *, data_may_change: bool) -> list[str]:
+        data = files.read(self.record)
+        recorded = json.loads(data) if data is not None else {}
+        changes = []
+        for name, value in facts.items():
+            old = recorded.get(name, value)
+            if old == value:
+                continue
+            if name in FIXED_FACTS and not data_may_change:
+                raise DataError(
+                    f"{self.record}: the run was started with another {name.replace('_', ' ')} "
+                    f"({str(old)[:16]}, now {str(value)[:16]}): use the data and package "
+                    "versions it was started with, or another --out"
+                )
+            if isinstance(value, Mapping) and isinstance(old, Mapping):
+                changes += [
+                    f"{name}.{key} = {value.get(key)} (was {old.get(key)})"
+                    for key in sorted({*value, *old})
+                    if value.get(key) != old.get(key)
+                ]
+            else:
+                changes.append(f"{name} = {value} (was {old})")
+        return changes
+
+
+def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> jax.sharding.Mesh:
+    """Joins the processes of a run and makes its mesh, before anything is written.
+
+    Every process must have the same config, package versions and `inputs` (named options and
+    digests). Raises ConfigError if one differs or the devices do not fit the config, PeerError if
+    one does not answer, and CheckpointError if the folder `out` is neither empty nor a run.
+    """
+    hosts.join()
+    facts = {"--out": out, **inputs}
+    facts |= {path: str(value) for path, value in leaves(config)}
+    facts |= {f"package {name}": version for name, version in environment.versions().items()}
+    agreement.agree("the configuration", facts)
+    mesh = make_mesh(config.parallel)
+    for number, phase in enumerate(config.phases):
+        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
+    RunFolder(out).refuse_unknown_files()
+    return mesh
+
+
+def run_training(
     config: Config,
-    task: Task,
+    task: TrainingTask,
     out: str,
     mesh: jax.sharding.Mesh,
     *,
     facts: Mapping[str, Any],
     vocabulary: Vocabulary,
     allow_change: tuple[str, ...] = (),
-    start: Callable[[TrainState], TrainState] | None = None,
+    parent_state: Callable[[TrainState], TrainState] | None = None,
 ) -> None:
-    """Trains `task` in the run folder `out`, or continues the run there.
+    """Trains `task` in the run folder `out`, or continues the run there, and draws its curves.
 
-    `facts` (plain JSON) are what else decides the numbers, see run_folder.py; `start` as in
-    loop.py. Raises AlbertError of every kind.
+    The environment and the vocabulary are added to `facts`. See RunFolder.open for `allow_change`
+    and loop.train for `parent_state`. Raises AlbertError of every kind.
     """
-    index, processes = jax.process_index(), jax.process_count()
-    with contextlib.ExitStack() as held:
-        locks: list[RunLock] = []
+    facts = {
+        "task": task.name,
+        "vocabulary": vocabulary.fingerprint,
+        "environment": environment.describe(),
+        **facts,
+    }
+    index, count = jax.process_index(), jax.process_count()
+    with ExitStack() as stack:
+        lock = RunLock(out)
 
         def open_folder() -> list[str]:
-            locks.append(held.enter_context(RunLock(out)))
-            refuse_strangers(out)
-            return open_run(out, config, facts, vocabulary.files(), allow_change=allow_change)
+            stack.enter_context(lock)
+            return RunFolder(out).open(config, facts, vocabulary.files(), allow_change=allow_change)
 
-        told = cluster.on_first("run folder", open_folder, index, processes)
-        for line in told if index == 0 else []:
+        changes = agreement.on_first("run folder", open_folder, index, count)
+        for line in changes if index == 0 else []:
             print(f"{out}: {line}", file=sys.stderr)
         loop.train(
             config,
@@ -57,8 +193,33 @@ def whole_run(
             out,
             mesh,
             record={**facts, "config": configfile.dumps(config)},
-            lock=locks[0] if locks else None,
-            start=start,
+            lock=lock if index == 0 else None,
+            parent_state=parent_state,
         )
         if index == 0:
             curves.draw(out)
+
+
+def state_of_parent(source: str) -> Callable[[TrainState], TrainState]:
+    """The first state of a child run, for loop.train: RUN@STEP, or RUN for its newest step.
+
+    The complete state is taken over, optimizer state and step included, so the child's config
+    describes the run from its very first step, the parent's part included, and the phases after
+    that may differ. The parent's folder is only read.
+
+    Raises ConfigError for a malformed `source`; the returned function raises CheckpointError when
+    the step is missing, incomplete, or of another shape.
+    """
+    folder, mark, number = source.rpartition("@")
+    if mark and not number.isdecimal():
+        raise ConfigError(f"--from {source}: write RUN@STEP with a number of steps")
+    step = int(number) if mark else None
+    folder = folder if mark else source
+
+    def parent_state(shapes: TrainState) -> TrainState:
+        restored = Checkpoints(folder, keep=1, best=None, read_only=True).restore(shapes, step)
+        if restored is None:
+            raise CheckpointError(f"{folder} has no checkpoint: name a run that has one")
+        return restored.state
+
+    return parent_state

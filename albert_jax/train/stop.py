@@ -1,19 +1,19 @@
-"""When to stop: one question, asked after each step, that every process answers alike.
+"""Whether to stop: one question, asked after each step, that every process answers alike.
 
-One process: our own handler for SIGTERM and SIGINT. The first signal lets the running step end
-(the loop then saves and leaves with 75), the second ends the process at once. Several
-processes: JAX's preemption service hears SIGTERM on any of them and agrees on the step after
-which all stop; it hears nothing else, so SIGINT is passed on as SIGTERM.
+With one process, our own handler takes SIGTERM and SIGINT. The first signal lets the running step
+end (the loop then saves and exits with code 75), the second ends the process at once. With several
+processes, JAX's preemption service hears SIGTERM on any of them and agrees on the step after which
+all stop. It hears nothing else, so SIGINT is passed on as SIGTERM.
 
 SIGHUP (a closed terminal) is ignored.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
-from types import FrameType, TracebackType
 from typing import Any
 
 from jax.experimental import multihost_utils
@@ -23,54 +23,50 @@ class Stop:
     """Context manager around a run's loop; ``stop(step)`` says whether to stop after `step`.
 
     Args:
-      process_count: processes of the run; with several, ``jax.distributed`` is initialized.
+      process_count: The processes of the run; with several, ``jax.distributed`` is initialized.
     """
 
     def __init__(self, process_count: int = 1) -> None:
-        self._several = process_count > 1
-        self._heard: list[int] = []
+        self._distributed = process_count > 1
+        self._received: list[int] = []
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
         self._pipe: tuple[int, int] | None = None
 
     @property
     def cause(self) -> str:
-        """What asked to stop, for the last line ("SIGTERM")."""
-        return signal.Signals(self._heard[0]).name if self._heard else "SIGTERM"
+        """Name of the signal that came, for the last line ("SIGTERM")."""
+        return signal.Signals(self._received[0]).name if self._received else "SIGTERM"
 
     def __call__(self, step: int) -> bool:
-        """Whether to save and leave now. Every process asks once after every step, in order."""
-        if self._several:
+        """Whether to save and exit now. Every process asks once after every step, in order."""
+        if self._distributed:
             return bool(multihost_utils.reached_preemption_sync_point(step))
-        return bool(self._heard)
+        return bool(self._received)
 
     def __enter__(self) -> Stop:
         if threading.current_thread() is not threading.main_thread():
-            return self  # a notebook's or test's thread: signals belong to its main thread
+            return self  # The signals of a notebook's or test's thread belong to its main thread.
         # Python runs its handlers between bytecodes of the main thread only, so not while XLA
-        # compiles for a minute; the byte in this pipe reaches our thread at once.
+        # compiles for a minute. The byte in this pipe reaches our thread at once.
         self._pipe = os.pipe()
         os.set_blocking(self._pipe[1], False)
         self._previous_wakeup = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
         threading.Thread(target=self._listen, args=self._pipe[:1], daemon=True).start()
         # With several processes SIGTERM already belongs to JAX's preemption service.
-        for number in (signal.SIGINT,) if self._several else (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, _nothing)
+        numbers = (signal.SIGINT,) if self._distributed else (signal.SIGINT, signal.SIGTERM)
+        for number in numbers:  # The listener does the work, so the handler itself does nothing.
+            self._previous[number] = signal.signal(number, lambda number, frame: None)
         self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         self._previous.clear()
         if self._pipe is not None:
             signal.set_wakeup_fd(self._previous_wakeup)
-            os.close(self._pipe[1])  # the listener reads the end and closes its own side
+            os.close(self._pipe[1])  # The listener reads the end and closes its own side.
             self._pipe = None
 
     def _listen(self, source: int) -> None:
@@ -78,25 +74,17 @@ class Stop:
             for number in data:
                 if number not in (signal.SIGINT, signal.SIGTERM):
                     continue
-                self._heard.append(number)
-                if len(self._heard) > 1:
-                    _tell(f"{signal.Signals(number).name} again: leaving at once, nothing saved")
+                name = signal.Signals(number).name
+                self._received.append(number)
+                if len(self._received) > 1:
+                    _print(f"{name} again: leaving at once, nothing saved")
                     os._exit(128 + number)
-                _tell(
-                    f"{signal.Signals(number).name}: finishing this step, then saving and leaving "
-                    "(again: leave at once)"
-                )
-                if self._several:
+                _print(f"{name}: finishing this step, then saving and leaving (again: at once)")
+                if self._distributed:
                     os.kill(os.getpid(), signal.SIGTERM)
         os.close(source)
 
 
-def _nothing(number: int, frame: FrameType | None) -> None:
-    """Takes the place of the default action; the listener's thread does what is to be done."""
-
-
-def _tell(line: str) -> None:
-    try:
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError):
         os.write(2, (line + "\n").encode())
-    except OSError:
-        return

@@ -1,6 +1,6 @@
-"""What the one loop trains is a value: start weights, batches, a loss, and numbers on the host.
+"""The value that the one loop trains: initial weights, batches, losses, and scores on the host.
 
-Pretraining is the first task (train/pretraining.py), fine-tuning tasks are others; none of them
+Pretraining is one such task (train/pretraining.py), fine-tuning tasks are others; none of them
 has a loop, a step or a checkpoint of its own.
 """
 
@@ -19,43 +19,47 @@ Params = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Network:
-    """The present parameters as a task may use them on whole batches, dropout off; given to it
-    by the loop, which alone knows devices."""
+class Evaluator:
+    """Evaluates the current parameters on full batches with dropout off.
+
+    It is built by the loop, so tasks never touch devices.
+    """
 
     sums: Callable[[Batch], dict[str, float]]
-    """Sums of the task's evaluation_loss (train/step.py names them)."""
+    """The sums of the task's evaluation_loss, with the names of `make_eval_step`."""
     outputs: Callable[[Batch], Any]
     """The task's outputs as numpy arrays, one entry per row."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
-    """Everything the loop must know about what it trains."""
+class TrainingTask:
+    """Everything that the loop must know about what it trains. Phases are given by number."""
 
     name: str
-    """For messages and the record."""
+    """Name for messages and the record."""
     abstract_params: Params
     """Shapes of the parameters, as a nested dict."""
     initial_params: Callable[[], Params]
-    """Start weights: nested numpy arrays, float32; called only if nothing is restored."""
+    """Makes the initial weights, nested float32 numpy arrays; called if nothing is restored."""
     batches: Callable[[int, int, np.ndarray], Iterator[Batch]]
-    """(phase, first step within the phase, row numbers of the global batch that are wanted) to
-    those rows of one batch per step, to the end of the phase. A pure function of its arguments."""
-    loss: Loss
-    """Sums per term and the names of their weights (objectives/loss_terms.py)."""
-    evaluation_loss: Loss
-    """The same with the sums that `evaluate` wants."""
-    evaluate: Callable[[int, Network], dict[str, float]]
-    """(phase, network) to named numbers of the held-out rows in that phase's shape."""
+    """(phase, first step within the phase, numbers of the wanted rows of the global batch) to
+    those rows of one batch per step until the end of the phase: a pure function."""
+    loss: Callable[[int], Loss]
+    """The loss of a phase."""
+    evaluation_loss: Callable[[int], Loss]
+    """The loss of a phase with the sums that `evaluate` needs."""
+    evaluate: Callable[[int, Evaluator], dict[str, float]]
+    """(phase, evaluator) to named scores of the held-out rows in that phase's shape."""
     count: Callable[[Batch], dict[str, float]]
-    """Counts over rows on the host: "tokens" (real ones), "places", and what the losses are
-    divided by in the record ("mlm_pieces", "mlm_bytes")."""
+    """Counts over rows on the host: "tokens" (real ones), "positions", and the divisors of losses
+    in the record ("mlm_tokens", "mlm_bytes")."""
+    attention: str = ""
+    """Name of the attention backend, for the line at the start of a run."""
     reference_loss: float | None = None
-    """Loss in nats of a model that knows frequencies only, to tell a collapsed run in words."""
+    """Loss in nats of a model that knows frequencies only, for the diagnosis of a collapsed run."""
     best: str | None = None
-    """The named number that marks the best checkpoint (of the last phase)."""
+    """The score that selects the best checkpoint (of the last phase)."""
     best_mode: Literal["min", "max"] = "min"
-    """Whether its smallest or its largest value does."""
+    """Whether its smallest or its largest value is the best."""
     outputs: Callable[[Params, Any], Any] | None = None
-    """(parameters, batch) to arrays, one entry per row, that `evaluate` asks for; None: none."""
+    """(parameters, batch) to arrays with one entry per row, for Evaluator.outputs."""

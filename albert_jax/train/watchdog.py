@@ -1,20 +1,21 @@
-"""Ends a run that hangs, with the stacks of all threads and one line that says where.
+"""Ends a run that hangs, with the stacks of all threads and one line that says where it hangs.
 
-A collective whose peer is gone never returns, and JAX alone notices a killed peer after 98 s
-(by aborting) and one that is alive but stuck never. So a thread of ours watches two things:
+A collective whose peer is gone never returns. JAX alone notices a killed peer after 98 s (by
+aborting) and a peer that is alive but stuck never. So two threads watch:
 
-- this process: no :meth:`Watchdog.beat` for `seconds` ends the run;
-- the others, through the coordination service's key-value store: every process publishes a
-  counter every two seconds, and one that stands still for `peer_seconds` is gone or stopped.
-  Process 0 holds the store: if it is stopped, a question to the store never returns, so a second
-  thread watches how long the question has been out.
+- the first one this process (no :meth:`Watchdog.beat` for `seconds` ends the run) and process 0,
+  which holds the coordination service's store: if it is stopped, a question to the store never
+  returns, so this thread watches how long the other one's question has been out;
+- the second one the other processes, through the store: every process publishes a counter every
+  two seconds, and one whose counter stands still for `peer_seconds` is gone or stopped.
 
-Either way: exit code 6, and the last line names the stage or the peer. Process 0 leaves last,
-because JAX aborts the others as soon as the store is gone.
+In every case the exit code is 6 and the last line names the stage or the peer. Process 0 leaves
+last, because JAX aborts the others as soon as the store is gone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import faulthandler
 import json
 import os
@@ -23,40 +24,29 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from albert_jax.errors import AlbertError, PeerError, Stopped
+from albert_jax.parallel.jax_internals import coordination_client
 
 BEAT_SECONDS = 2.0
 PEER_SECONDS = 16.0
 LINGER_SECONDS = 4.0
 """How long process 0 waits for the others, which notice the same thing up to a beat later. All
-together stays below the 30 s after which a gone peer is to be named."""
-
-
-class Store(Protocol):
-    """What is used of the coordination service's client."""
-
-    def key_value_set(self, key: str, value: str, allow_overwrite: bool = ...) -> Any:
-        """Sets a key."""
-        ...
-
-    def key_value_dir_get(self, key: str) -> list[tuple[str, str]]:
-        """All keys below a prefix, with their values."""
-        ...
+three together stay below the 30 s within which a gone peer is to be named."""
+_PREFIX = "albert_jax/beat/"
 
 
 class Watchdog:
     """Context manager around a run's loop.
 
     Args:
-      seconds: longest time between two beats; 0: only the other processes are watched.
-      process_index: this process.
-      process_count: processes of the run.
-      store: the coordination service's client; by default that of ``jax.distributed``.
-      peer_seconds: longest silence of another process.
-      leave: called with the last line and the seconds to linger instead of leaving (tests).
+      seconds: The longest time between two beats; 0 watches the other processes only.
+      process_index: The index of this process.
+      process_count: The number of processes of the run.
+      peer_seconds: The longest silence of another process.
+      beat_seconds: The time between two published counters.
+      leave: Tests replace the exit by a function of the last line and the seconds to linger.
     """
 
     def __init__(
@@ -65,161 +55,127 @@ class Watchdog:
         *,
         process_index: int = 0,
         process_count: int = 1,
-        store: Store | None = None,
         peer_seconds: float = PEER_SECONDS,
         beat_seconds: float = BEAT_SECONDS,
         leave: Callable[[str, float], None] | None = None,
     ) -> None:
-        self._seconds = seconds
-        self._index = process_index
-        self._count = process_count
-        self._store = store
-        self._peer_seconds = peer_seconds
-        self._beat_seconds = beat_seconds
+        self._seconds, self._index, self._count = seconds, process_index, process_count
+        self._peer_seconds, self._beat_seconds = peer_seconds, beat_seconds
         self._leave = leave or _leave
         self._last = (time.monotonic(), "start", 0)
-        self._asked: float | None = None
+        self._store: Any = None
+        self._question: float | None = None
         """When the question to the store that is out now was asked."""
+        self._peers: dict[int, dict[str, Any]] = {}
+        """What each other process published last."""
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
 
     def beat(self, stage: str, step: int) -> None:
-        """Says that this process is alive: it begins `stage` ("data", "step", ...) of `step`."""
+        """Tells that this process is alive: it begins `stage` ("data", "step", ...) of `step`."""
         self._last = (time.monotonic(), stage, step)
 
     def __enter__(self) -> Watchdog:
         self._last = (time.monotonic(), "start", 0)
-        if self._seconds > 0:
-            self._start(self._watch_self)
         if self._count > 1:
-            if self._store is None:
-                from jax._src import distributed  # no public name in jax 0.10
-
-                self._store = distributed.global_state.client
-            # At once, not after the first pause: who is gone before it has said a word would
-            # never be missed.
+            self._store = coordination_client()
+            # At once and not after the first pause, because a process that is gone before it has
+            # published anything would never be missed.
             self._publish(0)
             self._start(self._watch_peers)
-            if self._index:
-                self._start(self._watch_coordinator)
+        if self._seconds > 0 or self._index:
+            self._start(self._watch_this_process_and_coordinator)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         if self._count > 1 and isinstance(error, Exception) and not isinstance(error, AlbertError):
-            # Perhaps a collective that failed because a peer died (a JaxRuntimeError or, from
-            # the dispatch path, a ValueError): let the silence name it before this error is told.
+            # A collective may have failed because a peer died (a JaxRuntimeError or, from the
+            # dispatch path, a ValueError): the peer's silence is the better last line.
             self._ended.wait(self._peer_seconds + 3 * self._beat_seconds + LINGER_SECONDS)
         self._ended.set()
         for thread in self._threads:
             thread.join(timeout=self._beat_seconds)
-        if self._count > 1 and self._store is not None:
-            # Others may still work on (a last evaluation): a goodbye is not a silence.
+        if self._store is not None:
+            # Others may still work (on a last evaluation) and must not take this for a death. The
+            # service itself may be gone already.
             left = None if error is None or isinstance(error, Stopped) else str(error)[:500]
-            try:
+            with contextlib.suppress(Exception):
                 self._publish(-1, left)
-            except Exception:  # noqa: BLE001  # the service may be gone already at the end
-                return
 
-    def _start(self, work: Callable[[], None]) -> None:
-        thread = threading.Thread(target=work, name=f"watchdog-{work.__name__}", daemon=True)
+    def _start(self, target: Callable[[], None]) -> None:
+        thread = threading.Thread(target=target, name=target.__name__, daemon=True)
         thread.start()
         self._threads.append(thread)
 
-    def _watch_self(self) -> None:
-        while not self._ended.wait(min(1.0, self._seconds / 4)):
-            when, stage, step = self._last
-            if time.monotonic() - when > self._seconds:
-                peers = self._laggards()
+    def _watch_this_process_and_coordinator(self) -> None:
+        pause = min(1.0, self._seconds / 4) if self._seconds else 1.0
+        while not self._ended.wait(pause):
+            now, (last, stage, step), question = time.monotonic(), self._last, self._question
+            if self._index and question is not None and now - question > self._peer_seconds:
+                self._end(
+                    f"process 0 (the coordinator) is stopped: silent for {now - question:.0f} s; "
+                    "start the same command again"
+                )
+            elif 0 < self._seconds < now - last:
                 self._end(
                     f"no progress for {self._seconds:g} s in stage {stage!r} of step {step}"
-                    f"{peers}; see the stacks above, then start the same command again"
+                    f"{self._behind()}; see the stacks above, then start the same command again"
                 )
-                return
 
     def _watch_peers(self) -> None:
-        seen: dict[int, tuple[str, float]] = {}
-        count = 0
-        silent_since: float | None = None
+        changed: dict[int, float] = {}
+        counter, answered = 0, time.monotonic()
         while not self._ended.wait(self._beat_seconds):
-            count += 1
-            self._asked = time.monotonic()
+            counter += 1
+            self._question = time.monotonic()
             try:
-                self._publish(count)
-                table = self._read()
-                silent_since = None
-            except Exception as error:  # noqa: BLE001  # the client raises JaxRuntimeError
-                silent_since = silent_since or time.monotonic()
-                if time.monotonic() - silent_since > self._peer_seconds:
+                self._publish(counter)
+                peers = self._read()
+                now = answered = time.monotonic()
+            except Exception as error:  # noqa: BLE001  # The client raises JaxRuntimeError.
+                if time.monotonic() - answered > self._peer_seconds:
                     self._end(f"process 0 (the coordinator) does not answer: {error}")
-                    return
                 continue
             finally:
-                self._asked = None
-            now = time.monotonic()
-            for peer, value in table.items():
-                if peer not in seen or seen[peer][0] != value:
-                    seen[peer] = (value, now)
-                    if left := json.loads(value)["left"]:
-                        self._end(f"process {peer} left, its last line: {left}")
-                        return
-                elif now - seen[peer][1] > self._peer_seconds:
-                    told = json.loads(value)
-                    if told["count"] < 0:
-                        continue  # it has said goodbye
+                self._question = None
+            for peer, beat in peers.items():
+                if beat != self._peers.get(peer):
+                    changed[peer] = now
+                if beat["left"]:
+                    self._end(f"process {peer} left, its last line: {beat['left']}")
+                elif beat["count"] >= 0 and now - changed[peer] > self._peer_seconds:
                     self._end(
-                        f"process {peer} on host {told['host']} is gone or stopped: silent for "
-                        f"{now - seen[peer][1]:.0f} s, last in stage {told['stage']!r} of step "
-                        f"{told['step']}; start the same command again"
+                        f"process {peer} on host {beat['host']} is gone or stopped: silent for "
+                        f"{now - changed[peer]:.0f} s, last in stage {beat['stage']!r} of step "
+                        f"{beat['step']}; start the same command again"
                     )
-                    return
-
-    def _watch_coordinator(self) -> None:
-        while not self._ended.wait(self._beat_seconds):
-            asked = self._asked
-            if asked is not None and time.monotonic() - asked > self._peer_seconds:
-                self._end(
-                    f"process 0 (the coordinator) is stopped: silent for "
-                    f"{time.monotonic() - asked:.0f} s; start the same command again"
-                )
-                return
+            self._peers = peers
 
     def _publish(self, count: int, left: str | None = None) -> None:
-        assert self._store is not None
+        """Publishes a beat; a negative count is a goodbye, `left` the error that ended the run."""
         _, stage, step = self._last
-        value = {"count": count, "stage": stage, "step": step, "left": left}
-        value["host"] = socket.gethostname()
-        self._store.key_value_set(
-            f"albert_jax/beat/{self._index}", json.dumps(value), allow_overwrite=True
-        )
+        beat = {"count": count, "stage": stage, "step": step, "left": left}
+        beat["host"] = socket.gethostname()
+        self._store.key_value_set(f"{_PREFIX}{self._index}", json.dumps(beat), allow_overwrite=True)
 
-    def _read(self) -> dict[int, str]:
-        assert self._store is not None
-        found = self._store.key_value_dir_get("albert_jax/beat/")
-        table = {int(key.rsplit("/", 1)[-1]): value for key, value in found}
-        table.pop(self._index, None)
-        return table
+    def _read(self) -> dict[int, dict[str, Any]]:
+        values = self._store.key_value_dir_get(_PREFIX)
+        beats = {int(key.rsplit("/", 1)[-1]): json.loads(value) for key, value in values}
+        return {peer: beat for peer, beat in beats.items() if peer != self._index}
 
-    def _laggards(self) -> str:
-        """The processes that are behind the others, as a phrase; empty if none or alone."""
-        if self._count == 1 or self._store is None:
+    def _behind(self) -> str:
+        """The processes that are behind the others, as a phrase; empty if this one is alone."""
+        if not self._peers:
             return ""
-        try:
-            steps = {peer: json.loads(value) for peer, value in self._read().items()}
-        except Exception:  # noqa: BLE001  # the line without the peers is better than none
-            return ""
-        steps[self._index] = {"step": self._last[2], "stage": self._last[1]}
-        least = min(told["step"] for told in steps.values())
+        own = {"step": self._last[2], "stage": self._last[1]}
+        beats = {**self._peers, self._index: own}
+        first_step = min(beat["step"] for beat in beats.values())
         behind = [
-            f"process {peer} in stage {told['stage']!r} of step {told['step']}"
-            for peer, told in sorted(steps.items())
-            if told["step"] == least
+            f"process {peer} in stage {beat['stage']!r} of step {beat['step']}"
+            for peer, beat in sorted(beats.items())
+            if beat["step"] == first_step
         ]
-        if len(behind) == len(steps):
+        if len(behind) == len(beats):
             return "; all processes are at this step"
         return "; behind the others: " + ", ".join(behind)
 
@@ -230,13 +186,11 @@ class Watchdog:
 
 
 def _leave(line: str, linger: float) -> NoReturn:
-    """Stacks, the line, exit code 6: without clean-up, which would wait for the hanging peer."""
+    """Exits without clean-up, which would wait for the hanging peer."""
     stream = sys.__stderr__
     if stream is not None:
-        try:
+        with contextlib.suppress(OSError, ValueError):
             faulthandler.dump_traceback(file=stream, all_threads=True)
             os.write(stream.fileno(), (line + "\n").encode())
-        except (OSError, ValueError):
-            pass
     time.sleep(linger)
     os._exit(PeerError.exit_code)

@@ -24,7 +24,7 @@ from albert_jax.config import (
 )
 from albert_jax.errors import ConfigError, PeerError
 from albert_jax.observe.metrics import read_rows
-from albert_jax.parallel import hosts, local
+from albert_jax.parallel import agreement, hosts
 from tests import tiny_models
 
 SAME = 2e-6
@@ -67,7 +67,7 @@ def _nobody_is_left():
 def _start(root: Path, run_config: Path, run: Path, processes: int, *more: str, **env: str):
     """Starts a pretraining; `devices` of each process, 1 by default."""
     devices = env.pop("devices", "1")
-    cluster = [] if processes == 1 else ["-m", "albert_jax.parallel.local", str(processes)]
+    cluster = [] if processes == 1 else ["launch/local_processes.py", str(processes)]
     program = [sys.executable, "-m", "tests.parallel.cluster_program"]
     command = [*program, "pretrain", "--config", str(run_config), "--out", str(run), *more]
     # The same programs with slower machine code compile in a third of the time, and once only.
@@ -184,7 +184,7 @@ def test_a_coordinator_that_is_not_there_is_named(monkeypatch):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     for name, value in zip(
-        (local.COORDINATOR, local.COUNT, local.INDEX), (address, "2", "1"), strict=True
+        (hosts.COORDINATOR, hosts.COUNT, hosts.INDEX), (address, "2", "1"), strict=True
     ):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(hosts, "LOCAL_SECONDS", 0.2)
@@ -197,18 +197,18 @@ def test_a_coordinator_that_is_not_there_is_named(monkeypatch):
     [("127.0.0.1:80", "2", "2"), ("nowhere", "2", "0"), ("127.0.0.1:80", "", "0")],
 )
 def test_variables_that_make_no_cluster_are_refused(monkeypatch, coordinator, count, index):
-    monkeypatch.setenv(local.COORDINATOR, coordinator)
-    monkeypatch.setenv(local.COUNT, count)
-    monkeypatch.setenv(local.INDEX, index)
+    monkeypatch.setenv(hosts.COORDINATOR, coordinator)
+    monkeypatch.setenv(hosts.COUNT, count)
+    monkeypatch.setenv(hosts.INDEX, index)
     with pytest.raises(ConfigError, match="ALBERT_JAX_PROCESS='.*': give HOST:PORT"):
         hosts.join()
 
 
 def test_a_process_alone_has_nothing_to_join(monkeypatch):
-    for name in (local.COORDINATOR, local.COUNT, local.INDEX):
+    for name in (hosts.COORDINATOR, hosts.COUNT, hosts.INDEX):
         monkeypatch.delenv(name, raising=False)
     assert hosts.join() == (0, 1)
-    hosts.agree("anything", {"a": "1"})
+    agreement.agree("anything", {"a": "1"})
 
 
 class _Store:
@@ -227,9 +227,9 @@ class _Store:
 
 
 def _agree(monkeypatch, store: _Store, index: int, facts: dict[str, str]) -> None:
-    monkeypatch.setattr(hosts, "_client", lambda: store)
-    monkeypatch.setattr(hosts, "_joined", hosts._Place(None, "", 2, index))
-    hosts.agree("facts", facts)
+    monkeypatch.setattr(agreement, "coordination_client", lambda: store)
+    monkeypatch.setattr(hosts, "_joined", hosts._Membership(None, "", 2, index))
+    agreement.agree("facts", facts)
 
 
 def test_a_process_that_differs_is_named_with_both_values(monkeypatch):
@@ -253,13 +253,14 @@ def test_a_process_that_does_not_answer_is_named(monkeypatch):
 
 
 @pytest.mark.slow
-def test_one_failed_process_ends_the_others():
+def test_one_failed_process_ends_the_others(root):
     code = "import os, sys, time; time.sleep(0 if os.environ['ALBERT_JAX_PROCESS'] == '1' else 60)"
     for end, expected in (("sys.exit(3)", 3), ("os.kill(os.getpid(), 9)", 6), ("os.abort()", 6)):
         command = [sys.executable, "-c", f"{code}; {end}"]
         program = (
-            "import sys; from albert_jax.parallel import local; local.PATIENCE_SECONDS = 0.1; "
-            f"sys.exit(local.run(2, {command!r}))"
+            f"import sys; sys.path.insert(0, {str(root / 'launch')!r}); import local_processes; "
+            "local_processes.PATIENCE_SECONDS = 0.1; "
+            f"sys.exit(local_processes.run(2, {command!r}))"
         )
         done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True,
                               timeout=50)  # fmt: skip

@@ -36,7 +36,7 @@ def test_data_zero_means_the_rest():
 def test_rows_that_do_not_divide_are_refused_with_usable_counts():
     mesh = make_mesh(ParallelConfig(), jax.devices()[:1])
     check_rows(8, 4, mesh, "phases.0")
-    with pytest.raises(ConfigError, match=r"phases\.1\.rows 10 .* use 8, 12, 16"):
+    with pytest.raises(ConfigError, match=r"phases\.1\.batch_size 10 .* use 8, 12, 16"):
         check_rows(10, 4, mesh, "phases.1")
 
 

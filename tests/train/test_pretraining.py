@@ -38,9 +38,9 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import read_rows, timeless
 from albert_jax.parallel.mesh import make_mesh
-from albert_jax.train import branch as start
 from albert_jax.train import loop, pretraining
 from albert_jax.train.report import Report
+from albert_jax.train.run import state_of_parent
 from albert_jax.train.state import abstract_state
 from tests import tiny_models
 
@@ -58,7 +58,7 @@ def micro(data: str, **changes) -> Config:
     )
     phase = PhaseConfig(steps=6, sequence_length=16, batch_size=8)
     longer = dataclasses.replace(
-        phase, sequence_length=32, rows=4, objective=ObjectiveConfig(mask_rate=0.2)
+        phase, sequence_length=32, batch_size=4, objective=ObjectiveConfig(mask_rate=0.2)
     )
     config = Config(
         model=model,
@@ -71,7 +71,7 @@ def micro(data: str, **changes) -> Config:
             eval_steps=4,
             max_eval_samples=8,
             save_steps=4,
-            keep=2,
+            save_total_limit=2,
             watchdog_seconds=0,
         ),  # fmt: skip
     )
@@ -131,12 +131,12 @@ def test_each_row_tells_which_share_of_the_time_went_to_steps(whole):
 
 def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
     config, run = micro(data), tmp_path / "run"
-    config = dataclasses.replace(config, run=dataclasses.replace(config.run, profile=(3, 4)))
+    config = dataclasses.replace(config, run=dataclasses.replace(config.run, profile_steps=(3, 4)))
     pretraining.run(config, str(run))
     assert [path for path in (run / "profile").rglob("*.xplane.pb") if path.stat().st_size]
     assert_same(whole, run, config)
     for steps in ((4, 3), (0, 1), (2,)):
-        wrong = dataclasses.replace(config, run=dataclasses.replace(config.run, profile=steps))
+        wrong = dataclasses.replace(config, run=dataclasses.replace(config.run, profile_steps=steps))
         with pytest.raises(
             ConfigError, match="run.profile_steps is .*: give the first and the last"
         ):
@@ -170,11 +170,11 @@ def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):
     report.step(1, values, {})
     report.flush()
     state = report.state()
-    assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0}
+    assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0, "timed_tokens": 3.0}
     for step in (2, 3):  # The row of step 2 ends the window.
         report.step(step, values, {})
         report.flush()
-        assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0}
+        assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0, "timed_tokens": 3.0}
 
 
 def test_a_finished_run_says_so(data, whole, capsys):
@@ -234,14 +234,14 @@ def test_three_bad_steps_end_the_run_and_leave_no_bad_checkpoint(data, tmp_path,
 
 def test_a_child_run_begins_with_the_whole_state_of_its_parent(data, whole, tmp_path):
     config = micro(data)
-    last = dataclasses.replace(config.phases[1], steps=8, learning_rate="decay")
+    last = dataclasses.replace(config.phases[1], steps=8, schedule="decay")
     child = dataclasses.replace(config, phases=(config.phases[0], last))
     pretraining.run(child, str(tmp_path / "child"), branch=f"{whole}@12")
     rows = read_rows(str(tmp_path / "child"))
     assert [row["step"] for row in rows if row["kind"] == "train"] == [14]
     assert json.loads((tmp_path / "child" / "record.json").read_text())["parent"]
     with pytest.raises(ConfigError, match="RUN@STEP"):
-        start.branch(f"{whole}@last")
+        state_of_parent(f"{whole}@last")
 
 
 def test_start_weights_of_a_directory(data, tmp_path):
@@ -283,7 +283,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
     with refused(ConfigError, "sequence_length is 49", "8 and 48"):
         pretraining.run(phase(sequence_length=49), run)
     with refused(ConfigError, "phases.0.batch_size 9", "phases.0.gradient_accumulation_steps 2"):
-        pretraining.run(phase(rows=9, gradient_accumulation_steps=2), run)
+        pretraining.run(phase(batch_size=9, gradient_accumulation_steps=2), run)
     with refused(ConfigError, "slice 1 x data 1 x fsdp 2", "devices"):
         pretraining.run(changed("parallel", fsdp=2, data=1), run)
     with refused(DataError, "not a prepared folder", "data prepare"):
