@@ -21,10 +21,10 @@ from albert_jax import compilation_cache
 from albert_jax.errors import AlbertError, Stopped, StorageError
 
 VERBS = {
-    "tokenizer train": ("albert_jax.commands.text:TokenizerTrain", "learn a vocabulary from text"),
-    "data prepare": ("albert_jax.commands.text:DataPrepare", "turn text into documents of ids"),
-    "data show": ("albert_jax.commands.text:DataShow", "print rows as the model reads them"),
-    "data stats": ("albert_jax.commands.text:DataStats", "figures of many rows, as a table"),
+    "tokenizer train": ("albert_jax.commands.tokenizer:TokenizerTrain", "learn a vocabulary"),
+    "data prepare": ("albert_jax.commands.data:DataPrepare", "turn text into documents of ids"),
+    "data show": ("albert_jax.commands.data:DataShow", "print rows as the model reads them"),
+    "data stats": ("albert_jax.commands.data:DataStats", "figures of many rows, as a table"),
     "pretrain": ("albert_jax.commands.pretrain:Pretrain", "train, or continue a run"),
     "evaluate": ("albert_jax.commands.evaluate:Evaluate", "measure a run on held-out text"),
     "fill-mask": ("albert_jax.commands.fill_mask:FillMask", "guess the words behind [MASK]"),

@@ -16,11 +16,12 @@ import tempfile
 
 import numpy as np
 
+from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.sources import sources
 from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies import vocabulary
-from albert_jax.data.vocabularies.training import train
+from albert_jax.data.vocabularies.training import TrainingOptions, train
 
 
 def unknown_rate(vocab: vocabulary.Vocabulary, texts: list[str]) -> float:
@@ -43,7 +44,8 @@ def main() -> None:
         documents = list(sources.documents([path]))
         with tempfile.TemporaryDirectory() as folder:
             vocab = _trained([path], f"{folder}/v", asked.vocab_size, language)
-            found = prepare([path], vocab, f"{folder}/p", language=language)["counts"]
+            options = PrepareOptions(language=language)
+            found = prepare([path], vocab, f"{folder}/p", options)["counts"]
             by_line = sum(len(sentences(d.text, "line")) for d in documents)
             seen, unseen = f"{folder}/seen.txt", documents[::10]
             with open(seen, "w", encoding="utf-8") as file:
@@ -62,7 +64,7 @@ def main() -> None:
 
 
 def _trained(paths: list[str], out: str, size: int, language: str) -> vocabulary.Vocabulary:
-    train(paths, size, out, keep_accents=True, language=language)
+    train(paths, out, TrainingOptions(vocab_size=size, keep_accents=True, language=language))
     return vocabulary.load(out)
 
 

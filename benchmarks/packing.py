@@ -17,6 +17,7 @@ import numpy as np
 from albert_jax.config import PhaseConfig
 from albert_jax.data.batches.rows import RowMaker
 from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary
@@ -45,7 +46,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, form in (("as they are", "paragraphs"), ("paragraphs", "lines")):
             out = Path(folder) / form
-            prepare([asked.text], vocab, str(out), options=ReadOptions(format=form))  # type: ignore[arg-type]
+            reading = ReadOptions(format=form)  # type: ignore[arg-type]
+            prepare([asked.text], vocab, str(out), PrepareOptions(reading=reading))
             corpus = Corpus.open(out)
             for length in asked.lengths:
                 shares = [real_share(corpus, vocab, length, packed) for packed in (False, True)]

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.data.prepare import prepare
-from albert_jax.data.prepare import steps as stages
+from albert_jax.data.prepare import prepare, steps
+from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.sources import sources
 from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies import vocabulary
@@ -54,14 +54,15 @@ def main() -> None:
     bare = sentencepiece.SentencePieceProcessor(model_proto=vocab.model)
 
     # As many sentences in one call as preparation has.
-    cuts = np.flatnonzero(np.diff(np.cumsum(list(map(len, raw))) // stages.BATCH_BYTES)) + 1
+    cuts = np.flatnonzero(np.diff(np.cumsum(list(map(len, raw))) // steps.BATCH_BYTES)) + 1
     batches = [raw[a:b] for a, b in itertools.pairwise([0, *cuts.tolist(), len(raw)])]
 
     def shards(workers: int) -> Callable[[], object]:
         def run() -> None:
             out = os.path.join(work, "out")
             shutil.rmtree(out, ignore_errors=True)
-            prepare.prepare([text], vocab, out, workers=workers, part_bytes=len(content) // 4)
+            options = PrepareOptions(workers=workers, part_bytes=len(content) // 4)
+            prepare.prepare([text], vocab, out, options)
 
         return run
 

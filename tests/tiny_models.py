@@ -11,6 +11,7 @@ import sentencepiece
 
 from albert_jax import api
 from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
+from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies.sentencepiece import SPECIAL, SentencePiece
 from albert_jax.tasks import old_registry as registry
@@ -94,5 +95,5 @@ def prepared(folder: Path, validation_share: float = 0.2) -> str:
     text = folder / "text.txt"
     text.write_text("\n\n".join(texts))
     path = str(folder / "prepared")
-    prepare([str(text)], vocabulary(), path, validation_share=validation_share)
+    prepare([str(text)], vocabulary(), path, PrepareOptions(validation_share=validation_share))
     return path

@@ -40,8 +40,8 @@ from albert_jax.data.vocabularies.sentencepiece import (
     MODEL,
     SPACE,
     SentencePiece,
-    digits_comma,
-    inner_digits,
+    ends_in_digit_comma,
+    is_inner_digits_comma,
 )
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import MAX_WORD, VOCAB, WordPiece, basic
@@ -113,7 +113,7 @@ def unsayable(vocabulary: Vocabulary) -> list[str]:
     if not isinstance(vocabulary, SentencePiece):
         return []
     pieces, _ = _contents(vocabulary.model)
-    return [piece for piece, _, kind in pieces if kind == _NORMAL and inner_digits(piece)]
+    return [piece for piece, _, kind in pieces if kind == _NORMAL and is_inner_digits_comma(piece)]
 
 
 # --- SentencePiece --------------------------------------------------------------------------------
@@ -132,7 +132,7 @@ def _unigram(vocabulary: SentencePiece) -> Tokenizer:
             score = len(piece.encode()) * highest - 0.1
         elif kind == _UNUSED:
             score = -2 * _PENALTY
-        elif digits_comma(piece):
+        elif ends_in_digit_comma(piece):
             score -= _PENALTY
         scores.append((piece, score))
     bytes_too = any(kind == _BYTE for _, _, kind in pieces)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from albert_jax.data.prepare import beam
+from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies.id_range import IdRange
-from albert_jax.data.vocabularies.training import train
+from albert_jax.data.vocabularies.training import TrainingOptions, train
 from albert_jax.data.vocabularies.vocabulary import load
 from albert_jax.errors import ConfigError, DataError
 
@@ -44,19 +45,20 @@ def test_without_beam_the_message_says_how_to_get_it(no_beam: None, tmp_path: Pa
     ids = IdRange(30, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
     specs, out = [f"ids:{tmp_path / 'rows.npy'}"], str(tmp_path / "p")
     with pytest.raises(ConfigError, match=r"pip install 'albert-jax\[beam\]'"):
-        prepare(specs, ids, out, runner=RUNNER)
+        prepare(specs, ids, out, PrepareOptions(beam=RUNNER))
     with pytest.raises(ConfigError, match="leave workers and shard away"):
-        prepare(specs, ids, out, runner=RUNNER, workers=2)
+        PrepareOptions(beam=RUNNER, workers=2)
 
 
 def test_the_bytes_are_those_of_the_pool(tmp_path: Path) -> None:
     pytest.importorskip("apache_beam", reason="Apache Beam (extra beam) is not installed")
     text = write(tmp_path)
-    train([text], 60, str(tmp_path / "vocabulary"))
+    train([text], str(tmp_path / "vocabulary"), TrainingOptions(vocab_size=60))
     vocab = load(str(tmp_path / "vocabulary"))
     found = []
-    for name, how in (("pool", {"workers": 2}), ("beam", {"runner": RUNNER})):
-        prepare([text], vocab, str(tmp_path / name), part_bytes=2000, **how)  # type: ignore[arg-type]
+    for name, how in (("pool", {"workers": 2}), ("beam", {"beam": RUNNER})):
+        options = PrepareOptions(part_bytes=2000, **how)  # type: ignore[arg-type]
+        prepare([text], vocab, str(tmp_path / name), options)
         found.append(digest(str(tmp_path / name)))
     assert found[0] == found[1]
 
@@ -64,16 +66,17 @@ def test_the_bytes_are_those_of_the_pool(tmp_path: Path) -> None:
 def test_errors_of_workers_arrive_as_they_are(tmp_path: Path) -> None:
     pytest.importorskip("apache_beam", reason="Apache Beam (extra beam) is not installed")
     text = write(tmp_path)
-    train([text], 60, str(tmp_path / "vocabulary"))
+    train([text], str(tmp_path / "vocabulary"), TrainingOptions(vocab_size=60))
     vocab = load(str(tmp_path / "vocabulary"))
     whole = (tmp_path / "1.txt").read_bytes()
     (tmp_path / "1.txt").write_bytes(whole[:3000] + b"\xff" + whole[3001:])
+    options = PrepareOptions(part_bytes=2000, beam=RUNNER)
     with pytest.raises(DataError, match=r"1\.txt: invalid UTF-8 at byte 3000") as caught:
-        prepare([text], vocab, str(tmp_path / "p"), part_bytes=2000, runner=RUNNER)
+        prepare([text], vocab, str(tmp_path / "p"), options)
     assert "\n" not in str(caught.value)
     (tmp_path / "1.txt").write_bytes(whole)
-    prepare([text], vocab, str(tmp_path / "p"), part_bytes=2000, runner=RUNNER)
+    prepare([text], vocab, str(tmp_path / "p"), options)
     with pytest.raises(ConfigError, match="runner NoSuch cannot be used"):
-        prepare([text], vocab, str(tmp_path / "q"), runner=("NoSuch",))
+        prepare([text], vocab, str(tmp_path / "q"), PrepareOptions(beam=("NoSuch",)))
     with pytest.raises(ConfigError, match="cannot be used: argument --direct_num_workers"):
-        beam.do((*RUNNER, "direct_num_workers=many"), print, [(0,)], str(tmp_path / "failed"))
+        beam.run((*RUNNER, "direct_num_workers=many"), print, [(0,)], str(tmp_path / "failed"))

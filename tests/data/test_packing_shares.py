@@ -10,6 +10,7 @@ import pytest
 from albert_jax.config import PhaseConfig
 from albert_jax.data.batches.rows import RowMaker
 from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary
@@ -19,8 +20,8 @@ from albert_jax.data.vocabularies import vocabulary
 @pytest.mark.parametrize(("form", "unpacked"), [("paragraphs", 0.93), ("lines", 0.3)])
 def test_real_tokens_at_512(shared: Path, tmp_path: Path, form: str, unpacked: float) -> None:
     vocab = vocabulary.load(str(shared / "data/tokenizer/albert-en-30k.spiece.model"))
-    options = ReadOptions(format=form)  # type: ignore[arg-type]
-    prepare([str(shared / "data/corpus/books-en.txt")], vocab, str(tmp_path / "p"), options=options)
+    options = PrepareOptions(reading=ReadOptions(format=form))  # type: ignore[arg-type]
+    prepare([str(shared / "data/corpus/books-en.txt")], vocab, str(tmp_path / "p"), options)
     corpus, found = Corpus.open(tmp_path / "p"), {}
     for packing in (False, True):
         phase = PhaseConfig(sequence_length=512, batch_size=256, packing=packing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -17,13 +18,13 @@ import pytest
 
 from albert_jax import files
 from albert_jax.data.corpus.corpus import Corpus
-from albert_jax.data.prepare import deduplication as dedup
-from albert_jax.data.prepare import steps as stages
+from albert_jax.data.prepare import deduplication, steps
+from albert_jax.data.prepare.plan import Plan, PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.id_range import IdRange
-from albert_jax.data.vocabularies.training import train
+from albert_jax.data.vocabularies.training import TrainingOptions, train
 from albert_jax.errors import ConfigError, DataError, StorageError
 
 from made import digest  # isort: skip
@@ -51,7 +52,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def vocab(corpus: Path) -> vocabulary.Vocabulary:
-    train([f"{corpus}/*.txt"], 60, str(corpus / "vocabulary"))
+    train([f"{corpus}/*.txt"], str(corpus / "vocabulary"), TrainingOptions(vocab_size=60))
     return vocabulary.load(str(corpus / "vocabulary"))
 
 
@@ -59,14 +60,15 @@ class Killed(BaseException):
     """Ends a preparation as a signal would."""
 
 
-def run(corpus: Path, vocab: vocabulary.Vocabulary, out: Path, **changed) -> dict:  # noqa: ANN003
+def run(corpus: Path, vocab: vocabulary.Vocabulary, out: Path | str, **changed) -> dict:  # noqa: ANN003
+    log = changed.pop("log", lambda _: None)
     options = {"workers": 1, "part_bytes": 9000, "validation_share": 0.1, **changed}
-    return prepare([f"{corpus}/*.txt"], vocab, str(out), **options)  # type: ignore[arg-type]
+    return prepare([f"{corpus}/*.txt"], vocab, str(out), PrepareOptions(**options), log)
 
 
 def test_what_a_folder_holds(corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path) -> None:
     lines: list[str] = []
-    manifest = run(corpus, vocab, tmp_path / "p", say=lines.append)
+    manifest = run(corpus, vocab, tmp_path / "p", log=lines.append)
     counts = manifest["counts"]
     assert counts["documents_read"] == 309
     assert counts["documents_too_short"] == 3
@@ -114,20 +116,19 @@ def test_a_bucket_gets_the_same_bytes(
 ) -> None:
     run(corpus, vocab, tmp_path / "local")
     expected = digest(str(tmp_path / "local"))
-    out, options = "memory://bucket/prepared", {"workers": 1, "part_bytes": 9000}
-    write = stages._write_record
+    out, write = "memory://bucket/prepared", Plan.write_record
 
-    def killed(path: str, record: dict) -> None:
-        if path.endswith("encode-00001.json"):
+    def killed(plan: Plan, step: str, index: int, record: dict) -> None:
+        if (step, index) == ("encode", 1):
             raise Killed
-        write(path, record)
+        write(plan, step, index, record)
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
-        patch.setattr(stages, "_write_record", killed)
-        prepare([f"{corpus}/*.txt"], vocab, out, validation_share=0.1, **options)  # type: ignore[arg-type]
+        patch.setattr(Plan, "write_record", killed)
+        run(corpus, vocab, out)
     with pytest.raises(DataError, match=r"other inputs \(min_characters\)"):
-        prepare([f"{corpus}/*.txt"], vocab, out, validation_share=0.1, min_characters=9, **options)  # type: ignore[arg-type]
-    prepare([f"{corpus}/*.txt"], vocab, out, validation_share=0.1, **options)  # type: ignore[arg-type]
+        run(corpus, vocab, out, min_characters=9)
+    run(corpus, vocab, out)
     assert digest(out) == expected
     assert not files.names(f"{out}/work")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
@@ -143,7 +144,7 @@ def test_two_that_begin_in_a_bucket_at_once_do_not_mix(
 
     monkeypatch.setattr(files, "create", beaten)
     with pytest.raises(DataError, match=r"other inputs \(min_characters\)"):
-        prepare([f"{corpus}/*.txt"], vocab, "memory://bucket/beaten", workers=1)
+        run(corpus, vocab, "memory://bucket/beaten")
     assert files.read("memory://bucket/beaten/vocabulary/vocabulary.json") is None
 
 
@@ -153,7 +154,7 @@ def test_second_run_is_done_and_other_inputs_are_refused(
     first = run(corpus, vocab, tmp_path / "p")
     before = digest(str(tmp_path / "p"))
     lines: list[str] = []
-    assert run(corpus, vocab, tmp_path / "p", say=lines.append) == first
+    assert run(corpus, vocab, tmp_path / "p", log=lines.append) == first
     assert lines == [f"{tmp_path / 'p'} is prepared already"]
     with pytest.raises(DataError, match=r"other inputs \(sentences\)"):
         run(corpus, vocab, tmp_path / "p", rule="line")
@@ -165,20 +166,20 @@ def test_stopped_anywhere_it_goes_on_to_the_same_bytes(
 ) -> None:
     run(corpus, vocab, tmp_path / "whole")
     expected = digest(str(tmp_path / "whole"))
-    write, out = stages._write_record, tmp_path / "p"
+    write, out = Plan.write_record, tmp_path / "p"
     for allowed in range(1, 40, 4):
         left = allowed
 
-        def limited(path: str, record: dict) -> None:
+        def limited(*arguments) -> None:  # noqa: ANN002
             nonlocal left
             left -= 1
             if left <= 0:
                 raise Killed
-            write(path, record)
+            write(*arguments)
 
         shutil.rmtree(out, ignore_errors=True)
         with monkeypatch.context() as patch:
-            patch.setattr(stages, "_write_record", limited)
+            patch.setattr(Plan, "write_record", limited)
             try:
                 run(corpus, vocab, out)
             except Killed:
@@ -221,10 +222,11 @@ def test_killed_outright(corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: P
     run(corpus, vocab, tmp_path / "whole", part_bytes=2000)
     expected, out = digest(str(tmp_path / "whole")), tmp_path / "p"
     code = (
-        "from albert_jax.data import prepare, vocabulary\n"
+        "from albert_jax.data.prepare import plan, prepare\n"
+        "from albert_jax.data.vocabularies import vocabulary\n"
         f"v = vocabulary.load({str(corpus / 'vocabulary')!r})\n"
-        f"prepare.prepare([{str(corpus) + '/*.txt'!r}], v, {str(out)!r}, workers=1, "
-        "part_bytes=2000, validation_share=0.1)"
+        "o = plan.PrepareOptions(workers=1, part_bytes=2000, validation_share=0.1)\n"
+        f"prepare.prepare([{str(corpus) + '/*.txt'!r}], v, {str(out)!r}, o)"
     )
     for wait in (0.0, 0.05, 0.1, 0.2):
         shutil.rmtree(out, ignore_errors=True)
@@ -233,7 +235,7 @@ def test_killed_outright(corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: P
             time.sleep(0.005)
         time.sleep(wait)
         os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+        assert process.wait() in (0, -signal.SIGKILL)
         run(corpus, vocab, out, part_bytes=2000)
         assert digest(str(out)) == expected
 
@@ -249,24 +251,30 @@ def test_two_at_once_are_refused(
         except StorageError as error:
             refused.append(error)
 
-    run(corpus, vocab, tmp_path / "p", say=again)
+    run(corpus, vocab, tmp_path / "p", log=again)
     assert refused and f"is being prepared by process {os.getpid()}" in str(refused[0])
 
 
 def test_held_out_are_whole_groups() -> None:
-    assert dedup.hash_group("typing") == dedup.hash_group("typing") != dedup.hash_group("inspect")
+    assert (
+        deduplication.hash_group("typing")
+        == deduplication.hash_group("typing")
+        != deduplication.hash_group("inspect")
+    )
 
 
 def test_some_groups_are_held_out_and_never_all(
     vocab: vocabulary.Vocabulary, tmp_path: Path
 ) -> None:
     found = [document(5 * i + 4) for i in range(40)]
-    low = [text for text in found if dedup.hash_text(text.encode())[0] < 2**63]
-    high = [text for text in found if dedup.hash_text(text.encode())[0] >= 2**63]
+    low = [text for text in found if deduplication.hash_text(text.encode())[0] < 2**63]
+    high = [text for text in found if deduplication.hash_text(text.encode())[0] >= 2**63]
     for name, pair in (("low", low[:2]), ("high", high[:2])):
         text = tmp_path / f"{name}.txt"
         text.write_text("\n\n".join(pair), encoding="utf-8")
-        counts = prepare([str(text)], vocab, str(tmp_path / name), validation_share=0.5)["counts"]
+        counts = prepare(
+            [str(text)], vocab, str(tmp_path / name), PrepareOptions(validation_share=0.5)
+        )["counts"]
         assert counts["train_documents"] == counts["validation_documents"] == 1
 
 
@@ -287,17 +295,17 @@ def test_a_file_that_changes_between_the_passes(
     text = tmp_path / "t.txt"
     text.write_text("\n\n".join(map(document, range(30))), encoding="utf-8")
     state = text.stat()
-    reduce = stages.reduce_range
+    find_copies = steps.find_copies
 
     def meddle(*arguments) -> None:  # noqa: ANN002
         content = text.read_text(encoding="utf-8").replace("warm", "cold")
         text.write_text(content, encoding="utf-8")
         os.utime(text, ns=(state.st_atime_ns, state.st_mtime_ns))
-        reduce(*arguments)
+        find_copies(*arguments)
 
-    monkeypatch.setattr(stages, "reduce_range", meddle)
+    monkeypatch.setattr(steps, "find_copies", meddle)
     with pytest.raises(DataError, match="changed between the two times"):
-        prepare([str(text)], vocab, str(tmp_path / "p"), workers=1)
+        prepare([str(text)], vocab, str(tmp_path / "p"), PrepareOptions(workers=1))
     assert not (tmp_path / "p/manifest.json").exists()
     assert not list((tmp_path / "p").glob("*.array_record"))
 
@@ -310,7 +318,7 @@ def test_rows_of_ids(tmp_path: Path) -> None:
         [f"ids:{tmp_path / 'rows.npy'}"],
         ids,
         str(tmp_path / "p"),
-        options=ReadOptions(unit_tokens=10),
+        PrepareOptions(reading=ReadOptions(unit_tokens=10)),
     )
     assert manifest["counts"]["train_sentences"] + manifest["counts"]["validation_sentences"] == 200
     assert Corpus.open(tmp_path / "p").vocabulary().size == 30
@@ -328,7 +336,7 @@ def test_padding_of_rows_of_ids_is_no_text(tmp_path: Path) -> None:
     def make(name: str) -> dict:
         return prepare(
             [f"ids:{tmp_path / 'rows.npy'}"], ids, str(tmp_path / name),
-            options=ReadOptions(unit_tokens=10),
+            PrepareOptions(reading=ReadOptions(unit_tokens=10)),
         )  # fmt: skip
 
     counts = make("p")["counts"]
@@ -338,45 +346,155 @@ def test_padding_of_rows_of_ids_is_no_text(tmp_path: Path) -> None:
         wrong = rows.copy()
         wrong[11, place] = id
         np.save(tmp_path / "rows.npy", wrong)
-        with pytest.raises(DataError, match=f"row 11: holds the special id {id} at place {place}"):
+        with pytest.raises(
+            DataError, match=f"row 11: holds the special id {id} at position {place}"
+        ):
             make(f"q{id}")
 
 
-def test_evaluation_text_in_the_corpus_is_counted(
+SHARED = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+
+
+def test_documents_that_share_text_with_evaluation_files_are_left_out(
     vocab: vocabulary.Vocabulary, tmp_path: Path
 ) -> None:
-    shared = "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
-    documents = [f"{document(i)} {shared}. The end of it." for i in range(20)]
-    (tmp_path / "t.txt").write_text("\n\n".join(documents), encoding="utf-8")
-    (tmp_path / "e.txt").write_text(f"{shared}\n{' '.join(WORDS)} other words\n", encoding="utf-8")
+    clean = [document(i) for i in range(20)]
+    twelve = " ".join(SHARED.split()[:12])
+    texts = [*clean, f"{document(30)} {twelve}. Some other end."]
+    texts += [f"{document(40)} {SHARED.upper()}!", "A line. " + SHARED.replace("seven", "seven,\n")]
+    (tmp_path / "t.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    evaluation = tmp_path / "e.txt"
+    evaluation.write_text(SHARED.replace(" eight", "\neight") + "\n", encoding="utf-8")
     lines: list[str] = []
-    manifest = prepare(
-        [str(tmp_path / "t.txt")], vocab, str(tmp_path / "p"),
-        decontaminate=[str(tmp_path / "e.txt")], say=lines.append,
-    )  # fmt: skip
-    found = manifest["overlap"]
-    assert (found["runs"], found["runs_found"]) == (2 + 5, 2)
-    assert found["documents"] == manifest["counts"]["train_documents"]
-    assert any("2 of 7 runs of words" in line for line in lines)
+
+    def make(name: str, *paths: Path) -> dict:
+        options = PrepareOptions(decontaminate=tuple(map(str, paths)), workers=1)
+        specs = [str(tmp_path / "t.txt")]
+        return prepare(specs, vocab, str(tmp_path / name), options, lines.append)
+
+    manifest = make("p", evaluation)
+    assert manifest["overlap"] == {
+        "files": [str(evaluation)], "runs": 2, "runs_found": 2, "documents": 2,
+    }  # fmt: skip
+    assert any(line.startswith("left out: 2 documents that share text") for line in lines)
+    counts = manifest["counts"]
+    assert counts["documents_read"] == 23
+    assert counts["train_documents"] + counts["validation_documents"] == 21
+    (tmp_path / "t.txt").write_text("\n\n".join(texts[:21]), encoding="utf-8")
+    twin = make("twin")
+    assert "overlap" not in twin
+    for name in ("train-00000.array_record", "validation-00000.array_record", "unigram.npy"):
+        assert (tmp_path / "p" / name).read_bytes() == (tmp_path / "twin" / name).read_bytes()
 
 
-def test_duplicates_over_many_ranges(tmp_path: Path) -> None:
-    rng = np.random.default_rng(0)
+def test_evaluation_text_is_found_in_json(vocab: vocabulary.Vocabulary, tmp_path: Path) -> None:
+    texts = [*map(document, range(4)), f"{document(9)} {SHARED}"]
+    (tmp_path / "t.txt").write_text("\n\n".join(texts), encoding="utf-8")
+    record = json.dumps({"a": {"b": [SHARED.replace(" eight", "\neight")]}})
+    for name, content in (("e.json", record), ("e.jsonl", f"{record}\n{record}\n")):
+        (tmp_path / name).write_text(content, encoding="utf-8")
+        options = PrepareOptions(decontaminate=(str(tmp_path / name),))
+        manifest = prepare([str(tmp_path / "t.txt")], vocab, str(tmp_path / f"p{name}"), options)
+        assert manifest["overlap"]["documents"] == 1
+    (tmp_path / "e.txt").write_bytes(b"PAR1" + bytes(100))
+    options = PrepareOptions(decontaminate=(str(tmp_path / "e.txt"),))
+    with pytest.raises(DataError, match=r"e\.txt: is not plain text but Parquet"):
+        prepare([str(tmp_path / "t.txt")], vocab, str(tmp_path / "q"), options)
+
+
+def test_other_evaluation_text_is_another_input(
+    corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path
+) -> None:
+    evaluation = tmp_path / "e.txt"
+    evaluation.write_text(SHARED, encoding="utf-8")
+    run(corpus, vocab, tmp_path / "p", decontaminate=(str(evaluation),))
+    evaluation.write_text(SHARED.upper(), encoding="utf-8")
+    with pytest.raises(DataError, match=r"other inputs \(decontaminate\)"):
+        run(corpus, vocab, tmp_path / "p", decontaminate=(str(evaluation),))
+
+
+def test_a_lock_is_not_held_on_a_deleted_file(
+    corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another command deletes the file that this one has opened, before this one locks it."""
+    flock, refused = fcntl.flock, []
+
+    def late(file, operation: int) -> None:  # noqa: ANN001
+        monkeypatch.setattr(fcntl, "flock", flock)
+        os.unlink(tmp_path / "p" / ".lock-0-of-1")
+        flock(file, operation)
+
+    def again(_: str) -> None:
+        try:
+            run(corpus, vocab, tmp_path / "p")
+        except StorageError as error:
+            refused.append(error)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    run(corpus, vocab, tmp_path / "p", log=again)
+    assert refused and "is being prepared by process" in str(refused[0])
+
+
+def tables_of(
+    folder: str, numbers: np.ndarray, rng: np.random.Generator
+) -> tuple[list[str], list[list[int]]]:
+    """Paths of the tables of four parts with these documents, and their counts by prefix."""
     pool = rng.integers(1, 2**63, (200, 2)).astype(np.uint64) * np.uint64(2)
-    tables, seen, expected = [], set(), set()
-    for part in range(4):
-        chosen = rng.integers(0, 200, 150)
-        table = np.zeros(150, dedup.ROW)
-        table["high"], table["low"], table["number"] = *pool[chosen].T, np.arange(150)
-        for number, which in enumerate(chosen.tolist()):
-            if which in seen:
+    tables, ends = [], []
+    for part, chosen in enumerate(numbers):
+        table = np.zeros(len(chosen), deduplication.ROW)
+        table["high"], table["low"] = pool[chosen].T
+        table["number"] = np.arange(len(chosen))
+        table["high"][:5] = table["low"][:5] = 0
+        table.sort(order=["high", "low", "number"])
+        tables.append(f"{folder}/{part}.npy")
+        deduplication.write_rows(tables[-1], table)
+        ends.append(deduplication.prefix_ends(table))
+    return tables, ends
+
+
+@pytest.mark.parametrize("place", ["disk", "bucket"])
+def test_duplicates_over_many_ranges(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    rng = np.random.default_rng(0)
+    chosen = rng.integers(0, 200, (4, 150))
+    folder = str(tmp_path) if place == "disk" else "memory://bucket/tables"
+    tables, ends = tables_of(folder, chosen, rng)
+    seen: set[int] = set()
+    expected: set[tuple[int, int]] = set()
+    for part, numbers in enumerate(chosen.tolist()):
+        for number, which in enumerate(numbers):
+            if number >= 5 and which in seen:
                 expected.add((part, number))
-            seen.add(which)
-        tables.append(str(tmp_path / f"{part}.npy"))
-        dedup.write_array(tables[-1], np.sort(table, order=["high", "low", "number"]))
-    for count in (1, 4):
-        found = np.concatenate([dedup.reduce_range(tables, i, count) for i in range(count)])
-        assert {tuple(row) for row in found.tolist()} == expected
+            seen |= {which} if number >= 5 else set()
+    rows_read = 0
+    read_rows = deduplication.read_rows
+
+    def counted(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
+        nonlocal rows_read
+        rows_read += end - begin
+        return read_rows(path, dtype, begin, end)
+
+    monkeypatch.setattr(deduplication, "read_rows", counted)
+    monkeypatch.setattr(files, "read", None)
+    for count in (1, 4, 64):
+        found, rows_read = set(), 0
+        for index in range(count):
+            stretches = [deduplication.stretch(part_ends, index, count) for part_ends in ends]
+            copies = deduplication.find_copies(tables, stretches)
+            found |= {(part, int(n)) for part, numbers in enumerate(copies) for n in numbers}
+        assert found == expected
+        assert rows_read == 600, "each row of each table is read once"
+
+
+def test_many_ranges_give_the_same_bytes(
+    corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(corpus, vocab, tmp_path / "one")
+    monkeypatch.setattr(deduplication, "RANGE_DOCUMENTS", 50)
+    run(corpus, vocab, tmp_path / "eight")
+    assert digest(str(tmp_path / "one")) == digest(str(tmp_path / "eight"))
 
 
 @pytest.mark.parametrize(

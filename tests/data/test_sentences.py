@@ -50,5 +50,5 @@ def test_nothing_is_lost_and_nothing_is_endless() -> None:
 
 @pytest.mark.parametrize("language", ["", "english", "EN", "d e"])
 def test_languages_are_codes(language: str) -> None:
-    with pytest.raises(ConfigError, match="no ISO 639 code"):
+    with pytest.raises(ConfigError, match="not an ISO 639 code"):
         check_language(language)

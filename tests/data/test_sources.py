@@ -8,15 +8,18 @@ import json
 import lzma
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from albert_jax import protobuf_wire as wire
-from albert_jax.data.sources import sources, text_files, tfds_sets, tfrecord
-from albert_jax.data.sources.sources import ReadOptions, Tally
-from albert_jax.errors import ConfigError, DataError, StorageError
+from albert_jax.data.sources import hub_datasets, sources, text_files, tfrecord
+from albert_jax.data.sources.document import Part, ReadCounts
+from albert_jax.data.sources.records import tfrecord_texts
+from albert_jax.data.sources.sources import ReadOptions
+from albert_jax.errors import AlbertError, ConfigError, DataError, StorageError
 from tests.data import tfds_builder
 
 TEXT = "First document, first line.\nSecond line.\n\nSecond document.\n\n\n \nThird one.\n"
@@ -77,12 +80,12 @@ def test_parts_hold_what_the_whole_holds(tmp_path: Path, form: str, part_bytes: 
     whole = [
         d.text
         for p in sources.parts([str(path)], options)
-        for d in sources.read(p, options, Tally())
+        for d in sources.read(p, options, ReadCounts())
     ]
     parts = sources.parts([str(path)], options, part_bytes)
     assert len(parts) > 1
     assert [
-        d.text for p in reversed(parts) for d in list(sources.read(p, options, Tally()))[::-1]
+        d.text for p in reversed(parts) for d in list(sources.read(p, options, ReadCounts()))[::-1]
     ] == whole[::-1]
 
 
@@ -100,12 +103,14 @@ def test_bad_text_is_named_or_skipped(tmp_path: Path, bad: bytes, message: str) 
     with pytest.raises(DataError, match=message) as caught:
         texts(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
-    tally = Tally()
+    counts = ReadCounts()
     options = ReadOptions(on_bad_text="skip")
     found = [
-        d.text for p in sources.parts([str(path)], options) for d in sources.read(p, options, tally)
+        d.text
+        for p in sources.parts([str(path)], options)
+        for d in sources.read(p, options, counts)
     ]
-    assert found == ["Good.\nGood too."] and tally.bad_lines == 1
+    assert found == ["Good.\nGood too."] and counts.bad_lines == 1
 
 
 def test_a_control_byte_at_the_very_beginning(tmp_path: Path) -> None:
@@ -147,21 +152,21 @@ def test_missing_empty_and_folders(tmp_path: Path) -> None:
 def test_one_endless_line_is_cut_at_spaces(tmp_path: Path) -> None:
     path = tmp_path / "line.txt"
     path.write_text("word " * 500_000, encoding="utf-8")
-    tally = Tally()
+    counts = ReadCounts()
     (part,) = sources.parts([str(path)], ReadOptions())
-    found = list(sources.read(part, ReadOptions(), tally))
+    found = list(sources.read(part, ReadOptions(), counts))
     assert "".join(d.text for d in found).split() == ["word"] * 500_000
-    assert tally.cut_lines == 2
+    assert counts.cut_lines == 2
     assert max(len(d.text) for d in found) <= text_files.MAX_LINE
 
 
 def test_long_documents_go_on_as_others(tmp_path: Path) -> None:
     path = tmp_path / "book.txt"
     path.write_text("A line of a very long book.\n" * 30_000, encoding="utf-8")
-    tally = Tally()
+    counts = ReadCounts()
     (part,) = sources.parts([str(path)], ReadOptions())
-    found = list(sources.read(part, ReadOptions(), tally))
-    assert tally.cut_documents == len(found) - 1 > 1
+    found = list(sources.read(part, ReadOptions(), counts))
+    assert counts.cut_documents == len(found) - 1 > 1
     assert sum(d.text.count("book") for d in found) == 30_000
 
 
@@ -171,7 +176,7 @@ def test_long_records_of_jsonl_are_not_cut_apart(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parts = sources.parts([str(path)], ReadOptions(), 10_000)
     assert len(parts) > 5
-    found = [d.text for part in parts for d in sources.read(part, ReadOptions(), Tally())]
+    found = [d.text for part in parts for d in sources.read(part, ReadOptions(), ReadCounts())]
     assert [text.split()[0] for text in found] == [str(i) for i in range(40)]
 
 
@@ -180,9 +185,9 @@ def test_lines_of_jsonl_that_are_no_utf8_are_skipped_if_asked(tmp_path: Path) ->
     path.write_bytes(b'{"text": "One."}\n{"text": "caf\xe9"}\n{"text": "Two."}\n')
     with pytest.raises(DataError, match="line 2.*--on-bad-text skip"):
         texts(path)
-    (part,), tally = sources.parts([str(path)], ReadOptions()), Tally()
-    found = sources.read(part, ReadOptions(on_bad_text="skip"), tally)
-    assert [document.text for document in found] == ["One.", "Two."] and tally.bad_lines == 1
+    (part,), counts = sources.parts([str(path)], ReadOptions()), ReadCounts()
+    found = sources.read(part, ReadOptions(on_bad_text="skip"), counts)
+    assert [document.text for document in found] == ["One.", "Two."] and counts.bad_lines == 1
 
 
 def test_pieces_of_a_long_record_are_held_out_together(tmp_path: Path) -> None:
@@ -209,7 +214,7 @@ def test_jsonl_and_the_line_of_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="line 3: has no text in field 'text'"):
         texts(path)
     path.write_text('{"text": "a"}\n{"text": \n', encoding="utf-8")
-    with pytest.raises(DataError, match="line 2: is no JSON"):
+    with pytest.raises(DataError, match="line 2: is not a JSON object"):
         texts(path)
     path.write_text(json.dumps({"text": "a\0b\nfine"}) + "\n", encoding="utf-8")
     with pytest.raises(DataError, match="control characters"):
@@ -229,7 +234,7 @@ def test_parquet_and_wrong_schema(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not text"):
         texts(path, field="n")
     path.write_bytes(path.read_bytes()[:-30])
-    with pytest.raises(DataError, match="no whole Parquet"):
+    with pytest.raises(DataError, match="not a complete Parquet"):
         texts(path)
 
 
@@ -253,7 +258,8 @@ def test_tfrecord_checksums_find_every_flip(tmp_path: Path) -> None:
     path = tmp_path / "a.tfrecord"
     example = _example("text", b"Some text." * 300)
     path.write_bytes(_record(example) + _record(_example("text", b"More.")))
-    found = list(tfds_sets.file_texts(str(path), 0, -1, "text"))
+    part = Part("tfrecord", str(path), 0, -1, 1)
+    found = list(tfrecord_texts(part, "text"))
     assert [text for _, text in found] == ["Some text." * 300, "More."]
     whole = path.read_bytes()
     for place in range(0, len(whole), 131):
@@ -266,17 +272,21 @@ def test_tfrecord_checksums_find_every_flip(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="record 1: is damaged or cut off"):
         list(tfrecord.records(str(path)))
     path.write_bytes(whole)
-    with pytest.raises(DataError, match="no text in feature 'body'"):
-        list(tfds_sets.file_texts(str(path), 0, -1, "body"))
+    with pytest.raises(DataError, match="no text in field 'body'"):
+        list(tfrecord_texts(part, "body"))
 
 
 def test_tfds_set_made_here_and_read_without_tensorflow(plain: Path, tmp_path: Path) -> None:
     pytest.importorskip("tensorflow_datasets")
     folder = tfds_builder.write([str(plain)], str(tmp_path / "sets"))
     assert sorted(texts(f"tfds:{folder}")) == sorted(DOCUMENTS)
-    with pytest.raises(DataError, match="no split 'test'"):
-        texts(f"tfds:{folder}:test")
-    with pytest.raises(DataError, match="no text in feature"):
+    assert len(texts(f"tfds:{folder}:train[1:]")) == len(DOCUMENTS) - 1
+    found = hub_datasets.load_records(f"tfds:{folder}:train")
+    assert sorted(str(record.fields["text"]) for record in found) == sorted(DOCUMENTS)
+    for split, message in (("test", "no split 'test'"), ("train[x]", "cannot be opened")):
+        with pytest.raises(AlbertError, match=message):
+            texts(f"tfds:{folder}:{split}")
+    with pytest.raises(DataError, match="no text in field"):
         texts(f"tfds:{folder}", field="body")
     with pytest.raises(DataError, match="holds a set already"):
         tfds_builder.write([str(plain)], str(tmp_path / "sets"))
@@ -300,7 +310,7 @@ def test_tfds_set_of_tfrecord_files(plain: Path, tmp_path: Path) -> None:
     info["fileFormat"] = "tfrecord"
     (folder / "dataset_info.json").write_text(json.dumps(info))
     assert sorted(texts(f"tfds:{folder}")) == sorted(DOCUMENTS)
-    with pytest.raises(DataError, match="no text in feature 'body'"):
+    with pytest.raises(DataError, match="no text in field 'body'"):
         texts(f"tfds:{folder}", field="body")
     target.write_bytes(target.read_bytes()[:-3])
     with pytest.raises(DataError, match="is damaged or cut off"):
@@ -309,11 +319,13 @@ def test_tfds_set_of_tfrecord_files(plain: Path, tmp_path: Path) -> None:
 
 
 class _Columns:
-    """What we use of a Hugging Face data set."""
+    """What we use of a Hugging Face dataset."""
 
     def __init__(self, **columns: list) -> None:
         self.columns, self.column_names = columns, list(columns)
         self.data = types.SimpleNamespace(nbytes=1000)
+        names = types.SimpleNamespace(names=["negative", "positive"])
+        self.features = {name: names if name == "label" else None for name in columns}
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))
@@ -321,31 +333,68 @@ class _Columns:
     def __getitem__(self, rows: slice) -> dict[str, list]:
         return {name: values[rows] for name, values in self.columns.items()}
 
+    def __iter__(self) -> Iterator[dict]:
+        for values in zip(*self.columns.values(), strict=True):
+            yield dict(zip(self.columns, values, strict=True))
 
-def test_hugging_face_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[tuple[str, str]] = []
 
-    def load_dataset(name: str, split: str) -> _Columns:
-        asked.append((name, split))
-        if name != "some/set":
-            raise FileNotFoundError(f"no {name}\nanywhere")
-        return _Columns(text=[*DOCUMENTS] * 500, body=[None] * 1500)
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str]]:
+    """Stands for the `datasets` package; what has been loaded of it."""
+    loaded: list[tuple[str, str | None, str]] = []
+    configs = {"some/set": {None}, "glue": {"sst2"}, "wikimedia/wikipedia": {"20231101.en"}}
+
+    def load_dataset(name: str, config: str | None = None, *, split: str) -> _Columns:
+        if config not in configs.get(name, ()):
+            raise ValueError(f"no {name}\nwith {config}")
+        loaded.append((name, config, split))
+        many = [*DOCUMENTS] * 500
+        return _Columns(text=many, body=[None] * len(many), label=[0, 1, -1] * 500)
 
     stub = types.SimpleNamespace(
         load_dataset=load_dataset,
         load_from_disk=lambda _: {"train": _Columns(text=["On disk."])},
-        DatasetDict=dict,
     )
     monkeypatch.setitem(sys.modules, "datasets", stub)
-    assert texts("hf:some/set:test") == DOCUMENTS * 500
-    assert set(asked) == {("some/set", "test")}
+    return loaded
+
+
+@pytest.mark.parametrize(
+    ("spec", "loaded"),
+    [
+        ("hf:some/set", ("some/set", None, "train")),
+        ("hf:some/set:test[:10%]", ("some/set", None, "test[:10%]")),
+        ("hf:glue/sst2:validation", ("glue", "sst2", "validation")),
+        ("hf:wikimedia/wikipedia/20231101.en", ("wikimedia/wikipedia", "20231101.en", "train")),
+    ],
+)
+def test_hugging_face_datasets_and_their_configs(hub, spec, loaded) -> None:  # noqa: ANN001
+    parts = sources.parts([spec], ReadOptions(), part_bytes=100)
+    assert len(parts) > 5
+    found = [d.text for p in parts for d in sources.read(p, ReadOptions(), ReadCounts())]
+    assert found == DOCUMENTS * 500
+    records = hub_datasets.load_records(spec)
+    assert [r.fields["label"] for r in records[:3]] == ["negative", "positive", None]
+    assert hub == [loaded], "the dataset is loaded once"
+
+
+def test_hugging_face_datasets_that_cannot_be_read(
+    hub: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert texts(f"hf:{tmp_path}") == ["On disk."]
     with pytest.raises(DataError, match="no column 'other', only"):
         texts("hf:some/set", field="other")
-    with pytest.raises(DataError, match="row 0: has no text in column 'body'"):
+    with pytest.raises(DataError, match="row 0: has no text in field 'body'"):
         texts("hf:some/set", field="body")
-    with pytest.raises(DataError, match=r"hf:no/set: cannot be loaded \(no no/set anywhere\)"):
+    with pytest.raises(DataError, match=r"hf:no/set: cannot be loaded \(no no/set with None\)"):
         texts("hf:no/set")
+    with pytest.raises(DataError, match=r"cannot be loaded \(no wikimedia/wikipedia with 2\)"):
+        texts("hf:wikimedia/wikipedia/2")
+    with pytest.raises(DataError, match="cannot be loaded"):
+        texts(f"hf:{tmp_path}:test")
+    for malformed in ("hf:", "hf:some/set:", "tfds::train"):
+        with pytest.raises(ConfigError, match=r"write tfds:NAME\[/CONFIG\]\[:SPLIT\] or hf:"):
+            texts(malformed)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(ConfigError, match="pip install datasets"):
         texts("hf:some/set")
@@ -375,10 +424,10 @@ def test_rows_of_ids(tmp_path: Path) -> None:
     np.save(tmp_path / "v.bounds.npy", np.array([0, 4, 10]))
     assert [len(d.ids) for d in sources.documents([f"ids:{vector}"])] == [4, 6]  # type: ignore[arg-type]
     np.save(matrix, np.zeros((2, 2)))
-    with pytest.raises(DataError, match="whole numbers"):
+    with pytest.raises(DataError, match="must hold integers"):
         list(sources.documents([f"ids:{matrix}"]))
     matrix.write_bytes(matrix.read_bytes()[:100])
-    with pytest.raises(DataError, match="no whole npy"):
+    with pytest.raises(DataError, match="not a complete npy"):
         list(sources.documents([f"ids:{matrix}"]))
 
 

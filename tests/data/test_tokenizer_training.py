@@ -7,10 +7,17 @@ from pathlib import Path
 import pytest
 import sentencepiece as spm
 
-from albert_jax.data.sources.sources import ReadOptions, Tally, parts
+from albert_jax.data.sources.document import ReadCounts
+from albert_jax.data.sources.sources import ReadOptions, parts
 from albert_jax.data.vocabularies import vocabulary
-from albert_jax.data.vocabularies.sentencepiece import inner_digits
-from albert_jax.data.vocabularies.training import USER_SYMBOLS, from_texts, sample, train
+from albert_jax.data.vocabularies.sentencepiece import is_inner_digits_comma
+from albert_jax.data.vocabularies.training import (
+    USER_SYMBOLS,
+    TrainingOptions,
+    from_texts,
+    sample,
+    train,
+)
 from albert_jax.errors import ConfigError, DataError
 
 WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()
@@ -27,8 +34,8 @@ def write(path: Path, documents: int = 60) -> Path:
 
 def test_special_pieces_and_repetition(tmp_path: Path) -> None:
     text = write(tmp_path / "text.txt")
-    report = train([str(text)], 50, str(tmp_path / "a"), seed=3)
-    train([str(text)], 50, str(tmp_path / "b"), seed=3)
+    report = train([str(text)], str(tmp_path / "a"), TrainingOptions(vocab_size=50, seed=3))
+    train([str(text)], str(tmp_path / "b"), TrainingOptions(vocab_size=50, seed=3))
     vocab = vocabulary.load(str(tmp_path / "a"))
     assert [vocab.id_to_token(i) for i in range(13)] == [
         "<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]", *USER_SYMBOLS,
@@ -42,27 +49,27 @@ def test_special_pieces_and_repetition(tmp_path: Path) -> None:
 
 def test_second_run_does_nothing_and_other_inputs_are_refused(tmp_path: Path) -> None:
     text, out = write(tmp_path / "text.txt"), tmp_path / "v"
-    first = train([str(text)], 50, str(out))
+    first = train([str(text)], str(out), TrainingOptions(vocab_size=50))
     before = (out / "spiece.model").stat().st_mtime_ns
-    assert train([str(text)], 50, str(out)) == first
+    assert train([str(text)], str(out), TrainingOptions(vocab_size=50)) == first
     assert (out / "spiece.model").stat().st_mtime_ns == before
     with pytest.raises(DataError, match=r"other inputs \(vocab_size\)"):
-        train([str(text)], 49, str(out))
+        train([str(text)], str(out), TrainingOptions(vocab_size=49))
     write(text, 70)
     with pytest.raises(DataError, match=r"other inputs \(sources\)"):
-        train([str(text)], 50, str(out))
+        train([str(text)], str(out), TrainingOptions(vocab_size=50))
 
 
 def test_too_large_names_the_maximum(tmp_path: Path) -> None:
     text = write(tmp_path / "text.txt")
     with pytest.raises(DataError, match="give at most [0-9]+") as caught:
-        train([str(text)], 5000, str(tmp_path / "v"))
+        train([str(text)], str(tmp_path / "v"), TrainingOptions(vocab_size=5000))
     largest = int(str(caught.value).split("at most ")[1].split(",")[0])
-    train([str(text)], largest, str(tmp_path / "v"))
+    train([str(text)], str(tmp_path / "v"), TrainingOptions(vocab_size=largest))
     with pytest.raises(DataError, match="give more than [0-9]+"):
-        train([str(text)], 20, str(tmp_path / "w"))
+        train([str(text)], str(tmp_path / "w"), TrainingOptions(vocab_size=20))
     with pytest.raises(ConfigError, match="at least 20"):
-        train([str(text)], 3, str(tmp_path / "w"))
+        train([str(text)], str(tmp_path / "w"), TrainingOptions(vocab_size=3))
     assert not (tmp_path / "w").exists()
 
 
@@ -70,7 +77,7 @@ def test_digits_and_a_comma_inside_a_word_are_set_aside() -> None:
     texts = [f"in {i},000 and a{i},5 b{i}, {i * 7}, x{i % 10}, y{i % 10},5" for i in range(400)]
     vocab = from_texts(texts, 60)
     processor = spm.SentencePieceProcessor(model_proto=vocab.model)
-    inner = [i for i in range(vocab.size) if inner_digits(vocab.id_to_token(i))]
+    inner = [i for i in range(vocab.size) if is_inner_digits_comma(vocab.id_to_token(i))]
     assert inner == [i for i in range(vocab.size) if processor.is_unused(i)] and len(inner) > 3
 
 
@@ -78,7 +85,7 @@ def test_no_text(tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("\n \n\n")
     with pytest.raises(DataError, match="no text was found"):
-        train([str(text)], 50, str(tmp_path / "v"))
+        train([str(text)], str(tmp_path / "v"), TrainingOptions(vocab_size=50))
 
 
 def test_sample_is_seeded_and_of_the_size(tmp_path: Path) -> None:
@@ -86,7 +93,8 @@ def test_sample_is_seeded_and_of_the_size(tmp_path: Path) -> None:
     assert len(found) > 3
 
     def draw(seed: int, size: int) -> list[str]:
-        drawn = sample(found, ReadOptions(), seed, size, Tally())
+        options = TrainingOptions(vocab_size=50, seed=seed, sample_bytes=size)
+        drawn = sample(found, options, ReadCounts())
         return [document.text for _, document in drawn]
 
     assert draw(0, 40_000) == draw(0, 40_000) != draw(1, 40_000)

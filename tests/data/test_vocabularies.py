@@ -89,7 +89,7 @@ def test_word_by_word_is_text_by_text(model: bytes, texts: list[str]) -> None:
 def test_a_full_cache_begins_anew(model: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     vocab = SentencePiece(model)
     wanted = [vocab.encode([text])[0].tolist() for text in SENTENCES[:40]]
-    monkeypatch.setattr(word_cache, "LIMIT", 20)
+    monkeypatch.setattr(word_cache, "MAX_CHARACTERS", 20)
     for _ in range(2):
         assert [vocab.encode([text])[0].tolist() for text in SENTENCES[:40]] == wanted
         assert vocab._words is not None and sum(map(len, vocab._words._numbers)) <= 20
@@ -97,7 +97,7 @@ def test_a_full_cache_begins_anew(model: bytes, monkeypatch: pytest.MonkeyPatch)
 
 def test_where_words_do_not_stand_alone_texts_are_segmented_whole() -> None:
     across = SentencePiece(train(split_by_whitespace=False))
-    assert any(SPACE in piece[1:] for piece in across._pieces) and across._words is None
+    assert any(SPACE in piece[1:] for piece in across._tokens) and across._words is None
     counting = SentencePiece(train(remove_extra_whitespaces=False))
     assert counting._words is None
     ids = across.encode(["the baker sold 1,1 loaves"])[0].tolist()
@@ -215,7 +215,7 @@ def test_wordpiece_words() -> None:
     ("content", "message"),
     [
         (b"a\nb\n", r"lacks \[PAD\]"),
-        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n", "line 6: 'a' stands there twice"),
+        (b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\na\n", "line 6: 'a' occurs twice"),
         (b"\xff", "invalid UTF-8 at byte 0"),
     ],
 )

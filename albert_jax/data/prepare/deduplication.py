@@ -1,14 +1,16 @@
-"""Exact duplicates over a whole corpus, in bounded memory and by independent workers.
+"""Finding exact copies over a whole corpus, in bounded memory and by independent workers.
 
-Each part writes one table of its documents, sorted by hash. The hashes are then divided by
-their first bits into ranges that fit in memory; a range is reduced by reading its stretch of
-every table. Of equal documents the first stays: smallest part, then smallest number.
+Each part writes a table of its documents, sorted by hash. The hashes are then divided by their
+first bits into ranges that fit in memory. A range reads its stretch of every table, which the
+counts of hashes by prefix locate, so each table is read once in all. Of equal documents the first
+stays: the one in the part with the smallest number, then the one with the smallest number there.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -16,10 +18,14 @@ from albert_jax import files
 
 RANGE_DOCUMENTS = 1 << 21
 """About how many documents are compared at once (64 MB)."""
+PREFIX_BITS = 10
+"""Bits of the hash by which a table is counted. There are at most 2^10 ranges."""
 
 ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("number", "<u8"), ("group", "<u8")])
-"""A document: its hash in two halves (both 0: too short to keep), its number in the part, and
-the hash of its group."""
+"""A document: its hash in two halves (both 0 if it is left out), its number in the part, and the
+hash of its group."""
+NUMBER = np.dtype("<i8")
+"""Number of a document within its part."""
 
 
 def hash_text(content: bytes) -> tuple[int, int]:
@@ -35,56 +41,78 @@ def hash_group(name: str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def ranges(documents: int) -> int:
+def num_ranges(documents: int) -> int:
     """Into how many ranges the hashes are divided: a power of two that depends on the count."""
     count = 1
-    while count * RANGE_DOCUMENTS < documents:
+    while count * RANGE_DOCUMENTS < documents and count < 1 << PREFIX_BITS:
         count *= 2
     return count
 
 
+def prefix_ends(table: np.ndarray) -> list[int]:
+    """For each prefix of the hash, the number of rows of a sorted table up to its last one."""
+    prefixes = table["high"] >> np.uint64(64 - PREFIX_BITS)
+    counts = np.bincount(prefixes.astype(np.int64), minlength=1 << PREFIX_BITS)
+    return np.cumsum(counts).tolist()
+
+
+def write_rows(path: str, rows: np.ndarray) -> None:
+    """Writes an array of records without a header, so that a stretch of it can be read."""
+    files.write(path, np.ascontiguousarray(rows).view(np.uint8).data)
+
+
+def read_rows(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
+    """Reads the records from `begin` to `end`, and nothing else of the file."""
+    size = dtype.itemsize
+    if begin == end:
+        return np.zeros(0, dtype)
+    with files.storage_errors(path):
+        if files.is_bucket(path):
+            content = files.bucket(path).cat_file(path, start=begin * size, end=end * size)
+            return np.frombuffer(content, dtype)
+        return np.fromfile(path, dtype, end - begin, offset=begin * size)
+
+
 def write_array(path: str, array: np.ndarray) -> None:
-    """Writes an array as one whole .npy object."""
+    """Writes an array as a .npy object."""
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
     files.write(path, buffer.getbuffer())
 
 
 def read_array(path: str) -> np.ndarray:
-    """Reads an array; a local one is only mapped."""
-    if files.is_bucket(path):
-        content = files.read(path)
-        return np.load(io.BytesIO(content or b""), allow_pickle=False)
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError:  # an empty array cannot be mapped
-        return np.load(path, allow_pickle=False)
+    """Reads an array that `write_array` has written."""
+    return np.load(io.BytesIO(files.read(path) or b""), allow_pickle=False)
 
 
-def reduce_range(tables: list[str], index: int, count: int) -> np.ndarray:
-    """Copies to drop in one range of hashes: int64 [copies, 2] of (part, number), sorted."""
-    width = (1 << 64) // count
-    low, high = index * width, (index + 1) * width
-    rows: list[np.ndarray] = []
-    owners: list[np.ndarray] = []
-    for part, path in enumerate(tables):
-        table = read_array(path)
-        begin = int(np.searchsorted(table["high"], np.uint64(low), side="left"))
-        end = len(table)
-        if high < 1 << 64:
-            end = int(np.searchsorted(table["high"], np.uint64(high), side="left"))
-        stretch = np.array(table[begin:end])
-        stretch = stretch[(stretch["high"] != 0) | (stretch["low"] != 0)]
-        rows.append(stretch)
-        owners.append(np.full(len(stretch), part, np.int64))
-    if not rows:
-        return np.zeros((0, 2), np.int64)
-    all_rows, owner = np.concatenate(rows), np.concatenate(owners)
-    order = np.lexsort((all_rows["number"], owner, all_rows["low"], all_rows["high"]))
-    all_rows, owner = all_rows[order], owner[order]
-    same = np.zeros(len(all_rows), bool)
-    same[1:] = (all_rows["high"][1:] == all_rows["high"][:-1]) & (
-        all_rows["low"][1:] == all_rows["low"][:-1]
-    )
-    dropped = np.stack([owner[same], all_rows["number"][same].astype(np.int64)], axis=1)
-    return dropped[np.lexsort((dropped[:, 1], dropped[:, 0]))]
+def stretch(prefix_ends: Sequence[int], index: int, count: int) -> tuple[int, int]:
+    """The first row of a table in one of `count` ranges of hashes, and one after its last."""
+    width = len(prefix_ends) // count
+    return (prefix_ends[index * width - 1] if index else 0), prefix_ends[(index + 1) * width - 1]
+
+
+def find_copies(tables: Sequence[str], stretches: Sequence[tuple[int, int]]) -> list[np.ndarray]:
+    """Compares the documents of one range of hashes.
+
+    Args:
+      tables: Paths of the tables of all parts.
+      stretches: The rows of each table that belong to the range.
+
+    Returns:
+      For each part the numbers of the documents that are copies of earlier ones, sorted.
+    """
+    found = []
+    for path, (begin, end) in zip(tables, stretches, strict=True):
+        rows = read_rows(path, ROW, begin, end)
+        found.append(rows[(rows["high"] != 0) | (rows["low"] != 0)])
+    rows = np.concatenate(found)
+    part = np.repeat(np.arange(len(tables)), list(map(len, found)))
+    order = np.lexsort((rows["number"], part, rows["low"], rows["high"]))
+    rows, part = rows[order], part[order]
+    is_copy = np.zeros(len(rows), bool)
+    is_copy[1:] = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
+    part, number = part[is_copy], rows["number"][is_copy].astype(NUMBER)
+    # One sort and one split: a corpus may have tens of thousands of parts.
+    order = np.lexsort((number, part))
+    borders = np.searchsorted(part[order], np.arange(1, len(tables)))
+    return np.split(number[order], borders)

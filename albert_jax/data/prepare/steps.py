@@ -1,166 +1,131 @@
 """The three steps of preparation, each on work items that any process can do alone.
 
-1. `hash_part`: reads a part and writes a table of its documents' hashes.
-2. `reduce_range`: finds the copies among all documents of one range of hashes.
-3. `encode_part`: reads the part again and writes its shards.
+1. `hash_part` reads a part and writes a table of its documents' hashes.
+2. `find_copies` compares the documents of one range of hashes over all parts.
+3. `encode_part` reads the part again and writes its shards.
 
-An item's record (``*.json``) is written last and says that the item is whole; whole items are
-never done again. The bytes depend on the plan alone: not on workers, order or interruptions.
+An item's record is written last and marks it as complete; complete items are not done again. The
+bytes depend on the plan alone, not on workers, order or interruptions.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import tempfile
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 
 from albert_jax import files
 from albert_jax.data.corpus.shards import ShardWriter
-from albert_jax.data.prepare import deduplication as dedup
-from albert_jax.data.prepare import overlap
+from albert_jax.data.prepare import deduplication
+from albert_jax.data.prepare.decontamination import Overlap
+from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sources
-from albert_jax.data.sources import token_ids as id_rows
-from albert_jax.data.sources.document import Document
-from albert_jax.data.sources.sentences import Rule, sentences
-from albert_jax.data.sources.sources import Part, ReadOptions
-from albert_jax.data.sources.text_files import Tally
+from albert_jax.data.sources.document import Document, ReadCounts
+from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
 BATCH_BYTES = 1 << 18
-"""Text that is segmented in one call."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """All that decides what a preparation writes."""
-
-    out_dir: str
-    parts: tuple[Part, ...]
-    options: ReadOptions
-    rule: Rule
-    language: str
-    validation_share: float
-    min_characters: int
-    evaluation_files: tuple[str, ...] = ()
-
-    @property
-    def work(self) -> str:
-        """Folder of what is needed until the manifest is written."""
-        return files.join(self.out_dir, "work")
-
-    def record(self, stage: str, index: int) -> str:
-        """Path of an item's record."""
-        return files.join(self.work, f"{stage}-{index:05d}.json")
-
-    def array(self, stage: str, index: int) -> str:
-        """Path of an item's array."""
-        return files.join(self.work, f"{stage}-{index:05d}.npy")
-
-
-def read_record(path: str) -> dict[str, Any]:
-    """An item's record. Raises DataError if another process has removed or damaged it."""
-    content = files.read(path)
-    if content is None:
-        raise DataError(f"{path}: vanished while it was needed: run the same command again")
-    return json.loads(content)
+"""Text that is tokenized in one call."""
 
 
 def hash_part(plan: Plan, index: int) -> None:
     """Step 1 for one part."""
-    part, tally = plan.parts[index], Tally()
-    rows = array("Q")  # 32 bytes a document, of which a large compressed file has millions
-    for number, document in enumerate(sources.read(part, plan.options, tally)):
-        high, low = dedup.hash_text(document.content())
-        group = dedup.hash_group(document.group) if document.group else high
-        size, least = len(document.text), plan.min_characters
-        if document.ids is not None:
-            size, least = len(document.ids), 2
-        if size < least:
+    options, counts = plan.options, ReadCounts()
+    overlap = Overlap(options.decontaminate) if options.decontaminate else None
+    rows = array("Q")  # 32 bytes a document, because a large compressed file has millions
+    short = overlapping = 0
+    for number, document in enumerate(sources.read(plan.parts[index], options.reading, counts)):
+        high, low = deduplication.hash_text(document.content())
+        group = deduplication.hash_group(document.group) if document.group else high
+        if document.ids is None:
+            is_short = len(document.text) < options.min_characters
+        else:
+            is_short = len(document.ids) < 2
+        if is_short:
             high = low = 0
+            short += 1
+        elif overlap and overlap.shares_run(document.text):
+            high = low = 0
+            overlapping += 1
         rows.extend((high, low, number, group))
-    table = np.frombuffer(rows, np.uint64).view(dedup.ROW)
+    table = np.frombuffer(rows, np.uint64).view(deduplication.ROW)
     table.sort(order=["high", "low", "number"])
-    long = (table["high"] != 0) | (table["low"] != 0)
-    short = int(np.count_nonzero(~long))
-    dedup.write_array(plan.array("hash", index), table)
-    groups = np.unique(table["group"][long]).tolist()
-    _write_record(
-        plan.record("hash", index),
-        {
-            "documents": len(table),
-            "short": short,
-            "outer_groups": [*groups[:1], *groups[-1:]],
-            **dataclasses.asdict(tally),
-        },
-    )
+    groups = np.unique(table["group"][(table["high"] != 0) | (table["low"] != 0)]).tolist()
+    deduplication.write_rows(plan.array("hashes", index), table)
+    if overlap:
+        deduplication.write_array(plan.array("overlap", index), overlap.found)
+    record = {
+        "documents": len(table),
+        "short": short,
+        "overlapping": overlapping,
+        "outer_groups": [*groups[:1], *groups[-1:]],
+        "prefix_ends": deduplication.prefix_ends(table),
+        **dataclasses.asdict(counts),
+    }
+    plan.write_record("hashes", index, record)
 
 
-def reduce_range(plan: Plan, index: int, count: int) -> None:
-    """Step 2 for one range of hashes, out of `count`."""
-    tables = [plan.array("hash", i) for i in range(len(plan.parts))]
-    dropped = dedup.reduce_range(tables, index, count)
-    dedup.write_array(plan.array("drop", index), dropped)
-    _write_record(plan.record("drop", index), {"copies": len(dropped)})
+def find_copies(plan: Plan, index: int, stretches: Sequence[tuple[int, int]]) -> None:
+    """Step 2 for one range of hashes, which lies in these rows of each part's table."""
+    tables = [plan.array("hashes", i) for i in range(len(plan.parts))]
+    copies = deduplication.find_copies(tables, stretches)
+    deduplication.write_rows(plan.array("copies", index), np.concatenate(copies))
+    plan.write_record("copies", index, {"ends": np.cumsum(list(map(len, copies))).tolist()})
 
 
-def encode_part(plan: Plan, index: int, ranges: int, threshold: int) -> None:
-    """Step 3 for one part: documents whose group hash is below `threshold` are held out."""
-    table = np.asarray(dedup.read_array(plan.array("hash", index)))
-    place = np.argsort(table["number"])
-    dropped = _dropped(plan, index, ranges)
+def encode_part(plan: Plan, index: int, copies: Sequence[tuple[int, int]], threshold: int) -> None:
+    """Step 3 for one part.
+
+    Args:
+      plan: The plan.
+      index: Which part.
+      copies: For each range of hashes, where its file of copies holds those of this part.
+      threshold: Documents whose group has a smaller hash are held out.
+    """
     vocab = _vocabulary(files.join(plan.out_dir, "vocabulary"))
-    evaluation = overlap.Overlap(plan.evaluation_files) if plan.evaluation_files else None
     unigram = np.zeros(vocab.size, np.int64)
     writers: dict[str, ShardWriter] = {}
-    found = {"documents_with_pairs": 0, "unknown": 0, "text_bytes": 0}
-    with ExitStack() as leaving:
+    totals = {"documents_with_pairs": 0, "unknown": 0, "text_bytes": 0}
+    with ExitStack() as stack:
         folder = plan.out_dir
-        if files.is_bucket(folder):  # shards are written to files, and go there whole
-            folder = leaving.enter_context(tempfile.TemporaryDirectory())
-        for batch in _encoded(plan, index, table, place, dropped, vocab):
-            held = batch.groups < threshold
-            for split, chosen in (("train", ~held), ("validation", held)):
+        if files.is_bucket(folder):  # Shards are written to local files and then uploaded.
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+        for batch in _encoded_batches(plan, index, _left_out(plan, copies), vocab):
+            held_out = batch.groups < threshold
+            for split, chosen in (("train", ~held_out), ("validation", held_out)):
                 if not chosen.any():
                     continue
                 if split not in writers:
                     writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size)
-                    writers[split] = leaving.enter_context(writer)
-                ids, lengths, counts = batch.of(chosen)
+                    writers[split] = stack.enter_context(writer)
+                ids, lengths, counts = batch.select(chosen)
                 writers[split].add_many(ids, lengths, counts)
                 if split == "train":
                     unigram += np.bincount(ids, minlength=vocab.size)
-            found["documents_with_pairs"] += batch.pairs
-            found["unknown"] += batch.unknown
-            found["text_bytes"] += batch.text_bytes
-            if evaluation is not None:
-                for document in itertools.compress(batch.documents, ~held):
-                    evaluation.look(document.text)
+            totals["documents_with_pairs"] += batch.num_with_pairs
+            totals["unknown"] += batch.unknown
+            totals["text_bytes"] += batch.text_bytes
         entries = {split: writers[split].close() for split in sorted(writers)}
         if folder != plan.out_dir:
             for name in files.names(folder):
                 files.upload(files.join(folder, name), files.join(plan.out_dir, name))
-    dedup.write_array(plan.array("unigram", index), unigram)
-    if evaluation:
-        dedup.write_array(plan.array("overlap", index), evaluation.found)
-        found["documents_with_overlap"] = evaluation.documents
-    _write_record(plan.record("encode", index), {"shards": entries, **found})
+    deduplication.write_array(plan.array("unigram", index), unigram)
+    plan.write_record("encode", index, {"shards": entries, **totals})
 
 
 @dataclass(frozen=True)
 class _Batch:
-    """Some documents that stay."""
+    """Some documents that stay, with their tokens."""
 
-    documents: list[Document]
     groups: np.ndarray
     """Hash of each document's group, uint64 [documents]."""
     counts: np.ndarray
@@ -170,99 +135,107 @@ class _Batch:
     ids: np.ndarray
     """All token ids."""
     unknown: int
-    """Unknown pieces among those of texts."""
+    """Unknown tokens among those of texts."""
     text_bytes: int
 
     @property
-    def pairs(self) -> int:
+    def num_with_pairs(self) -> int:
         """How many documents have two sentences with tokens."""
-        number = np.repeat(np.arange(len(self.counts)), self.counts)
-        return int(np.count_nonzero(np.bincount(number[self.lengths > 0]) > 1))
+        document = np.repeat(np.arange(len(self.counts)), self.counts)
+        return int(np.count_nonzero(np.bincount(document[self.lengths > 0]) > 1))
 
-    def of(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def select(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(ids, lengths, counts) of the chosen documents, bool [documents]."""
-        sentences = np.repeat(chosen, self.counts)
-        tokens = np.repeat(sentences, self.lengths)
-        return self.ids[tokens], self.lengths[sentences], self.counts[chosen]
+        in_sentences = np.repeat(chosen, self.counts)
+        in_tokens = np.repeat(in_sentences, self.lengths)
+        return self.ids[in_tokens], self.lengths[in_sentences], self.counts[chosen]
 
 
-def _encoded(
-    plan: Plan,
-    index: int,
-    table: np.ndarray,
-    place: np.ndarray,
-    dropped: frozenset[int],
-    vocab: vocabulary.Vocabulary,
+def _left_out(plan: Plan, copies: Sequence[tuple[int, int]]) -> frozenset[int]:
+    """Numbers of the documents of a part that are copies of others."""
+    numbers: set[int] = set()
+    for i, (begin, end) in enumerate(copies):
+        rows = deduplication.read_rows(plan.array("copies", i), deduplication.NUMBER, begin, end)
+        numbers.update(rows.tolist())
+    return frozenset(numbers)
+
+
+def _encoded_batches(
+    plan: Plan, index: int, left_out: frozenset[int], vocab: Vocabulary
 ) -> Iterator[_Batch]:
-    """The documents that stay, in order.
-
-    `place` [documents] says where in the table a document's row stands.
-    """
+    """Yields the documents of a part that stay, in order."""
     changed = DataError(
         f"{plan.parts[index].path}: changed between the two times it was read: delete "
-        f"{plan.out_dir} and start again when the file is at rest"
+        f"{plan.out_dir} and start again when nothing writes to the file"
     )
-    high, low, groups = (table[name][place] for name in ("high", "low", "group"))
+    count = plan.read_record("hashes", index)["documents"]
+    table = deduplication.read_rows(plan.array("hashes", index), deduplication.ROW, 0, count)
+    table = table[np.argsort(table["number"])]
     batch: list[Document] = []
     kept: list[int] = []
     size, number = 0, -1
-    for number, document in enumerate(sources.read(plan.parts[index], plan.options, Tally())):
+    documents = sources.read(plan.parts[index], plan.options.reading, ReadCounts())
+    for number, document in enumerate(documents):
         if number >= len(table):
             raise changed
-        wanted = int(high[number]), int(low[number])
-        if wanted == (0, 0):
+        expected = int(table["high"][number]), int(table["low"][number])
+        if expected == (0, 0):
             continue
         content = document.content()
-        if dedup.hash_text(content) != wanted:
+        if deduplication.hash_text(content) != expected:
             raise changed
-        if number in dropped:
+        if number in left_out:
             continue
         batch.append(document)
         kept.append(number)
         size += len(content)
         if size >= BATCH_BYTES:
-            yield _encode(plan, batch, groups[kept], vocab, size)
+            yield _encode(plan, batch, table["group"][kept], vocab, size)
             batch, kept, size = [], [], 0
     if number + 1 != len(table):
         raise changed
     if batch:
-        yield _encode(plan, batch, groups[kept], vocab, size)
+        yield _encode(plan, batch, table["group"][kept], vocab, size)
 
 
 def _encode(
-    plan: Plan,
-    documents: list[Document],
-    groups: np.ndarray,
-    vocab: vocabulary.Vocabulary,
-    size: int,
+    plan: Plan, documents: list[Document], groups: np.ndarray, vocab: Vocabulary, size: int
 ) -> _Batch:
-    """Ids of documents that have text, or of documents that have ids; `size` is their bytes."""
+    """Makes a batch of documents that all have text, of `size` bytes, or all have ids."""
     if documents[0].ids is None:
-        texts = [sentences(document.text, plan.rule, plan.language) for document in documents]
+        rule, language = plan.options.rule, plan.options.language
+        texts = [sentences(document.text, rule, language) for document in documents]
         ids, lengths = vocab.encode_flat(list(itertools.chain.from_iterable(texts)))
-        counts = np.array([len(one) for one in texts])
         unknown = int(np.count_nonzero(ids == vocab.unk_id))
-        return _Batch(documents, groups, counts, lengths, ids, unknown, size)
-    documents = [id_rows.without_padding(document, vocab) for document in documents]
-    ids = np.concatenate([document.ids for document in documents if document.ids is not None])
-    units = [document.lengths for document in documents if document.lengths is not None]
-    counts = np.array([len(one) for one in units])
-    return _Batch(documents, groups, counts, np.concatenate(units), ids, 0, 0)
+        return _Batch(groups, np.array(list(map(len, texts))), lengths, ids, unknown, size)
+    stripped = [_without_padding(document, vocab) for document in documents]
+    counts = np.array([len(lengths) for _, lengths in stripped])
+    ids = np.concatenate([ids for ids, _ in stripped])
+    lengths = np.concatenate([lengths for _, lengths in stripped])
+    return _Batch(groups, counts, lengths, ids, 0, 0)
 
 
-def _dropped(plan: Plan, index: int, ranges: int) -> frozenset[int]:
-    found: set[int] = set()
-    for i in range(ranges):
-        copies = dedup.read_array(plan.array("drop", i))
-        begin, end = np.searchsorted(copies[:, 0], [index, index + 1])
-        found.update(copies[begin:end, 1].tolist())
-    return frozenset(found)
+def _without_padding(document: Document, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
+    """The ids and sentence lengths of a document without the padding at its end.
+
+    Raises DataError for special ids inside it, which only the model adds and masks.
+    """
+    ids, lengths = document.ids, document.lengths
+    assert ids is not None and lengths is not None
+    count = int(np.flatnonzero(ids != vocab.pad_id)[-1:].sum()) + 1
+    special = (vocab.pad_id, vocab.cls_id, vocab.sep_id, vocab.mask_id)
+    inside = np.flatnonzero(np.isin(ids[:count], special))
+    if len(inside):
+        raise DataError(
+            f"{document.id}: holds the special id {int(ids[inside[0]])} at position "
+            f"{int(inside[0])}: leave special ids out; padding may stand at the end only"
+        )
+    if count < len(ids):
+        lengths = np.diff(np.minimum(np.cumsum(lengths), count), prepend=0)
+        lengths = lengths[lengths > 0]
+    return ids[:count], lengths
 
 
 @lru_cache(maxsize=2)
-def _vocabulary(path: str) -> vocabulary.Vocabulary:
+def _vocabulary(path: str) -> Vocabulary:
     return vocabulary.load(path)
-
-
-def _write_record(path: str, record: dict[str, Any]) -> None:
-    files.write(path, (json.dumps(record, sort_keys=True) + "\n").encode())

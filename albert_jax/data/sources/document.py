@@ -1,29 +1,65 @@
-"""A document: the unit of reading, of dropping duplicates, and of the held-out split."""
+"""What all sources have in common: parts that are read alone, documents, and counts of bad text."""
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 
 import numpy as np
 
 
+@dataclass(frozen=True)
+class Part:
+    """A stretch of one source that can be read alone, by any process."""
+
+    kind: str
+    """Which reader reads it."""
+    path: str
+    begin: int
+    """The first byte, record or row group."""
+    end: int
+    """One after the last, or -1 for the end of the source."""
+    weight: int
+    """About how many bytes it has."""
+    state: tuple[int, int] = (0, 0)
+    """Size and modification time of a local file when the part was planned."""
+
+    def identity(self) -> str:
+        """A name that differs if the source's size has changed."""
+        if self.kind == "python-docs":
+            return f"{self.path} {platform.python_version()}"
+        return f"{self.path} {self.begin}:{self.end} {self.state[0] or self.weight}"
+
+
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One text with a name, or one row of token ids."""
+    """The unit of reading, of deduplication and of the held-out split."""
 
     id: str
-    """Where it came from; used in messages."""
+    """Where the document came from, for messages."""
     text: str
-    """Paragraphs or sentences, one per line (line feeds only); empty if it has ids."""
+    """Paragraphs or sentences, one per line, separated by line feeds. Empty if there are ids."""
     group: str = ""
-    """Documents of one group are held out together; empty: the document stands for itself."""
+    """Documents of one group are held out together. If empty, the document is its own group."""
     ids: np.ndarray | None = None
     """Token ids [tokens] of a document that came without text."""
     lengths: np.ndarray | None = None
-    """Tokens of each unit [units] of such a document."""
+    """Tokens of each sentence [sentences] of such a document."""
 
     def content(self) -> bytes:
-        """The bytes that make it a duplicate of another."""
+        """The bytes that two copies of a document have in common."""
         if self.ids is not None:
             return np.asarray(self.ids, "<i8").tobytes()
         return self.text.encode("utf-8", "surrogatepass")
+
+
+@dataclass
+class ReadCounts:
+    """How much of the text a reader left out or cut."""
+
+    bad_lines: int = 0
+    """Lines left out because of invalid UTF-8 or control characters."""
+    cut_lines: int = 0
+    """Cuts in lines that were too long."""
+    cut_documents: int = 0
+    """Cuts in documents that were too long."""

@@ -1,8 +1,8 @@
-"""The corpus that every Python installation already carries: its own English documentation.
+"""A corpus that every Python installation carries: its own documentation, about 2 MB of English.
 
-Docstrings of the standard library and the language reference topics behind `help()`, about
-2 MB. Files are read with `ast`; nothing is imported or executed. Held-out documents are whole
-modules and topics, because each document's group is the name of the one it came from.
+It consists of the docstrings of the standard library and the language reference behind `help()`.
+Files are parsed with `ast`; nothing is imported or executed. A document's group is the module or
+topic that it came from, so modules and topics are held out as a whole.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from albert_jax.data.sources.document import Document
 from albert_jax.errors import DataError
 
 SPEC = "python-docs:"
-"""The source's name on the command line."""
+"""Name of the source on the command line."""
 
 _SKIPPED = frozenset(
     "__pycache__ dist-packages ensurepip idlelib lib2to3 pydoc_data site-packages test "
     "tests turtledemo".split()
 )
-_LEAST_BYTES = 200_000
+_MIN_CHARACTERS = 200_000
 
 
 @cache
 def documents() -> tuple[Document, ...]:
-    """All documents, in the order of their names; docstrings seen before are left out.
+    """All documents in the order of their names, without repeated docstrings.
 
     Raises:
-      DataError: this Python came without the sources of its standard library.
+      DataError: This Python was installed without the sources of its standard library.
     """
     root = sysconfig.get_paths()["stdlib"]
     seen: set[str] = set()
@@ -52,7 +52,7 @@ def documents() -> tuple[Document, ...]:
     for topic, text in sorted(_topics(root).items()):
         if text := clean(text):
             found.append(Document(f"topic:{topic}", text, group=f"topic:{topic}"))
-    if sum(len(document.text) for document in found) < _LEAST_BYTES:
+    if sum(len(document.text) for document in found) < _MIN_CHARACTERS:
         raise DataError(
             f"{root}: this Python has no sources of its standard library, so there is no "
             "default corpus: give text of your own with --text FILES"
@@ -61,7 +61,7 @@ def documents() -> tuple[Document, ...]:
 
 
 def clean(docstring: str) -> str:
-    """A docstring as paragraph lines: unwrapped, without examples, tables and markup signs."""
+    """Turns a docstring into paragraphs, one per line, without examples, tables and markup."""
     paragraphs: list[str] = []
     for block in re.split(r"\n[ \t]*\n", inspect.cleandoc(docstring)):
         lines = [" ".join(line.split()) for line in block.split("\n")]
@@ -86,7 +86,7 @@ _ITEM = re.compile(r"(?:[*+-]|\(?\d{1,2}[.)])\s+")
 
 
 def _is_prose(line: str) -> bool:
-    """Words make up most of it (not code, grammar or a table)."""
+    """Whether words make up most of a line, as they do not in code, grammars and tables."""
     plain = sum(map(str.isalpha, line)) + line.count(" ")
     return len(line) >= 20 and line.count(" ") >= 3 and plain >= 0.8 * len(line)
 
@@ -98,7 +98,7 @@ def _files(root: str) -> Iterator[str]:
 
 
 def _docstrings(path: str) -> Iterator[tuple[str, list[str]]]:
-    """Of one file: (name, docstrings) of the module with its functions, and of each class."""
+    """Yields (name, docstrings) of the module with its functions, and of each class."""
     tree = _parse(path)
     if tree is None:
         return
@@ -143,7 +143,7 @@ def _parse(path: str) -> ast.Module | None:
         # Tables and generated code have no docstrings, and parsing is what takes time here.
         return ast.parse(source) if b'"""' in source or b"'''" in source else None
     except (OSError, SyntaxError, ValueError):
-        return None  # a few files of the library are broken on purpose
+        return None  # A few files of the library are broken on purpose.
 
 
 def _topics(root: str) -> dict[str, str]:

@@ -1,12 +1,11 @@
-"""Documents to sentences: the units that segment pairs are built from.
+"""Dividing documents into sentences, from which segment pairs are built.
 
-Two rules. "line" is the original's: each line is a sentence, for corpora that come so. "split",
-the default, also ends sentences inside a line, because lines of ordinary text are whole
-paragraphs, longer than a short row, and sentence order needs at least two units in a row. It is
-done by sentencex, the maintained splitter of the Wikimedia Foundation: it knows the
-abbreviations of some 300 languages and the full stops of scripts without spaces, is compiled
-(20 to 45 MB/s a core, faster than the segmentation into pieces; pysbd reaches 0.05), and never
-changes the text. The language decides about abbreviations only; "en" splits any script.
+There are two rules. "line" is the original's: every line is a sentence, for corpora that come so.
+"split", the default, also ends sentences inside a line, because a line of ordinary text is a whole
+paragraph, longer than a short row, and sentence order needs at least two sentences in a row. It
+uses sentencex, the splitter of the Wikimedia Foundation, which knows the abbreviations of some 300
+languages and the full stops of scripts without spaces, runs at 20 to 45 MB/s a core (pysbd: 0.05),
+and never changes the text. The language only decides about abbreviations; "en" splits any script.
 """
 
 from __future__ import annotations
@@ -22,40 +21,41 @@ from albert_jax.errors import ConfigError
 Rule = Literal["split", "line"]
 
 MAX_CHARACTERS = 1000
-"""A sentence without an end is cut at white space at this length ("split" only)."""
+"""Under "split", longer sentences are cut at white space."""
 
 
 def sentences(text: str, rule: Rule = "split", language: str = "en") -> list[str]:
-    """The sentences of a document, in order, stripped, none empty.
+    """The stripped, non-empty sentences of a document, in order.
 
     Args:
-      text: the document; its lines are paragraphs ("split") or sentences ("line").
-      rule: see the top of this module.
-      language: ISO 639 code; whose abbreviations end no sentence ("split" only).
+      text: The document. Its lines are paragraphs under "split" and sentences under "line".
+      rule: See the top of this module.
+      language: ISO 639 code of the language whose abbreviations "split" knows.
     """
     lines = text.split("\n")
     if rule == "line":
         return [line for raw in lines if (line := raw.strip())]
-    found: list[str] = []
+    stripped: list[str] = []
     for line in lines:
         for raw in sentencex.segment(language, line):  # pyright: ignore[reportAttributeAccessIssue]
             if len(raw) > MAX_CHARACTERS:
-                found += _cut(raw.strip())
+                stripped += _cut(raw.strip())
             elif sentence := raw.strip():
-                found.append(sentence)
-    return found
+                stripped.append(sentence)
+    return stripped
 
 
 def check_language(language: str) -> None:
-    """Raises ConfigError for anything but a language code, which the splitter takes in silence."""
+    """Raises ConfigError for anything but a language code, which the splitter would ignore."""
     if not re.fullmatch(r"[a-z]{2,3}(-[a-z]+)*", language):
         raise ConfigError(
-            f"language {language!r} is no ISO 639 code: give two or three small letters, as en"
+            f"language {language!r} is not an ISO 639 code: give two or three lower-case letters, "
+            "such as en"
         )
 
 
 def description(rule: Rule, language: str) -> str:
-    """Names rule, language and version: equal descriptions mean equal borders."""
+    """Rule, language and version of the splitter; equal descriptions give equal sentences."""
     return "line" if rule == "line" else f"sentencex {version('sentencex')} {language}"
 
 

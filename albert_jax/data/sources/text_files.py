@@ -1,9 +1,9 @@
-"""Plain text, compressed or not, to clean documents: a stream of bounded memory.
+"""Reading plain text, compressed or not, as clean documents in bounded memory.
 
-Line ends are \\n, \\r\\n, \\r, U+0085, U+2028 and U+2029 alike; a byte order mark at the beginning
-is dropped; a line of nothing but white space is blank. Anything else that is not UTF-8, and NUL
-and the other C0 control bytes, is bad text: an error with file and byte offset, or lines that
-are left out and counted.
+\\n, \\r\\n, \\r, U+0085, U+2028 and U+2029 all end a line, a byte order mark at the beginning is
+dropped, and a line of only white space is blank. Invalid UTF-8, NUL and the other C0 control
+characters are bad text: an error that names the file and the byte offset, or, if asked for, lines
+that are left out and counted.
 """
 
 from __future__ import annotations
@@ -15,22 +15,19 @@ import re
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import IO, Literal
 
 from albert_jax import files
-from albert_jax.data.sources.document import Document
+from albert_jax.data.sources.document import Document, ReadCounts
 from albert_jax.errors import DataError
 
 Format = Literal["paragraphs", "lines", "file"]
 """Where documents end: at blank lines, at every line, or at the end of the file."""
 
 MAX_LINE = 1 << 20
-"""Bytes; longer lines are cut at white space, counted, and told once."""
+"""Longer lines (in bytes) are cut at white space and counted."""
 MAX_DOCUMENT = 1 << 18
-"""Characters; longer documents go on as further documents at the next line."""
-MAX_RECORD = 64 << 20
-"""Bytes; longer JSON lines are refused."""
+"""Longer documents (in characters) are divided into several at the next line."""
 _BLOCK = 1 << 20
 
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -47,34 +44,24 @@ _KINDS = {
 }
 _BAD_BYTES = bytes(c for c in range(32) if chr(c) not in "\t\n\v\f\r")
 _OTHER_LINE_ENDS = ("\r\n", "\r", "\u0085", "\u2028", "\u2029")
+_BAD_CHARACTERS = re.compile("[\0-\x08\x0e-\x1f\ud800-\udfff]")
 _BLANK = re.compile(r"\n\s*\n")
 
 
-@dataclass
-class Tally:
-    """What a reader left out or changed."""
-
-    bad_lines: int = 0
-    """Lines left out because of invalid UTF-8 or control bytes."""
-    cut_lines: int = 0
-    """Cuts in lines longer than MAX_LINE."""
-    cut_documents: int = 0
-    """Cuts in documents longer than MAX_DOCUMENT."""
-
-
-def compressed(path: str) -> bool:
-    """Whether the name says that the file is compressed."""
+def is_compressed(path: str) -> bool:
+    """Whether the file's name says that it is compressed."""
     return path.endswith(tuple(_OPENERS))
 
 
 @contextmanager
 def opened(path: str) -> Iterator[IO[bytes]]:
-    """A local or bucket file as a stream of its uncompressed bytes.
+    """Opens a local file or an object of a bucket as a stream of its uncompressed bytes.
 
     Raises:
-      StorageError: it cannot be opened or read.
-      DataError: compressed data that is damaged or ends early.
+      StorageError: The file cannot be opened or read.
+      DataError: Its compressed data is damaged or ends early.
     """
+    damaged = DataError(f"{path}: compressed data is damaged or ends early: get it again")
     with files.storage_errors(path):
         try:
             with _raw(path) as raw:
@@ -85,15 +72,11 @@ def opened(path: str) -> Iterator[IO[bytes]]:
                 with opener(raw, "rb") as stream:
                     yield stream  # type: ignore[misc]
         except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-            raise _damaged(path) from error
+            raise damaged from error
         except OSError as error:
-            if compressed(path) and error.errno is None:  # bz2 says it so
-                raise _damaged(path) from error
+            if is_compressed(path) and error.errno is None:  # bz2 reports it in this way
+                raise damaged from error
             raise
-
-
-def _damaged(path: str) -> DataError:
-    return DataError(f"{path}: compressed data is damaged or ends early: get it again")
 
 
 def _raw(path: str) -> IO[bytes]:
@@ -111,14 +94,14 @@ def read_text(
     form: Format,
     *,
     skip_bad: bool,
-    tally: Tally,
+    counts: ReadCounts,
 ) -> Iterator[Document]:
-    """Documents of bytes begin to end of a file (end -1: to its end), numbered from 0.
+    """Yields the documents between two byte offsets of a file; an `end` of -1 is the file's end.
 
     Raises:
-      DataError: bad text, with file and byte offset, unless skip_bad.
+      DataError: The text is bad and `skip_bad` is false.
     """
-    parts: list[str] = []  # of the document that is being read
+    parts: list[str] = []  # the document that is being read
     size = number = 0
 
     def finished() -> Document:
@@ -128,16 +111,16 @@ def read_text(
         parts, size, number = [], 0, number + 1
         return Document(name, text)
 
-    tail = ""  # white space at the end of the text before: half of a blank line, perhaps
-    for text in _texts(path, begin, end, skip_bad, tally):
-        pieces = text.split("\n") if form == "lines" else _BLANK.split(tail + text)
+    tail = ""  # white space at the end of the previous text, which may be half of a blank line
+    for text in _texts(path, begin, end, skip_bad, counts):
+        paragraphs = text.split("\n") if form == "lines" else _BLANK.split(tail + text)
         tail = text[len(text.rstrip()) :]
-        for i, piece in enumerate(pieces):
+        for i, paragraph in enumerate(paragraphs):
             if i and parts and form != "file":
                 yield finished()
-            for part in _cut_document(piece.strip("\n"), tally):
+            for part in _cut_document(paragraph.strip("\n"), counts):
                 if size and size + len(part) > MAX_DOCUMENT:
-                    tally.cut_documents += 1
+                    counts.cut_documents += 1
                     yield finished()
                 if part and not part.isspace():
                     parts.append(part)
@@ -148,15 +131,15 @@ def read_text(
         yield finished()
 
 
-def _cut_document(text: str, tally: Tally) -> list[str]:
-    """Runs of whole lines of at most about MAX_DOCUMENT characters."""
+def _cut_document(text: str, counts: ReadCounts) -> list[str]:
+    """Divides a text into runs of whole lines of at most about MAX_DOCUMENT characters."""
     if len(text) <= MAX_DOCUMENT:
         return [text]
     runs: list[str] = []
     run: list[str] = []
     size = 0
     for line in text.split("\n"):
-        for part in _cut_line(line, tally):
+        for part in _cut_line(line, counts):
             if size + len(part) > MAX_DOCUMENT and run:
                 runs.append("\n".join(run))
                 run, size = [], 0
@@ -165,19 +148,19 @@ def _cut_document(text: str, tally: Tally) -> list[str]:
     return [*runs, "\n".join(run)]
 
 
-def _cut_line(line: str, tally: Tally) -> list[str]:
+def _cut_line(line: str, counts: ReadCounts) -> list[str]:
     parts: list[str] = []
     while len(line) > MAX_LINE:
         space = line.rfind(" ", 1, MAX_LINE)
-        place = MAX_LINE if space < 0 else space
-        parts.append(line[:place])
-        line = line[place:]
-        tally.cut_lines += 1
+        cut = MAX_LINE if space < 0 else space
+        parts.append(line[:cut])
+        line = line[cut:]
+        counts.cut_lines += 1
     return [*parts, line]
 
 
-def _texts(path: str, begin: int, end: int, skip_bad: bool, tally: Tally) -> Iterator[str]:
-    """The file in runs of whole lines, decoded, with \\n as the only line end."""
+def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) -> Iterator[str]:
+    """Yields the file in runs of whole lines, decoded, with \\n as the only line end."""
     with opened(path) as stream:
         if begin:
             stream.seek(begin)
@@ -187,48 +170,49 @@ def _texts(path: str, begin: int, end: int, skip_bad: bool, tally: Tally) -> Ite
             block = stream.read(_BLOCK if left < 0 else min(_BLOCK, left))
             left -= len(block) if left >= 0 else 0
             if offset == 0 and not rest:
-                _check_kind(path, block)
+                check_kind(path, block)
             data = rest + block
             if not data:
                 return
             cut = _last_line_end(data) if block else len(data)
             if not cut and len(data) >= MAX_LINE:
                 cut = data.rfind(b" ", 1, MAX_LINE) + 1 or _between_characters(data, MAX_LINE)
-                tally.cut_lines += 1
+                counts.cut_lines += 1
             data, rest = data[:cut], data[cut:]
             if data:
-                yield _decoded(path, data, offset, skip_bad, tally)
+                yield _decoded(path, data, offset, skip_bad, counts)
                 offset += len(data)
 
 
 def _last_line_end(data: bytes) -> int:
-    """Where the last whole line ends; a lone \\r at the very end may be half of \\r\\n."""
+    """The offset after the last complete line. A \\r at the very end may be half of \\r\\n."""
     feed = data.rfind(b"\n") + 1
     if not feed and b"\r" in data[:-1]:
         return data.rfind(b"\r", 0, -1) + 1
     return feed
 
 
-def _between_characters(data: bytes, place: int) -> int:
-    while place > 1 and data[place : place + 1] and 0x80 <= data[place] < 0xC0:
-        place -= 1
-    return place
+def _between_characters(data: bytes, offset: int) -> int:
+    while offset > 1 and data[offset : offset + 1] and 0x80 <= data[offset] < 0xC0:
+        offset -= 1
+    return offset
 
 
-def _check_kind(path: str, head: bytes) -> None:
+def check_kind(path: str, head: bytes) -> None:
+    """Raises DataError for the first bytes of a file that is not plain text."""
     for magic, kind in _KINDS.items():
         if head.startswith(magic):
-            raise DataError(f"{path}: is no plain text but {kind}")
+            raise DataError(f"{path}: is not plain text but {kind}")
 
 
-def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, tally: Tally) -> str:
+def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, counts: ReadCounts) -> str:
     start = 3 if not offset and data.startswith(b"\xef\xbb\xbf") else 0
     try:
         text = data[start:].decode("utf-8")
         bad = _first_control(data)
         if bad >= 0 and not skip_bad:
             raise DataError(
-                f"{path}: control byte 0x{data[bad]:02x} at byte {offset + bad}: mend the file or "
+                f"{path}: control byte 0x{data[bad]:02x} at byte {offset + bad}: fix the file or "
                 "give --on-bad-text skip"
             )
     except UnicodeDecodeError as error:
@@ -240,18 +224,18 @@ def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, tally: Tally) 
             ) from error
         text = ""
     if bad >= 0:
-        text = _good_lines(data[start:], tally)
+        text = _good_lines(data[start:], counts)
     return _one_line_end(text)
 
 
 def _one_line_end(text: str) -> str:
     for mark in _OTHER_LINE_ENDS[: 2 if text.isascii() else None]:
-        if mark in text:  # five scans at memory speed; one expression for all is ten times slower
+        if mark in text:  # one regular expression is ten times slower than five scans
             text = text.replace(mark, "\n")
     return text
 
 
-def _good_lines(data: bytes, tally: Tally) -> str:
+def _good_lines(data: bytes, counts: ReadCounts) -> str:
     good: list[str] = []
     for line in data.split(b"\n"):
         try:
@@ -259,69 +243,53 @@ def _good_lines(data: bytes, tally: Tally) -> str:
         except UnicodeDecodeError:
             text = None
         if text is None or _first_control(line) >= 0:
-            tally.bad_lines += 1
+            counts.bad_lines += 1
         else:
             good.append(text)
     return "\n".join(good)
 
 
 def _first_control(data: bytes) -> int:
-    # One byte after the other at memory speed; one expression for all is twenty times slower.
-    return min((place for byte in _BAD_BYTES if (place := data.find(byte)) >= 0), default=-1)
-
-
-def line_cuts(path: str, size: int, part_bytes: int) -> list[int]:
-    """Byte offsets behind line feeds that divide a file of records, one a line, into parts of
-    about `part_bytes`."""
-    found: list[int] = []
-    with opened(path) as stream:
-        for about in range(part_bytes, size - part_bytes // 2, part_bytes):
-            stream.seek(about)
-            place = about + len(stream.readline(MAX_RECORD))
-            if (found or [0])[-1] < place < size:
-                found.append(place)
-    return found
+    # One regular expression for all bytes is twenty times slower than a scan for each.
+    return min((offset for byte in _BAD_BYTES if (offset := data.find(byte)) >= 0), default=-1)
 
 
 def cuts(path: str, size: int, part_bytes: int, at_blank: bool) -> list[int]:
     """Byte offsets that divide a text of `size` bytes into parts of about `part_bytes`.
 
-    Each lies just behind a blank line (or, if not at_blank, a line feed); where there is none
-    within MAX_LINE bytes, behind a line feed, and if there is none either, behind a space.
+    Each is just after a blank line, or after a line feed if `at_blank` is false. Where there is
+    none within MAX_LINE bytes, it is after a line feed, and failing that, after a space.
     """
-    found: list[int] = []
+    offsets: list[int] = []
     blank = re.compile(rb"\n[ \t\r]*\n\s*")
     with opened(path) as stream:
-        for about in range(part_bytes, size - part_bytes // 2, part_bytes):
-            stream.seek(about)
+        for target in range(part_bytes, size - part_bytes // 2, part_bytes):
+            stream.seek(target)
             window = stream.read(MAX_LINE)
             match = blank.search(window) if at_blank else None
-            place = match.end() if match else window.find(b"\n") + 1 or window.rfind(b" ") + 1
-            if place and (found or [0])[-1] < about + place < size:
-                found.append(about + place)
-    return found
+            cut = match.end() if match else window.find(b"\n") + 1 or window.rfind(b" ") + 1
+            if cut and (offsets or [0])[-1] < target + cut < size:
+                offsets.append(target + cut)
+    return offsets
 
 
-def clean_document(text: str, where: str, skip_bad: bool, tally: Tally) -> list[str]:
-    """A text that came as one string, under the rules of text files, cut where it is too long.
+def clean_document(text: str, where: str, skip_bad: bool, counts: ReadCounts) -> list[str]:
+    """Applies the rules of text files to one string; returns it, divided where it is too long.
 
     Raises:
-      DataError: control characters or halves of surrogate pairs, unless skip_bad.
+      DataError: It has control characters or half surrogate pairs, and `skip_bad` is false.
     """
     if _BAD_CHARACTERS.search(text):
         if not skip_bad:
             raise DataError(
-                f"{where}: holds control characters or broken surrogates: mend the record or give "
-                "--on-bad-text skip"
+                f"{where}: holds control characters or half surrogate pairs: fix the record or "
+                "give --on-bad-text skip"
             )
         lines = text.split("\n")
         good = [line for line in lines if not _BAD_CHARACTERS.search(line)]
-        tally.bad_lines += len(lines) - len(good)
+        counts.bad_lines += len(lines) - len(good)
         text = "\n".join(good)
     text = _BLANK.sub("\n", _one_line_end(text.removeprefix("\ufeff"))).strip("\n")
-    runs = _cut_document(text, tally)
-    tally.cut_documents += len(runs) - 1
+    runs = _cut_document(text, counts)
+    counts.cut_documents += len(runs) - 1
     return runs
-
-
-_BAD_CHARACTERS = re.compile("[\0-\x08\x0e-\x1f\ud800-\udfff]")

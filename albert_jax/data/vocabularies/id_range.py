@@ -1,4 +1,4 @@
-"""A vocabulary of bare ids, for rows of tokens that come without any text."""
+"""A vocabulary of bare ids, for token ids that come without text."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ import numpy as np
 from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
 from albert_jax.errors import DataError
 
-_NAMES = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
+NAMES = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
 
 
 class IdRange:
-    """Ids 0 to size - 1 as a `vocabulary.Vocabulary`; each id is a word of one byte."""
+    """The ids from 0 to size - 1 as a `vocabulary.Vocabulary`. Each is a word of one byte."""
 
     def __init__(
         self, size: int, *, pad_id: int, cls_id: int, sep_id: int, mask_id: int, unk_id: int = -1
     ) -> None:
-        """States the size and the special ids.
+        """Makes a vocabulary of `size` ids.
 
         Raises:
-          DataError: special ids outside the range, or two that are the same.
+          DataError: A special id lies outside the range, or two are the same.
         """
-        special = dict(zip(_NAMES, (pad_id, cls_id, sep_id, mask_id, unk_id), strict=True))
+        special = dict(zip(NAMES, (pad_id, cls_id, sep_id, mask_id, unk_id), strict=True))
         for name, id in special.items():
             if not 0 <= id < size and not (name == "unk_id" and id == -1):
                 raise DataError(
@@ -42,33 +42,33 @@ class IdRange:
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any], where: str) -> IdRange:
-        """Reads what `files` gave. Raises DataError for settings that lack something."""
+        """Reads the settings that `files` has written. Raises DataError if one is missing."""
         try:
-            size, *special = (settings[name] for name in ("size", *_NAMES))
+            size, *special = (settings[name] for name in ("size", *NAMES))
             if not all(type(value) is int for value in (size, *special)):
                 raise TypeError
         except (KeyError, TypeError) as error:
-            raise DataError(f"{where}: lacks whole numbers for size and special ids") from error
-        return cls(size, **dict(zip(_NAMES, special, strict=True)))
+            raise DataError(f"{where}: lacks integers for the size and the special ids") from error
+        return cls(size, **dict(zip(NAMES, special, strict=True)))
 
     def encode(self, texts: Sequence[str]) -> NoReturn:
-        """Always a DataError: there is no text."""
+        """Raises DataError, because there is no text."""
         raise DataError("a vocabulary of bare ids has no text: give rows of ids with --ids")
 
     encode_flat = encode
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The ids as numbers, special ones by name."""
+        """The ids as numbers, with special ones by name."""
         return " ".join(self.id_to_token(int(i)) for i in ids)
 
     def id_to_token(self, id: int) -> str:
-        """The id as a number, a special one by name."""
-        for name in _NAMES:
+        """The id as a number, or the name of a special id."""
+        for name in NAMES:
             if getattr(self, name) == id:
                 return f"[{name.removesuffix('_id').upper()}]"
         return str(id)
 
     def files(self) -> dict[str, bytes]:
         """The settings alone."""
-        settings = {name: getattr(self, name) for name in ("size", *_NAMES)}
+        settings = {name: getattr(self, name) for name in ("size", *NAMES)}
         return {SETTINGS: json_bytes({"kind": "ids", **settings})}

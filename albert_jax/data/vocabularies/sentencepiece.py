@@ -1,8 +1,8 @@
 """SentencePiece vocabularies with ALBERT's preprocessing and its rule for digits before a comma.
 
-Follows tokenization.py of the original: text is cleaned (normalize.py), segmented, and a piece
-that ends in a digit and a comma is taken apart: what stands before the comma is segmented again
-on its own, which puts a new "▁" in front, and this "▁" stays, also inside a word.
+This follows the original's tokenization.py. Text is cleaned (normalize.py) and segmented. Then a
+token that ends in a digit and a comma is taken apart: the part before the comma is segmented again
+on its own, which puts a new word mark "▁" in front of it, and this mark stays, even inside a word.
 """
 
 from __future__ import annotations
@@ -23,11 +23,10 @@ from albert_jax.errors import DataError
 MODEL = "spiece.model"
 SPACE = "\u2581"
 SPECIAL = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
-"""The special pieces; their ids are 0 to 4 in every ALBERT vocabulary."""
+"""The special tokens; their ids are 0 to 4 in every ALBERT vocabulary."""
 
-# What the original counts as pieces of English words (create_pretraining_data.py,
-# `_is_start_piece_sp`): letters, and marks that are words of their own when they stand alone.
-# The apostrophe and < = > are missing there too.
+# The original (create_pretraining_data.py, `_is_start_piece_sp`) forms English words of letters and
+# these marks; a mark that stands alone is a word. It leaves out the apostrophe and < = > too.
 _MARKS = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~')
 _ENGLISH = frozenset("abcdefghijklmnopqrstuvwxyz") | _MARKS
 
@@ -48,63 +47,64 @@ class SentencePiece:
         """Parses a model.
 
         Args:
-          model: the bytes of a *.model file.
-          lower_case, keep_accents: see `TextRules`.
-          where: name used in messages.
+          model: The bytes of a *.model file.
+          lower_case: See `TextRules`.
+          keep_accents: See `TextRules`.
+          where: Name of the model for messages.
 
         Raises:
-          DataError: the bytes are no whole model, or the special pieces are not ids 0 to 4.
+          DataError: The bytes are not a complete model, or the special tokens are not ids 0 to 4.
         """
         self._model = bytes(model)
         self._processor = _parse(self._model, where)
         self.rules = TextRules(lower_case=lower_case, keep_accents=keep_accents)
         self.size = self._processor.get_piece_size()
-        self._pieces = [self._processor.id_to_piece(i) for i in range(self.size)]
-        _check_special(self._pieces, where)
-        self.starts_word = np.array([starts_word(piece) for piece in self._pieces])
+        self._tokens = [self._processor.id_to_piece(i) for i in range(self.size)]
+        _check_special(self._tokens, where)
+        self.starts_word = np.array(list(map(starts_word, self._tokens)))
         self.token_bytes = self._count_bytes()
         self.fingerprint = fingerprint(self.files())
-        self._suspects = [p for i, p in enumerate(self._pieces) if self._processor.is_control(i)]
+        self._rewritten = [t for i, t in enumerate(self._tokens) if self._processor.is_control(i)]
         if self._processor.piece_to_id(",") == self.unk_id:
-            self._suspects.append(",")
+            self._rewritten.append(",")
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """int32 ids of each text, without special pieces around it."""
+        """int32 ids of each text, without special tokens around it."""
         ids, lengths = self.encode_flat(texts)
         return np.split(ids, np.cumsum(lengths)[:-1]) if len(lengths) else []
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The same as one int32 array of all ids and an int64 array of ids per text."""
+        """All ids in one int32 array, and an int64 array with the number of ids of each text."""
         if self._words is None:
             return self._segment(self.rules.apply_all(texts))
-        # To split at white space is to collapse it.
+        # The cache splits at white space, which collapses it.
         rules = dataclasses.replace(self.rules, collapse_spaces=False)
         return self._words(rules.apply_all(texts))
 
     @cached_property
     def _words(self) -> WordCache | None:
-        """What segments word by word; None where a piece, or a run of unknown characters, may
-        reach across a space, or where spaces count."""
-        across = any(SPACE in piece[1:] for piece in self._pieces) or SPACE not in self._pieces
+        """Segments word by word. None if a token, or a run of unknown characters, may reach across
+        a space, or if the number of spaces matters."""
+        across = any(SPACE in token[1:] for token in self._tokens) or SPACE not in self._tokens
         one, two, spaced = self._processor.encode(["a", "a a", "a  a"])
-        alone = self.rules.collapse_spaces and two == spaced == one + one
-        return None if across or not alone else WordCache(self._segment)
+        independent = self.rules.collapse_spaces and two == spaced == one + one
+        return None if across or not independent else WordCache(self._segment)
 
     def _segment(self, cleaned: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        # Lists: an array for each of many short texts takes longer to make than to fill.
-        found = self._processor.encode(list(cleaned), num_threads=1)
-        self._mend_unknown(cleaned, found)
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
-        ids = np.fromiter(chain.from_iterable(found), np.int32, int(lengths.sum()))
+        # These are lists, because an array for each of many short texts takes longer to make.
+        encoded = self._processor.encode(list(cleaned), num_threads=1)
+        self._correct_unknown(cleaned, encoded)
+        lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        ids = np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum()))
         return self._split_digits(ids, lengths)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Readable text of ids; special pieces are shown by name."""
-        return "".join(self._pieces[int(i)] for i in ids).replace(SPACE, " ").strip()
+        """The text of ids, with special tokens by name."""
+        return "".join(self._tokens[int(i)] for i in ids).replace(SPACE, " ").strip()
 
     def id_to_token(self, id: int) -> str:
-        """The piece with this id."""
-        return self._pieces[id]
+        """The token with this id."""
+        return self._tokens[id]
 
     def files(self) -> dict[str, bytes]:
         """The model and its settings."""
@@ -123,14 +123,15 @@ class SentencePiece:
 
     @cached_property
     def _digit_rule(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """What pieces become: counts [V], and begin [V] of each piece's ids in one flat array.
+        """The ids that replace each token: counts [V], begins [V], and all ids in a flat array.
 
-        What the rule makes of a piece depends on the piece alone, so it is looked up.
+        They depend on the token alone, so they are looked up.
         """
-        changed: dict[int, list[int]] = {}
-        for i, piece in enumerate(self._pieces):
-            if digits_comma(piece):
-                changed[i] = self._taken_apart(piece)
+        changed = {
+            i: self._taken_apart(token)
+            for i, token in enumerate(self._tokens)
+            if ends_in_digit_comma(token)
+        }
         counts = np.ones(self.size, np.int64)
         begins = np.arange(self.size)
         flat = list(range(self.size))
@@ -149,32 +150,34 @@ class SentencePiece:
         counts, begins, flat = self._digit_rule
         count = counts[ids]
         ends = np.cumsum(count)
-        # Position inside each piece's replacement, added to where that replacement begins.
+        # The position inside each token's replacement is added to where the replacement begins.
         inside = np.arange(ends[-1]) - np.repeat(ends - count, count)
         borders = np.concatenate([[0], np.cumsum(lengths)])
         new_borders = np.concatenate([[0], ends])[borders]
         return flat[np.repeat(begins[ids], count) + inside], np.diff(new_borders)
 
-    def _mend_unknown(self, texts: Sequence[str], found: list[list[int]]) -> None:
-        """Corrects `found` where the original's way over pieces differs from segmenting to ids.
+    def _correct_unknown(self, texts: Sequence[str], encoded: list[list[int]]) -> None:
+        """Corrects `encoded` where the original's way differs from segmenting to ids directly.
 
-        It turns text to pieces, applies the digit rule, and turns pieces to ids. Characters that
-        no piece covers come out as one piece of their own text; if that text is the name of a
-        special piece, its id is found, and if it ends in a digit and a comma, it is taken apart.
-        Rare enough to be done one text at a time.
+        The original segments to pieces, applies the digit rule, and looks up the ids. Characters
+        that no token covers become one piece with their own text. If that text is the name of a
+        special token, the original finds its id, and if it ends in a digit and a comma, the piece
+        is taken apart. This is rare enough to be done one text at a time.
         """
         joined = "\n".join(texts)
-        suspects = [name for name in self._suspects if name in joined]
-        for i, text in enumerate(texts) if suspects else ():
-            if any(name in text for name in suspects):
+        rewritten = [name for name in self._rewritten if name in joined]
+        if not rewritten:
+            return
+        for i, text in enumerate(texts):
+            if any(name in text for name in rewritten):
                 ids: list[int] = []
                 for piece in self._processor.encode(text, out_type=str):
                     id = self._processor.piece_to_id(piece)
-                    if id == self.unk_id and digits_comma(piece):
+                    if id == self.unk_id and ends_in_digit_comma(piece):
                         ids += self._taken_apart(piece)
                     else:
                         ids.append(id)
-                found[i] = ids
+                encoded[i] = ids
 
     def _taken_apart(self, piece: str) -> list[int]:
         digits = piece[:-1].replace(SPACE, "")
@@ -182,7 +185,7 @@ class SentencePiece:
         return [self._processor.piece_to_id(part) for part in parts]
 
     def _count_bytes(self) -> np.ndarray:
-        count = np.array([len(p.replace(SPACE, " ").encode()) for p in self._pieces], np.int32)
+        count = np.array([len(p.replace(SPACE, " ").encode()) for p in self._tokens], np.int32)
         for i in range(self.size):
             if self._processor.is_control(i):
                 count[i] = 0
@@ -191,54 +194,54 @@ class SentencePiece:
         return count
 
 
-def starts_word(piece: str) -> bool:
-    """Whether a piece begins a word for masking (the original's rule, as it stands there).
+def starts_word(token: str) -> bool:
+    """Whether a token begins a word for masking, by the original's rule as it stands there.
 
-    True for pieces that begin with the space mark or "<", for single punctuation marks, and for
-    all that hold anything but English letters and those marks (digits, other scripts).
+    It does if it begins with the word mark or "<", if it is a single punctuation mark, and if it
+    has anything but English letters and those marks, such as digits or letters of other scripts.
     """
-    if piece.startswith((SPACE, "<")) or piece in _MARKS:
+    if token.startswith((SPACE, "<")) or token in _MARKS:
         return True
-    return not all(character.lower() in _ENGLISH for character in piece)
+    return not all(character.lower() in _ENGLISH for character in token)
 
 
-def digits_comma(piece: str) -> bool:
-    """Whether the original segments a piece again: a digit, then a comma at its end."""
-    return len(piece) > 1 and piece[-1] == "," and piece[-2].isdigit()
+def ends_in_digit_comma(token: str) -> bool:
+    """Whether the original takes a token apart: it ends in a digit and a comma."""
+    return len(token) > 1 and token[-1] == "," and token[-2].isdigit()
 
 
-def inner_digits(piece: str) -> bool:
-    """Whether a piece is "digits," inside a word, which the original's rule splits oddly."""
-    return digits_comma(piece) and not piece.startswith("\u2581")
+def is_inner_digits_comma(token: str) -> bool:
+    """Whether a token is "digits," inside a word, where taking it apart adds a word mark."""
+    return ends_in_digit_comma(token) and not token.startswith(SPACE)
 
 
 def _parse(model: bytes, where: str) -> spm.SentencePieceProcessor:
     processor = spm.SentencePieceProcessor()
-    mend = "give a whole SentencePiece model, or train one with `albert-jax tokenizer train`"
+    fix = "give a complete SentencePiece model, or train one with `albert-jax tokenizer train`"
     if not model:
-        raise DataError(f"{where}: is empty; {mend}")
+        raise DataError(f"{where}: is empty; {fix}")
     try:
-        whole = processor.LoadFromSerializedProto(model)
+        loaded = processor.LoadFromSerializedProto(model)
     except (RuntimeError, OSError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:120]
         raise DataError(
-            f"{where}: cannot be read as a SentencePiece model ({reason}); {mend}"
+            f"{where}: cannot be read as a SentencePiece model ({reason}); {fix}"
         ) from error
-    if whole is False or processor.get_piece_size() < 1:
-        raise DataError(f"{where}: cannot be read as a SentencePiece model; {mend}")
+    if loaded is False or processor.get_piece_size() < 1:
+        raise DataError(f"{where}: cannot be read as a SentencePiece model; {fix}")
     return processor
 
 
-def _check_special(pieces: list[str], where: str) -> None:
-    if tuple(pieces[: len(SPECIAL)]) == SPECIAL:
+def _check_special(tokens: list[str], where: str) -> None:
+    if tuple(tokens[: len(SPECIAL)]) == SPECIAL:
         return
-    places = {piece: i for i, piece in enumerate(pieces) if piece in SPECIAL}
+    ids = {token: i for i, token in enumerate(tokens) if token in SPECIAL}
     found = ", ".join(
-        f"{name} is {places[name]}" if name in places else f"{name} is missing"
+        f"{name} is {ids[name]}" if name in ids else f"{name} is missing"
         for i, name in enumerate(SPECIAL)
-        if places.get(name) != i
+        if ids.get(name) != i
     )
     raise DataError(
-        f"{where}: special pieces must be <pad> 0, <unk> 1, [CLS] 2, [SEP] 3, [MASK] 4, "
+        f"{where}: special tokens must be <pad> 0, <unk> 1, [CLS] 2, [SEP] 3, [MASK] 4, "
         f"but {found}: train a vocabulary with `albert-jax tokenizer train`"
     )

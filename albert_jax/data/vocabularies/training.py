@@ -1,9 +1,9 @@
-"""Training a SentencePiece vocabulary with ALBERT's special pieces and ids.
+"""Training a SentencePiece vocabulary with ALBERT's special tokens and ids.
 
-The recipe is the original's: a unigram model, <pad> 0, <unk> 1, [CLS] 2, [SEP] 3, [MASK] 4,
-eight marks that are always pieces of their own, 0.99995 of all characters covered, and text
-under the same rules that later encode it. A seeded sample of the sources is enough: pieces
-depend on frequencies, which a few megabytes already show.
+The settings are the original's: a unigram model, <pad> 0, <unk> 1, [CLS] 2, [SEP] 3, [MASK] 4,
+eight marks that are always tokens of their own, 0.99995 of all characters covered, and text that is
+cleaned by the same rules as when it is encoded. A seeded sample of the sources is enough, because
+the tokens depend on frequencies, which a few megabytes already show.
 """
 
 from __future__ import annotations
@@ -14,139 +14,143 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import sentencepiece as spm
 
-from albert_jax import files
-from albert_jax import protobuf_wire as wire
+from albert_jax import files, protobuf_wire
 from albert_jax.data.sources import sentences, sources
-from albert_jax.data.sources.sources import Document, Part, ReadOptions, Tally
+from albert_jax.data.sources.document import Document, Part, ReadCounts
+from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.fingerprint import json_bytes
 from albert_jax.data.vocabularies.normalize import TextRules
-from albert_jax.data.vocabularies.sentencepiece import SentencePiece, inner_digits
+from albert_jax.data.vocabularies.sentencepiece import SentencePiece, is_inner_digits_comma
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 
 REPORT = "training.json"
 """Name of the file that tells what a vocabulary was trained on, and how well it covers it."""
-
-SAMPLE_BYTES = 4_000_000
-"""Text that the trainer sees by default; its time grows faster than the sample."""
-
 USER_SYMBOLS = ("(", ")", '"', "-", ".", "\u2013", "\u00a3", "\u20ac")
-COVERAGE = 0.99995
-_THREADS = 4  # sums of floats depend on it, so it is no setting and not the number of cores
-_PIECE, _NORMAL, _UNUSED = 1, 1, 5  # of sentencepiece_model.proto: field, and kinds of pieces
-_LONGEST = 8192  # bytes; the trainer drops longer sentences without counting them
+CHARACTER_COVERAGE = 0.99995
+MAX_SAMPLED_PARTS = 64
+"""Of a corpus with more parts only these, chosen by hash, are read."""
+_NUM_THREADS = 4
+"""The trained model depends on it, so it is neither a setting nor the number of cores."""
+_MAX_SENTENCE_BYTES = 8192
+"""The trainer drops longer sentences without counting them."""
+_PIECE, _TYPE, _NORMAL, _UNUSED = 1, 3, 1, 5
+"""Field numbers and types of pieces in sentencepiece_model.proto."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingOptions:
+    """What a vocabulary is trained on, and its size."""
+
+    vocab_size: int
+    """Number of tokens, the special ones included."""
+    seed: int = 0
+    """Decides which documents are sampled."""
+    lower_case: bool = True
+    keep_accents: bool = False
+    """See normalize.TextRules."""
+    sample_bytes: int = 4_000_000
+    """How much text the trainer sees. Its time grows faster than the sample."""
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    """How files are understood."""
+    rule: sentences.Rule = "split"
+    """How sentences are found."""
+    language: str = "en"
+    """Language whose abbreviations the sentence splitter knows."""
+
+    def __post_init__(self) -> None:
+        if self.vocab_size < 20:
+            raise ConfigError(f"vocabulary size {self.vocab_size}: it must be at least 20")
+        if self.sample_bytes < 1000:
+            raise ConfigError(f"sample of {self.sample_bytes} bytes: it must have at least 1000")
+        sentences.check_language(self.language)
 
 
 def train(
     specs: Sequence[str],
-    vocab_size: int,
     out_dir: str,
-    *,
-    seed: int = 0,
-    lower_case: bool = True,
-    keep_accents: bool = False,
-    sample_bytes: int = SAMPLE_BYTES,
-    options: ReadOptions | None = None,
-    rule: sentences.Rule = "split",
-    language: str = "en",
-    say: Callable[[str], None] | None = None,
+    options: TrainingOptions,
+    log: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
-    """Trains a vocabulary into a folder and returns its coverage report; done already: at once.
+    """Trains a vocabulary into a folder, unless that is done already, and returns its report.
 
     Args:
-      specs: names of sources (sources.py).
-      vocab_size: number of pieces, the special ones included.
-      out_dir: gets the model, its settings and training.json.
-      seed: decides which documents are sampled.
-      lower_case, keep_accents: see normalize.TextRules.
-      sample_bytes: how much text the trainer sees.
-      options, rule, language: how files are understood and sentences are split.
-      say: gets progress, line by line.
+      specs: Names of sources; see sources.py.
+      out_dir: Gets the model, its settings and training.json, which is the report.
+      options: What the vocabulary is trained on.
+      log: Called with progress, line by line.
 
     Raises:
-      ConfigError: a vocabulary that cannot hold the special pieces.
-      DataError: no usable text, or too little for the size (the message gives the maximum); or a
-        folder that holds a vocabulary made from other inputs.
-      StorageError: the folder cannot be written.
+      DataError: There is no usable text, or too little for the size (the message gives the
+        maximum), or the folder holds a vocabulary that was made from other inputs.
+      StorageError: The folder cannot be written.
     """
-    options, say = options or ReadOptions(), say or (lambda _: None)
-    if vocab_size < 20:
-        raise ConfigError(f"vocabulary size {vocab_size}: it must be at least 20")
-    if sample_bytes < 1000:
-        raise ConfigError(f"sample of {sample_bytes} bytes: it must have at least 1000")
-    sentences.check_language(language)
-    parts = sources.parts(specs, options)
-    inputs = {
-        "sources": [part.identity() for part in parts],
-        "reading": [options.format, options.field, options.on_bad_text],
-        "sentences": sentences.description(rule, language),
-        "vocab_size": vocab_size,
-        "seed": seed,
-        "lower_case": lower_case,
-        "keep_accents": keep_accents,
-        "sample_bytes": sample_bytes,
-        "sentencepiece": spm.__version__,
-    }
-    done = _finished(str(out_dir), inputs)
-    if done is not None:
-        say(f"{out_dir} holds this vocabulary already")
-        return done
-    rules = TextRules(lower_case=lower_case, keep_accents=keep_accents)
-    tally = Tally()
+    parts = sources.parts(specs, options.reading)
+    inputs = _inputs(parts, options)
+    report = _finished_report(out_dir, inputs)
+    if report is not None:
+        log(f"{out_dir} holds this vocabulary already")
+        return report
+    counts = ReadCounts()
     texts: list[str] = []
-    origin: list[int] = []
-    for source, document in sample(parts, options, seed, sample_bytes, tally):
-        found = sentences.sentences(document.text, rule, language)
+    origins: list[int] = []
+    for part, document in sample(parts, options, counts):
+        found = sentences.sentences(document.text, options.rule, options.language)
         texts += found
-        origin += [source] * len(found)
+        origins += [part] * len(found)
+    rules = TextRules(lower_case=options.lower_case, keep_accents=options.keep_accents)
     cleaned = rules.apply_all(texts)
     if not any(cleaned):
         raise DataError(f"{parts[0].path}: no text was found: give files with text in them")
-    say(f"training {vocab_size:,} pieces on {sum(map(len, cleaned)):,} characters")
-    model = _train(cleaned, vocab_size)
-    vocab = SentencePiece(model, lower_case=lower_case, keep_accents=keep_accents)
+    log(f"training {options.vocab_size:,} tokens on {sum(map(len, cleaned)):,} characters")
+    model = _train(cleaned, options.vocab_size)
+    vocab = SentencePiece(model, lower_case=options.lower_case, keep_accents=options.keep_accents)
     paths = list(dict.fromkeys(part.path for part in parts))
-    report = coverage(vocab, texts, [paths.index(parts[i].path) for i in origin], paths)
-    report.update(inputs=inputs, fingerprint=vocab.fingerprint, bad_lines=tally.bad_lines)
-    vocabulary.save(vocab, str(out_dir))
-    files.write(files.join(str(out_dir), REPORT), json_bytes(report))
+    report = coverage(vocab, texts, [paths.index(parts[i].path) for i in origins], paths)
+    report.update(inputs=inputs, fingerprint=vocab.fingerprint, bad_lines=counts.bad_lines)
+    vocabulary.save(vocab, out_dir)
+    files.write(files.join(out_dir, REPORT), json_bytes(report))
     return report
 
 
-def from_texts(texts: Sequence[str], most: int) -> SentencePiece:
-    """A vocabulary of at most `most` pieces trained on these texts alone; as many as they support.
+def from_texts(texts: Sequence[str], max_size: int) -> SentencePiece:
+    """Trains a vocabulary on some texts alone, for a model that starts without pretraining.
 
-    For a network that starts without pretraining. Raises DataError for too little text.
+    It has `max_size` tokens, or as many as the texts support. Raises DataError for too little text.
     """
-    rules = TextRules(lower_case=True, keep_accents=False)
-    cleaned = rules.apply_all(list(texts))
+    cleaned = TextRules(lower_case=True, keep_accents=False).apply_all(texts)
     try:
-        model = _train(cleaned, most)
-    except _TooMany as error:
+        model = _train(cleaned, max_size)
+    except _VocabularyTooLargeError as error:
         model = _train(cleaned, error.largest)
     return SentencePiece(model, lower_case=True, keep_accents=False)
 
 
 def sample(
-    parts: Sequence[Part], options: ReadOptions, seed: int, sample_bytes: int, tally: Tally
+    parts: Sequence[Part], options: TrainingOptions, counts: ReadCounts
 ) -> Iterator[tuple[int, Document]]:
-    """(number of its part, document) of a seeded sample of about `sample_bytes` characters.
+    """Yields (number of its part, document) of a seeded sample of about `sample_bytes` characters.
 
-    Documents are chosen by a hash of seed, part and number. Of a corpus of very many parts at
-    most 64, chosen likewise, are read; each gives its share.
+    Documents are chosen by a hash of seed, part and number, and each part that is read gives its
+    share.
     """
-    chosen = sorted(range(len(parts)), key=lambda i: _draw(seed, i, -1))[:64]
+    seed = options.seed
+    chosen = sorted(range(len(parts)), key=lambda i: _draw(seed, i, -1))[:MAX_SAMPLED_PARTS]
     weight = sum(parts[i].weight for i in chosen)
     # Compressed files hold several times their size; drawing from a part ends with its share.
-    ratio = min(1.0, 1.5 * sample_bytes / weight)
+    ratio = min(1.0, 1.5 * options.sample_bytes / weight)
     for i in sorted(chosen):
-        allowance = sample_bytes * parts[i].weight / weight if ratio < 1 else float("inf")
-        for number, document in enumerate(sources.read(parts[i], options, tally)):
+        share = options.sample_bytes * parts[i].weight / weight
+        allowance = share if ratio < 1 else float("inf")
+        for number, document in enumerate(sources.read(parts[i], options.reading, counts)):
             if allowance <= 0:
                 break
             if ratio >= 1 or _draw(seed, i, number) < ratio:
@@ -155,48 +159,48 @@ def sample(
 
 
 def coverage(
-    vocab: vocabulary.Vocabulary, texts: Sequence[str], source: Sequence[int], paths: Sequence[str]
+    vocab: Vocabulary, texts: Sequence[str], source: Sequence[int], paths: Sequence[str]
 ) -> dict[str, Any]:
-    """How well a vocabulary fits some texts: in all, and for each source.
+    """How well a vocabulary fits some texts, in all and for each source.
 
     Args:
-      texts: sentences.
-      source: for each sentence the index of its source in `paths`.
-      paths: names of the sources.
+      vocab: The vocabulary.
+      texts: Sentences.
+      source: For each sentence the index of its source in `paths`.
+      paths: Names of the sources.
     """
     ids, lengths = vocab.encode_flat(texts)
-    size = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
+    text_bytes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
     owner = np.asarray(source, np.int64)
     count = len(paths)
     tokens = np.bincount(owner, lengths, count)
     unknown = np.bincount(np.repeat(owner, lengths), ids == vocab.unk_id, count)
-    read = np.bincount(owner, size, count)
-    pieces = sorted((vocab.id_to_token(i) for i in range(vocab.size)), key=lambda p: (-len(p), p))
+    size = np.bincount(owner, text_bytes, count)
+    by_length = sorted(map(vocab.id_to_token, range(vocab.size)), key=lambda t: (-len(t), t))
+
+    def rates(tokens: float, unknown: float, size: float) -> dict[str, Any]:
+        return {
+            "tokens": int(tokens),
+            "unknown_rate": float(unknown / max(tokens, 1)),
+            "bytes_per_token": float(size / max(tokens, 1)),
+        }
+
     return {
-        "tokens": int(tokens.sum()),
-        "unknown_rate": float(unknown.sum() / max(tokens.sum(), 1)),
-        "bytes_per_token": float(read.sum() / max(tokens.sum(), 1)),
-        "longest_pieces": pieces[:10],
+        **rates(tokens.sum(), unknown.sum(), size.sum()),
+        "longest_pieces": by_length[:10],
         "unused_pieces": int(np.count_nonzero(np.bincount(ids, minlength=vocab.size) == 0)),
         "sources": [
-            {
-                "path": path,
-                "tokens": int(tokens[i]),
-                "unknown_rate": float(unknown[i] / max(tokens[i], 1)),
-                "bytes_per_token": float(read[i] / max(tokens[i], 1)),
-            }
-            for i, path in enumerate(paths)
+            {"path": path, **rates(tokens[i], unknown[i], size[i])} for i, path in enumerate(paths)
         ],
     }
 
 
-def _train(cleaned: list[str], vocab_size: int) -> bytes:
+def _train(cleaned: Sequence[str], vocab_size: int) -> bytes:
     model = io.BytesIO()
-    lines = (part for text in cleaned for part in _short(text))
     try:
-        with _quiet():
+        with _silent_stderr():
             spm.SentencePieceTrainer.train(
-                sentence_iterator=lines,
+                sentence_iterator=(part for text in cleaned for part in _short_parts(text)),
                 model_writer=model,
                 model_type="unigram",
                 vocab_size=vocab_size,
@@ -206,10 +210,10 @@ def _train(cleaned: list[str], vocab_size: int) -> bytes:
                 eos_id=-1,
                 control_symbols=["[CLS]", "[SEP]", "[MASK]"],
                 user_defined_symbols=list(USER_SYMBOLS),
-                character_coverage=COVERAGE,
-                max_sentence_length=_LONGEST,
+                character_coverage=CHARACTER_COVERAGE,
+                max_sentence_length=_MAX_SENTENCE_BYTES,
                 shuffle_input_sentence=False,
-                num_threads=_THREADS,
+                num_threads=_NUM_THREADS,
                 minloglevel=3,
             )
     except (RuntimeError, OSError, ValueError) as error:
@@ -218,27 +222,27 @@ def _train(cleaned: list[str], vocab_size: int) -> bytes:
 
 
 def _without_inner_digits(model: bytes) -> bytes:
-    """The model with its pieces "digits," inside words set aside.
+    """Marks the tokens "digits," inside words as unused.
 
-    The original splits such a piece again and leaves a word mark inside the word, which a
-    tokenizer.json cannot say; without these pieces the exported tokenizer gives the same ids.
+    The original divides such a token again and leaves a word mark inside the word, which a
+    tokenizer.json cannot express. Without these tokens the exported tokenizer gives the same ids.
     """
     parts: list[bytes] = []
-    for number, content in wire.fields(model):
-        if not isinstance(content, bytes):  # all that a model holds are messages
+    for number, content in protobuf_wire.fields(model):
+        if not isinstance(content, bytes):  # A model holds only messages.
             raise DataError("the vocabulary cannot be read again: update sentencepiece")
         if number == _PIECE:
-            piece = dict(wire.fields(content))
+            piece = dict(protobuf_wire.fields(content))
             name = piece[1]
-            normal = piece.get(3, _NORMAL) == _NORMAL
-            if normal and isinstance(name, bytes) and inner_digits(name.decode()):
-                content += bytes([3 << 3, _UNUSED])
-        parts += [bytes([number << 3 | 2]), wire.encode_varint(len(content)), content]
+            is_normal = piece.get(_TYPE, _NORMAL) == _NORMAL
+            if is_normal and isinstance(name, bytes) and is_inner_digits_comma(name.decode()):
+                content += bytes([_TYPE << 3, _UNUSED])
+        parts += [bytes([number << 3 | 2]), protobuf_wire.encode_varint(len(content)), content]
     return b"".join(parts)
 
 
-class _TooMany(DataError):
-    """More pieces were asked for than the text supports; `largest` is how many it does."""
+class _VocabularyTooLargeError(DataError):
+    """The text supports only `largest` tokens."""
 
     def __init__(self, message: str, largest: int) -> None:
         super().__init__(message)
@@ -246,9 +250,10 @@ class _TooMany(DataError):
 
 
 def _refusal(message: str, vocab_size: int) -> DataError:
+    """The error for a message of the trainer."""
     largest = re.search(r"value <= (\d+)", message)
     if largest:
-        return _TooMany(
+        return _VocabularyTooLargeError(
             f"vocabulary size {vocab_size} is more than the text supports: give at most "
             f"{largest.group(1)}, or more text",
             int(largest.group(1)),
@@ -264,28 +269,28 @@ def _refusal(message: str, vocab_size: int) -> DataError:
     )
 
 
-def _short(text: str) -> Iterator[str]:
-    """The text in parts that the trainer accepts, cut at spaces where there are any."""
-    limit = _LONGEST // 4  # no character has more than four bytes
+def _short_parts(text: str) -> Iterator[str]:
+    """Divides a text into parts that the trainer accepts, at spaces where there are any."""
+    limit = _MAX_SENTENCE_BYTES // 4  # No character has more than four bytes.
     while len(text) > limit:
-        place = text.rfind(" ", 1, limit)
-        place = limit if place < 0 else place
-        yield text[:place]
-        text = text[place:]
+        space = text.rfind(" ", 1, limit)
+        cut = limit if space < 0 else space
+        yield text[:cut]
+        text = text[cut:]
     yield text
 
 
-class _quiet:
-    """Keeps the trainer's log, which it writes past Python, off the terminal."""
-
-    def __enter__(self) -> None:
-        self._saved = os.dup(2)
-        with open(os.devnull, "wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-
-    def __exit__(self, *_: object) -> None:
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    """Keeps the trainer's log, which bypasses Python, off the terminal."""
+    saved = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as null:
+            os.dup2(null.fileno(), 2)
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
 
 
 def _draw(seed: int, part: int, number: int) -> float:
@@ -293,22 +298,41 @@ def _draw(seed: int, part: int, number: int) -> float:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") / 2.0**64
 
 
-def _finished(out_dir: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
+def _inputs(parts: Sequence[Part], options: TrainingOptions) -> dict[str, Any]:
+    """Everything that decides the vocabulary, in a form that can be compared."""
+    reading = options.reading
+    return {
+        "sources": [part.identity() for part in parts],
+        "reading": [reading.format, reading.field, reading.on_bad_text],
+        "sentences": sentences.description(options.rule, options.language),
+        "vocab_size": options.vocab_size,
+        "seed": options.seed,
+        "lower_case": options.lower_case,
+        "keep_accents": options.keep_accents,
+        "sample_bytes": options.sample_bytes,
+        "sentencepiece": spm.__version__,
+    }
+
+
+def _finished_report(out_dir: str, inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """The report of a finished folder, or None if there is none.
+
+    Raises DataError if the folder was made from other inputs or is damaged.
+    """
     content = files.read(files.join(out_dir, REPORT))
     if content is None:
         return None
     try:
         report = json.loads(content)
-        before = report["inputs"]
-        other = sorted(key for key in inputs if before.get(key) != inputs[key])
-        fingerprint = report["fingerprint"]
+        before, fingerprint = report["inputs"], report["fingerprint"]
+        different = sorted(key for key in inputs if before.get(key) != inputs[key])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{out_dir}/{REPORT}: is damaged: delete the folder") from error
-    if other:
+    if different:
         raise DataError(
-            f"{out_dir}: holds a vocabulary from other inputs ({', '.join(other)}): choose another "
-            "--out or delete it"
+            f"{out_dir}: holds a vocabulary from other inputs ({', '.join(different)}): choose "
+            "another --out or delete it"
         )
     if vocabulary.load(out_dir).fingerprint != fingerprint:
-        raise DataError(f"{out_dir}: its files do not fit {REPORT}: delete the folder")
+        raise DataError(f"{out_dir}: its files do not match {REPORT}: delete the folder")
     return report

@@ -1,8 +1,8 @@
-"""What data code knows of a vocabulary, and how its files are read and written.
+"""The interface of a vocabulary, and how its files are read and written.
 
-A folder with ``vocabulary.json`` beside the vocabulary's own files is the form that is written;
-the settings name the kind. What others publish is read too: a SentencePiece model, a WordPiece
-``vocab.txt``, or a folder that holds one of them (with its ``tokenizer_config.json``, if any).
+A vocabulary is written as a folder with "vocabulary.json", which names its kind, beside its own
+files. Files of other programs are read too: a SentencePiece model, a WordPiece vocab.txt, or a
+folder that holds one of them, with its "tokenizer_config.json" if there is one.
 """
 
 from __future__ import annotations
@@ -19,74 +19,57 @@ from albert_jax.data.vocabularies.fingerprint import SETTINGS
 from albert_jax.errors import DataError
 
 MAX_BYTES = 64 << 20
-"""Largest vocabulary file that is read."""
+"""Larger vocabulary files are refused."""
 
 
 class Vocabulary(Protocol):
-    """Pieces with ids. V is its size; "text" is what a person wrote, before any cleaning."""
+    """Tokens with ids. V is its size. Texts are given to it as they are, before any cleaning."""
 
     size: int
     pad_id: int
     unk_id: int
-    """Id of what no piece covers; -1 if the vocabulary has none."""
+    """Id of text that no token covers, or -1 if the vocabulary has none."""
     cls_id: int
     sep_id: int
     mask_id: int
     starts_word: np.ndarray
-    """bool [V]: the piece begins a word, as n-gram and whole-word masking count words."""
+    """bool [V]: whether the token begins a word, as n-gram and whole-word masking count words."""
     token_bytes: np.ndarray
-    """int32 [V]: bytes of text that the piece stands for (special pieces 0, unknown 1)."""
+    """int32 [V]: bytes of text that the token stands for; special tokens have 0, unknown has 1."""
     fingerprint: str
-    """Hex SHA-256 over files(): two vocabularies are the same if and only if it is."""
+    """Hex SHA-256 over `files()`. Two vocabularies are the same if and only if it is the same."""
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """int32 ids of each text, without special pieces around it."""
+        """int32 ids of each text, without special tokens around it."""
         ...
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The same as one int32 array of all ids and an int64 array of ids per text."""
+        """All ids in one int32 array, and an int64 array with the number of ids of each text."""
         ...
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Readable text of ids; special pieces are shown by name."""
+        """The text of ids, with special tokens by name."""
         ...
 
     def id_to_token(self, id: int) -> str:
-        """The piece with this id."""
+        """The token with this id."""
         ...
 
     def files(self) -> dict[str, bytes]:
-        """Everything that `save` writes, by file name."""
+        """The contents of the vocabulary's files by name."""
         ...
 
 
 def load(path: str) -> Vocabulary:
-    """Reads a vocabulary: a folder or one file, SentencePiece (``*.model``) or ``vocab.txt``.
+    """Reads a vocabulary from a folder or a file, which is a *.model or a vocab.txt.
 
-    Without a word on it in the settings it has lower case and drops accents, as the English
-    ALBERT models.
+    Unless its settings say otherwise, it has lower case and drops accents, as the English ALBERT
+    models do.
 
     Raises:
-      DataError: nothing there, or something that is no whole vocabulary.
+      DataError: There is no complete vocabulary.
     """
-    path = str(path)
-    folder = files.is_folder(path)
-    settings: dict[str, Any] = {}
-    if folder:
-        saved = files.read(files.join(path, SETTINGS))
-        if saved is not None:
-            settings = _settings(files.join(path, SETTINGS), saved)
-        else:
-            settings = _settings_of_others(path)
-        file = files.join(path, str(settings.get("file", SETTINGS)))
-        if "/" in str(settings.get("file", "")):
-            raise DataError(f"{path}: the settings name a file elsewhere: make the vocabulary anew")
-    else:
-        file = path
-        settings = _case_of_others(os.path.dirname(path) or ".")
-        settings["kind"] = (
-            "wordpiece" if os.path.basename(path).endswith(".txt") else "sentencepiece"
-        )
+    settings, file = _settings_and_file(str(path))
     kind = settings.get("kind")
     if kind == "ids":
         from albert_jax.data.vocabularies.id_range import IdRange
@@ -97,17 +80,34 @@ def load(path: str) -> Vocabulary:
         raise DataError(f"{path}: no vocabulary there: give a folder, a *.model or a vocab.txt")
     if len(content) > MAX_BYTES:
         raise DataError(f"{file}: {len(content)} bytes; a vocabulary has at most {MAX_BYTES}")
-    lower = bool(settings.get("lower_case", True))
-    accents = bool(settings.get("keep_accents", False))
+    lower_case = bool(settings.get("lower_case", True))
     if kind == "sentencepiece":
         from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 
-        return SentencePiece(content, lower_case=lower, keep_accents=accents, where=file)
+        keep_accents = bool(settings.get("keep_accents", False))
+        return SentencePiece(content, lower_case=lower_case, keep_accents=keep_accents, where=file)
     if kind == "wordpiece":
         from albert_jax.data.vocabularies.wordpiece import WordPiece
 
-        return WordPiece(content, lower_case=lower, where=file)
+        return WordPiece(content, lower_case=lower_case, where=file)
     raise DataError(f"{file}: unknown kind of vocabulary {kind!r}")
+
+
+def _settings_and_file(path: str) -> tuple[dict[str, Any], str]:
+    """The settings of a vocabulary, and the path of its main file."""
+    if not files.is_folder(path):
+        settings = _settings_of_transformers(os.path.dirname(path) or ".")
+        kind = "wordpiece" if os.path.basename(path).endswith(".txt") else "sentencepiece"
+        return settings | {"kind": kind}, path
+    saved = files.read(files.join(path, SETTINGS))
+    if saved is None:
+        settings = _settings_of_transformers(path) | _found_in(path)
+    else:
+        settings = _parsed(files.join(path, SETTINGS), saved)
+    name = str(settings.get("file", SETTINGS))
+    if "/" in name:
+        raise DataError(f"{path}: the settings name a file elsewhere: make the vocabulary again")
+    return settings, files.join(path, name)
 
 
 def save(vocabulary: Vocabulary, directory: str) -> None:
@@ -116,7 +116,7 @@ def save(vocabulary: Vocabulary, directory: str) -> None:
         files.write(files.join(str(directory), name), content)
 
 
-def _settings(path: str, content: bytes) -> dict[str, Any]:
+def _parsed(path: str, content: bytes) -> dict[str, Any]:
     try:
         if len(content) > 1 << 20:
             raise ValueError("larger than 1 MB")
@@ -125,37 +125,32 @@ def _settings(path: str, content: bytes) -> dict[str, Any]:
             raise ValueError("not an object")
         return settings
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not readable as JSON settings ({error}): make it anew") from error
-
-
-def _case_of_others(path: str) -> dict[str, Any]:
-    """What the settings of a tokenizer of Transformers in this folder say, if there are any."""
-    settings: dict[str, Any] = {}
-    config = files.join(path, "tokenizer_config.json")
-    content = files.read(config)
-    if content is not None:
-        given = _settings(config, content)
-        if "do_lower_case" in given:
-            settings["lower_case"] = bool(given["do_lower_case"])
-        if "keep_accents" in given:
-            settings["keep_accents"] = bool(given["keep_accents"])
-    return settings
-
-
-def _settings_of_others(path: str) -> dict[str, Any]:
-    settings = _case_of_others(path)
-    here = files.names(path)
-    models = [name for name in here if name.endswith(".model")]
-    tables = [name for name in here if name.startswith("vocab") and name.endswith(".txt")]
-    if "spiece.model" in here or len(models) == 1:
-        settings["kind"] = "sentencepiece"
-        settings["file"] = "spiece.model" if "spiece.model" in here else models[0]
-    elif len(tables) == 1:
-        settings.update(kind="wordpiece", file=tables[0])
-    else:
-        unread = "; tokenizer.json is not read" if "tokenizer.json" in here else ""
         raise DataError(
-            f"{path}: holds no {SETTINGS}, no single *.model and no single vocab*.txt{unread}: "
-            "give the folder of a vocabulary"
-        )
-    return settings
+            f"{path}: not readable as JSON settings ({error}): make it again"
+        ) from error
+
+
+def _settings_of_transformers(folder: str) -> dict[str, Any]:
+    """The case and accents of a tokenizer of Transformers in a folder, if there is one."""
+    path = files.join(folder, "tokenizer_config.json")
+    content = files.read(path)
+    config = {} if content is None else _parsed(path, content)
+    names = {"do_lower_case": "lower_case", "keep_accents": "keep_accents"}
+    return {ours: bool(config[theirs]) for theirs, ours in names.items() if theirs in config}
+
+
+def _found_in(folder: str) -> dict[str, Any]:
+    """Kind and file of the one vocabulary that lies in a folder without settings of ours."""
+    names = files.names(folder)
+    models = [name for name in names if name.endswith(".model")]
+    tables = [name for name in names if name.startswith("vocab") and name.endswith(".txt")]
+    if "spiece.model" in names or len(models) == 1:
+        file = "spiece.model" if "spiece.model" in names else models[0]
+        return {"kind": "sentencepiece", "file": file}
+    if len(tables) == 1:
+        return {"kind": "wordpiece", "file": tables[0]}
+    unread = "; tokenizer.json is not read" if "tokenizer.json" in names else ""
+    raise DataError(
+        f"{folder}: holds no {SETTINGS}, no single *.model and no single vocab*.txt{unread}: "
+        "give the folder of a vocabulary"
+    )

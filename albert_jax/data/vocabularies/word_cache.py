@@ -1,7 +1,7 @@
-"""Segments each word of a corpus once.
+"""Segments each word of a corpus only once.
 
-Where no piece reaches across white space, a text's pieces are those of its words one after the
-other, and most words of a text have been seen before: they are looked up faster than segmented.
+Where no token reaches across white space, the tokens of a text are those of its words, one after
+the other. Most words of a text have occurred before, and looking them up is faster.
 """
 
 from __future__ import annotations
@@ -12,25 +12,25 @@ from itertools import chain
 
 import numpy as np
 
-LIMIT = 1 << 21
-"""Characters of words that are kept, a quarter of a million common ones (some 50 MB); beyond it the
-cache begins anew. Not words: text without spaces has long ones."""
+MAX_CHARACTERS = 1 << 21
+"""The cache is emptied when its words have more characters: a quarter of a million common words,
+or some 50 MB. The limit does not count words, because text without spaces has long ones."""
 
 Segment = Callable[[Sequence[str]], tuple[np.ndarray, np.ndarray]]
-"""Texts to one int32 array of all ids and an int64 array of ids per text."""
+"""Turns texts into one int32 array of all ids and an int64 array of ids per text."""
 
-_LOCK = threading.Lock()  # of the module, so that caches can be pickled
+_LOCK = threading.Lock()  # It belongs to the module, so that caches can be pickled.
 
 
 class WordCache:
-    """A `Segment` for texts whose pieces do not reach across white space (`str.split`)."""
+    """A `Segment` for texts whose tokens do not reach across white space (`str.split`)."""
 
     def __init__(self, segment: Segment) -> None:
         self._segment = segment
         self._clear()
 
     def __call__(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The ids of all texts, and how many belong to each."""
+        """The ids of all texts, and how many ids each text has."""
         with _LOCK:
             return self._look_up(texts)
 
@@ -44,11 +44,11 @@ class WordCache:
         counts = self._counts[numbers]
         ends = np.cumsum(counts)
         total = int(ends[-1]) if len(ends) else 0
-        # Place inside each word, added to where that word begins.
-        places = np.arange(total) + np.repeat(self._begins[numbers] - (ends - counts), counts)
-        ids = self._ids[places]
+        # The position inside each word is added to where the word begins.
+        positions = np.arange(total) + np.repeat(self._begins[numbers] - (ends - counts), counts)
+        ids = self._ids[positions]
         borders = np.concatenate([[0], ends])[np.cumsum(sizes)]
-        if self._characters > LIMIT:
+        if self._characters > MAX_CHARACTERS:
             self._clear()
         return ids, np.diff(borders, prepend=0)
 
@@ -70,8 +70,7 @@ class WordCache:
 
 
 class _Numbers(dict[str, int]):
-    """Numbers words in the order in which they are asked for; `new` are those since `new` was
-    emptied."""
+    """Numbers words in the order in which they are looked up, and lists the new ones."""
 
     def __init__(self) -> None:
         super().__init__()

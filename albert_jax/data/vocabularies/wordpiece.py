@@ -1,16 +1,17 @@
-"""WordPiece vocabularies (``vocab.txt``), as the Chinese ALBERT models have.
+"""WordPiece vocabularies ("vocab.txt"), as the Chinese ALBERT models have.
 
-The original's BasicTokenizer: control characters out, CJK characters apart, letters lowered and
-accents dropped (NFD) if asked, punctuation apart. Then the greedy longest match of the
-`tokenizers` library; words above 200 characters are unknown. (That library's own cleaning
-differs: it also drops private and unassigned characters, and lowers a final sigma another way.)
+The original's BasicTokenizer removes control characters, sets CJK characters apart, lowers letters
+and drops accents (NFD) if asked, and sets punctuation apart. The greedy longest match is left to
+the `tokenizers` library, in which words above 200 characters are unknown. The library's own
+cleaning is not used: it also drops private and unassigned characters and lowers a final sigma
+differently.
 """
 
 from __future__ import annotations
 
 import string
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tokenizers
@@ -29,10 +30,10 @@ class WordPiece:
     """A WordPiece vocabulary as a `vocabulary.Vocabulary`."""
 
     def __init__(self, content: bytes, *, lower_case: bool = True, where: str = VOCAB) -> None:
-        """Reads a vocab.txt: one piece per line, its id the number of the line from 0.
+        """Reads a vocab.txt, which has one token per line; its id is the line's number from 0.
 
         Raises:
-          DataError: it is no UTF-8, has a piece twice, or lacks a special piece.
+          DataError: The file is not UTF-8, has a token twice, or lacks a special token.
         """
         try:
             text = content.decode("utf-8")
@@ -42,29 +43,29 @@ class WordPiece:
             ) from error
         self._content, self.lower_case = bytes(content), lower_case
         self.rules = TextRules(lower_case=lower_case, keep_accents=not lower_case)
-        self._pieces = [line.strip() for line in text.split("\n")]
-        while self._pieces and not self._pieces[-1]:
-            self._pieces.pop()
-        self._ids = {piece: i for i, piece in enumerate(self._pieces)}
-        missing = [name for name in _SPECIAL if name not in self._ids]
+        self._tokens = [line.strip() for line in text.split("\n")]
+        while self._tokens and not self._tokens[-1]:
+            self._tokens.pop()
+        ids = {token: i for i, token in enumerate(self._tokens)}
+        missing = [name for name in _SPECIAL if name not in ids]
         if missing:
             raise DataError(f"{where}: lacks {', '.join(missing)}: give the vocab.txt of a model")
-        if len(self._ids) != len(self._pieces):
-            line = next(i for i, p in enumerate(self._pieces) if self._ids[p] != i)
+        if len(ids) != len(self._tokens):
+            line = next(i for i, token in enumerate(self._tokens) if ids[token] != i)
             raise DataError(
-                f"{where}, line {line + 1}: {self._pieces[line]!r} stands there twice: mend it"
+                f"{where}, line {line + 1}: {self._tokens[line]!r} occurs twice: delete one"
             )
-        self.size = len(self._pieces)
+        self.size = len(self._tokens)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
-            self._ids[name] for name in _SPECIAL
+            ids[name] for name in _SPECIAL
         )
-        self.starts_word = np.array([not piece.startswith("##") for piece in self._pieces])
-        self.token_bytes = np.array([_text_bytes(piece) for piece in self._pieces], np.int32)
+        self.starts_word = np.array([not token.startswith("##") for token in self._tokens])
+        self.token_bytes = np.array(list(map(_text_bytes, self._tokens)), np.int32)
         self.token_bytes[self.unk_id] = 1
         self.fingerprint = fingerprint(self.files())
         self._tokenizer = tokenizers.Tokenizer(
             models.WordPiece(
-                self._ids,
+                ids,
                 unk_token="[UNK]",
                 max_input_chars_per_word=MAX_WORD,
                 continuing_subword_prefix="##",
@@ -73,24 +74,24 @@ class WordPiece:
         self._tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """int32 ids of each text, without special pieces around it."""
+        """int32 ids of each text, without special tokens around it."""
         words = [basic(text, self.lower_case) for text in texts]
-        found = self._tokenizer.encode_batch_fast(words, add_special_tokens=False)
-        return [np.array(encoding.ids, np.int32) for encoding in found]
+        encodings = self._tokenizer.encode_batch_fast(words, add_special_tokens=False)
+        return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """The same as one int32 array of all ids and an int64 array of ids per text."""
-        found = self.encode(texts)
-        lengths = np.fromiter(map(len, found), np.int64, len(found))
-        return np.concatenate(found) if found else np.zeros(0, np.int32), lengths
+        """All ids in one int32 array, and an int64 array with the number of ids of each text."""
+        ids = self.encode(texts)
+        lengths = np.fromiter(map(len, ids), np.int64, len(ids))
+        return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Readable text of ids; special pieces are shown by name."""
-        return " ".join(self._pieces[int(i)] for i in ids).replace(" ##", "")
+        """The text of ids, with special tokens by name."""
+        return " ".join(self._tokens[int(i)] for i in ids).replace(" ##", "")
 
     def id_to_token(self, id: int) -> str:
-        """The piece with this id."""
-        return self._pieces[id]
+        """The token with this id."""
+        return self._tokens[id]
 
     def files(self) -> dict[str, bytes]:
         """The vocab.txt and its settings."""
@@ -99,52 +100,47 @@ class WordPiece:
 
 
 def basic(text: str, lower_case: bool) -> str:
-    """The words of a text, parted by spaces (BasicTokenizer of the original)."""
+    """The words of a text, separated by spaces, as the original's BasicTokenizer finds them."""
     text = text.translate(_CLEANED)
     if lower_case:
         text = unicodedata.normalize("NFD", text.lower()).translate(_UNMARKED)
-    return text.translate(_PARTED)
+    return text.translate(_SET_APART)
 
 
 class _Table(dict[int, str]):
     """A table for str.translate that is filled as characters turn up."""
 
+    def __init__(self, rule: Callable[[str], str]) -> None:
+        super().__init__()
+        self._rule = rule
+
     def __missing__(self, code: int) -> str:
-        value = self[code] = self.rule(chr(code))
+        value = self[code] = self._rule(chr(code))
         return value
 
-    @staticmethod
-    def rule(character: str) -> str:
-        raise NotImplementedError
+
+def _clean(character: str) -> str:
+    category = unicodedata.category(character)
+    if character in "\t\n\r" or category == "Zs":
+        return " "
+    if character in "\0\ufffd" or category in ("Cc", "Cf"):
+        return ""
+    is_cjk = any(first <= ord(character) <= last for first, last in _CJK)
+    return f" {character} " if is_cjk else character
 
 
-class _Cleaned(_Table):
-    @staticmethod
-    def rule(character: str) -> str:
-        category = unicodedata.category(character)
-        if character in "\t\n\r" or category == "Zs":
-            return " "
-        if character in "\0\ufffd" or category in ("Cc", "Cf"):
-            return ""
-        return f" {character} " if _is_cjk(ord(character)) else character
+def _without_mark(character: str) -> str:
+    return "" if unicodedata.category(character) == "Mn" else character
 
 
-class _Unmarked(_Table):
-    @staticmethod
-    def rule(character: str) -> str:
-        return "" if unicodedata.category(character) == "Mn" else character
+def _set_apart(character: str) -> str:
+    is_mark = character in string.punctuation or unicodedata.category(character)[0] == "P"
+    return f" {character} " if is_mark else character
 
 
-class _Parted(_Table):
-    @staticmethod
-    def rule(character: str) -> str:
-        mark = character in string.punctuation or unicodedata.category(character)[0] == "P"
-        return f" {character} " if mark else character
+_CLEANED, _UNMARKED, _SET_APART = _Table(_clean), _Table(_without_mark), _Table(_set_apart)
 
-
-_CLEANED, _UNMARKED, _PARTED = _Cleaned(), _Unmarked(), _Parted()
-
-# Ideographs as the original lists them; kana and hangul are written with spaces or in words.
+# The original lists these ideographs. Kana and hangul form words, or have spaces between them.
 _CJK = (
     (0x4E00, 0x9FFF),
     (0x3400, 0x4DBF),
@@ -157,11 +153,7 @@ _CJK = (
 )
 
 
-def _is_cjk(code: int) -> bool:
-    return any(first <= code <= last for first, last in _CJK)
-
-
-def _text_bytes(piece: str) -> int:
-    if piece in _SPECIAL or (piece.startswith("[unused") and piece.endswith("]")):
+def _text_bytes(token: str) -> int:
+    if token in _SPECIAL or (token.startswith("[unused") and token.endswith("]")):
         return 0
-    return len(piece.removeprefix("##").encode())
+    return len(token.removeprefix("##").encode())

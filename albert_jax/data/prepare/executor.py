@@ -1,0 +1,111 @@
+"""Doing the work items of a step: in this process, in a pool, or on Apache Beam."""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any
+
+from albert_jax import files
+from albert_jax.data.prepare import beam
+from albert_jax.data.prepare.plan import Plan
+from albert_jax.errors import PeerError
+
+PATIENCE = 86_400.0
+"""Seconds that a shard waits for another one to complete an item."""
+
+
+class Executor:
+    """Does the items of a step that are not complete and belong to this shard."""
+
+    def __init__(self, plan: Plan, log: Callable[[str], None]) -> None:
+        self.plan, self.log = plan, log
+        self.index, self.count = plan.options.shard
+        items = range(self.index, len(plan.parts), self.count)
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        self.workers = min(plan.options.workers or cores or 1, len(items))
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Executor:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def run(
+        self, step: str, function: Callable[..., None], items: list[tuple[Any, ...]], what: str
+    ) -> None:
+        """Calls `function(plan, *item)` for each item; the first element of an item is its number.
+
+        Args:
+          step: Name of the step in the names of records.
+          function: The step.
+          items: The items of all shards.
+          what: What to say in progress lines.
+        """
+        names = set(files.names(self.plan.work))
+        left = [
+            item
+            for item in items
+            if item[0] % self.count == self.index and f"{step}-{item[0]:05d}.json" not in names
+        ]
+        if left and self.plan.options.beam:
+            failures = files.join(self.plan.work, "failed")
+            function = functools.partial(function, self.plan)
+            beam.run(self.plan.options.beam, function, left, failures)
+            self._log_progress(what, len(left), len(left))
+        elif len(left) < 2 or self.workers < 2:
+            for done, item in enumerate(left, 1):
+                function(self.plan, *item)
+                self._log_progress(what, done, len(left))
+        else:
+            self._run_in_pool(function, left, what)
+
+    def wait(self, step: str, num_items: int) -> None:
+        """Waits until all shards have done their items of a step.
+
+        Raises:
+          PeerError: No item was completed for a long time.
+        """
+        expected = {f"{step}-{i:05d}.json" for i in range(num_items)}
+        num_missing, since = num_items + 1, time.monotonic()
+        while missing := expected - set(files.names(self.plan.work)):
+            if len(missing) < num_missing:
+                num_missing, since = len(missing), time.monotonic()
+            if time.monotonic() - since > PATIENCE:
+                number = int(min(missing).partition("-")[2][:5])
+                raise PeerError(
+                    f"no news for {PATIENCE:.0f} s of part {number}, which shard "
+                    f"{number % self.count}/{self.count} does: start that shard again"
+                )
+            time.sleep(0.2)
+
+    def _run_in_pool(
+        self, function: Callable[..., None], items: list[tuple[Any, ...]], what: str
+    ) -> None:
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")
+            self._pool = ProcessPoolExecutor(self.workers, mp_context=context)
+        futures = [self._pool.submit(function, self.plan, *item) for item in items]
+        try:
+            for done, future in enumerate(as_completed(futures), 1):
+                future.result()
+                self._log_progress(what, done, len(items))
+        except BrokenProcessPool as error:
+            raise PeerError(
+                "a worker process was killed, perhaps for lack of memory: run the same command "
+                "again, with fewer --workers"
+            ) from error
+        finally:
+            for future in futures:
+                future.cancel()
+
+    def _log_progress(self, what: str, done: int, count: int) -> None:
+        if count > 1:
+            self.log(f"{what}: {done} of {count} parts")

@@ -1,0 +1,165 @@
+"""The manifest of a prepared folder: what it was made from, and what it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import Any
+
+import numpy as np
+
+from albert_jax import files
+from albert_jax.data.corpus.corpus import FORMAT
+from albert_jax.data.prepare import deduplication
+from albert_jax.data.prepare.plan import Plan
+from albert_jax.data.sources import sentences
+from albert_jax.data.vocabularies.fingerprint import json_bytes
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import DataError
+
+MANIFEST = "manifest.json"
+
+
+def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
+    """Everything that decides the bytes of a folder, in a form that can be compared."""
+    options = plan.options
+    return {
+        "sources": [part.identity() for part in plan.parts],
+        "vocabulary": vocab.fingerprint,
+        "reading": dataclasses.asdict(options.reading),
+        "sentences": sentences.description(options.rule, options.language),
+        "validation_share": plan.validation_share,
+        "min_characters": options.min_characters,
+        "decontaminate": [f"{path} {files.sha256(path)}" for path in options.decontaminate],
+    }
+
+
+def begin(plan: Plan, plan_inputs: dict[str, Any]) -> dict[str, Any] | None:
+    """Compares a folder with the inputs of its preparation, and records them if it is new.
+
+    Returns:
+      The manifest if the folder is complete, and None if it is new or begun.
+
+    Raises:
+      DataError: The folder was prepared or begun from other inputs.
+    """
+    manifest = files.read(files.join(plan.out_dir, MANIFEST))
+    if manifest is not None:
+        found = _checked(plan, manifest, plan_inputs, complete=True)
+        files.delete_tree(plan.work)  # A command that was killed after its last write has left it.
+        return found
+    path, content = files.join(plan.work, "plan.json"), json_bytes(plan_inputs)
+    begun = files.read(path)
+    if begun is None and files.is_bucket(path) and not files.create(path, content):
+        begun = files.read(path)  # Another command was quicker.
+    if begun is not None:
+        _checked(plan, begun, plan_inputs, complete=False)
+    elif not files.is_bucket(path):
+        files.write(path, content)
+    return None
+
+
+def _checked(
+    plan: Plan, content: bytes, plan_inputs: dict[str, Any], *, complete: bool
+) -> dict[str, Any]:
+    try:
+        found = json.loads(content)
+        before = found["inputs"] if complete else found
+        different = sorted(key for key in plan_inputs if before.get(key) != plan_inputs[key])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{plan.out_dir}: its manifest is damaged: delete the folder") from error
+    if different:
+        raise DataError(
+            f"{plan.out_dir}: was {'prepared' if complete else 'begun'} from other inputs "
+            f"({', '.join(different)}): choose another --out or delete it"
+        )
+    return found
+
+
+def finish(
+    plan: Plan, plan_inputs: dict[str, Any], vocab: Vocabulary, num_ranges: int
+) -> dict[str, Any]:
+    """Gathers the records of all items into the manifest, writes it, and deletes the records."""
+    indices = range(len(plan.parts))
+    hashed = [plan.read_record("hashes", i) for i in indices]
+    copies = [plan.read_record("copies", i)["ends"][-1] for i in range(num_ranges)]
+    encoded = [plan.read_record("encode", i) for i in indices]
+    splits = {
+        split: [record["shards"][split] for record in encoded if split in record["shards"]]
+        for split in ("train", "validation")
+    }
+    counts = {
+        "documents_read": sum(record["documents"] for record in hashed),
+        "documents_too_short": sum(record["short"] for record in hashed),
+        "documents_copies": sum(copies),
+    }
+    for name in ("bad_lines", "cut_lines", "cut_documents"):
+        counts[name] = sum(record[name] for record in hashed)
+    for name in ("documents_with_pairs", "unknown", "text_bytes"):
+        counts[name] = sum(record[name] for record in encoded)
+    for split, entries in splits.items():
+        for name in ("documents", "sentences", "tokens"):
+            counts[f"{split}_{name}"] = sum(entry[name] for entry in entries)
+    unigram = np.zeros(vocab.size, np.int64)
+    for i in indices:
+        unigram += deduplication.read_array(plan.array("unigram", i))
+    path = files.join(plan.out_dir, "unigram.npy")
+    deduplication.write_array(path, unigram)
+    manifest: dict[str, Any] = {
+        "format": FORMAT,
+        "vocabulary": vocab.fingerprint,
+        "vocab_size": vocab.size,
+        "splits": splits,
+        "counts": counts,
+        "validation_share": plan.validation_share,
+        "unigram_sha256": files.sha256(path),
+        "inputs": plan_inputs,
+    }
+    if plan.options.decontaminate:
+        found = np.any(
+            [deduplication.read_array(plan.array("overlap", i)) for i in indices], axis=0
+        )
+        manifest["overlap"] = {
+            "files": list(plan.options.decontaminate),
+            "runs": int(found.size),
+            "runs_found": int(found.sum()),
+            "documents": sum(record["overlapping"] for record in hashed),
+        }
+    for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
+        files.delete_unfinished(folder)
+    files.write(files.join(plan.out_dir, MANIFEST), json_bytes(manifest))
+    files.delete_tree(plan.work)
+    return manifest
+
+
+def summary(manifest: dict[str, Any]) -> list[str]:
+    """What a person should know of a prepared folder, in a few lines."""
+    counts = manifest["counts"]
+    tokens = counts["train_tokens"] + counts["validation_tokens"]
+    lines = [
+        f"{counts['documents_read']:,} documents read; dropped: {counts['documents_copies']:,} "
+        f"exact copies, {counts['documents_too_short']:,} nearly empty",
+        f"train: {counts['train_documents']:,} documents, {counts['train_tokens']:,} tokens; held "
+        f"out: {counts['validation_documents']:,} documents, "
+        f"{counts['validation_tokens']:,} tokens",
+        f"unknown tokens: {counts['unknown'] / max(tokens, 1):.4%}; bytes per token: "
+        f"{counts['text_bytes'] / max(tokens, 1):.2f}",
+    ]
+    if "overlap" in manifest:
+        overlap = manifest["overlap"]
+        lines.append(
+            f"left out: {overlap['documents']:,} documents that share text with the evaluation "
+            f"files ({overlap['runs_found']:,} of their {overlap['runs']:,} runs of words)"
+        )
+    if counts["bad_lines"]:
+        lines.append(f"warning: {counts['bad_lines']:,} lines of bad text were left out")
+    if counts["cut_lines"] or counts["cut_documents"]:
+        lines.append(
+            f"warning: {counts['cut_lines']:,} lines and {counts['cut_documents']:,} documents "
+            "were longer than the limit and cut"
+        )
+    if not counts["documents_with_pairs"]:
+        lines.append(
+            "warning: no document has two sentences, so the model cannot learn their order"
+        )
+    return lines

@@ -1,0 +1,89 @@
+"""What decides the result of a preparation, and the files that its steps exchange."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from albert_jax import files
+from albert_jax.data.sources.document import Part
+from albert_jax.data.sources.sentences import Rule
+from albert_jax.data.sources.sources import PART_BYTES, ReadOptions
+from albert_jax.errors import ConfigError, DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class PrepareOptions:
+    """How documents are chosen and divided, and who does the work."""
+
+    reading: ReadOptions = field(default_factory=ReadOptions)
+    rule: Rule = "split"
+    """How sentences are found; see sentences.py."""
+    language: str = "en"
+    """Language whose abbreviations the sentence splitter knows."""
+    validation_share: float | None = None
+    """Share of the groups that is held out, chosen by hash, and at least one group. None means 5%,
+    and less of a corpus above 100 MB, so that about 5 MB of text are held out."""
+    min_characters: int = 20
+    """Shorter documents are left out and counted."""
+    decontaminate: tuple[str, ...] = ()
+    """Evaluation files; documents that share a run of words with them are left out."""
+    part_bytes: int = PART_BYTES
+    """Size of a work item. The prepared bytes depend on it."""
+    workers: int | None = None
+    """Processes on this machine. None means one for each core, but no more than there are parts."""
+    shard: tuple[int, int] = (0, 1)
+    """(i, n): this command does the items i, i + n, ... of a folder that n commands share."""
+    beam: tuple[str, ...] = ()
+    """Name of a Beam runner that does the items, and its options; if empty, this machine does."""
+
+    def __post_init__(self) -> None:
+        index, count = self.shard
+        if self.beam and (self.workers or self.shard != (0, 1)):
+            raise ConfigError("Beam divides the work itself: leave workers and shard away")
+        if not 0 <= index < count:
+            raise ConfigError(f"shard {index}/{count}: give I/N with I from 0 to N - 1")
+        if self.validation_share is not None and not 0 <= self.validation_share <= 0.5:
+            raise ConfigError(
+                f"validation share {self.validation_share}: it must lie between 0 and 0.5"
+            )
+        if self.workers is not None and self.workers < 1:
+            raise ConfigError(f"workers {self.workers}: it must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything that decides what a preparation writes."""
+
+    out_dir: str
+    parts: tuple[Part, ...]
+    options: PrepareOptions
+    validation_share: float
+
+    @property
+    def work(self) -> str:
+        """Folder of the files that are needed until the manifest is written."""
+        return files.join(self.out_dir, "work")
+
+    def record(self, step: str, index: int) -> str:
+        """Path of the record of a work item, which is written last and says that it is done."""
+        return files.join(self.work, f"{step}-{index:05d}.json")
+
+    def array(self, step: str, index: int) -> str:
+        """Path of the array of a work item."""
+        return files.join(self.work, f"{step}-{index:05d}.npy")
+
+    def write_record(self, step: str, index: int, record: dict[str, Any]) -> None:
+        """Writes the record of a work item."""
+        files.write(self.record(step, index), (json.dumps(record, sort_keys=True) + "\n").encode())
+
+    def read_record(self, step: str, index: int) -> dict[str, Any]:
+        """Reads the record of a work item. Raises DataError if it is gone."""
+        content = files.read(self.record(step, index))
+        if content is None:
+            raise DataError(
+                f"{self.record(step, index)}: was deleted while it was needed: run the same "
+                "command again"
+            )
+        return json.loads(content)
