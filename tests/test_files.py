@@ -1,4 +1,4 @@
-"""Whole objects, exclusive creation and one-line storage errors; local and in a pretended bucket."""
+"""Complete objects, exclusive creation, new folders and one-line errors; locally and in a bucket."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from albert_jax import files
 from albert_jax.errors import StorageError
+from albert_jax.files.new_folder import new_folder
 
 
 class _Bucket(MemoryFileSystem):
@@ -43,7 +44,7 @@ def test_objects_are_written_read_listed_and_deleted(place):
     files.write(path, b"two!")
     assert files.read(path) == b"two!"
     assert files.names(files.join(place, "a")) == ["b.json"]
-    assert files.tree(place) == {"a/b.json": 4}
+    assert files.file_sizes(place) == {"a/b.json": 4}
     assert files.sha256(path, sync=True) == hashlib.sha256(b"two!").hexdigest()
     files.delete(path)
     files.delete(path)
@@ -54,7 +55,7 @@ def test_create_succeeds_once(place):
     path = files.join(place, "lock")
     won = []
     threads = [
-        threading.Thread(target=lambda i=i: won.append((files.create(path, b"%d" % i), i)))
+        threading.Thread(target=lambda i=i: won.append((files.create_if_absent(path, b"%d" % i), i)))
         for i in range(8)
     ]
     for thread in threads:
@@ -67,7 +68,7 @@ def test_create_succeeds_once(place):
     else:
         assert len(winners) == 1
     assert files.read(path) == b"%d" % winners[-1]
-    assert not files.create(path, b"late")
+    assert not files.create_if_absent(path, b"late")
     assert files.read(path) == b"%d" % winners[-1]
 
 
@@ -76,10 +77,10 @@ def test_trees_move_and_go(place):
         files.write(files.join(place, "from", name), name.encode())
     files.move_tree(files.join(place, "from"), files.join(place, "deep", "to"))
     assert not files.is_folder(files.join(place, "from"))
-    assert files.tree(files.join(place, "deep", "to")) == {"d/e/z": 5, "d/y": 3, "x": 1}
+    assert files.file_sizes(files.join(place, "deep", "to")) == {"d/e/z": 5, "d/y": 3, "x": 1}
     files.delete_tree(files.join(place, "deep"))
     files.delete_tree(files.join(place, "deep"))
-    assert files.tree(place) == {}
+    assert files.file_sizes(place) == {}
 
 
 def test_no_bucket_client_is_one_line():
@@ -96,7 +97,7 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "number, mend",
+    "number, fix",
     [
         (errno.ENOSPC, "free space"),
         (errno.EACCES, "right"),
@@ -104,12 +105,12 @@ def test_a_file_in_the_place_of_a_folder(tmp_path):
         (errno.EIO, "reachable"),
     ],
 )
-def test_each_error_names_path_and_mend(number, mend, monkeypatch, tmp_path):
+def test_each_error_names_path_and_fix(number, fix, monkeypatch, tmp_path):
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(StorageError, match=mend) as caught:
+    with pytest.raises(StorageError, match=fix) as caught:
         files.write(str(tmp_path / "x"), b"data")
     assert str(tmp_path / "x") in str(caught.value)
     assert os.listdir(tmp_path) == []
@@ -127,3 +128,27 @@ def test_a_full_disk_leaves_the_old_object(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert files.read(path) == b"old"
     assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
+    out = tmp_path / "deep" / "out"
+    with pytest.raises(ValueError), new_folder(out) as folder:
+        (folder / "half").write_bytes(b"x")
+        raise ValueError
+    assert os.listdir(tmp_path / "deep") == []
+    with new_folder(out) as folder:
+        (folder / "all").write_bytes(b"x")
+        assert not out.exists()
+    assert os.listdir(tmp_path / "deep") == ["out"] and os.listdir(out) == ["all"]
+
+
+def test_an_error_in_a_new_folder_names_the_file_that_failed(tmp_path):
+    """An unreadable source is not told as a fault of the folder that is being written."""
+    out, source = tmp_path / "out", tmp_path / "source"
+    with pytest.raises(StorageError, match=f"{source}: No such file"), new_folder(out):
+        source.read_bytes()
+    with pytest.raises(StorageError, match=f"{out}: Is a directory"), new_folder(out) as folder:
+        folder.write_bytes(b"")
+    with pytest.raises(StorageError, match=f"{out}: No space left"), new_folder(out):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert os.listdir(tmp_path) == []

@@ -91,7 +91,7 @@ def digests(folder: str, index: int = 0, count: int = 1, *, sync: bool = False) 
     Raises:
       StorageError: a file cannot be read.
     """
-    sizes = files.tree(folder)
+    sizes = files.file_sizes(folder)
     sizes.pop(MANIFEST, None)
     names = sorted(sizes)[index::count]
     with ThreadPoolExecutor(_THREADS) as pool:
@@ -179,7 +179,7 @@ def fault(layout: Layout, step: int, manifest: bytes | None, note: bytes | None)
 
 
 def _compare(folder: str, table: dict[str, Any]) -> str | None:
-    sizes = files.tree(folder)
+    sizes = files.file_sizes(folder)
     sizes.pop(MANIFEST, None)
     # Names and sizes come first: they cost nothing, and most copies cut off fail here.
     for name in sorted(table):

@@ -60,7 +60,7 @@ class RunLock:
         self._claim: tuple[bytes | None, float] = (None, 0.0)
 
     def __enter__(self) -> RunLock:
-        while not files.create(self._path, self._content()):
+        while not files.create_if_absent(self._path, self._content()):
             self._wait_for_death()
             if self._take_over():
                 break
@@ -149,7 +149,7 @@ class RunLock:
         if holder is None or holder != self._seen:
             return False
         claim = files.join(self._run_dir, "lock.claim")
-        if not files.create(claim, self._content()):
+        if not files.create_if_absent(claim, self._content()):
             time.sleep(min(1.0, self._stale_seconds / 20))
             self._drop_old_claim(claim)
             return False

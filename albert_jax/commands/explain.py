@@ -45,7 +45,8 @@ class Explain:
             raise ConfigError(f"--top {self.top}: give a number between 1 and 100")
         import numpy as np
 
-        from albert_jax.folders import appearing, json_bytes, put
+        from albert_jax.files.json_files import json_bytes
+        from albert_jax.files.new_folder import new_folder, write_files
         from albert_jax.inference import depth, explain_page
         from albert_jax.inference.explain import explain
         from albert_jax.model_io.model import load
@@ -54,11 +55,11 @@ class Explain:
         if self.num_layers is not None:
             depth.check(model.config, self.num_layers)
         explanation = explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
-        with appearing(self.out) as folder:
+        with new_folder(self.out) as folder:
             picture = explain_page.attention_png(explanation.tokens, explanation.attention)
             attention = io.BytesIO()
             np.save(attention, explanation.attention, allow_pickle=False)
-            put(
+            write_files(
                 folder,
                 {
                     "attention.png": picture,

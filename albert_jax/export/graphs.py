@@ -16,7 +16,8 @@ from albert_jax.export import quantization as quantise
 from albert_jax.export import transformers_classes as classes
 from albert_jax.export.programs import Program
 from albert_jax.export.transformers_classes import Head
-from albert_jax.folders import appearing, json_bytes, put
+from albert_jax.files.json_files import json_bytes
+from albert_jax.files.new_folder import new_folder, write_files
 from albert_jax.inference.fill_mask import HELD_OUT_SENTENCES
 from albert_jax.inference.predict import predict, task_of
 from albert_jax.model_io import huggingface
@@ -60,14 +61,14 @@ def export(model: Model, out: str, *, to: Graph, head: Head | None, int8: bool) 
             f"the weights take {size:,} bytes, and one {to} file holds {LIMIT:,}: export them for "
             "Transformers"
         )
-    with appearing(out) as folder:
+    with new_folder(out) as folder:
         name = ONNX_NAME if to == "onnx" else stablehlo.NAME
         if to == "onnx":
             graph = onnx_graph.build(program, model.run_config, params, stored)
             content = graph.SerializeToString(deterministic=True)
         else:
             content = stablehlo.serialize(program, params, model.config.max_position_embeddings)
-        put(folder, {name: content} | _beside(model, program, to, kind, head))
+        write_files(folder, {name: content} | _beside(model, program, to, kind, head))
         worst = _difference(program, seen, folder / name, model.config.max_position_embeddings)
         record: dict[str, Any] = {
             "graph": program.kind,
@@ -84,7 +85,7 @@ def export(model: Model, out: str, *, to: Graph, head: Head | None, int8: bool) 
             found = _changes(model, params, seen, program.kind)
             record["int8"] = found
             lines += _told(found)
-        put(folder, {RECORD_NAME: json_bytes(record)})
+        write_files(folder, {RECORD_NAME: json_bytes(record)})
     return "\n".join(lines)
 
 

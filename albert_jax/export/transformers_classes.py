@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from albert_jax.config import Config, TaskConfig
 from albert_jax.errors import ConfigError
-from albert_jax.folders import json_bytes
+from albert_jax.files.json_files import json_bytes
 
 Head = Literal["pretraining", "mlm", "base"]
 

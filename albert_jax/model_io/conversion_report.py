@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.folders import json_bytes, put
+from albert_jax.files.json_files import json_bytes
+from albert_jax.files.new_folder import write_files
 
 _SLICE = 1 << 20
 """Values that are compared at a time."""
@@ -75,7 +76,9 @@ def write(
         "their_config": dict(theirs),
         "tensors": [asdict(row) for row in rows],
     }
-    put(folder, {"conversion.json": json_bytes(content), "conversion.txt": table(rows, notes)})
+    write_files(
+        folder, {"conversion.json": json_bytes(content), "conversion.txt": table(rows, notes)}
+    )
 
 
 def table(rows: list[Row], notes: str) -> bytes:

@@ -21,7 +21,8 @@ from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export import model_card
 from albert_jax.export import transformers_classes as classes
 from albert_jax.export.transformers_classes import Class
-from albert_jax.folders import appearing, json_bytes, put, read_json
+from albert_jax.files.json_files import json_bytes, read_json
+from albert_jax.files.new_folder import new_folder, write_files
 from albert_jax.model_io import conversion_report as report
 from albert_jax.model_io import parameter_names as names
 from albert_jax.model_io import published_models as released
@@ -102,10 +103,10 @@ def export(
         length = run.phases[-1].sequence_length
         described |= classes.task_settings(task, length)
         beside = classes.task_files(task, length, config.hidden_size)
-    with appearing(out_dir) as folder:
-        put(folder, {CONFIG_NAME: json_bytes(described)})
+    with new_folder(out_dir) as folder:
+        write_files(folder, {CONFIG_NAME: json_bytes(described)})
         if vocabulary is not None:
-            put(folder, tokenizer_files(vocabulary, config.max_position_embeddings))
+            write_files(folder, tokenizer_files(vocabulary, config.max_position_embeddings))
         path = folder / WEIGHTS_NAME
         safetensors_io.write(path, tensors, metadata={"format": "pt"}, dtype=_TYPES[dtype])
         rows = report.compare(tensors, safetensors_io.read(path))
@@ -113,7 +114,7 @@ def export(
         ours_config = dataclasses.asdict(config)
         report.write(folder, rows, ours=ours_config, theirs=described, notes=notes)
         card = model_card.transformers(config, vocabulary, run, head, tensors, dtype)
-        put(folder, beside | {"README.md": card})
+        write_files(folder, beside | {"README.md": card})
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from albert_jax.folders import appearing
+from albert_jax.files.new_folder import new_folder
 from albert_jax.model_io import conversion_report as report
 from albert_jax.model_io import parameter_names as names
 from albert_jax.model_io import published_models as released
@@ -26,7 +26,7 @@ def import_model(
     Raises:
       CheckpointError: what is wrong and where; nothing is left behind.
     """
-    with appearing(out) as folder:
+    with new_folder(out) as folder:
         found = read_source(source, vocabulary=vocabulary, config=config)
         rows = write_native(folder, found)
     like = released.recognise(dataclasses.asdict(found.config.model))

@@ -23,7 +23,8 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError
 from albert_jax.export import transformers_classes as classes
 from albert_jax.export.transformers_classes import Head
-from albert_jax.folders import appearing, read_json
+from albert_jax.files.json_files import read_json
+from albert_jax.files.new_folder import new_folder
 from albert_jax.model_io import conversion_report as report
 from albert_jax.model_io import huggingface, tf1
 from albert_jax.model_io import parameter_names as names
@@ -93,7 +94,7 @@ def export_run(
         )
     huggingface.check_vocabulary(vocabulary, model)
     huggingface.check_finite(params, "the weights")
-    with appearing(out_dir) as folder:
+    with new_folder(out_dir) as folder:
         if to == "native":
             plain = Weights(config, dict(params), vocabulary, "native", flatten(params), {})
             rows = write_native(folder, plain)

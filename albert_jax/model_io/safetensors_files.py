@@ -24,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from albert_jax.errors import CheckpointError, StorageError
 from albert_jax.files import storage_errors
-from albert_jax.folders import no_constant, unique_keys
+from albert_jax.files.json_files import no_constant, unique_keys
 
 HEADER_LIMIT = 1 << 20
 TENSOR_LIMIT = 10_000

@@ -51,6 +51,6 @@ class Trace:
         jax.profiler.stop_trace()
         with self._local as folder:
             self._local = None
-            for name in files.tree(folder):
+            for name in files.file_sizes(folder):
                 with open(os.path.join(folder, name), "rb") as file:
                     files.write(files.join(self._target, name), file.read())

@@ -87,8 +87,8 @@ def test_the_room_of_files(bucket):
     files.write(f"{run}/a", b"two")
     files.write(f"{run}/deep/b", b"three")
     assert files.read(f"{run}/a") == b"two"
-    assert files.names(run) == ["a", "deep"] and files.tree(run) == {"a": 3, "deep/b": 5}
-    assert files.create(f"{run}/lock", b"mine") and not files.create(f"{run}/lock", b"yours")
+    assert files.names(run) == ["a", "deep"] and files.file_sizes(run) == {"a": 3, "deep/b": 5}
+    assert files.create_if_absent(f"{run}/lock", b"mine") and not files.create_if_absent(f"{run}/lock", b"yours")
     assert files.read(f"{run}/lock") == b"mine"
     files.move_tree(run, f"{bucket}/moved")
     assert files.names(run) == [] and files.is_folder(f"{bucket}/moved")
@@ -130,7 +130,7 @@ def test_killed_continued_and_a_damaged_checkpoint_put_aside(bucket, tmp_path):
     told = _train(run_config, run, 10, 8)
     assert f"{run}: continues after step 4 of 12" in told
 
-    data = files.tree(f"{run}/checkpoints/8/state")
+    data = files.file_sizes(f"{run}/checkpoints/8/state")
     largest = f"{run}/checkpoints/8/state/{max(data, key=lambda name: data[name])}"
     content = bytearray(files.read(largest) or b"")
     content[len(content) // 2] ^= 1

@@ -142,7 +142,7 @@ def test_two_that_begin_in_a_bucket_at_once_do_not_mix(
         files.write(path, data.replace(b'"min_characters": 20', b'"min_characters": 21'))
         return False
 
-    monkeypatch.setattr(files, "create", beaten)
+    monkeypatch.setattr(files, "create_if_absent", beaten)
     with pytest.raises(DataError, match=r"other inputs \(min_characters\)"):
         run(corpus, vocab, "memory://bucket/beaten")
     assert files.read("memory://bucket/beaten/vocabulary/vocabulary.json") is None

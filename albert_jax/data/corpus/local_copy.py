@@ -33,13 +33,13 @@ def local_copy(directory: str) -> Path:
     folder = Path(files.cache_folder("data", hashlib.sha256(manifest).hexdigest()[:16]))
     if (folder / MANIFEST).is_file():
         return folder
-    sizes = files.tree(directory)
+    sizes = files.file_sizes(directory)
     wanted = {
         name: size
         for name, size in sizes.items()
         if name != MANIFEST and not name.startswith(("work/", "."))
     }
-    there = files.tree(str(folder))
+    there = files.file_sizes(str(folder))
     left = {name: size for name, size in wanted.items() if there.get(name) != size}
     total, done = sum(left.values()), 0
     for name, size in left.items():

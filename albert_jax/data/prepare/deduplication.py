@@ -68,7 +68,7 @@ def read_rows(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
         return np.zeros(0, dtype)
     with files.storage_errors(path):
         if files.is_bucket(path):
-            content = files.bucket(path).cat_file(path, start=begin * size, end=end * size)
+            content = files.bucket_client(path).cat_file(path, start=begin * size, end=end * size)
             return np.frombuffer(content, dtype)
         return np.fromfile(path, dtype, end - begin, offset=begin * size)
 

@@ -50,7 +50,7 @@ def begin(plan: Plan, plan_inputs: dict[str, Any]) -> dict[str, Any] | None:
         return found
     path, content = files.join(plan.work, "plan.json"), json_bytes(plan_inputs)
     begun = files.read(path)
-    if begun is None and files.is_bucket(path) and not files.create(path, content):
+    if begun is None and files.is_bucket(path) and not files.create_if_absent(path, content):
         begun = files.read(path)  # Another command was quicker.
     if begun is not None:
         _checked(plan, begun, plan_inputs, complete=False)
@@ -126,7 +126,7 @@ def finish(
             "documents": sum(record["overlapping"] for record in hashed),
         }
     for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
-        files.delete_unfinished(folder)
+        files.delete_temporary_files(folder)
     files.write(files.join(plan.out_dir, MANIFEST), json_bytes(manifest))
     files.delete_tree(plan.work)
     return manifest

@@ -118,7 +118,7 @@ def _matches(spec: str) -> list[str]:
     if files.is_bucket(spec):
         with files.storage_errors(spec):
             scheme = spec.partition("://")[0]
-            paths = [f"{scheme}://{name}" for name in sorted(files.bucket(spec).glob(spec))]
+            paths = [f"{scheme}://{name}" for name in sorted(files.bucket_client(spec).glob(spec))]
     elif os.path.exists(spec):
         paths = [spec]
     else:
@@ -168,6 +168,6 @@ def _with_state(found: list[Part], path: str) -> list[Part]:
 def _state(path: str) -> tuple[int, int]:
     with files.storage_errors(path):
         if files.is_bucket(path):
-            return int(files.bucket(path).size(path)), 0
+            return int(files.bucket_client(path).size(path)), 0
         status = os.stat(path)
         return status.st_size, status.st_mtime_ns
