@@ -55,7 +55,9 @@ def test_create_succeeds_once(place):
     path = files.join(place, "lock")
     won = []
     threads = [
-        threading.Thread(target=lambda i=i: won.append((files.create_if_absent(path, b"%d" % i), i)))
+        threading.Thread(
+            target=lambda i=i: won.append((files.create_if_absent(path, b"%d" % i), i))
+        )
         for i in range(8)
     ]
     for thread in threads:

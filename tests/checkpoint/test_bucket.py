@@ -88,7 +88,9 @@ def test_the_room_of_files(bucket):
     files.write(f"{run}/deep/b", b"three")
     assert files.read(f"{run}/a") == b"two"
     assert files.names(run) == ["a", "deep"] and files.file_sizes(run) == {"a": 3, "deep/b": 5}
-    assert files.create_if_absent(f"{run}/lock", b"mine") and not files.create_if_absent(f"{run}/lock", b"yours")
+    assert files.create_if_absent(f"{run}/lock", b"mine") and not files.create_if_absent(
+        f"{run}/lock", b"yours"
+    )
     assert files.read(f"{run}/lock") == b"mine"
     files.move_tree(run, f"{bucket}/moved")
     assert files.names(run) == [] and files.is_folder(f"{bucket}/moved")

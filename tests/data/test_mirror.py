@@ -31,7 +31,9 @@ def test_the_copy_reads_as_the_folder(in_bucket):
     copy = Corpus.open(BUCKET)
     every = range(copy.num_windows)
     assert copy.ids(every).tolist() == in_bucket.ids(every).tolist()
-    assert set(files.file_sizes(str(copy.directory))) == set(files.file_sizes(str(in_bucket.directory)))
+    assert set(files.file_sizes(str(copy.directory))) == set(
+        files.file_sizes(str(in_bucket.directory))
+    )
 
 
 def test_what_was_cut_off_goes_on_and_what_is_whole_stays(in_bucket, monkeypatch):
