@@ -61,6 +61,16 @@ def test_sentencepiece_ids(cases: list[dict], folder: Path, field: str, lower_ca
     assert not _unlike(cases, field, [ids.tolist() for ids in vocab.encode(texts)])
 
 
+@pytest.mark.parametrize(("field", "lower_case"), [("pieces", True), ("pieces_cased", False)])
+def test_sentencepiece_spelling(
+    cases: list[dict], folder: Path, field: str, lower_case: bool
+) -> None:
+    """Unknown tokens are spelled too."""
+    vocab = SentencePiece((folder / "spm.model").read_bytes(), lower_case=lower_case)
+    spelled = [[t.replace(" ", SPACE) for t in vocab.spell(case["text"])] for case in cases]
+    assert not _unlike(cases, field, spelled)
+
+
 @pytest.mark.parametrize(("field", "lower_case"), [("wp", True), ("wp_cased", False)])
 def test_wordpiece_ids(cases: list[dict], folder: Path, field: str, lower_case: bool) -> None:
     vocab = WordPiece((folder / "wordpiece_vocab.txt").read_bytes(), lower_case=lower_case)

@@ -57,6 +57,10 @@ class IdRange:
 
     encode_flat = encode
 
+    def spell(self, text: str) -> NoReturn:
+        """Raises DataError, because there is no text."""
+        self.encode([text])
+
     def decode(self, ids: Sequence[int]) -> str:
         """The ids as numbers, with special ones by name."""
         return " ".join(self.id_to_token(int(i)) for i in ids)

@@ -98,6 +98,13 @@ class SentencePiece:
         ids = np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum()))
         return self._split_digits(ids, lengths)
 
+    def spell(self, text: str) -> list[str]:
+        """The characters that each token of a text covers after cleaning; a space is " "."""
+        tokens: list[str] = []
+        for piece in self._processor.encode(self.rules.apply(text), out_type=str):
+            tokens += self._take_apart(piece) if ends_in_digit_comma(piece) else [piece]
+        return [token.replace(SPACE, " ") for token in tokens]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, with special tokens by name."""
         return "".join(self._tokens[int(i)] for i in ids).replace(SPACE, " ").strip()
@@ -128,7 +135,7 @@ class SentencePiece:
         They depend on the token alone, so they are looked up.
         """
         changed = {
-            i: self._taken_apart(token)
+            i: [self._processor.piece_to_id(part) for part in self._take_apart(token)]
             for i, token in enumerate(self._tokens)
             if ends_in_digit_comma(token)
         }
@@ -170,19 +177,16 @@ class SentencePiece:
             return
         for i, text in enumerate(texts):
             if any(name in text for name in rewritten):
-                ids: list[int] = []
+                parts: list[str] = []
                 for piece in self._processor.encode(text, out_type=str):
-                    id = self._processor.piece_to_id(piece)
-                    if id == self.unk_id and ends_in_digit_comma(piece):
-                        ids += self._taken_apart(piece)
-                    else:
-                        ids.append(id)
-                encoded[i] = ids
+                    unknown = self._processor.piece_to_id(piece) == self.unk_id
+                    taken_apart = unknown and ends_in_digit_comma(piece)
+                    parts += self._take_apart(piece) if taken_apart else [piece]
+                encoded[i] = [self._processor.piece_to_id(part) for part in parts]
 
-    def _taken_apart(self, piece: str) -> list[int]:
-        digits = piece[:-1].replace(SPACE, "")
-        parts = [*self._processor.encode(digits, out_type=str), ","]
-        return [self._processor.piece_to_id(part) for part in parts]
+    def _take_apart(self, piece: str) -> list[str]:
+        """The pieces of digits with a comma behind them, by the original's rule."""
+        return [*self._processor.encode(piece[:-1].replace(SPACE, ""), out_type=str), ","]
 
     def _count_bytes(self) -> np.ndarray:
         count = np.array([len(p.replace(SPACE, " ").encode()) for p in self._tokens], np.int32)

@@ -85,6 +85,14 @@ class WordPiece:
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
 
+    def spell(self, text: str) -> list[str]:
+        """The characters that each token of a text covers, with a " " in front of each word."""
+        words = basic(text, self.lower_case)
+        encoding = self._tokenizer.encode(words, add_special_tokens=False)
+        begins = [" " * (not token.startswith("##")) for token in encoding.tokens]
+        parts = [words[begin:end] for begin, end in encoding.offsets]
+        return [space + part for space, part in zip(begins, parts, strict=True)]
+
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, with special tokens by name."""
         return " ".join(self._tokens[int(i)] for i in ids).replace(" ##", "")
