@@ -339,10 +339,15 @@ class _Columns:
 
 
 @pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str]]:
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str]]:
     """Stands for the `datasets` package; what has been loaded of it."""
     loaded: list[tuple[str, str | None, str]] = []
-    configs = {"some/set": {None}, "glue": {"sst2"}, "wikimedia/wikipedia": {"20231101.en"}}
+    configs = {
+        str(tmp_path / "csv"): {None},
+        "some/set": {None},
+        "glue": {"sst2"},
+        "wikimedia/wikipedia": {"20231101.en"},
+    }
 
     def load_dataset(name: str, config: str | None = None, *, split: str) -> _Columns:
         if config not in configs.get(name, ()):
@@ -351,9 +356,14 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str | None, str]]:
         many = [*DOCUMENTS] * 500
         return _Columns(text=many, body=[None] * len(many), label=[0, 1, -1] * 500)
 
+    def load_from_disk(folder: str) -> dict[str, _Columns]:
+        if Path(folder).name == "csv":
+            raise FileNotFoundError("neither a Dataset directory nor a DatasetDict directory")
+        return {"train": _Columns(text=["On disk."])}
+
     stub = types.SimpleNamespace(
         load_dataset=load_dataset,
-        load_from_disk=lambda _: {"train": _Columns(text=["On disk."])},
+        load_from_disk=load_from_disk,
     )
     monkeypatch.setitem(sys.modules, "datasets", stub)
     return loaded
@@ -378,10 +388,15 @@ def test_hugging_face_datasets_and_their_configs(hub, spec, loaded) -> None:  # 
     assert hub == [loaded], "the dataset is loaded once"
 
 
+def test_folders_are_read_by_the_hugging_face_library(hub: list, tmp_path: Path) -> None:
+    assert texts(f"hf:{tmp_path}") == ["On disk."]
+    (tmp_path / "csv").mkdir()
+    assert texts(f"hf:{tmp_path}/csv:test") == DOCUMENTS * 500
+
+
 def test_hugging_face_datasets_that_cannot_be_read(
     hub: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert texts(f"hf:{tmp_path}") == ["On disk."]
     with pytest.raises(DataError, match="no column 'other', only"):
         texts("hf:some/set", field="other")
     with pytest.raises(DataError, match="row 0: has no text in field 'body'"):

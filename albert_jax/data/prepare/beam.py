@@ -41,28 +41,9 @@ def run(
       AlbertError: The item with the smallest number has raised it.
       PeerError: The pipeline failed in any other way.
     """
-    try:
-        import apache_beam  # pyright: ignore[reportMissingImports]
-        from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
-            PipelineOptions,
-        )
-    except ImportError as error:
-        raise ConfigError(
-            "Apache Beam is not installed: pip install 'albert-jax[beam]' into an environment of "
-            "its own"
-        ) from error
-    name, *settings = runner
-    usage = io.StringIO()  # Beam prints two hundred lines of options before the reason.
-    try:
-        with contextlib.redirect_stderr(usage):
-            options = PipelineOptions([f"--{setting.lstrip('-')}" for setting in settings])
-            options.get_all_options()  # Otherwise it would parse them in the middle of the work.
-        pipeline = apache_beam.Pipeline(runner=name, options=options)
-    except SystemExit as error:
-        reason = usage.getvalue().strip().rpartition("error: ")[2]
-        raise ConfigError(f"Beam runner {name} cannot be used: {reason}") from error
-    except (ValueError, ImportError, AttributeError) as error:
-        raise ConfigError(f"Beam runner {name} cannot be used: {_reason(error)}") from error
+    pipeline = _pipeline(runner)
+    import apache_beam  # pyright: ignore[reportMissingImports]
+
     files.delete_tree(failures)
     try:
         _ = (
@@ -83,6 +64,32 @@ def run(
         files.delete_tree(failures)
         kind = getattr(errors, str(failure.get("kind")), PeerError)
         raise kind(failure.get("message", f"a Beam worker failed on part {names[0]}"))
+
+
+def _pipeline(runner: Sequence[str]) -> Any:
+    """An empty pipeline on a runner. Raises ConfigError if there is none."""
+    try:
+        import apache_beam  # pyright: ignore[reportMissingImports]
+        from apache_beam.options.pipeline_options import (  # pyright: ignore[reportMissingImports]
+            PipelineOptions,
+        )
+    except ImportError as error:
+        raise ConfigError(
+            "Apache Beam is not installed: pip install 'albert-jax[beam]' into an environment of "
+            "its own"
+        ) from error
+    name, *settings = runner
+    usage = io.StringIO()  # Beam prints two hundred lines of options before the reason.
+    try:
+        with contextlib.redirect_stderr(usage):
+            options = PipelineOptions([f"--{setting.lstrip('-')}" for setting in settings])
+            options.get_all_options()  # Otherwise it would parse them in the middle of the work.
+        return apache_beam.Pipeline(runner=name, options=options)
+    except SystemExit as error:
+        reason = usage.getvalue().strip().rpartition("error: ")[2]
+        raise ConfigError(f"Beam runner {name} cannot be used: {reason}") from error
+    except (ValueError, ImportError, AttributeError) as error:
+        raise ConfigError(f"Beam runner {name} cannot be used: {_reason(error)}") from error
 
 
 def _do_item(function: Callable[..., None], failures: str, item: tuple[Any, ...]) -> None:

@@ -2,7 +2,7 @@
 
 They are written `tfds:NAME[/CONFIG][:SPLIT]` and `hf:[OWNER/]NAME[/CONFIG][:SPLIT]`, for example
 "tfds:glue/sst2:validation" or "hf:wikimedia/wikipedia/20231101.en:train[:1%]". NAME may also be a
-local folder that the library has written, and the split is "train" by default. A dataset is
+local folder that the library can read, and the split is "train" by default. A dataset is
 opened once per process. TensorFlow is never imported: TFDS reads through its data source
 interface, which needs a dataset that was prepared as array_record.
 """
@@ -175,7 +175,10 @@ def open_hugging_face(spec: str) -> Any:
         raise ConfigError(f"{spec}: needs Hugging Face datasets: pip install datasets") from error
     try:
         if os.path.isdir(name):
-            return _load_saved(datasets.load_from_disk, name, split)
+            try:
+                return _load_saved(datasets.load_from_disk, name, split)
+            except FileNotFoundError:  # The folder holds data files, which the library reads too.
+                pass
         return _load_from_hub(datasets.load_dataset, name, split)
     except Exception as error:  # The library raises errors of all kinds.
         raise DataError(

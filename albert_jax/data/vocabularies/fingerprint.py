@@ -11,7 +11,7 @@ SETTINGS = "vocabulary.json"
 
 
 def json_bytes(value: dict[str, Any]) -> bytes:
-    """Sorted JSON, so that equal values are equal bytes."""
+    """Sorted JSON, so that equal values are equal bytes. Fingerprints depend on its form."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
