@@ -13,6 +13,8 @@ from albert_jax.model.init import init_params
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.parallel.mesh import make_mesh
+from albert_jax.train import state as state_module
+from albert_jax.train import step as step_module
 from albert_jax.train.state import abstract_state, init_state
 from albert_jax.train.step import make_eval_step, make_train_step
 from tests.parallel.shape_program import QUICK, batch_of, config_of
@@ -100,6 +102,26 @@ def test_abstract_and_real_state_agree(mesh):
         CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, ema_decay=0)
     )
     assert init_state(plain, PARAMS, mesh).ema is None
+
+
+def test_any_optax_optimizer_fits_the_state(mesh, monkeypatch):
+    """A state with a counter beside the moments: replicated, restored by a bad step, frozen."""
+    for module in (state_module, step_module):
+        monkeypatch.setattr(module, "make_optimizer", lambda config, rate=0.0: optax.adam(rate))
+    params = {"encoder": PARAMS["head"], "head": PARAMS["head"]}
+    phase = dataclasses.replace(CONFIG.phases[0], freeze="encoder")
+    shapes, state = abstract_state(CONFIG, params, mesh), init_state(CONFIG, params, mesh)
+    assert [(leaf.shape, leaf.sharding) for leaf in jax.tree.leaves(shapes)] == [
+        (leaf.shape, leaf.sharding) for leaf in jax.tree.leaves(state)
+    ]
+    step = make_train_step(CONFIG, phase, mesh, toy, params=params)
+    for x, count in ((1.0, 1), (np.nan, 1), (1.0, 2)):
+        state, _ = step(state, toy_batch(x), SCALARS)
+        assert int(optax.tree_utils.tree_get(state.opt_state, "count")) == count
+    for name, trained in (("encoder", False), ("head", True)):
+        moment = optax.tree_utils.tree_get(state.opt_state, "nu")[name]["kernel"]
+        assert bool(np.any(moment)) == trained
+        assert np.array_equal(state.params[name]["kernel"], PARAMS["head"]["kernel"]) != trained
 
 
 def test_a_frozen_encoder_keeps_its_values_and_moments(mesh):

@@ -1,0 +1,132 @@
+"""The loop with a task of a few parameters: every way out closes what is open."""
+
+from __future__ import annotations
+
+import dataclasses
+import struct
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from albert_jax.checkpoint.manager import Checkpoints
+from albert_jax.config import RunConfig
+from albert_jax.errors import CheckpointError, DataError, NumericsError, Stopped
+from albert_jax.observe.clock import Clock
+from albert_jax.observe.console import Console
+from albert_jax.observe.metrics import read_rows
+from albert_jax.parallel.mesh import make_mesh
+from albert_jax.train import loop
+from albert_jax.train.report import Report
+from albert_jax.train.task import TrainingTask
+from tests.train.test_step import CONFIG, PARAMS, toy, toy_batch
+
+RUN = RunConfig(logging_steps=1, eval_steps=0, save_steps=2, profile_steps=(1, 100))
+TRAIN = dataclasses.replace(CONFIG, run=RUN)
+
+
+def task_of(wrong_batch) -> TrainingTask:
+    """A task that trains on ones; `wrong_batch` gives the batches of steps 4, 5, ..."""
+
+    def batches(phase, first, rows):
+        for step in range(first, TRAIN.steps):
+            batch = toy_batch(1.0) if step < 3 else wrong_batch()
+            yield batch | {"input_ids": np.zeros((8, 4), np.int32)}
+
+    return TrainingTask(
+        name="toy",
+        abstract_params=PARAMS,
+        initial_params=lambda: PARAMS,
+        batches=batches,
+        loss=lambda phase: toy,
+        evaluation_loss=lambda phase: toy,
+        evaluate=lambda phase, evaluator: {},
+        count=lambda batch: {"tokens": 32.0, "positions": 32.0},
+    )
+
+
+def fail(error: Exception):
+    raise error
+
+
+class LostLock:
+    """A lock that another run took over before the save of step 4."""
+
+    checks = 0
+
+    def check(self) -> None:
+        self.checks += 1
+        if self.checks == 2:
+            raise CheckpointError("another run holds the folder")
+
+
+def events(run: Path) -> int:
+    """The number of complete events in the run's only event file."""
+    [file] = (run / "events").iterdir()
+    data, count = file.read_bytes(), 0
+    while data:
+        length = struct.unpack("<Q", data[:8])[0]
+        assert len(data) >= length + 16, "the last event is torn"
+        data, count = data[length + 16 :], count + 1
+    return count
+
+
+@pytest.mark.parametrize(
+    ("wrong_batch", "lock", "error"),
+    [
+        (lambda: fail(DataError("a damaged shard")), None, DataError),
+        (lambda: toy_batch(np.nan), None, NumericsError),
+        (lambda: toy_batch(1.0), LostLock(), CheckpointError),
+        (lambda: fail(RuntimeError("a bug")), None, RuntimeError),
+    ],
+    ids=["data", "numerics", "lock", "bug"],
+)
+def test_every_error_closes_record_trace_and_checkpoints(tmp_path, wrong_batch, lock, error):
+    mesh = make_mesh(TRAIN.parallel, jax.devices()[:1])
+    with pytest.raises(error):
+        loop.train(TRAIN, task_of(wrong_batch), str(tmp_path), mesh, record={}, lock=lock)
+    rows = read_rows(str(tmp_path))
+    assert len(rows) >= 2
+    assert events(tmp_path) == 1 + len(rows)  # The first event names the format.
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
+    # The save of step 2 was in flight when the error came.
+    assert 2 in Checkpoints(str(tmp_path), keep=1, best=None, read_only=True).steps()
+
+
+def test_a_stop_whose_save_fails_is_no_stop(tmp_path, monkeypatch):
+    """The run must not claim that it is saved."""
+    mesh = make_mesh(TRAIN.parallel, jax.devices()[:1])
+    monkeypatch.setattr(loop.Stop, "__call__", lambda self, step: step == 3)
+    with pytest.raises(Stopped):
+        loop.train(
+            TRAIN, task_of(lambda: toy_batch(1.0)), str(tmp_path / "a"), mesh, record={}, lock=None
+        )
+    monkeypatch.setattr(
+        Checkpoints, "_seal", lambda *_: fail(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(Exception, match="No space left on device"):
+        loop.train(
+            TRAIN, task_of(lambda: toy_batch(1.0)), str(tmp_path / "b"), mesh, record={}, lock=None
+        )
+
+
+def test_speed_and_goodput_leave_compilation_out():
+    now = [0.0]
+    clock = Clock(now=lambda: now[0])
+    config = dataclasses.replace(TRAIN, run=dataclasses.replace(RUN, logging_steps=3))
+    report = Report(config, task_of(None), clock, Console(quiet=True), None)
+    values = {"loss": 1.0, "learning_rate": 0.1, "grad_norm": 1.0, "skipped": 0,
+              "skipped_in_a_row": 0}  # fmt: skip
+    for step, (stage, seconds) in enumerate(
+        [("compilation", 6.0), ("step", 1.0), ("step", 3.0)], start=1
+    ):
+        with clock.stage(stage):
+            now[0] += seconds
+            report.step(step, values, {}, compiled=stage == "compilation")
+    report.flush()
+    row = report._history[-1]
+    # 32 tokens in each of the two steps that took 4 of 10 seconds.
+    assert row["tokens_per_second"] == pytest.approx(64 / 4)
+    assert row["goodput"] == pytest.approx(0.4)
+    assert row["real_token_share"] == 1.0
