@@ -14,10 +14,7 @@ from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy,
 
 
 def sentence_order(
-    params: Mapping[str, Any],
-    model: ModelConfig,
-    hidden: jax.Array,
-    batch: Mapping[str, jax.Array],
+    params: Mapping[str, Any], model: ModelConfig, hidden: jax.Array, batch: Mapping[str, jax.Array]
 ) -> LossTerms:
     """The term "sop" over the pairs of a batch, and the weighted sum "sop_correct".
 

@@ -58,36 +58,32 @@ def on_first(name: str, work: Callable[[], Any], index: int, count: int) -> Any:
 def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS) -> None:
     """Compares named facts with those of process 0; every process calls it in the same order.
 
-    Raises:
-      ConfigError: a process differs; every process raises the line, which names the process, the
-        fact and both values.
-      PeerError: a process did not answer within `seconds`.
+    Raises, on every process:
+      ConfigError: A process differs; the line names it, the fact and both values.
+      PeerError: A process did not answer within `seconds`.
     """
     index, count = hosts.join()
     if count == 1:
         return
-    client, awaited = coordination_client(), 0
-    prefix, wait = f"albert_jax/agree/{name}", int(seconds * 1000)
-    try:
-        if index > 0:
-            own = {"host": socket.gethostname(), "facts": dict(facts)}
-            client.key_value_set(f"{prefix}/{index}", json.dumps(own))
-            line = client.blocking_key_value_get(f"{prefix}/verdict", wait)
-        else:
-            line = "same"
-            for awaited in range(1, count):
-                other = json.loads(client.blocking_key_value_get(f"{prefix}/{awaited}", wait))
-                if line == "same":
-                    who = f"process {awaited} ({other['host']})"
-                    line = _difference(facts, other["facts"], who) or line
-            client.key_value_set(f"{prefix}/verdict", line)
-    except Exception as error:
-        raise PeerError(
-            f"process {awaited} did not answer within {seconds:.0f} s when {name} was compared: "
-            "see its last line, then start the same command again"
-        ) from error
-    if line != "same":
-        raise ConfigError(line)
+    client, prefix = coordination_client(), f"albert_jax/agree/{name}"
+
+    def compare() -> None:
+        for peer in range(1, count):
+            try:
+                answer = client.blocking_key_value_get(f"{prefix}/{peer}", int(seconds * 1000))
+            except Exception as error:
+                raise PeerError(
+                    f"process {peer} did not answer within {seconds:.0f} s when {name} was "
+                    "compared: see its last line, then start the same command again"
+                ) from error
+            other = json.loads(answer)
+            if line := _difference(facts, other["facts"], f"process {peer} ({other['host']})"):
+                raise ConfigError(line)
+
+    if index > 0:
+        own = {"host": socket.gethostname(), "facts": dict(facts)}
+        client.key_value_set(f"{prefix}/{index}", json.dumps(own))
+    on_first(f"agreement on {name}", compare, index, count)
 
 
 def wait_for(path: str, timeout_seconds: float) -> None:

@@ -19,11 +19,7 @@ import jax
 from albert_jax.errors import ConfigError, PeerError
 from albert_jax.parallel.jax_internals import detect_cluster
 
-COORDINATOR, COUNT, INDEX = (
-    "ALBERT_JAX_COORDINATOR",
-    "ALBERT_JAX_PROCESSES",
-    "ALBERT_JAX_PROCESS",
-)
+COORDINATOR, COUNT, INDEX = ("ALBERT_JAX_COORDINATOR", "ALBERT_JAX_PROCESSES", "ALBERT_JAX_PROCESS")
 """Environment variables: HOST:PORT of process 0, number of processes, index of this process."""
 LOCAL_SECONDS = 45
 """How long the processes of an explicit cluster wait for each other to start."""

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache, partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -30,7 +30,7 @@ from albert_jax.optim.schedule import learning_rate
 from albert_jax.parallel.mesh import global_batch, local_rows
 from albert_jax.train.report import Report
 from albert_jax.train.state import TrainState, abstract_state, init_state
-from albert_jax.train.step import TrainStep, make_eval_step, make_output_step, make_train_step
+from albert_jax.train.step import make_eval_step, make_output_step, make_train_step
 from albert_jax.train.stop import Stop
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
 from albert_jax.train.watchdog import Watchdog
@@ -113,11 +113,16 @@ class _Loop:
         self.watchdog = Watchdog(
             config.run.watchdog_seconds, process_index=process, process_count=num_processes
         )
-        self.train_step = lru_cache(maxsize=None)(self._make_train_step)
-        self.eval_step = lru_cache(maxsize=None)(self._make_eval_step)
-        self.output_step = task.outputs and make_output_step(
-            mesh, task.outputs, params=task.abstract_params
+        params = task.abstract_params
+        self.train_step = cache(
+            lambda number, num_layers: make_train_step(
+                config, config.phases[number], mesh, task.loss(number), params, num_layers
+            )
         )
+        self.eval_step = cache(
+            lambda number: make_eval_step(mesh, task.evaluation_loss(number), params)
+        )
+        self.output_step = task.outputs and make_output_step(mesh, task.outputs, params)
         self.compiled: set[Any] = set()
         self.step = 0
 
@@ -272,20 +277,6 @@ class _Loop:
             f"albert-jax data show DATA --config {self.run_dir} --phase {number} "
             f"--step {step_in_phase} --seed {self.config.seed})"
         )
-
-    def _make_train_step(self, number: int, num_layers: int | None) -> TrainStep:
-        return make_train_step(
-            self.config,
-            self.config.phases[number],
-            self.mesh,
-            self.task.loss(number),
-            params=self.task.abstract_params,
-            num_layers=num_layers,
-        )
-
-    def _make_eval_step(self, number: int) -> Any:
-        loss = self.task.evaluation_loss(number)
-        return make_eval_step(self.config, self.mesh, loss, params=self.task.abstract_params)
 
 
 def depth_at(config: Config, phase: PhaseConfig, step: int) -> int | None:

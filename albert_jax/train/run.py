@@ -12,7 +12,6 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -38,31 +37,16 @@ BEFORE_CONFIG = frozenset({"lock", "lock.claim", "rows", "vocabulary", "record.j
 """Names that an interrupted start can leave behind before config.toml, which is written last."""
 
 
-@dataclass(frozen=True)
 class RunFolder:
     """The files of a run that are written before its first step."""
 
-    path: str
-
-    @property
-    def config(self) -> str:
-        """The resolved config."""
-        return files.join(self.path, "config.toml")
-
-    @property
-    def record(self) -> str:
-        """The facts that decide the numbers."""
-        return files.join(self.path, "record.json")
-
-    @property
-    def vocabulary(self) -> str:
-        """The folder with the vocabulary's files."""
-        return files.join(self.path, "vocabulary")
-
-    @property
-    def row_counts(self) -> str:
-        """The folder with the row counts of planned epochs, which take minutes to compute."""
-        return files.join(self.path, "rows")
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.config = files.join(path, "config.toml")
+        self.record = files.join(path, "record.json")
+        self.vocabulary = files.join(path, "vocabulary")
+        # The row counts of planned epochs, which take minutes to compute.
+        self.row_counts = files.join(path, "rows")
 
     def refuse_unknown_files(self) -> None:
         """Raises CheckpointError for a folder that is not empty and not a run."""

@@ -65,11 +65,6 @@ def abstract_state(config: Config, params: Any, mesh: Mesh) -> TrainState:
     )
 
 
-def state_shardings(config: Config, params: Any, mesh: Mesh) -> TrainState:
-    """The shardings of the state, as a tree like it."""
-    return jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, params, mesh))
-
-
 def init_state(config: Config, params: Any, mesh: Mesh) -> TrainState:
     """The state before the first step, from complete parameters in every process.
 

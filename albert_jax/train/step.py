@@ -14,7 +14,6 @@ a dict of columns [B, ...]; parameters and gradients are nested dicts of float32
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -29,7 +28,7 @@ from albert_jax.objectives.loss_terms import Loss, mean, weight_names
 from albert_jax.optim.optimizer import make_optimizer
 from albert_jax.parallel.mesh import ROW_AXES, batch_sharding
 from albert_jax.parallel.rules import fsdp_dimension, parameter_shardings, parameter_specs
-from albert_jax.train.state import TrainState, state_shardings
+from albert_jax.train.state import TrainState, abstract_state
 from albert_jax.tree import path_of
 
 Params = Any
@@ -47,7 +46,6 @@ def make_train_step(
     phase: PhaseConfig,
     mesh: Mesh,
     loss: Loss,
-    *,
     params: Params = None,
     num_layers: int | None = None,
 ) -> TrainStep:
@@ -91,7 +89,7 @@ def make_train_step(
         }
         return state, metrics
 
-    shardings = state_shardings(config, shapes, mesh)
+    shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, shapes, mesh))
     replicated = NamedSharding(mesh, REPLICATED)
     return jax.jit(
         step,
@@ -101,13 +99,12 @@ def make_train_step(
     )
 
 
-def make_eval_step(config: Config, mesh: Mesh, loss: Loss, *, params: Params = None) -> EvalStep:
+def make_eval_step(mesh: Mesh, loss: Loss, params: Params) -> EvalStep:
     """Makes a jitted (params, batch) -> float32 sums over the global batch, dropout off.
 
     The keys are "<term>_sum", the names of the weight columns and those of the loss's own sums:
-    the mean loss over many batches is the quotient of two sums.
+    the mean loss over many batches is the quotient of two sums. `params` may be shapes.
     """
-    shapes = abstract_params(config.model) if params is None else params
     axes = _used_axes(mesh)
 
     def evaluate(params: Params, batch: Batch) -> Sums:
@@ -116,11 +113,11 @@ def make_eval_step(config: Config, mesh: Mesh, loss: Loss, *, params: Params = N
         sums |= {name: jnp.sum(batch[name]) for name in weight_names(batch)}
         return _sum_over_devices(sums, axes)
 
-    return _jit_on_rows(evaluate, mesh, shapes, REPLICATED)
+    return _jit_on_rows(evaluate, mesh, params, REPLICATED)
 
 
 def make_output_step(
-    mesh: Mesh, outputs: Callable[[Params, Batch], Any], *, params: Params
+    mesh: Mesh, outputs: Callable[[Params, Batch], Any], params: Params
 ) -> Callable[[Params, Batch], Any]:
     """Makes a jitted (params, batch) -> arrays [B, ...] of `outputs`, replicated."""
     return _jit_on_rows(outputs, mesh, params, ROWS)
@@ -142,7 +139,7 @@ def _jit_on_rows(
     specs = parameter_specs(shapes, mesh)
 
     def local(params: Params, batch: Batch) -> Any:
-        return function(_gather(params, specs), batch)
+        return function(jax.tree.map(_gather, params, specs), batch)
 
     def apply(params: Params, batch: Batch) -> Any:
         return _manual_region(local, mesh, (_manual(specs), ROWS), out_specs)(params, dict(batch))
@@ -169,29 +166,25 @@ def _update_function(config: Config, frozen: Params) -> Callable[..., TrainState
         learning_rate: jax.Array,
         finite: jax.Array,
     ) -> TrainState:
-        keep_finite = partial(jax.tree.map, lambda new, old: jnp.where(finite, new, old))
-        keep_frozen = partial(jax.tree.map, lambda is_frozen, new, old: old if is_frozen else new)
+        def select(is_frozen: bool, new: jax.Array, old: jax.Array) -> jax.Array:
+            return old if is_frozen else jnp.where(finite, new, old)
 
         scale = max_norm / jnp.maximum(norm, max_norm)
         gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
         optimizer = make_optimizer(config.optimizer, learning_rate)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        params = keep_finite(keep_frozen(frozen, params, state.params), state.params)
+        params = jax.tree.map(select, frozen, params, state.params)
         frozen_state = optax.tree_utils.tree_map_params(
-            optimizer,
-            lambda _, is_frozen: is_frozen,
-            opt_state,
-            frozen,
+            optimizer, lambda _, is_frozen: is_frozen, opt_state, frozen,
             transform_non_params=lambda _: False,
+        )  # fmt: skip
+        opt_state = jax.tree.map(select, frozen_state, opt_state, state.opt_state)
+        ema = state.ema and jax.tree.map(
+            lambda mean, w: jnp.where(finite, decay * mean + (1.0 - decay) * w, mean),
+            state.ema,
+            params,
         )
-        opt_state = keep_finite(
-            keep_frozen(frozen_state, opt_state, state.opt_state), state.opt_state
-        )
-        ema = state.ema
-        if ema is not None:
-            averaged = jax.tree.map(lambda mean, w: decay * mean + (1.0 - decay) * w, ema, params)
-            ema = keep_finite(averaged, ema)
         skipped = 1 - finite.astype(jnp.int32)
         return TrainState(
             step=state.step + 1,
@@ -242,11 +235,17 @@ def _gradient_function(
 
         gradients, sums = _accumulate(
             jax.grad(mean_loss, has_aux=True),
-            _gather(params, specs),
+            jax.tree.map(_gather, params, specs),
             (batch, rows),
             gradient_accumulation_steps,
         )
-        gradients = _reduce(gradients, specs, frozen, axes)
+
+        def reduce(
+            part: jax.Array, gradient: jax.Array, spec: PartitionSpec, is_frozen: bool
+        ) -> Any:
+            return jnp.zeros_like(part) if is_frozen else _reduce(gradient, spec, axes)
+
+        gradients = jax.tree.map(reduce, params, gradients, specs, frozen)
         return gradients, _sum_over_devices(sums, axes) | weights
 
     def compute(
@@ -314,27 +313,18 @@ def _sum_over_devices(values: Sums, axes: tuple[str, ...]) -> Sums:
     return dict(zip(values, jax.lax.psum(stacked, axes), strict=True))
 
 
-def _gather(params: Params, specs: Params) -> Params:
-    """Complete parameters from the parts of all devices, in float32, once."""
-
-    def gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
-        dimension = fsdp_dimension(spec)
-        if dimension is None:
-            return leaf
-        return jax.lax.all_gather(leaf, "fsdp", axis=dimension, tiled=True)
-
-    return jax.tree.map(gather, params, specs)
+def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
+    """A complete float32 parameter from the parts of all devices."""
+    dimension = fsdp_dimension(spec)
+    if dimension is None:
+        return leaf
+    return jax.lax.all_gather(leaf, "fsdp", axis=dimension, tiled=True)
 
 
-def _reduce(gradients: Params, specs: Params, frozen: Params, axes: tuple[str, ...]) -> Params:
-    """Sums gradients over the devices; each keeps the part of a parameter that it stores."""
-
-    def reduce(leaf: jax.Array, spec: PartitionSpec, is_frozen: bool) -> jax.Array:
-        remaining = axes
-        dimension = fsdp_dimension(spec)
-        if dimension is not None:
-            leaf = jax.lax.psum_scatter(leaf, "fsdp", scatter_dimension=dimension, tiled=True)
-            remaining = tuple(axis for axis in axes if axis != "fsdp")
-        return jax.lax.psum(leaf, remaining) if remaining and not is_frozen else leaf
-
-    return jax.tree.map(reduce, gradients, specs, frozen)
+def _reduce(leaf: jax.Array, spec: PartitionSpec, axes: tuple[str, ...]) -> jax.Array:
+    """The sum of a gradient over the devices; each keeps the part that it stores."""
+    dimension = fsdp_dimension(spec)
+    if dimension is not None:
+        leaf = jax.lax.psum_scatter(leaf, "fsdp", scatter_dimension=dimension, tiled=True)
+        axes = tuple(axis for axis in axes if axis != "fsdp")
+    return jax.lax.psum(leaf, axes) if axes else leaf

@@ -141,7 +141,7 @@ def test_a_frozen_encoder_keeps_its_values_and_moments(mesh):
     assert all(leaf.any() for leaf in jax.tree.leaves(moments["embeddings"]))
 
     # The sums of an evaluation are those of the loss itself, dropout off.
-    sums = make_eval_step(CONFIG, mesh, loss)(state.params, batch)
+    sums = make_eval_step(mesh, loss, params)(state.params, batch)
     direct = loss(state.params, batch, dropout=None, num_layers=None)
     assert float(sums["mlm_sum"]) == pytest.approx(float(direct.terms["mlm"].total), rel=1e-6)
     assert float(sums["sop_weights"]) == batch["sop_weights"].sum()
