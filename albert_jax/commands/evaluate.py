@@ -45,7 +45,7 @@ class Evaluate:
         step = step_number(self.step)
 
         from albert_jax import configfile, files
-        from albert_jax.inference import depth
+        from albert_jax.model.depth import check_depth
         from albert_jax.model_io import model as model_io
         from albert_jax.observe import curves
         from albert_jax.observe.metrics import read_rows
@@ -56,7 +56,7 @@ class Evaluate:
             )
         config = configfile.load(files.join(self.model, "config.toml"))
         for num_layers in depths:
-            depth.check(config.model, num_layers)
+            check_depth(config.model, num_layers)
         if config.task is None and self.input is not None:
             raise ConfigError("--input is for fine-tuned runs: this one has its held-out documents")
         model = model_io.load(self.model, step=step, weights=self.weights)

@@ -47,13 +47,14 @@ class Explain:
 
         from albert_jax.files.json_files import json_bytes
         from albert_jax.files.new_folder import new_folder, write_files
-        from albert_jax.inference import depth, explain_page
+        from albert_jax.inference import explain_page
         from albert_jax.inference.explain import explain
+        from albert_jax.model.depth import check_depth
         from albert_jax.model_io.model import load
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)
         if self.num_layers is not None:
-            depth.check(model.config, self.num_layers)
+            check_depth(model.config, self.num_layers)
         explanation = explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
         with new_folder(self.out) as folder:
             picture = explain_page.attention_png(explanation.tokens, explanation.attention)

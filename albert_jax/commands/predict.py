@@ -67,14 +67,14 @@ class Predict:
     def run(self) -> None:
         """Prints or writes the predictions."""
         self._check()
-        from albert_jax.inference import depth
         from albert_jax.inference.predict import task_of
+        from albert_jax.model.depth import check_depth
         from albert_jax.model_io.model import load
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)
         task, _ = task_of(model)
         if self.num_layers is not None:
-            depth.check(model.config, self.num_layers)
+            check_depth(model.config, self.num_layers)
         if self.denoising_steps is not None:
             task = replace(task, rounds=self.denoising_steps)
             task.validate()

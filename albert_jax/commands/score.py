@@ -37,13 +37,13 @@ class Score:
 
     def run(self) -> None:
         """Prints scores, or a table of accuracies."""
-        from albert_jax.inference import depth
+        from albert_jax.model.depth import check_depth
         from albert_jax.model_io.model import load
         from albert_jax.tasks import tables
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)
         if self.num_layers is not None:
-            depth.check(model.config, self.num_layers)
+            check_depth(model.config, self.num_layers)
         if self.file.endswith(".txt"):
             records = [
                 tables.Record(f"{self.file}:{number}", {"sentence": line})

@@ -68,7 +68,7 @@ def run(
     dev = kind.family.read(given.dev, given, True)
     settings = settling.task(given, kind, train, dev)
 
-    from albert_jax.inference import depth
+    from albert_jax.model.depth import check_depth
     from albert_jax.model_io import model as loading
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
@@ -84,7 +84,7 @@ def run(
         known = teacher and teacher.vocabulary
         model, vocabulary = settling.new_network(config.model, texts, known)
     if num_layers is not None:
-        depth.check(model, num_layers)
+        check_depth(model, num_layers)
         model = replace(model, num_hidden_layers=num_layers)
     config = replace(config, model=model, task=settings)
     config.validate()

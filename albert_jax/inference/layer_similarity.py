@@ -37,9 +37,9 @@ def mean_cosines(
     @jax.jit
     def sums(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
         real = (batch["segment_ids"] > 0).astype(jnp.float32)
-        _, cosines = albert.encode_with_capture(
-            params, config, batch, lambda before, after: jnp.sum(real * cosine(before, after)),
-            compute=compute, num_layers=num_layers,
+        _, cosines = albert.encode_all_layers(
+            params, config, batch, compute=compute, num_layers=num_layers,
+            capture=lambda before, after: jnp.sum(real * cosine(before, after)),
         )  # fmt: skip
         return cosines, jnp.sum(real)
 

@@ -1,4 +1,4 @@
-"""Activations; GELU is the tanh form (as in the original), with a derivative of our own."""
+"""Activation functions; GELU is the tanh form of the original, with a derivative of our own."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def gelu_new(x: jax.Array) -> jax.Array:
 
 def _forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     if x.dtype != jnp.float32:
-        # Otherwise XLA sees the float32 in which x was computed and is used, and keeps that.
+        # Without the barrier XLA would keep x in float32, in which it was computed and is used.
         x = jax.lax.optimization_barrier(x)
     return gelu_new(x), x
 
@@ -45,4 +45,4 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "tanh": jnp.tanh,
     "linear": lambda x: x,
 }
-"""By the names of ModelConfig.hidden_act."""
+"""The activations by the names that ModelConfig.hidden_act takes."""

@@ -1,91 +1,71 @@
-"""The functional core of ALBERT: pure functions of (parameters, config, rows).
+"""ALBERT as pure functions of its parameters: embeddings, encoder and pretraining heads.
 
-Parameters are a nested dict of float32 arrays; every leaf under "encoder" has a leading axis n,
-one entry per parameter set. The encoder gathers the set of each pass from a static table
-(sharing.py) and scans over the passes, or writes them out.
+Parameters are a nested dict of float32 arrays. Every leaf under "encoder" has a leading axis with
+one entry per parameter set, because the layers share parameters (sharing.py). The encoder scans
+over its blocks, or writes them out one after the other.
 
-Legend: B rows, S tokens, P masked places, K pairs of a row, V vocabulary, E embedding, H hidden.
+Shapes: B rows, S tokens, P masked positions, K sequences of a row, V vocabulary, H hidden size,
+N attention heads. A block is an attention and a feed-forward sublayer; a layer consists of
+`inner_group_num` blocks, usually one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.model import attention as attentions
+from albert_jax.model import attention as attention_backends
 from albert_jax.model import layers, sharing
-from albert_jax.model.attention import Backend
-from albert_jax.model.dropout import PassDropout
+from albert_jax.model.attention import XLA, Backend
+from albert_jax.model.dropout import LayerDropout
+from albert_jax.model.sharing import Params, SharedParams
 
 EXACT = ComputeConfig(dtype="float32")
 """Float32 throughout; pass another ComputeConfig (bfloat16, remat) for speed or memory."""
-Params = Mapping[str, Any]
-"""Nested dict of arrays."""
 Batch = Mapping[str, jax.Array]
-"""Columns of rows; the first axis of each is B."""
-Watch = Callable[[jax.Array, jax.Array], Any]
-"""What is taken down of a pass: (its input [B, S, H], its output) to arrays."""
+"""Arrays of a batch; the first axis of each is B."""
+Capture = Callable[[jax.Array, jax.Array], Any]
+"""Called after each block with its input and output [B, S, H]; returns the arrays to record."""
+Block = Callable[[jax.Array, Params, Params, jax.Array | int], jax.Array]
+"""A block: (hidden states, attention parameters, feed-forward parameters, its number) to hidden
+states [B, S, H]."""
 
 
-@lru_cache(maxsize=64)
-def _definitions(config: ModelConfig) -> dict[str, tuple[nnx.GraphDef, dict[str, Any]]]:
-    """Per part: its NNX definition and the shapes of one parameter set (nothing is allocated)."""
-    hidden = config.hidden_size
-    parts = {
-        "embeddings": lambda: layers.Embeddings(config),
-        "attention": lambda: layers.Attention(config),
-        "ffn": lambda: layers.FeedForward(config),
-        "pooler": lambda: layers.Dense(hidden, hidden),
-        "mlm_head": lambda: layers.MlmHead(config),
-        "sop_head": lambda: layers.Dense(hidden, 2),
-    }
-    found = {}
-    for name, build in parts.items():
-        definition, state = nnx.split(nnx.eval_shape(build))
-        found[name] = (definition, nnx.to_pure_dict(state))
-    return found
+def block_output(before: jax.Array, after: jax.Array) -> jax.Array:
+    """The Capture that records the output of every block."""
+    return after
 
 
 def abstract_params(config: ModelConfig, heads: bool = True) -> dict[str, Any]:
     """Shapes of all parameters as a nested dict of jax.ShapeDtypeStruct; nothing is allocated.
 
-    Without `heads`: embeddings, encoder and pooler only.
+    Without `heads` the pretraining heads are left out.
     """
-    shapes = {name: shape for name, (_, shape) in _definitions(config).items()}
 
-    def stacked(shape: dict[str, Any], count: int) -> dict[str, Any]:
+    def stacked(part: Callable[[ModelConfig], Any], count: int) -> dict[str, Any]:
         return jax.tree.map(
-            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), shape
+            lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype),
+            layers.param_shapes(part, config),
         )
 
     attention_sets, ffn_sets = sharing.sets(config)
     params = {
-        "embeddings": shapes["embeddings"],
+        "embeddings": layers.param_shapes(layers.Embeddings, config),
         "encoder": {
-            "attention": stacked(shapes["attention"], attention_sets),
-            "ffn": stacked(shapes["ffn"], ffn_sets),
+            "attention": stacked(layers.Attention, attention_sets),
+            "ffn": stacked(layers.FeedForward, ffn_sets),
         },
-        "pooler": shapes["pooler"],
+        "pooler": layers.param_shapes(layers.Pooler, config),
     }
     if heads:
-        params |= {"mlm_head": shapes["mlm_head"], "sop_head": shapes["sop_head"]}
+        params["mlm_head"] = layers.param_shapes(layers.MlmHead, config)
+        params["sop_head"] = layers.param_shapes(layers.SopHead, config)
     return params
-
-
-def _part(config: ModelConfig, name: str, params: Params) -> Any:
-    """The module `name` with these parameters."""
-    return nnx.merge(_definitions(config)[name][0], params)
-
-
-def _dropout(config: ModelConfig, keys: jax.Array | None) -> PassDropout:
-    return PassDropout(keys, config.hidden_dropout_prob, config.attention_probs_dropout_prob)
 
 
 def embed(
@@ -93,11 +73,12 @@ def embed(
     config: ModelConfig,
     batch: Batch,
     *,
-    compute: ComputeConfig,
+    compute: ComputeConfig = EXACT,
     dropout: jax.Array | None = None,
 ) -> jax.Array:
-    """Embeddings of input_ids, positions and token_type_ids [B, S] -> [B, S, H]."""
-    return _part(config, "embeddings", params["embeddings"])(
+    """Embeddings of input_ids, positions and token_type_ids -> [B, S, H]."""
+    embeddings = layers.bind(layers.Embeddings, config, params["embeddings"])
+    return embeddings(
         batch["input_ids"],
         batch["positions"],
         batch["token_type_ids"],
@@ -114,7 +95,7 @@ def encode(
     compute: ComputeConfig = EXACT,
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
-    backend: Backend = attentions.XLA,
+    backend: Backend = XLA,
 ) -> jax.Array:
     """Hidden states [B, S, H] of rows, in the compute type.
 
@@ -132,8 +113,16 @@ def encode(
     >>> encode(model.params, model.config, batch).shape
     (2, 8, 16)
     """
-    x = embed(params, config, batch, compute=compute, dropout=dropout)
-    return _passes(params, config, x, batch, compute, num_layers, dropout, backend, None)[0]
+    return encode_all_layers(
+        params,
+        config,
+        batch,
+        compute=compute,
+        num_layers=num_layers,
+        dropout=dropout,
+        backend=backend,
+        capture=None,
+    )[0]
 
 
 def encode_all_layers(
@@ -141,100 +130,40 @@ def encode_all_layers(
     config: ModelConfig,
     batch: Batch,
     *,
-    compute: ComputeConfig,
+    compute: ComputeConfig = EXACT,
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
-    backend: Backend = attentions.XLA,
-) -> tuple[jax.Array, jax.Array]:
-    """Like `encode`, with the output of every pass: ([B, S, H], [passes x inner, B, S, H])."""
-    return encode_with_capture(
-        params,
-        config,
-        batch,
-        lambda before, after: after,
-        compute=compute,
-        num_layers=num_layers,
-        dropout=dropout,
-        backend=backend,
-    )
-
-
-def encode_with_capture(
-    params: Params,
-    config: ModelConfig,
-    batch: Batch,
-    watch: Watch,
-    *,
-    compute: ComputeConfig,
-    num_layers: int | None = None,
-    dropout: jax.Array | None = None,
-    backend: Backend = attentions.XLA,
+    backend: Backend = XLA,
+    capture: Capture | None = block_output,
 ) -> tuple[jax.Array, Any]:
-    """Like `encode`, with what `watch` takes down of every pass: arrays [passes x inner, ...]."""
+    """Like `encode`, together with what `capture` returns after each block, stacked.
+
+    By default that is the output of every block, [blocks, B, S, H].
+    """
     x = embed(params, config, batch, compute=compute, dropout=dropout)
-    return _passes(params, config, x, batch, compute, num_layers, dropout, backend, watch)
+    run = _block(config, batch["segment_ids"], dropout, backend)
+    run = _rematerialized(run, compute)
+    attention, ffn = _shared_params(params, config, num_layers)
+    blocks = len(attention.set_of_block)
 
-
-def _passes(
-    params: Params,
-    config: ModelConfig,
-    x: jax.Array,
-    batch: Batch,
-    compute: ComputeConfig,
-    layers_: int | None,
-    keys: jax.Array | None,
-    backend: Backend,
-    watch: Watch | None,
-) -> tuple[jax.Array, Any]:
-    table = sharing.table(config, layers_)
-    backend = backend.at(x.shape[1])
-    mask = backend.prepare(batch["segment_ids"])
-    dropout = _dropout(config, keys)
-
-    def body(x: jax.Array, attention: Params, ffn: Params, number: jax.Array | int) -> jax.Array:
-        here = dropout.at(number)
-        x = _part(config, "attention", attention)(x, mask, backend, here)
-        return _part(config, "ffn", ffn)(x, here)
-
-    if compute.remat != "none":
-        body = jax.checkpoint(
-            body,
-            # Outside a loop the compiler would merge the recomputation with the first
-            # computation and save nothing; inside one it cannot, and the barrier costs.
-            prevent_cse=compute.unroll,
-            policy=(
-                jax.checkpoint_policies.save_only_these_names(layers.SAVED)
-                if compute.remat == "dots"
-                else jax.checkpoint_policies.nothing_saveable
-            ),
-        )
-
-    encoder = params["encoder"]
     if compute.unroll:
-        attention, ffn = _sets(encoder["attention"]), _sets(encoder["ffn"])
-        seen = []
-        for number, (a, f) in enumerate(zip(table.attention, table.ffn, strict=True)):
-            before, x = x, body(x, attention[a], ffn[f], number)
-            seen.append(watch(before, x) if watch else None)
-        return x, jax.tree.map(lambda *each: jnp.stack(each), *seen)
+        attention_sets, ffn_sets = attention.unstacked(), ffn.unstacked()
+        records = []
+        for block in range(blocks):
+            before, own_attention = x, attention_sets[attention.set_of_block[block]]
+            x = run(x, own_attention, ffn_sets[ffn.set_of_block[block]], block)
+            records.append(capture(before, x) if capture else None)
+        return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *records)
 
-    fixed, riding = {}, {"number": jnp.arange(len(table), dtype=jnp.int32)}
-    for name, places in (("attention", table.attention), ("ffn", table.ffn)):
-        count = jax.tree.leaves(encoder[name])[0].shape[0]
-        if count == 1:
-            fixed[name] = _sets(encoder[name])[0]
-        elif places == tuple(range(count)):
-            riding[name] = encoder[name]
-        else:
-            order = jnp.asarray(places, jnp.int32)
-            riding[name] = jax.tree.map(lambda leaf, order=order: leaf[order], encoder[name])
+    def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
+        block, own_attention, own_ffn = inputs
+        after = run(x, shared_attention or own_attention, shared_ffn or own_ffn, block)
+        return after, capture(x, after) if capture else None
 
-    def step(x: jax.Array, each: dict[str, Any]) -> tuple[jax.Array, Any]:
-        chosen = fixed | each
-        after = body(x, chosen["attention"], chosen["ffn"], chosen["number"])
-        return after, watch(x, after) if watch else None
-
-    return jax.lax.scan(step, x, riding)
+    # A set that serves all blocks is closed over; otherwise the blocks' sets are scanned.
+    shared_attention, shared_ffn = attention.shared(), ffn.shared()
+    numbers = jnp.arange(blocks, dtype=jnp.int32)
+    return jax.lax.scan(step, x, (numbers, attention.scanned(), ffn.scanned()))
 
 
 def apply_layer(
@@ -245,40 +174,19 @@ def apply_layer(
     layer: jax.Array | int,
     *,
     num_layers: int | None = None,
-    backend: Backend = attentions.XLA,
+    backend: Backend = XLA,
 ) -> jax.Array:
-    """Layer number `layer` of `passes` alone, dropout off: hidden states [B, S, H] -> [B, S, H].
+    """Layer number `layer` of `num_layers` alone, without dropout: [B, S, H] -> [B, S, H].
 
-    The layers 0, 1, ... in turn after `embed` are `encode`. `layer` may be traced, so that one
-    program serves all of them.
+    `embed` followed by the layers 0, 1, ... equals `encode`. `layer` may be traced, so that one
+    program serves all layers.
     """
-    table = sharing.table(config, num_layers)
-    backend = backend.at(x.shape[1])
-    mask = backend.prepare(segment_ids)
-    off = _dropout(config, None)
-    encoder = params["encoder"]
-    for block in range(config.inner_group_num):
-        number = layer * config.inner_group_num + block
-        attention = _set_at(encoder["attention"], table.attention, number)
-        x = _part(config, "attention", attention)(x, mask, backend, off)
-        x = _part(config, "ffn", _set_at(encoder["ffn"], table.ffn, number))(x, off)
+    attention, ffn = _shared_params(params, config, num_layers)
+    run = _block(config, segment_ids, None, backend)
+    for inner in range(config.inner_group_num):
+        block = layer * config.inner_group_num + inner
+        x = run(x, attention.of_block(block), ffn.of_block(block), block)
     return x
-
-
-def _set_at(stacked: Params, places: tuple[int, ...], number: jax.Array | int) -> Params:
-    """The parameter set of pass `number`."""
-    if jax.tree.leaves(stacked)[0].shape[0] == 1:
-        return _sets(stacked)[0]
-    chosen = jnp.asarray(places, jnp.int32)[number]
-    return jax.tree.map(lambda leaf: jnp.asarray(leaf)[chosen], stacked)
-
-
-def _sets(stacked: Params) -> list[Params]:
-    """The parameter sets of stacked leaves [n, ...], as n trees."""
-    count = jax.tree.leaves(stacked)[0].shape[0]
-    if count == 1:  # a reshape, where indexing would be a slice and a scatter in its gradient
-        return [jax.tree.map(lambda leaf: leaf.reshape(leaf.shape[1:]), stacked)]
-    return [jax.tree.map(lambda leaf, i=i: leaf[i], stacked) for i in range(count)]
 
 
 def attention_probabilities(
@@ -289,26 +197,31 @@ def attention_probabilities(
     *,
     num_layers: int | None = None,
 ) -> jax.Array:
-    """What the first passes look at: their inputs [n, B, S, H] -> float32 [n, B, N, S, S]."""
-    places = sharing.table(config, num_layers).attention
-    mask, found = attentions.same_segment(segment_ids), []
-    for number, x in enumerate(inputs):
-        chosen = _set_at(params["encoder"]["attention"], places, number)
-        query, key, _ = _part(config, "attention", chosen).split(x)
-        found.append(attentions.probabilities(query, key, mask))
-    return jnp.stack(found)
+    """Attention probabilities of the first n blocks, float32 [n, B, N, S, S].
+
+    `inputs` [n, B, S, H] are the hidden states that enter these blocks.
+    """
+    sets, _ = _shared_params(params, config, num_layers)
+    mask = attention_backends.same_segment(segment_ids)
+    probabilities = []
+    for block, x in enumerate(inputs):
+        attention = layers.bind(layers.Attention, config, sets.of_block(block))
+        query, key, _ = attention.project(x)
+        probabilities.append(attention_backends.probabilities(query, key, mask))
+    return jnp.stack(probabilities)
 
 
-def at_places(hidden: jax.Array, places: jax.Array | np.ndarray) -> jax.Array:
-    """Hidden states [B, S, H] at int32 places [B, P] -> [B, P, H]."""
-    return jnp.take_along_axis(hidden, places[:, :, None], axis=1, mode="clip")
+def gather_positions(hidden: jax.Array, positions: jax.Array | np.ndarray) -> jax.Array:
+    """Hidden states [B, S, H] at int32 positions [B, P] -> [B, P, H]."""
+    return jnp.take_along_axis(hidden, positions[:, :, None], axis=1, mode="clip")
 
 
 def pooled(
     params: Params, config: ModelConfig, hidden: jax.Array, cls_positions: jax.Array
 ) -> jax.Array:
-    """tanh(dense) of the hidden states at the [CLS] places [B, K] -> [B, K, H]."""
-    return jnp.tanh(_part(config, "pooler", params["pooler"])(at_places(hidden, cls_positions)))
+    """The pooler's output [B, K, H] at the [CLS] positions [B, K]."""
+    pooler = layers.bind(layers.Pooler, config, params["pooler"])
+    return pooler(gather_positions(hidden, cls_positions))
 
 
 def mlm_logits(
@@ -322,9 +235,9 @@ def mlm_logits(
     >>> mlm_logits(model.params, model.config, hidden, np.array([[1, 2]])).shape
     (1, 2, 64)
     """
-    table = params["embeddings"]["word_embeddings"]["embedding"]
-    head = _part(config, "mlm_head", params["mlm_head"])
-    return head(at_places(hidden, positions), table)
+    head = layers.bind(layers.MlmHead, config, params["mlm_head"])
+    word_embeddings = params["embeddings"]["word_embeddings"]["embedding"]
+    return head(gather_positions(hidden, positions), word_embeddings)
 
 
 def sop_logits(params: Params, config: ModelConfig, pooled_: jax.Array) -> jax.Array:
@@ -337,4 +250,55 @@ def sop_logits(params: Params, config: ModelConfig, pooled_: jax.Array) -> jax.A
     >>> sop_logits(model.params, model.config, states).shape
     (1, 1, 2)
     """
-    return _part(config, "sop_head", params["sop_head"])(pooled_).astype(jnp.float32)
+    head = layers.bind(layers.SopHead, config, params["sop_head"])
+    return head(pooled_).astype(jnp.float32)
+
+
+def _dropout(config: ModelConfig, keys: jax.Array | None) -> LayerDropout:
+    return LayerDropout(keys, config.hidden_dropout_prob, config.attention_probs_dropout_prob)
+
+
+def _shared_params(
+    params: Params, config: ModelConfig, num_layers: int | None
+) -> tuple[SharedParams, SharedParams]:
+    """The encoder's parameters of the attention and of the feed-forward sublayers."""
+    table, encoder = sharing.table(config, num_layers), params["encoder"]
+    return (
+        SharedParams(encoder["attention"], table.attention),
+        SharedParams(encoder["ffn"], table.ffn),
+    )
+
+
+def _block(
+    config: ModelConfig, segment_ids: jax.Array, dropout_keys: jax.Array | None, backend: Backend
+) -> Block:
+    """The function that applies one block to rows with these segment ids [B, S]."""
+    backend = backend.at(segment_ids.shape[1])
+    mask = backend.prepare(segment_ids)
+    dropout = _dropout(config, dropout_keys)
+
+    def run(
+        x: jax.Array, attention_params: Params, ffn_params: Params, block: jax.Array | int
+    ) -> jax.Array:
+        attention = layers.bind(layers.Attention, config, attention_params)
+        ffn = layers.bind(layers.FeedForward, config, ffn_params)
+        x = attention(x, mask, backend, dropout.at(block))
+        return ffn(x, dropout.at(block))
+
+    return run
+
+
+def _rematerialized(run: Block, compute: ComputeConfig) -> Block:
+    """The block with less memory for the backward pass, as compute.remat says."""
+    if compute.remat == "none":
+        return run
+    policies = jax.checkpoint_policies
+    return jax.checkpoint(
+        run,
+        # Outside a loop the compiler would merge the recomputation with the first computation
+        # and save nothing; inside one it cannot, and the barrier costs time.
+        prevent_cse=compute.unroll,
+        policy=policies.save_only_these_names(layers.SAVED)
+        if compute.remat == "dots"
+        else policies.nothing_saveable,
+    )

@@ -1,8 +1,10 @@
-"""Attention backends: one function by name, each with a record of what it can do.
+"""Attention backends: several ways to compute attention, each of which states what it can do.
 
-A token sees the tokens of its own segment; padding (segment 0) sees padding. How a backend
-turns segment ids [B, S] into its own mask is its business: `prepare` runs once per row, before
-the passes, and only `attend` of the same backend reads the result.
+A token sees the tokens of its own segment, and padding (segment 0) sees padding. Each backend
+turns the segment ids [B, S] into a mask of its own: `prepare` runs once per batch, before the
+layers, and only `attend` of the same backend reads the result.
+
+Shapes: B rows, S tokens, N heads, D head size.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from jax.sharding import PartitionSpec
 
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
-from albert_jax.model.dropout import PassDropout
+from albert_jax.model.dropout import LayerDropout
 
 HEADS_AXIS = "tensor"
 """Mesh axis over which a fused kernel's heads are split, if a mesh with that axis is in context."""
@@ -31,26 +33,26 @@ _MASKED = -1e9
 class Backend:
     """One way to compute attention.
 
-    `attend(query, key, value, mask, dropout)` takes three [B, N, S, D] and returns [B, N, S, D];
-    without `heads_first` all four are [B, S, N, D]. The projections write and read either.
+    `attend(query, key, value, mask, dropout)` takes three arrays [B, N, S, D] and returns another.
+    Without `heads_first` all four are [B, S, N, D]; the projections write and read either layout.
     """
 
     name: str
     prepare: Callable[[jax.Array], Any]
-    attend: Callable[[jax.Array, jax.Array, jax.Array, Any, PassDropout], jax.Array]
+    attend: Callable[[jax.Array, jax.Array, jax.Array, Any, LayerDropout], jax.Array]
     platforms: tuple[str, ...] = ("cpu", "gpu", "tpu")
     packing: bool = True
     attention_dropout: bool = True
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     head_multiple: int = 1
-    largest_head: int = 1 << 30
+    max_head_size: int = 1 << 30
     sequence_multiple: int = 1
     heads_first: bool = True
-    lacks: Callable[[Any, str], str | None] = lambda device, dtype: None
-    """(device, compute type) to what this kind of device lacks (None: nothing)."""
+    device_refusal: Callable[[Any, str], str | None] = lambda device, dtype: None
+    """Why a kind of device cannot run this backend in a compute type, or None if it can."""
 
     def refusal(self, config: Config, device: Any) -> str | None:
-        """Why this backend cannot run a config on a jax.Device (None: it can)."""
+        """Why this backend cannot run a config on a jax.Device, or None if it can."""
         model, head = config.model, config.model.head_size
         if device.platform not in self.platforms:
             return f"runs on {' and '.join(self.platforms)}, not on {device.platform}"
@@ -58,14 +60,14 @@ class Backend:
             return "has no attention dropout (model.attention_probs_dropout_prob must be 0)"
         if config.compute.dtype not in self.dtypes:
             return f"computes in {' or '.join(self.dtypes)}, not in {config.compute.dtype}"
-        lacking = self.lacks(device, config.compute.dtype)
-        if lacking:
-            return lacking
-        if head % self.head_multiple or head > self.largest_head:
-            return f"has no heads of size {head} (multiples of {self.head_multiple} needed)"
+        refusal = self.device_refusal(device, config.compute.dtype)
+        if refusal:
+            return refusal
+        if head % self.head_multiple or head > self.max_head_size:
+            return f"has no heads of size {head} (it needs multiples of {self.head_multiple})"
         for i, phase in enumerate(config.phases):
             if phase.packing and not self.packing:
-                return f"cannot keep packed pairs apart (phases.{i}.packing)"
+                return f"cannot keep packed sequences apart (phases.{i}.packing)"
             if phase.sequence_length % self.sequence_multiple:
                 return (
                     f"needs rows of a multiple of {self.sequence_multiple} tokens "
@@ -74,13 +76,15 @@ class Backend:
         return None
 
     def at(self, length: int) -> Backend:
-        """This backend where it takes rows of `length` tokens, else the reference: the rows of a
-        batch may be shorter than those of the config that it was chosen for."""
+        """This backend if it takes rows of `length` tokens, else the reference.
+
+        The rows of a batch may be shorter than those of the config it was chosen for.
+        """
         return XLA if length % self.sequence_multiple else self
 
 
 def same_segment(segment_ids: jax.Array) -> jax.Array:
-    """Who sees whom: [B, S] -> bool [B, 1, S, S]."""
+    """The mask of which token sees which: segment ids [B, S] -> bool [B, 1, S, S]."""
     return (segment_ids[:, :, None] == segment_ids[:, None, :])[:, None]
 
 
@@ -94,38 +98,41 @@ def probabilities(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Arra
 
 @jax.custom_vjp
 def _masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax over the last axis of scores [B, N, S, S]. The backward pass uses the result alone;
-    automatic differentiation would keep two more arrays of its size."""
+    """Softmax over the last axis of scores [B, N, S, S].
+
+    The backward pass uses the result alone; automatic differentiation would keep two more arrays
+    of its size.
+    """
     return jax.nn.softmax(jnp.where(mask, scores, _MASKED), axis=-1)
 
 
 def _masked_softmax_forward(scores: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    found = _masked_softmax(scores, mask)
-    return found, found
+    weights = _masked_softmax(scores, mask)
+    return weights, weights
 
 
-def _masked_softmax_backward(found: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
-    # Where the mask is False the result is 0, and so is what comes out here.
-    weighted = found * gradient
-    return weighted - found * jnp.sum(weighted, axis=-1, keepdims=True), None
+def _masked_softmax_backward(weights: jax.Array, gradient: jax.Array) -> tuple[jax.Array, None]:
+    # Where the mask is False the weight is 0, and so is the gradient.
+    weighted = weights * gradient
+    return weighted - weights * jnp.sum(weighted, axis=-1, keepdims=True), None
 
 
 _masked_softmax.defvjp(_masked_softmax_forward, _masked_softmax_backward)
 
 
 def _xla_attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: LayerDropout
 ) -> jax.Array:
     weights = dropout.probabilities(probabilities(query, key, mask).astype(value.dtype))
     return jnp.einsum("bnqk,bnkd->bnqd", weights, value)
 
 
 XLA = Backend("xla", same_segment, _xla_attend)
-"""Plain matrix products: every platform, every config; the reference of the others."""
+"""Plain matrix products. It runs every config on every platform and is the reference."""
 
 
 def _cudnn_attend(
-    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
+    query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: LayerDropout
 ) -> jax.Array:
     attend = partial(jax.nn.dot_product_attention, implementation="cudnn")
     return _by_heads(lambda q, k, v, m: attend(q, k, v, mask=m), 2, query, key, value, mask)
@@ -146,12 +153,12 @@ CUDNN = Backend(
     attention_dropout=False,
     dtypes=("bfloat16",),
     head_multiple=8,
-    largest_head=128,
+    max_head_size=128,
     sequence_multiple=2,
     heads_first=False,
-    lacks=_before_ampere,
+    device_refusal=_before_ampere,
 )
-"""cuDNN's fused attention; it takes packed rows only as a dense mask, made here."""
+"""cuDNN's fused attention. It takes packed rows only as a dense mask."""
 
 
 def _by_heads(
@@ -162,29 +169,29 @@ def _by_heads(
     value: jax.Array,
     mask: jax.Array,
 ) -> jax.Array:
-    """Runs a fused kernel in a region that is manual over the mesh axis of the heads, which are
-    axis `axis` of query, key and value.
+    """Runs a fused kernel in a region that is manual over the mesh axis of the heads.
 
-    A kernel cannot be partitioned by the compiler, and Mosaic refuses a mesh that has any
-    automatic axis, of size 1 too; without a mesh in context the kernel is called as it is.
+    The heads are axis `axis` of query, key and value. The compiler cannot partition a kernel, and
+    Mosaic refuses a mesh with an automatic axis even if its size is 1. Without a mesh in context
+    the kernel is called directly.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if HEADS_AXIS not in mesh.axis_names:
         return kernel(query, key, value, mask)
     size = mesh.shape[HEADS_AXIS]
     split = HEADS_AXIS if query.shape[axis] % size == 0 else None
-    heads, whole = PartitionSpec(*[None] * axis, split), PartitionSpec()
+    by_head, replicated = PartitionSpec(*[None] * axis, split), PartitionSpec()
     return jax.shard_map(
         kernel,
-        in_specs=(heads, heads, heads, whole),
-        out_specs=heads,
+        in_specs=(by_head, by_head, by_head, replicated),
+        out_specs=by_head,
         axis_names={HEADS_AXIS},
         check_vma=False,
     )(query, key, value, mask)
 
 
 def splash(*, interpret: bool = False) -> Backend:
-    """The Pallas splash kernel (TPU); `interpret` runs the same kernel slowly on any platform."""
+    """The Pallas splash kernel for TPUs; `interpret` runs it slowly on any platform."""
 
     def kernel(
         query: jax.Array, key: jax.Array, value: jax.Array, segment_ids: jax.Array
@@ -222,7 +229,7 @@ def splash(*, interpret: bool = False) -> Backend:
         return jax.vmap(row)(query * scale, key, value, segment_ids)
 
     def attend(
-        query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: PassDropout
+        query: jax.Array, key: jax.Array, value: jax.Array, mask: jax.Array, dropout: LayerDropout
     ) -> jax.Array:
         return _by_heads(kernel, 1, query, key, value, mask)
 
@@ -234,31 +241,36 @@ def splash(*, interpret: bool = False) -> Backend:
         attention_dropout=False,
         head_multiple=8 if interpret else 64,
         sequence_multiple=128,
-        lacks=_before_v4,
+        device_refusal=_before_v4,
     )
 
 
 def _before_v4(device: Any, dtype: str) -> str | None:
     kind = device.device_kind
     if dtype == "bfloat16" and kind in ("TPU v2", "TPU v3"):
-        return f"has no product of its kernels in bfloat16 on a {kind}"
+        return f"has no matrix product in bfloat16 on a {kind}"
     return None
 
 
 def _backends() -> tuple[Backend, ...]:
-    """The fastest first."""
+    """All backends, the fastest first."""
     return (splash(), CUDNN, XLA)
 
 
 def fastest(config: Config, device: Any) -> Backend:
-    """The fastest backend that can run a config on a jax.Device, whatever the config names: for
-    models that were trained elsewhere."""
+    """The fastest backend that can run a config on a jax.Device, whichever the config names.
+
+    Models that were trained on another kind of device are applied with it.
+    """
     return next(backend for backend in _backends() if backend.refusal(config, device) is None)
 
 
 def choose(config: Config, device: Any) -> Backend:
-    """The backend that the config names, or for "auto" the fastest that can run it on a
-    jax.Device. Raises ConfigError when the named one cannot."""
+    """The backend that the config names, or the fastest that can run it for "auto".
+
+    Raises:
+      ConfigError: the named backend cannot run the config on this jax.Device.
+    """
     if config.compute.attention == "auto":
         return fastest(config, device)
     backend = next(backend for backend in _backends() if backend.name == config.compute.attention)
@@ -268,3 +280,13 @@ def choose(config: Config, device: Any) -> Backend:
             f"compute.attention {backend.name!r} {refusal}: use 'auto', which falls back to 'xla'"
         )
     return backend
+
+
+def explain_choice(config: Config, device: Any) -> str:
+    """One line that names the chosen backend and says why no faster one was chosen."""
+    chosen = choose(config, device)
+    if config.compute.attention != "auto":
+        return f"attention {chosen.name}, as compute.attention says"
+    faster = [backend for backend in _backends() if backend.refusal(config, device)]
+    refusals = "; ".join(f"{other.name} {other.refusal(config, device)}" for other in faster)
+    return f"attention {chosen.name}" + (f" ({refusals})" if refusals else "")

@@ -1,4 +1,4 @@
-"""Initial parameters, drawn in numpy so that starting costs no compilation."""
+"""Initial parameters, drawn in numpy so that they need no compilation."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from albert_jax.model.albert import abstract_params
 
 
 def init_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
-    """Random parameters with both heads, a nested dict of float32 numpy arrays.
+    """Random parameters with both pretraining heads, a nested dict of float32 numpy arrays.
 
-    Kernels and tables are normal with standard deviation initializer_range, truncated at two
-    deviations (modeling.py, create_initializer); biases are 0 and LayerNorm scales 1. Each leaf
-    has a generator of its own, keyed by (seed, path), and each parameter set its own draw.
+    Kernels and embeddings are normal with standard deviation initializer_range, truncated at two
+    standard deviations (create_initializer in the original's modeling.py). Biases are 0 and
+    LayerNorm scales 1. Each leaf has a generator of its own, keyed by (seed, path).
 
     >>> tiny = ModelConfig(vocab_size=100, embedding_size=8, hidden_size=16, num_hidden_layers=2,
     ...                    num_attention_heads=2, intermediate_size=32)
@@ -47,18 +47,18 @@ def init_leaf(path: str, shape: tuple[int, ...], config: ModelConfig, seed: int)
 
 
 def truncated_normal(
-    generator: np.random.Generator, shape: tuple[int, ...], deviation: float
+    generator: np.random.Generator, shape: tuple[int, ...], std: float
 ) -> np.ndarray:
-    """Normal float32 numbers, redrawn where they lie beyond two deviations."""
+    """Normal float32 numbers, redrawn where they lie beyond two standard deviations."""
     values = generator.standard_normal(math.prod(shape), dtype=np.float32)
     outside = np.flatnonzero(np.abs(values) > 2.0)
     while outside.size:
         values[outside] = generator.standard_normal(outside.size, dtype=np.float32)
         outside = outside[np.abs(values[outside]) > 2.0]
-    return values.reshape(shape) * np.float32(deviation)
+    return values.reshape(shape) * np.float32(std)
 
 
 def count(config: ModelConfig, heads: bool = True) -> int:
-    """Number of parameters: embeddings, encoder, pooler, and with `heads` both heads."""
+    """Number of parameters; without `heads` those of the pretraining heads are left out."""
     leaves = tree.flatten(abstract_params(config, heads)).values()
     return sum(math.prod(leaf.shape) for leaf in leaves)

@@ -1,12 +1,19 @@
-"""The parts of the network for one parameter set each, defined as NNX modules.
+"""The parts of the network, defined as NNX modules with one set of parameters each.
 
 NNX is only a language for definitions here: a module names its parameters and computes with
-them, and holds nothing else. The functional core (albert.py) merges a definition with a nested
-dict of arrays where it is applied. Matrix products run in the type of their input; parameters
-are float32 and cast where they are used, so that gradients of several uses add up in float32.
+them, and holds nothing else. Parameters live in nested dicts of arrays, and `bind` puts them
+into a module where it is applied. Matrix products run in the type of their input.
+Parameters are float32 and cast where they are used, so that the gradients of several uses add
+up in float32.
+
+Shapes: B rows, S tokens, H hidden size, N heads, D head size, E embedding size, V vocabulary.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +24,32 @@ from albert_jax.config import LAYER_NORM_EPS, ModelConfig
 from albert_jax.model import dropout as sites
 from albert_jax.model.activations import ACTIVATIONS
 from albert_jax.model.attention import Backend
-from albert_jax.model.dropout import PassDropout
+from albert_jax.model.dropout import LayerDropout
+from albert_jax.model.sharing import Params
 
 SAVED = "matrix product"
-"""Name of the values that the rematerialisation policy "dots" keeps."""
+"""Name of the values that the rematerialization policy "dots" keeps."""
+
+
+ModuleT = TypeVar("ModuleT", bound=nnx.Module)
+
+
+def bind(part: Callable[[ModelConfig], ModuleT], config: ModelConfig, params: Params) -> ModuleT:
+    """The module of a part of the network with these parameters."""
+    return nnx.merge(_definition(part, config)[0], params)
+
+
+def param_shapes(part: Callable[[ModelConfig], nnx.Module], config: ModelConfig) -> dict[str, Any]:
+    """Nested dict of jax.ShapeDtypeStruct of the parameters of a part; nothing is allocated."""
+    return _definition(part, config)[1]
+
+
+@lru_cache(maxsize=256)
+def _definition(
+    part: Callable[[ModelConfig], nnx.Module], config: ModelConfig
+) -> tuple[nnx.GraphDef, dict[str, Any]]:
+    definition, state = nnx.split(nnx.eval_shape(lambda: part(config)))
+    return definition, nnx.to_pure_dict(state)
 
 
 class Dense(nnx.Module):
@@ -39,8 +68,10 @@ class Dense(nnx.Module):
         return y.reshape(*x.shape[:-1], -1)
 
     def to_heads(self, x: jax.Array, heads: int) -> jax.Array:
-        """x [B, S, in] -> [B, N, S, D] with N D = out. The product writes this layout itself: a
-        transposition after it would be copied out on a TPU."""
+        """x [B, S, in] -> [B, N, S, D] with N D = out.
+
+        The product writes this layout itself: a TPU would copy for a transposition after it.
+        """
         kernel = self.kernel[...].astype(x.dtype).reshape(x.shape[-1], heads, -1)
         bias = self.bias[...].astype(x.dtype).reshape(heads, -1)
         return _add_to_heads(jnp.einsum("bsh,hnd->bnsd", x, kernel), bias)
@@ -62,7 +93,7 @@ def _add_to_heads_forward(x: jax.Array, bias: jax.Array) -> tuple[jax.Array, Non
 
 
 def _add_to_heads_backward(_: None, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    # The bias' gradient as a product with ones: in this layout a TPU's vector unit would take
+    # The gradient of the bias as a product with ones: in this layout a TPU's vector unit would take
     # longer to add it up than its matrix unit takes for the whole projection. Eight columns,
     # behind a barrier, or the compiler would make it a sum again.
     ones = jnp.ones((gradient.shape[0], gradient.shape[2], 8), gradient.dtype)
@@ -75,7 +106,7 @@ _add_to_heads.defvjp(_add_to_heads_forward, _add_to_heads_backward)
 
 
 class LayerNorm(nnx.Module):
-    """Normalises the last axis in float32 whatever the compute type (epsilon 1e-12)."""
+    """Normalizes the last axis in float32 whatever the compute type (epsilon 1e-12)."""
 
     def __init__(self, size: int):
         self.scale = nnx.Param(jnp.ones((size,)))
@@ -88,8 +119,11 @@ class LayerNorm(nnx.Module):
 
 @jax.custom_vjp
 def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """x [..., size], normalised. The backward pass recomputes from the input and two numbers a
-    token: automatic differentiation would keep three arrays of the size of x."""
+    """Normalizes x [..., size].
+
+    The backward pass recomputes from the input and two numbers per token; automatic
+    differentiation would keep three arrays of the size of x.
+    """
     return _layer_norm_forward(x, scale, bias)[0]
 
 
@@ -98,35 +132,41 @@ def _layer_norm_forward(
 ) -> tuple[jax.Array, tuple[jax.Array, ...]]:
     y = x.astype(jnp.float32)
     mean = jnp.mean(y, axis=-1, keepdims=True)
-    centred = y - mean
-    variance = jnp.mean(jnp.square(centred), axis=-1, keepdims=True)
+    centered = y - mean
+    variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
     inverse = jax.lax.rsqrt(variance + LAYER_NORM_EPS)
-    normal = centred * inverse
-    return (normal * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
+    normalized = centered * inverse
+    return (normalized * scale + bias).astype(x.dtype), (x, mean, inverse, scale)
 
 
 def _layer_norm_backward(
-    kept: tuple[jax.Array, ...], gradient: jax.Array
+    saved: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    x, mean, inverse, scale = kept
-    normal = (x.astype(jnp.float32) - mean) * inverse
+    x, mean, inverse, scale = saved
+    normalized = (x.astype(jnp.float32) - mean) * inverse
     gradient = gradient.astype(jnp.float32)
     scaled = gradient * scale
-    along = jnp.mean(scaled * normal, axis=-1, keepdims=True)
-    to_x = inverse * (scaled - jnp.mean(scaled, axis=-1, keepdims=True) - normal * along)
-    tokens = tuple(range(x.ndim - 1))
-    to_scale, to_bias = jnp.sum(gradient * normal, tokens), jnp.sum(gradient, tokens)
-    return to_x.astype(x.dtype), to_scale.astype(scale.dtype), to_bias.astype(scale.dtype)
+    projection = jnp.mean(scaled * normalized, axis=-1, keepdims=True)
+    centered = scaled - jnp.mean(scaled, axis=-1, keepdims=True)
+    x_gradient = inverse * (centered - normalized * projection)
+    token_axes = tuple(range(x.ndim - 1))
+    scale_gradient = jnp.sum(gradient * normalized, token_axes)
+    bias_gradient = jnp.sum(gradient, token_axes)
+    return (
+        x_gradient.astype(x.dtype),
+        scale_gradient.astype(scale.dtype),
+        bias_gradient.astype(scale.dtype),
+    )
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class Table(nnx.Module):
-    """Rows looked up by number."""
+    """A table of embeddings."""
 
-    def __init__(self, rows: int, size: int):
-        self.embedding = nnx.Param(jnp.zeros((rows, size)))
+    def __init__(self, entries: int, size: int):
+        self.embedding = nnx.Param(jnp.zeros((entries, size)))
 
     def __call__(self, ids: jax.Array) -> jax.Array:
         """ids [...] -> float32 [..., size]."""
@@ -134,7 +174,7 @@ class Table(nnx.Module):
 
 
 class Embeddings(nnx.Module):
-    """Factorised embeddings: three tables in E, LayerNorm, dropout, projection to H if E != H."""
+    """Factorized embeddings: three tables in E, LayerNorm, dropout, projection to H if E != H."""
 
     def __init__(self, config: ModelConfig):
         size = config.embedding_size
@@ -151,7 +191,7 @@ class Embeddings(nnx.Module):
         input_ids: jax.Array,
         positions: jax.Array,
         token_type_ids: jax.Array,
-        dropout: PassDropout,
+        dropout: LayerDropout,
         dtype: jnp.dtype,
     ) -> jax.Array:
         """Three int32 [B, S] -> [B, S, H] in the compute type."""
@@ -162,12 +202,12 @@ class Embeddings(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """Self-attention with its output product, residual and LayerNorm (post-LN)."""
+    """Self-attention with its output projection, residual connection and LayerNorm."""
 
     def __init__(self, config: ModelConfig):
         hidden = config.hidden_size
-        # Three products, not a fused one: each is one parameter of the optimizer, and splitting
-        # the fused result costs copies.
+        # Three products instead of a fused one: the optimizer treats each matrix by itself, and
+        # splitting the fused result would cost copies.
         self.query = Dense(hidden, hidden)
         self.key = Dense(hidden, hidden)
         self.value = Dense(hidden, hidden)
@@ -176,10 +216,10 @@ class Attention(nnx.Module):
         self.heads = config.num_attention_heads
 
     def __call__(
-        self, x: jax.Array, mask: object, backend: Backend, dropout: PassDropout
+        self, x: jax.Array, mask: object, backend: Backend, dropout: LayerDropout
     ) -> jax.Array:
         """x [B, S, H], mask as `backend.prepare` made it -> [B, S, H]."""
-        query, key, value = self.split(x, backend.heads_first)
+        query, key, value = self.project(x, backend.heads_first)
         context = checkpoint_name(backend.attend(query, key, value, mask, dropout), SAVED)
         if backend.heads_first:
             output = self.output.from_heads(context)
@@ -188,7 +228,7 @@ class Attention(nnx.Module):
         output = checkpoint_name(output, SAVED)
         return self.layer_norm(x + dropout.hidden(output, sites.ATTENTION))
 
-    def split(
+    def project(
         self, x: jax.Array, heads_first: bool = True
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         """x [B, S, H] -> query, key and value, [B, N, S, D] each, or [B, S, N, D]."""
@@ -203,7 +243,7 @@ class Attention(nnx.Module):
 
 
 class FeedForward(nnx.Module):
-    """Feed-forward network with its residual and LayerNorm (post-LN)."""
+    """Feed-forward network with its residual connection and LayerNorm."""
 
     def __init__(self, config: ModelConfig):
         self.intermediate = Dense(config.hidden_size, config.intermediate_size)
@@ -211,15 +251,33 @@ class FeedForward(nnx.Module):
         self.layer_norm = LayerNorm(config.hidden_size)
         self.activation = config.hidden_act
 
-    def __call__(self, x: jax.Array, dropout: PassDropout) -> jax.Array:
+    def __call__(self, x: jax.Array, dropout: LayerDropout) -> jax.Array:
         """x [B, S, H] -> [B, S, H]."""
         inner = ACTIVATIONS[self.activation](checkpoint_name(self.intermediate(x), SAVED))
         output = checkpoint_name(self.output(inner), SAVED)
         return self.layer_norm(x + dropout.hidden(output, sites.FFN))
 
 
+class Pooler(Dense):
+    """tanh of a dense layer of the hidden states at [CLS]."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config.hidden_size, config.hidden_size)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """x [..., H] -> [..., H]."""
+        return jnp.tanh(super().__call__(x))
+
+
+class SopHead(Dense):
+    """Dense layer from the pooled [CLS] to the two sentence orders."""
+
+    def __init__(self, config: ModelConfig):
+        super().__init__(config.hidden_size, 2)
+
+
 class MlmHead(nnx.Module):
-    """Dense to E, activation, LayerNorm, product with the word table, a bias per piece."""
+    """Dense to E, activation, LayerNorm, product with the word embeddings, a bias per token id."""
 
     def __init__(self, config: ModelConfig):
         self.dense = Dense(config.hidden_size, config.embedding_size)

@@ -19,6 +19,7 @@ from albert_jax.inference import depth
 from albert_jax.inference.early_exit import EarlyExit
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import predict
+from albert_jax.model.depth import check_depth
 from albert_jax.tasks.examples import Sentences
 
 TEXTS = [Sentences(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
@@ -50,7 +51,7 @@ def test_a_model_at_a_depth_is_its_encoder_with_that_many_passes():
 )
 def test_depths_that_a_model_does_not_have(config, num_layers, part):
     with pytest.raises(ConfigError, match=part):
-        depth.check(config, num_layers)
+        check_depth(config, num_layers)
 
 
 def test_depths_are_written_with_commas_or_spaces():

@@ -11,7 +11,7 @@ import pytest
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import albert, attention
-from albert_jax.model.dropout import PassDropout, drop, row_keys
+from albert_jax.model.dropout import LayerDropout, drop, row_keys
 from albert_jax.model.init import init_params
 
 TINY = ModelConfig(
@@ -88,9 +88,10 @@ def test_layers_one_by_one_and_what_is_watched_are_the_encoder(mode, num_layers)
         np.testing.assert_allclose(x, each[2 * number + 1], atol=2e-5)
     np.testing.assert_allclose(x, hidden, atol=2e-5)
     for unroll in (False, True):
-        _, moved = albert.encode_with_capture(
-            params, config, batch, lambda a, b: {"by": jnp.abs(b - a).sum(-1)},
+        _, moved = albert.encode_all_layers(
+            params, config, batch,
             compute=dataclasses.replace(EXACT, unroll=unroll), num_layers=num_layers,
+            capture=lambda a, b: {"by": jnp.abs(b - a).sum(-1)},
         )  # fmt: skip
         first = albert.embed(params, config, batch, compute=EXACT)
         for i, after in enumerate(each):
@@ -159,7 +160,7 @@ def test_dropout_masks_belong_to_rows_passes_and_sites():
 def test_dropout_is_new_in_every_pass():
     config = dataclasses.replace(TINY, hidden_dropout_prob=0.5)
     keys = row_keys(0, 0, jnp.arange(3))
-    here = PassDropout(keys, 0.5, 0.0)
+    here = LayerDropout(keys, 0.5, 0.0)
     masks = [np.asarray(here.at(p).hidden(jnp.ones((3, 4, 16)), 2)).tobytes() for p in range(3)]
     assert len(set(masks)) == 3
     params, batch = spread(config), rows()
@@ -176,7 +177,7 @@ def test_the_splash_kernel_agrees_with_the_reference():
     query, key, value = (jnp.asarray(draw.normal(size=(2, 2, 128, 64)), jnp.float32) for _ in "qkv")
     segments = np.ones((2, 128), np.int32)
     segments[0, 50:90], segments[0, 90:], segments[1, 100:] = 2, 0, 0
-    off = PassDropout(None, 0.0, 0.0)
+    off = LayerDropout(None, 0.0, 0.0)
 
     def run(backend, query, key, value):
         mask = backend.prepare(jnp.asarray(segments))
