@@ -1,1 +1,1 @@
-"""Checkpoints that are whole or refused: saving, digests, sorting of the folder, the lock."""
+"""Checkpoints that are complete or refused: saving, digests, recovery, and the run lock."""

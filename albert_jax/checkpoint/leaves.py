@@ -1,4 +1,4 @@
-"""A state as named leaves: what is saved, compared and checked one by one.
+"""A state as named leaves, which are saved, compared and checked one by one.
 
 Names are key paths joined by "/" ("params/pooler/kernel"), the same for dicts, tuples, named
 tuples and dataclasses, so that a checkpoint does not depend on the classes of a state.
@@ -14,23 +14,18 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 
-from albert_jax.tree import unflatten
+from albert_jax.tree import path_of, unflatten
 
 
 def named(tree: Any) -> dict[str, Any]:
     """Key path -> leaf, in the order of the tree."""
-    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in flat}
+    return {path_of(keys): leaf for keys, leaf in jax.tree.leaves_with_path(tree)}
 
 
 def nested(tree: Any) -> dict[str, Any]:
     """The same leaves as plain nested dicts with string keys."""
-    return unflatten(
-        {
-            name: np.asarray(leaf) if np.isscalar(leaf) else leaf
-            for name, leaf in named(tree).items()
-        }
-    )
+    leaves = named(tree).items()
+    return unflatten({key: np.asarray(v) if np.isscalar(v) else v for key, v in leaves})
 
 
 def unflatten_like(tree: Any, plain: dict[str, Any]) -> Any:
@@ -40,7 +35,7 @@ def unflatten_like(tree: Any, plain: dict[str, Any]) -> Any:
 
 
 def describe(tree: Any) -> dict[str, list[Any]]:
-    """Key path -> [dtype name, shape], as JSON keeps it beside the arrays."""
+    """Key path -> [dtype name, shape], which is stored as JSON beside the arrays."""
     return {
         name: [jnp.dtype(jnp.result_type(leaf)).name, list(jnp.shape(leaf))]
         for name, leaf in named(tree).items()
@@ -48,35 +43,46 @@ def describe(tree: Any) -> dict[str, list[Any]]:
 
 
 def differences(
-    saved: dict[str, list[Any]], asked: dict[str, list[Any]], *, partial: bool
+    saved: dict[str, list[Any]], requested: dict[str, list[Any]], *, partial: bool
 ) -> list[str]:
-    """One phrase per leaf that is missing, of another shape or type, or (unless partial) extra."""
+    """One phrase per requested leaf that is missing or of another shape or type.
+
+    Unless `partial`, there is also one per saved leaf that is not requested.
+    """
     problems = []
-    for name, (dtype, shape) in asked.items():
-        if name not in saved:
+    for name, (dtype, shape) in requested.items():
+        saved_dtype, saved_shape = saved.get(name, [None, None])
+        if saved_shape is None:
             problems.append(f"{name} was not saved")
-            continue
-        saved_dtype, saved_shape = saved[name]
-        if list(saved_shape) != list(shape):
+        elif list(saved_shape) != list(shape):
             problems.append(f"{name} has shape {tuple(saved_shape)}, not {tuple(shape)}")
         elif saved_dtype != dtype:
             problems.append(f"{name} is {saved_dtype}, not {dtype}")
     if not partial:
-        extra = [name for name in saved if name not in asked]
-        problems += [f"{name} was saved but is not asked for" for name in extra]
+        extra = [name for name in saved if name not in requested]
+        problems += [f"{name} was saved but is not in the requested state" for name in extra]
     return problems
 
 
 def restore_args(plain: dict[str, Any]) -> Any:
-    """Orbax's restore arguments: each leaf on its own sharding, without a cast."""
-    return jax.tree.map(_restore_arg, plain)
+    """Orbax's restore arguments: each leaf keeps its dtype and goes to its own sharding."""
+
+    def argument(leaf: Any) -> ocp.RestoreArgs:
+        sharding = getattr(leaf, "sharding", None)
+        if sharding is None:
+            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return ocp.ArrayRestoreArgs(
+            sharding=sharding, global_shape=tuple(jnp.shape(leaf)), dtype=jnp.result_type(leaf)
+        )
+
+    return jax.tree.map(argument, plain)
 
 
 def finite_flags(tree: Any) -> list[tuple[list[str], Any]]:
-    """Begins to look for non-finite numbers on the devices; `not_finite` waits for the answer.
+    """Starts the search for non-finite numbers on the devices; `not_finite` waits for its end.
 
     Returns:
-      Groups of leaf names with one bool array each ([leaves of the group], True: all finite).
+      Groups of leaf names, each with a bool array that is True for leaves that are all finite.
     """
     groups: dict[Any, tuple[list[str], list[Any]]] = {}
     for name, leaf in named(tree).items():
@@ -85,13 +91,13 @@ def finite_flags(tree: Any) -> list[tuple[list[str], Any]]:
         sharding = getattr(leaf, "sharding", None)
         mesh = sharding.mesh if isinstance(sharding, jax.sharding.NamedSharding) else None
         # One jitted call cannot mix arrays that live on different sets of devices.
-        place = mesh or (frozenset(sharding.device_set) if sharding is not None else None)
-        names, leaves = groups.setdefault(place, ([], []))
+        devices = mesh or (frozenset(sharding.device_set) if sharding is not None else None)
+        names, leaves = groups.setdefault(devices, ([], []))
         names.append(name)
         leaves.append(leaf)
     flags = []
-    for place, (names, leaves) in groups.items():
-        mesh = place if isinstance(place, jax.sharding.Mesh) else None
+    for devices, (names, leaves) in groups.items():
+        mesh = devices if isinstance(devices, jax.sharding.Mesh) else None
         flags.append((names, _all_finite(mesh)(leaves)))
     return flags
 
@@ -113,14 +119,5 @@ def _all_finite(mesh: jax.sharding.Mesh | None) -> Any:
 
     if mesh is None:
         return jax.jit(check)
-    # Replicated, so that every process can read the answer.
+    # Replicated, so that every process can read the result.
     return jax.jit(check, out_shardings=jax.sharding.NamedSharding(mesh, jax.P()))
-
-
-def _restore_arg(leaf: Any) -> ocp.RestoreArgs:
-    sharding = getattr(leaf, "sharding", None)
-    if sharding is None:
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return ocp.ArrayRestoreArgs(
-        sharding=sharding, global_shape=tuple(jnp.shape(leaf)), dtype=jnp.result_type(leaf)
-    )

@@ -1,4 +1,4 @@
-"""How the processes of a run agree: through the coordination service's key-value store or objects.
+"""How the processes of a run agree: through the coordination service's key-value store.
 
 No collective is used, because threads beside training may wait here, and no device is touched.
 """
@@ -8,12 +8,11 @@ from __future__ import annotations
 import itertools
 import json
 import socket
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from albert_jax import errors, files
-from albert_jax.errors import AlbertError, ConfigError, PeerError, StorageError
+from albert_jax import errors
+from albert_jax.errors import AlbertError, ConfigError, PeerError
 from albert_jax.parallel import hosts
 from albert_jax.parallel.jax_internals import coordination_client
 
@@ -31,17 +30,21 @@ def on_first(name: str, work: Callable[[], Any], index: int, count: int) -> Any:
       AlbertError: `work` raised it on process 0; it is raised on every process.
       PeerError: process 0 did not answer.
     """
-    if count == 1:
-        return work()
+    return work() if count == 1 else result_of_first(new_key(name), work, index)
+
+
+def new_key(name: str) -> str:
+    """A new key of the store. All processes call it in the same order and get the same key."""
+    return f"albert_jax/{name}/{next(_counter)}"
+
+
+def result_of_first(key: str, work: Callable[[], Any], index: int) -> Any:
+    """As `on_first` with several processes, for threads, which cannot keep a common order."""
     client = coordination_client()
     if client is None:
-        raise PeerError(f"{count} processes without jax.distributed: initialize it first")
-    key = f"albert_jax/{name}/{next(_counter)}"
+        raise PeerError("several processes without jax.distributed: initialize it first")
     if index > 0:
-        try:
-            answer = json.loads(client.blocking_key_value_get(key, _FIRST_SECONDS * 1000))
-        except Exception as error:
-            raise PeerError(f"process 0 did not answer ({name}): {error}") from error
+        answer = receive(key, 0, _FIRST_SECONDS)
         if "error" in answer:
             raise getattr(errors, answer["error"])(answer["message"])
         return answer["result"]
@@ -86,16 +89,19 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
     on_first(f"agreement on {name}", compare, index, count)
 
 
-def wait_for(path: str, timeout_seconds: float) -> None:
-    """Waits until an object exists. Raises StorageError if it does not come in time."""
-    deadline = time.monotonic() + timeout_seconds
-    while files.read(path) is None:
-        if time.monotonic() > deadline:
-            raise StorageError(
-                f"{path}: process 0 did not write it within {timeout_seconds:.0f} s; "
-                "see its last line"
-            )
-        time.sleep(0.2)
+def publish(key: str, value: Any) -> None:
+    """Gives the other processes a JSON value under a key that is used once."""
+    coordination_client().key_value_set(key, json.dumps(value))
+
+
+def receive(key: str, process: int, seconds: float) -> Any:
+    """Waits for the value that `process` publishes. Raises PeerError if it does not come."""
+    try:
+        return json.loads(coordination_client().blocking_key_value_get(key, int(seconds * 1000)))
+    except Exception as error:
+        raise PeerError(
+            f"process {process} did not answer within {seconds:.0f} s ({key}): see its last line"
+        ) from error
 
 
 def _difference(own: Mapping[str, str], other: Mapping[str, str], who: str) -> str:

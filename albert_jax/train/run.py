@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 FIXED_FACTS = ("vocabulary", "data_order")
 """Facts of the record that cannot change during a run."""
-BEFORE_CONFIG = frozenset({"lock", "lock.claim", "rows", "vocabulary", "record.json"})
+BEFORE_CONFIG = frozenset({"lock", "rows", "vocabulary", "record.json"})
 """Names that an interrupted start can leave behind before config.toml, which is written last."""
 
 

@@ -1,4 +1,4 @@
-"""Pretrains a config file in a run folder and kills itself after a step whose checkpoint is whole.
+"""Pretrains a config file in a run folder and kills itself after a step whose checkpoint is complete.
 
 Run as a program: `python -m tests.checkpoint.bucket_program CONFIG RUN [STEP CHECKPOINT]`.
 """
@@ -21,8 +21,8 @@ if __name__ == "__main__":
         def kill(self: loop.Stop, step: int) -> bool:
             if step == last:
                 deadline = time.monotonic() + 60
-                while files.read(files.join(run, "whole", str(saved))) is None:
-                    assert time.monotonic() < deadline, "the save was never whole"
+                while files.read(files.join(run, "complete", str(saved))) is None:
+                    assert time.monotonic() < deadline, "the save was never complete"
                     time.sleep(0.02)
                 os.kill(os.getpid(), signal.SIGKILL)
             return False

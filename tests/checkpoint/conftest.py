@@ -1,4 +1,4 @@
-"""A small state, and a run folder with three whole checkpoints of it to copy and damage."""
+"""A small state, and a run folder with three complete checkpoints of it to copy and damage."""
 
 from __future__ import annotations
 

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 import pytest
 
-from albert_jax.checkpoint import folder
-from albert_jax.checkpoint.digest import Layout
+from albert_jax.checkpoint import recovery
 from albert_jax.checkpoint.manager import Checkpoints
+from albert_jax.checkpoint.manifest import Layout
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -58,9 +58,9 @@ def _cases(count: int) -> list[tuple[str, int]]:
 
 
 def _victim(run: Path, number: int) -> Path:
-    """Every file of step 30 in turn, its note too."""
+    """Every file of step 30 in turn, its marker too."""
     step = run / "checkpoints" / "30"
-    every = sorted(path for path in step.rglob("*") if path.is_file()) + [run / "whole" / "30"]
+    every = sorted(path for path in step.rglob("*") if path.is_file()) + [run / "complete" / "30"]
     return every[number % len(every)]
 
 
@@ -75,9 +75,9 @@ def _check(template: Path, tmp_path: Path, kind: str, numbers: range) -> None:
         run = tmp_path / f"{kind}-{number}"
         shutil.copytree(template, run)
         victim = _hurt(run, kind, number)
-        newest = folder.sort(Layout(str(run)))
-        if victim == run / "whole" / "30" and kind == "remove":
-            # A missing note is what a kill leaves; the manifest then vouches for every byte.
+        newest = recovery.recover(Layout(str(run)))
+        if victim == run / "complete" / "30" and kind == "remove":
+            # A missing marker is what a kill leaves; the manifest then vouches for every byte.
             assert newest == 30
         else:
             assert newest == 20, f"{kind} {number}: {victim} was not noticed"
@@ -100,7 +100,7 @@ def test_a_hundred_damages_of_each_kind_are_noticed(template, tmp_path, kind):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind, number", _cases(10))
 def test_the_run_goes_on_from_the_one_before(run, make_state, kind, number):
-    for path in (run / "whole" / "30", *(run / "checkpoints" / "30").rglob("manifest.json")):
+    for path in (run / "complete" / "30", *(run / "checkpoints" / "30").rglob("manifest.json")):
         assert path.is_file()
     _hurt(run, kind, number)
     checkpoints = Checkpoints(str(run), keep=5, best=None)
@@ -157,7 +157,7 @@ def _kill_while_saving(run: Path, rounds: int) -> None:
         assert first[:1] == ["at"], process.communicate()[1][-3000:]
         assert int(first[1]) >= promised
         for _ in range(draw.randrange(1, 4)):
-            # save(k) returns only after save(k - 1) is whole
+            # save(k) returns only after save(k - 1) is complete
             promised = int(process.stdout.readline().split()[1]) - 1
         time.sleep(draw.random() * 0.12)
         process.send_signal(signal.SIGKILL)
@@ -188,11 +188,11 @@ import os, signal, sys
 from unittest import mock
 import jax.numpy as jnp
 from albert_jax import files
-from albert_jax.checkpoint import digest, folder
+from albert_jax.checkpoint import manifest
 from albert_jax.checkpoint.manager import Checkpoints
 def kill(*_, **__): os.kill(os.getpid(), signal.SIGKILL)
-module, name = {"digests": (digest, "digests"), "seal": (digest, "seal"),
-    "note": (digest, "write_note"), "retire": (folder, "retire"),
+module, name = {"digests": (manifest, "digests"), "complete": (manifest, "complete"),
+    "marker": (manifest, "write_marker"), "retention": (manifest, "delete"),
     "deletion": (files, "delete_tree")}[sys.argv[2]]
 checkpoints = Checkpoints(sys.argv[1], keep=1, best=None)
 checkpoints.save(1, {"w": jnp.ones(5)}, {})
@@ -204,7 +204,8 @@ with mock.patch.object(module, name, kill):
 
 
 @pytest.mark.parametrize(
-    "moment, step", [("digests", 1), ("seal", 1), ("note", 2), ("retire", 2), ("deletion", 2)]
+    "moment, step",
+    [("digests", 1), ("complete", 1), ("marker", 2), ("retention", 2), ("deletion", 2)],
 )
 def test_killed_at_each_moment_between_commit_and_retention(tmp_path, moment, step):
     done = subprocess.run(
@@ -215,6 +216,6 @@ def test_killed_at_each_moment_between_commit_and_retention(tmp_path, moment, st
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
-    assert folder.sort(Layout(str(tmp_path))) == step
-    assert folder.sort(Layout(str(tmp_path))) == step
+    assert recovery.recover(Layout(str(tmp_path))) == step
+    assert recovery.recover(Layout(str(tmp_path))) == step
     assert not (tmp_path / "damaged").exists()

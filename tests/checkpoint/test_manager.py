@@ -15,9 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax.checkpoint import digest, folder
-from albert_jax.checkpoint.digest import Layout
+from albert_jax.checkpoint import manifest, recovery
 from albert_jax.checkpoint.manager import Checkpoints
+from albert_jax.checkpoint.manifest import Layout
 from albert_jax.errors import CheckpointError, NumericsError, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_reading_changes_nothing(run, restore):
     [
         (
             lambda s: s._replace(params={"dense": {"kernel": s.params["dense"]["kernel"]}}),
-            "params/dense/bias was saved but is not asked for",
+            "params/dense/bias was saved but is not in the requested state",
         ),
         (lambda s: s._replace(moments=(*s.moments, jnp.ones(2))), "moments/2 was not saved"),
         (lambda s: s._replace(step=jnp.float32(0)), "step is int32, not float32"),
@@ -102,7 +102,6 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path, make_state, restore):
         checkpoints.save(3, make_state(3), {})
     checkpoints.close()
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["2", "4", "5"]
-    assert os.listdir(tmp_path / "retired") == []
     assert _same(restore(tmp_path).state, make_state(5))
 
 
@@ -138,12 +137,12 @@ def test_poisoned_numbers_with_valid_digests_are_refused(run, monkeypatch, make_
 
 def test_a_newer_format_is_refused_not_quarantined(run, monkeypatch):
     layout = Layout(str(run))
-    table = digest.digests(layout.step(30))
+    table = manifest.digests(layout.step(30))
     with monkeypatch.context() as patch:
-        patch.setattr(digest, "FORMAT", 2)
-        digest.seal(layout, 30, table, {})
+        patch.setattr(manifest, "FORMAT", 2)
+        manifest.complete(layout, 30, table, {})
     with pytest.raises(CheckpointError, match="has format 2, this program reads 1"):
-        folder.sort(layout)
+        recovery.recover(layout)
     assert not (run / "damaged").exists()
 
 
@@ -188,9 +187,9 @@ def test_a_full_disk_costs_the_save_not_the_run(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first, second, steps = [json.loads(line) for line in done.stdout.splitlines()]
-    assert first[0] == "wait" and "the last whole step is 1" in first[1]
+    assert first[0] == "wait" and "the last complete step is 1" in first[1]
     assert "checkpoints/2 could not be saved: File too large" in first[1]
-    assert second[0] == "save" and "the last whole step is 1" in second[1]
+    assert second[0] == "save" and "the last complete step is 1" in second[1]
     assert steps == [1, 5]
     assert sorted(os.listdir(tmp_path / "checkpoints")) == ["1", "5"]
 
@@ -200,7 +199,7 @@ def test_one_failed_save_is_a_line_and_the_next_one_the_retry(
 ):
     checkpoints = Checkpoints(str(run), keep=5, best=None)
     with monkeypatch.context() as patch:
-        patch.setattr(digest, "seal", _refuse)
+        patch.setattr(manifest, "complete", _refuse)
         checkpoints.save(40, make_state(40), {})
         checkpoints._join()
     caplog.set_level(logging.WARNING)
@@ -310,4 +309,3 @@ def test_any_number_of_processes_saves_and_restores(tmp_path):
         finally:
             for process in processes:
                 process.kill()
-    assert os.listdir(tmp_path / "shares") == []

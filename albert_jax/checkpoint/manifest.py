@@ -1,0 +1,197 @@
+"""A checkpoint is complete when it has a manifest of SHA-256 digests and a completion marker.
+
+``checkpoints/STEP/manifest.json`` is the last object written into a step, after Orbax's commit.
+``complete/STEP``, outside the step and written after it, holds the digest of the manifest itself.
+No reader of Orbax's formats notices a flipped bit in array data; with these two every changed,
+truncated or missing byte of a step is noticed before it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from albert_jax import files
+from albert_jax.errors import CheckpointError
+
+FORMAT = 1
+"""Version of the layout of a step; other versions are refused."""
+
+MANIFEST = "manifest.json"
+
+_THREADS = min(4, os.cpu_count() or 1)
+# A step has tens of files, so a larger manifest is not parsed.
+_MAX_MANIFEST_BYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of a run folder's checkpoints."""
+
+    run_dir: str
+
+    @property
+    def checkpoints(self) -> str:
+        """The folder of Orbax's steps."""
+        return files.join(self.run_dir, "checkpoints")
+
+    @property
+    def markers(self) -> str:
+        """The folder of the completion markers."""
+        return files.join(self.run_dir, "complete")
+
+    def step(self, step: int) -> str:
+        """The folder of one step."""
+        return files.join(self.checkpoints, str(step))
+
+    def manifest(self, step: int) -> str:
+        """The manifest inside a step."""
+        return files.join(self.step(step), MANIFEST)
+
+    def marker(self, step: int) -> str:
+        """The completion marker of a step."""
+        return files.join(self.markers, str(step))
+
+    def damaged(self, step: int) -> str:
+        """The folder to which a damaged step is moved."""
+        return files.join(self.run_dir, "damaged", str(step))
+
+    def saved_steps(self) -> list[int]:
+        """The steps that have a manifest, ascending."""
+        steps = step_numbers(self.checkpoints)
+        return [step for step in steps if files.read(self.manifest(step)) is not None]
+
+
+def step_numbers(folder: str) -> list[int]:
+    """The names in a folder that are step numbers, ascending."""
+    return sorted(int(name) for name in files.names(folder) if is_step(name))
+
+
+def is_step(name: str) -> bool:
+    """Whether a name is a step number as Orbax writes it (ASCII, no leading zero)."""
+    return name.isascii() and name.isdigit() and str(int(name)) == name
+
+
+def digests(folder: str, index: int = 0, count: int = 1, *, sync: bool = False) -> dict[str, Any]:
+    """Size and SHA-256 of every `count`-th file of a step, except its manifest.
+
+    Args:
+      folder: The step's folder.
+      index: Number of the first file, in the order of their names. Several processes divide the
+        files by giving their own indices.
+      count: The number of processes.
+      sync: Flush local files to the disk as well, before anything vouches for them.
+
+    Raises:
+      StorageError: A file cannot be read.
+    """
+    sizes = files.file_sizes(folder)
+    sizes.pop(MANIFEST, None)
+    names = sorted(sizes)[index::count]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        hashes = pool.map(lambda name: files.sha256(files.join(folder, name), sync=sync), names)
+        return {
+            name: {"size": sizes[name], "sha256": digest}
+            for name, digest in zip(names, hashes, strict=True)
+        }
+
+
+def complete(layout: Layout, step: int, table: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Writes the manifest (digests and metrics) into a committed step, then its marker."""
+    body = {"format": FORMAT, "step": step, "metrics": metrics, "files": table}
+    files.write(layout.manifest(step), _serialize(body))
+    write_marker(layout, step)
+
+
+def write_marker(layout: Layout, step: int) -> None:
+    """Writes the completion marker of a step whose manifest is known to be right."""
+    manifest = files.read(layout.manifest(step)) or b""
+    files.write(layout.marker(step), _marker(manifest))
+
+
+def delete(layout: Layout, step: int) -> None:
+    """Deletes a step. After a kill at any moment it is either complete or unfinished."""
+    files.delete(layout.marker(step))
+    files.delete(layout.manifest(step))
+    files.delete_tree(layout.step(step))
+
+
+def metrics_of(layout: Layout, step: int) -> dict[str, float]:
+    """The metrics that a step was saved with; empty if its manifest is unreadable."""
+    body = _parse(files.read(layout.manifest(step)))
+    return body["metrics"] if body and isinstance(body.get("metrics"), dict) else {}
+
+
+def is_unfinished(layout: Layout, step: int) -> bool:
+    """Whether a step has neither manifest nor marker, so that its save was interrupted."""
+    return files.read(layout.manifest(step)) is None and files.read(layout.marker(step)) is None
+
+
+def find_damage(layout: Layout, step: int) -> str | None:
+    """The first fault of a step, in a few words that name the file; None if it is complete.
+
+    A marker may be missing, because a kill between manifest and marker leaves a complete step.
+
+    Raises:
+      CheckpointError: The step is intact but in a format that this program does not read.
+      StorageError: A file exists but cannot be read.
+    """
+    manifest, marker = files.read(layout.manifest(step)), files.read(layout.marker(step))
+    if manifest is None:
+        in_place = files.is_folder(layout.step(step))
+        return f"{MANIFEST} is gone" if in_place else "its folder is gone"
+    if marker is not None and marker != _marker(manifest):
+        return f"{MANIFEST} does not match the completion marker complete/{step}"
+    body = _parse(manifest)
+    if body is None or body.get("step") != step:
+        return f"{MANIFEST} cannot be read as the manifest of step {step}"
+    if body.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{layout.step(step)} has format {body.get('format')}, this program reads "
+            f"{FORMAT}: use the version of albert-jax that wrote it"
+        )
+    return _compare(layout.step(step), body["files"])
+
+
+def _compare(folder: str, table: dict[str, Any]) -> str | None:
+    sizes = files.file_sizes(folder)
+    sizes.pop(MANIFEST, None)
+    # Names and sizes come first: they cost nothing, and most interrupted copies fail here.
+    for name in sorted(table):
+        if name not in sizes:
+            return f"{name} is gone"
+        if sizes[name] != table[name]["size"]:
+            return f"{name} has {sizes[name]} bytes instead of {table[name]['size']}"
+    for name in sorted(sizes):
+        if name not in table:
+            return f"{name} does not belong to it"
+    for name, actual in digests(folder).items():
+        if actual["sha256"] != table[name]["sha256"]:
+            return f"{name} does not match its digest"
+    return None
+
+
+def _marker(manifest: bytes) -> bytes:
+    return hashlib.sha256(manifest).hexdigest().encode() + b"\n"
+
+
+def _serialize(body: dict[str, Any]) -> bytes:
+    """A manifest with its own digest, which proves it as long as the marker is not written."""
+    text = json.dumps(body, sort_keys=True, indent=1)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return json.dumps({"body": body, "sha256": digest}, sort_keys=True, indent=1).encode()
+
+
+def _parse(manifest: bytes | None) -> dict[str, Any] | None:
+    """The body of a manifest if it is byte for byte as :func:`_serialize` wrote it, else None."""
+    if manifest is None or len(manifest) > _MAX_MANIFEST_BYTES:
+        return None
+    try:
+        body = json.loads(manifest)["body"]
+        return body if _serialize(body) == manifest else None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None

@@ -1,0 +1,141 @@
+"""Orbax's CheckpointManager, with its settings and its errors translated into ours."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any
+
+import orbax.checkpoint as ocp
+
+from albert_jax import files
+from albert_jax.checkpoint.leaves import describe, nested, restore_args, unflatten_like
+from albert_jax.checkpoint.manifest import Layout
+from albert_jax.errors import CheckpointError, StorageError
+
+log = logging.getLogger(__name__)
+
+_STORAGE_REASONS = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "File too large",
+    "Permission denied",
+    "Read-only file system",
+    "No such file or directory",
+)
+
+
+class _Manager(ocp.CheckpointManager):
+    """Orbax's manager, which does not ask JAX's preemption service whether to stop.
+
+    It would ask from the finalizing thread of process 0, with the number of a step that is
+    already past: the service would take that for where the process is, and agree on a step
+    that process 0 never reaches again. Only the training loop asks (``train/stop.py``).
+    """
+
+    def reached_preemption(self, step: int) -> bool:
+        """Always False."""
+        return False
+
+
+class OrbaxStore:
+    """The saved states and records of a run, without digests; opened when first used."""
+
+    def __init__(self, layout: Layout, *, read_only: bool) -> None:
+        self._layout, self._read_only = layout, read_only
+        self._manager: _Manager | None = None
+
+    def save(self, step: int, state: Any, record: dict[str, Any]) -> None:
+        """Starts to save a step; returns as soon as the state may be changed."""
+        items = ocp.args.Composite(
+            state=ocp.args.PyTreeSave(nested(state)),
+            record=ocp.args.JsonSave({"leaves": describe(state), "record": record}),
+        )
+        self._open().save(step, args=items, force=True)
+
+    def wait(self) -> None:
+        """Waits until the last save is committed. Raises what it failed with."""
+        self._open().wait_until_finished()
+
+    def restore_record(self, step: int) -> dict[str, Any]:
+        """The record of a step and the description of its leaves, by "record" and "leaves"."""
+        saved = self._restore(step, record=ocp.args.JsonRestore())["record"]
+        if not isinstance(saved, dict) or not {"leaves", "record"} <= saved.keys():
+            raise CheckpointError(f"{self._layout.step(step)}: another program wrote its record")
+        return saved
+
+    def restore_state(self, step: int, abstract_state: Any, *, partial: bool) -> Any:
+        """The arrays of a step, each on the sharding that `abstract_state` gives it."""
+        tree = nested(abstract_state)
+        arguments = ocp.args.PyTreeRestore(
+            item=tree, restore_args=restore_args(tree), partial_restore=partial
+        )
+        return unflatten_like(abstract_state, self._restore(step, state=arguments)["state"])
+
+    def close(self) -> None:
+        """Frees Orbax's threads; the store opens again when it is used."""
+        manager, self._manager = self._manager, None
+        if manager is None:
+            return
+        try:
+            manager.close()
+        except Exception as error:
+            # It repeats the failure of a save that has been reported already.
+            log.debug("closing the manager: %s", error)
+
+    def _restore(self, step: int, **items: Any) -> Any:
+        try:
+            return self._open().restore(step, args=ocp.args.Composite(**items))
+        except OSError as error:
+            raise files.storage_error(self._layout.step(step), error) from error
+        except Exception as error:
+            raise CheckpointError(
+                f"{self._layout.step(step)}: Orbax cannot read it ({_first_line(error)}); "
+                "choose another step"
+            ) from error
+
+    def _open(self) -> _Manager:
+        if self._manager is None:
+            handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
+            # Weights hardly compress: zstd would cost 6 s of xxlarge's 9 and save an eighth.
+            arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
+            handlers.add("state", ocp.args.PyTreeSave, arrays)
+            handlers.add("state", ocp.args.PyTreeRestore, arrays)
+            record = ocp.JsonCheckpointHandler()
+            handlers.add("record", ocp.args.JsonSave, record)
+            handlers.add("record", ocp.args.JsonRestore, record)
+            options = ocp.CheckpointManagerOptions(
+                create=False,
+                read_only=self._read_only,
+                save_root_metadata=False,
+                # Orbax would delete the last complete step before the new one has its manifest.
+                max_to_keep=None,
+            )
+            path = self._layout.checkpoints
+            path = path if files.is_bucket(path) else os.path.abspath(path)
+            self._manager = _Manager(path, options=options, handler_registry=handlers)
+        return self._manager
+
+
+def storage_reason(error: BaseException) -> str | None:
+    """The reason in a few words if the storage failed; None for an error of another kind.
+
+    TensorStore and the thread pools in between wrap the operating system's error in their own, so
+    its text is searched along the whole chain.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, StorageError):
+            return str(link)
+        text = " ".join(str(link).split()).lower()
+        for reason in _STORAGE_REASONS:
+            if reason.lower() in text:
+                return reason
+        if isinstance(link, OSError):
+            return _first_line(link)
+        link = link.__cause__ or link.__context__
+    return None
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,165 @@
+"""Brings a run's checkpoint folder into order before Orbax sees it.
+
+Orbax takes every committed step for its latest, silently skips every save up to it and counts it
+in its retention, so incomplete steps have to leave the folder first.
+
+=======================  =====================  ===================================================
+marker ``complete/STEP``  manifest and digests  the step is
+=======================  =====================  ===================================================
+present                  match                  complete
+absent                   match                  complete; the marker is written
+absent                   no manifest            an unfinished save, which is deleted
+present or absent        do not match           damaged, and is moved to ``damaged/STEP``
+=======================  =====================  ===================================================
+
+Digests are compared from the newest step down to the first complete one; older steps are compared
+when they are needed.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from albert_jax import files
+from albert_jax.checkpoint import manifest
+from albert_jax.checkpoint.manifest import Layout
+from albert_jax.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+# Part of Orbax's name for a save that was not committed; a bucket has none (no rename there).
+_UNCOMMITTED = ".orbax-checkpoint-tmp"
+
+
+def recover(layout: Layout) -> int | None:
+    """Removes incomplete steps, with one line about each, and returns the newest complete step.
+
+    Returns:
+      The step to continue from, or None if the run has saved nothing yet.
+
+    Raises:
+      CheckpointError: Steps were saved but none is complete, so that the run would silently start
+        from step 0, or the newest one has another format.
+      StorageError: The folder cannot be read or written.
+    """
+    _clear_folder(layout)
+    newest: int | None = None
+    unfinished: list[int] = []
+    damaged: dict[int, str] = {}
+    present = set(manifest.step_numbers(layout.checkpoints))
+    marked = set(manifest.step_numbers(layout.markers))
+    for step in sorted(present | marked, reverse=True):
+        if newest is not None and step in present and step in marked:
+            continue
+        if manifest.is_unfinished(layout, step):
+            unfinished.append(step)
+            continue
+        damage = manifest.find_damage(layout, step)
+        if damage is not None:
+            damaged[step] = damage
+            continue
+        if step not in marked:
+            manifest.write_marker(layout, step)
+        newest = step if newest is None else newest
+    for step, damage in damaged.items():
+        _quarantine(layout, step, damage)
+    if newest is None:
+        _refuse_unless_new(layout, damaged, unfinished)
+    for step in unfinished:
+        files.delete_tree(layout.step(step))
+        log.warning(
+            "%s: the save of step %d was not finished, removed it; continuing from step %d",
+            layout.run_dir,
+            step,
+            newest or 0,
+        )
+    return newest
+
+
+def newest_complete(layout: Layout) -> int:
+    """The newest complete step, for readers: nothing is moved, damaged steps are reported.
+
+    Raises:
+      CheckpointError: There is none.
+    """
+    for step in reversed(layout.saved_steps()):
+        damage = manifest.find_damage(layout, step)
+        if damage is None:
+            return step
+        log.warning("%s is damaged (%s): trying the one before", layout.step(step), damage)
+    raise CheckpointError(
+        f"{layout.run_dir}: it has no complete checkpoint; give the folder of a run that saved one"
+    )
+
+
+def require_complete(layout: Layout, step: int) -> None:
+    """Raises CheckpointError if a requested step is absent or damaged."""
+    if manifest.is_unfinished(layout, step):
+        saved = ", ".join(map(str, layout.saved_steps())) or "none"
+        raise CheckpointError(f"{layout.run_dir}: no checkpoint of step {step}; it has: {saved}")
+    damage = manifest.find_damage(layout, step)
+    if damage is not None:
+        raise CheckpointError(
+            f"{layout.step(step)} is damaged ({damage}): choose another step or restore its files"
+        )
+
+
+def remove_uncommitted(layout: Layout) -> list[str]:
+    """Deletes the temporary folders of interrupted saves and returns their names."""
+    names = [name for name in files.names(layout.checkpoints) if _UNCOMMITTED in name]
+    for name in names:
+        files.delete_tree(files.join(layout.checkpoints, name))
+    return names
+
+
+def _clear_folder(layout: Layout) -> None:
+    for name in remove_uncommitted(layout):
+        step = name.split(_UNCOMMITTED)[0]
+        log.warning("%s: removed the rest of an interrupted save of step %s", layout.run_dir, step)
+    for name in files.names(layout.checkpoints):
+        if not manifest.is_step(name):
+            log.warning("%s: ignored, it is no checkpoint", files.join(layout.checkpoints, name))
+
+
+def _refuse_unless_new(layout: Layout, damaged: dict[int, str], unfinished: list[int]) -> None:
+    """Lets a run begin at step 0 only if it cannot have had a complete checkpoint."""
+    fix = "restore the files from a copy, or start anew with another --out"
+    quarantined = files.names(files.join(layout.run_dir, "damaged"))
+    if quarantined:
+        reasons = "".join(f"; step {step}: {damage}" for step, damage in damaged.items())
+        raise CheckpointError(
+            f"{layout.run_dir}: every checkpoint is damaged or an interrupted copy (see damaged/: "
+            f"{', '.join(quarantined)}{reasons}); {fix}"
+        )
+    if len(unfinished) > 1:
+        steps = ", ".join(map(str, sorted(unfinished)))
+        raise CheckpointError(
+            f"{layout.checkpoints}: steps {steps} have no manifest, so they are an interrupted "
+            f"copy or were saved by another program; {fix}"
+        )
+
+
+def _quarantine(layout: Layout, step: int, damage: str) -> None:
+    """Moves a damaged step out of the folder; ``damaged/STEP/why.json`` states the damage.
+
+    The marker is deleted last, so that after a kill the next start finishes the work.
+    """
+    target, copy = layout.damaged(step), 1
+    in_place = files.is_folder(layout.step(step))
+    while in_place and files.is_folder(files.join(target, "step")):
+        copy += 1
+        target = f"{layout.damaged(step)}.{copy}"
+    reason = files.join(target, "why.json")
+    if in_place or files.read(reason) is None:
+        files.write(reason, json.dumps({"step": step, "failed": damage}).encode())
+    if in_place:
+        files.move_tree(layout.step(step), files.join(target, "step"))
+    files.delete(layout.marker(step))
+    log.warning(
+        "%s: checkpoint %d is damaged (%s), moved to %s; using the one before",
+        layout.run_dir,
+        step,
+        damage,
+        target.removeprefix(layout.run_dir).lstrip("/"),
+    )
