@@ -252,122 +252,27 @@ class RunConfig:
             )
 
 
-TaskName = Literal[
-    "classification",
-    "regression",
-    "choice",
-    "squad-v1",
-    "squad-v2",
-    "tagging",
-    "embedding",
-    "generation",
-]
-"""The task families (albert_jax/tasks)."""
-
-
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """What a fine-tuning run learns from which examples; defaults are the original's (run_*.py)."""
+    """What a fine-tuning run learns from which examples.
 
-    name: TaskName = "classification"
-    """Task family."""
+    Each task of albert_jax/tasks has a subclass with its own settings; fields that a task does
+    not have are refused.
+    """
+
+    name: str = ""
+    """The task."""
     train: str = ""
-    """Training examples: a file, tfds:NAME:SPLIT or hf:NAME:SPLIT."""
+    """Training examples: a file, or a hub dataset (tfds:NAME:SPLIT, hf:NAME:SPLIT)."""
     dev: str = ""
     """Examples for evaluation while training."""
-    epochs: float = 0.0
-    """Times through the training examples; 0: as many steps as the phases say."""
-    columns: tuple[str, ...] = ()
-    """Names of a table's columns, in order if it has no header ("-": a column to ignore)."""
-    text_columns: tuple[str, ...] = ()
-    """The one or two columns with texts; empty: by their usual names."""
-    label_column: str = ""
-    """The column with label or score; empty: by its usual name."""
-    labels: tuple[str, ...] = ()
-    """All labels or tags; empty: those of the training examples."""
+    num_train_epochs: float = bounded(0.0, 0.0)
+    """Times through the training examples; 0 takes as many steps as the phases have."""
     metrics: tuple[str, ...] = ()
-    """Numbers to report first, the first of them marking the best checkpoint; empty: usual."""
-    pooling: Literal["cls", "mean"] = "cls"
-    """What a sentence is judged by: the pooled [CLS], or the mean of its tokens."""
-    head_dropout: float = 0.1
-    """Dropout in front of the head while training."""
-    choices: int = 4
-    """Most choices of a question."""
-    qa_length: int = 128
-    """Last tokens that are kept of question and option."""
-    stride: int = 128
-    """Tokens from one window of a long context to the next."""
-    query_length: int = 64
-    """First tokens that are kept of a question about a context."""
-    answer_length: int = 30
-    """Most tokens of an answer."""
-    best_answers: int = 20
-    """Answers per question that are ranked and written."""
-    beam: tuple[int, int] = (5, 5)
-    """Starts, and ends for each, that the search of SQuAD 2.0 keeps."""
-    word_column: int = 0
-    """Column of the words in CoNLL's form, from 0."""
-    tag_column: int = -1
-    """Column of the tags (-1: the last)."""
-    group: int = 8
-    """Pairs of a row, among which each text must find its partner."""
-    temperature: float = 0.05
-    """Divides the cosines of sentence embeddings while training."""
-    canvas: int = 32
-    """Places that generated text may fill, its end included."""
-    full_share: float = 0.25
-    """Share of training rows whose canvas is masked as a whole."""
-    end_weight: float = 0.3
-    """Weight of the end-of-text ids behind the first."""
-    rounds: int = 8
-    """Forward passes that fill a canvas."""
-    augment: int = 0
-    """Copies of each training example with words replaced by a masked-language model."""
-    augment_share: float = 0.15
-    """Share of a copy's words that are replaced; at least one."""
-    augment_from: str = ""
-    """Run or directory whose model replaces them; empty: that of --init."""
-    teacher: str = ""
-    """Run fine-tuned to the same classification, from which this one learns too."""
-    teacher_share: float = 0.5
-    """Share of the teacher's labels in the loss; the rest is the examples' own."""
-    teacher_temperature: float = 2.0
-    """Divides both logits where they are compared."""
-    teacher_states: float = 1.0
-    """Weight of the loss between states of teacher and student; 0: none."""
+    """Scores to report first, the first of which selects the best checkpoint; empty: the task's."""
 
     def validate(self, where: str = "task") -> None:
-        """Raises ConfigError (field, value, rule)."""
-        least = {
-            "choices": 2, "qa_length": 1, "stride": 1, "query_length": 1, "answer_length": 1,
-            "best_answers": 1, "word_column": 0, "group": 2, "canvas": 2, "rounds": 1,
-            "epochs": 0, "end_weight": 0, "augment": 0, "teacher_states": 0,
-        }  # fmt: skip
-        for name, low in least.items():
-            _at_least(f"{where}.{name}", getattr(self, name), low)
-        _within(f"{where}.head_dropout", self.head_dropout, 0.0, 0.999)
-        _within(f"{where}.full_share", self.full_share, 0.0, 1.0)
-        _within(f"{where}.temperature", self.temperature, 1e-4, 1e4)
-        _within(f"{where}.augment_share", self.augment_share, 0.0, 1.0)
-        _within(f"{where}.teacher_share", self.teacher_share, 0.0, 1.0)
-        _within(f"{where}.teacher_temperature", self.teacher_temperature, 1e-2, 1e2)
-        if self.augment and self.name not in ("classification", "regression"):
-            raise ConfigError(
-                f"{where}.augment is for classification and regression, not for {self.name}: "
-                "set it to 0"
-            )
-        if self.teacher and self.name != "classification":
-            raise ConfigError(
-                f"{where}.teacher is for classification, not for {self.name}: leave it out"
-            )
-        if len(self.beam) != 2 or min(self.beam) < 1:
-            raise ConfigError(f"{where}.beam is {self.beam}: give two numbers of at least 1")
-        if len(set(self.labels)) != len(self.labels):
-            raise ConfigError(f"{where}.labels names a label twice: {', '.join(self.labels)}")
-        if len(self.text_columns) > 2:
-            raise ConfigError(
-                f"{where}.text_columns names {len(self.text_columns)} columns: at most two"
-            )
+        """Raises ConfigError for fields that contradict each other; `where` is their path."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -432,11 +337,6 @@ class Config:
         self.run.validate()
         if self.task is not None:
             self.task.validate()
-            shortest = min(phase.sequence_length for phase in self.phases)
-            if self.task.name == "squad-v2" and max(self.task.beam) > shortest:
-                raise ConfigError(
-                    f"task.beam is {self.task.beam}: at most {shortest}, the places of a row"
-                )
             if self.run.minimal_pairs:
                 raise ConfigError(
                     f"run.minimal_pairs is {self.run.minimal_pairs!r}: only pretraining scores "
@@ -477,10 +377,6 @@ def _check_bounds(config: Config) -> None:
             raise ConfigError(f"{path} is {value}: give a finite number")
         if "bounds" in field.metadata:
             _within(path, value, *field.metadata["bounds"])
-
-
-def _at_least(path: str, value: float, low: float) -> None:
-    _within(path, value, low, math.inf)
 
 
 def _within(path: str, value: float, low: float, high: float) -> None:

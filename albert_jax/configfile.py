@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from albert_jax import files
-from albert_jax.config import Config, leaves
+from albert_jax.config import Config, TaskConfig, leaves
 from albert_jax.errors import CheckpointError, ConfigError
 
 MAX_BYTES = 1_000_000
@@ -36,6 +36,42 @@ _SECRET_VALUE = re.compile(
     r"|(token|secret|password|key|signature)=[^&\s]{8}|://[^/@\s]+:[^/@\s]+@",
     re.I,
 )
+DEFAULT_TASK = "classification"
+"""The task of a config that has a section `task` without a name."""
+RENAMED = {
+    "rows": "batch_size",
+    "micro_batches": "gradient_accumulation_steps",
+    "passes": "depths",
+    "short_pair_prob": "short_seq_prob",
+    "mask": "mask_unit",
+    "ngram_law": "ngram_distribution",
+    "clip_norm": "max_grad_norm",
+    "log_every": "logging_steps",
+    "evaluate_every": "eval_steps",
+    "evaluate_rows": "max_eval_samples",
+    "checkpoint_every": "save_steps",
+    "keep": "save_total_limit",
+    "pairs": "minimal_pairs",
+    "profile": "profile_steps",
+    "epochs": "num_train_epochs",
+    "head_dropout": "classifier_dropout_prob",
+    "choices": "max_choices",
+    "qa_length": "max_qa_length",
+    "stride": "doc_stride",
+    "query_length": "max_query_length",
+    "answer_length": "max_answer_length",
+    "best_answers": "n_best_size",
+    "beam": "start_n_top",
+    "group": "pairs_per_row",
+    "canvas": "max_target_length",
+    "full_share": "full_mask_prob",
+    "end_weight": "padding_weight",
+    "rounds": "denoising_steps",
+    "teacher_share": "distillation_weight",
+    "teacher_temperature": "distillation_temperature",
+    "teacher_states": "hidden_state_weight",
+}
+"""Fields of version 0.1 and their present names, which the message about them gives."""
 _HARMLESS = ("run.", "compute.", "parallel.", "data.workers")
 
 
@@ -100,6 +136,25 @@ def from_dict(raw: dict[str, Any], where: str) -> Config:
     except ConfigError as error:
         raise ConfigError(f"{where}: {error}") from None
     return config
+
+
+def with_task(config: Config, name: str | None) -> Config:
+    """The config with the settings of another task, which keep what both tasks have.
+
+    Without a name the config keeps its task, or gets the default one. Raises ConfigError for an
+    unknown name.
+    """
+    from albert_jax.tasks import registry
+
+    old = config.task
+    name = name or (old.name if old is not None else DEFAULT_TASK)
+    kind = registry.get(name).config_class
+    if old is not None and type(old) is kind:
+        return config
+    default = {} if old is None else dataclasses.asdict(type(old)())
+    known = {field.name for field in dataclasses.fields(kind)} - {"name"}
+    kept = {k: getattr(old, k) for k in default if k in known and getattr(old, k) != default[k]}
+    return dataclasses.replace(config, task=kind(**kept))
 
 
 def to_dict(config: Config) -> dict[str, Any]:
@@ -291,12 +346,28 @@ def _build(kind: type, raw: Any, where: str, path: str) -> Any:
             )
         near = difflib.get_close_matches(key[:80], hints, 1, 0.5)
         hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(hints)}"
+        renamed = "schedule" if key == "learning_rate" else RENAMED.get(key)
+        if renamed in hints:
+            hint = f"it is called {renamed} now"
         raise ConfigError(f"{where}: unknown key {full[:80]!r}; {hint}")
     values = {
         key: _value(hints[key], value, where, f"{path}.{key}" if path else key)
         for key, value in raw.items()
     }
     return kind(**values)
+
+
+def _task_class(raw: Any, where: str) -> type:
+    """The settings class of the task that a table names."""
+    from albert_jax.tasks import registry
+
+    name = raw.get("name", DEFAULT_TASK) if isinstance(raw, dict) else DEFAULT_TASK
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: task.name must be a string, not {_kind(name)}")
+    try:
+        return registry.get(name).config_class
+    except ConfigError as error:
+        raise ConfigError(f"{where}: task.name: {error}") from None
 
 
 @functools.cache
@@ -310,7 +381,8 @@ def _value(hint: Any, raw: Any, where: str, path: str) -> Any:
         return _build(typing.cast(type, hint), raw, where, path)
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
-        return _value(arguments[0], raw, where, path)
+        kind = _task_class(raw, where) if arguments[0] is TaskConfig else arguments[0]
+        return _value(kind, raw, where, path)
     if origin is tuple:
         if not isinstance(raw, list):
             raise ConfigError(f"{where}: {path} must be a list, not {_kind(raw)}")

@@ -92,9 +92,9 @@ class Evaluate:
         from albert_jax.evaluation import finetuned
         from albert_jax.inference.predict import task_of
 
-        task, kind = task_of(model)
-        path = self.input or task.dev
-        examples = kind.family.read(path, task, True)[: self.max_samples]
+        config, task = task_of(model)
+        path = self.input or config.dev
+        examples = task.read_examples(path, config, labelled=True)[: self.max_samples]
         majority, missing = finetuned.majority_scores(model, examples)
         results: dict[str, Mapping[str, float]] = {}
         interval: dict[str, Any] = {"metric": task.metrics[0], "level": 0.95}

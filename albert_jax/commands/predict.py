@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,18 +67,16 @@ class Predict:
     def run(self) -> None:
         """Prints or writes the predictions."""
         self._check()
-        from albert_jax.inference.predict import task_of
+        from albert_jax.inference.predict import task_of, with_denoising_steps
         from albert_jax.model.depth import check_depth
         from albert_jax.model_io.model import load
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)
-        task, _ = task_of(model)
+        config, _ = task_of(model)
         if self.num_layers is not None:
             check_depth(model.config, self.num_layers)
         if self.denoising_steps is not None:
-            task = replace(task, rounds=self.denoising_steps)
-            task.validate()
-            model = replace(model, run_config=replace(model.run_config, task=task))
+            model = with_denoising_steps(model, self.denoising_steps)
         write_json_lines(self._predictions(model, self._examples(model)), self.out)
 
     def _check(self) -> None:
@@ -96,20 +94,19 @@ class Predict:
 
     def _examples(self, model: Model) -> list[Any]:
         """The examples of TEXT, stdin or the file. Raises DataError and ConfigError."""
-        from albert_jax.inference.examples import parse_line, read_for_prediction
+        from albert_jax.data.sources import tables
         from albert_jax.inference.predict import task_of
-        from albert_jax.tasks import tables
 
-        task, kind = task_of(model)
+        config, task = task_of(model)
         lines = self.text
         if self.input == "-":
             lines = tables.decode(sys.stdin.buffer.read(), "stdin")
         if lines is None:
             columns = None if self.columns is None else column_names(self.columns)
             assert self.input is not None
-            return read_for_prediction(kind.family, self.input, task, columns)
+            return task.read_for_prediction(self.input, config, columns)
         return [
-            parse_line(task, line, f"line {number}")
+            task.parse_line(line, f"line {number}", config)
             for number, line in enumerate(lines.rstrip("\n").split("\n"), start=1)
         ]
 

@@ -37,9 +37,9 @@ class Score:
 
     def run(self) -> None:
         """Prints scores, or a table of accuracies."""
+        from albert_jax.data.sources import tables
         from albert_jax.model.depth import check_depth
         from albert_jax.model_io.model import load
-        from albert_jax.tasks import tables
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)
         if self.num_layers is not None:
@@ -67,8 +67,8 @@ def score_sentences(
     model: Model, records: list[Any], num_layers: int | None
 ) -> list[dict[str, Any]]:
     """The score of each sentence and its number of tokens. Raises DataError."""
+    from albert_jax.data.sources.tables import text_field
     from albert_jax.inference import scoring
-    from albert_jax.tasks.tables import text_field
 
     name = next((n for n in ("sentence", "text") if n in records[0].fields), "sentence")
     texts = [text_field(record, name) for record in records]

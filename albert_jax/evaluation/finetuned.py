@@ -8,18 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.config import TaskConfig
 from albert_jax.errors import AlbertError
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import BATCH_SIZE, predict, task_of
 from albert_jax.model_io.model import Model
 from albert_jax.observe import flops
 from albert_jax.tasks import metrics
-from albert_jax.tasks.families import Family
-from albert_jax.tasks.losses import flat_groups
-
-RESAMPLED = ("classification", "regression", "choice", "tagging")
-"""Families whose scores are cheap enough to be drawn again and again for an interval."""
+from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.task import BatchSpec
 
 COSINE_EXAMPLES = 256
 """Examples over which the cosines of the layers are averaged."""
@@ -47,14 +43,14 @@ def evaluate(
 
     Raises CheckpointError for a model that was not fine-tuned, and DataError.
     """
-    task, kind = task_of(model)
+    config, task = task_of(model)
     predictions = predict(model, examples, num_layers=num_layers)
-    scores = kind.family.score(examples, predictions, task.labels)
-    values = {name: scores[name] for name in task.metrics if name in scores} | scores
+    scores = task.score(examples, predictions, config)
+    values = {name: scores[name] for name in config.metrics if name in scores} | scores
     values["forward_flops_per_token"] = flops.forward_per_token(
         model.config,
         sequence_length=model.run_config.phases[-1].sequence_length,
-        predictions=task.canvas if task.name == "generation" else 0,
+        predictions=task.predicted_positions(config),
         num_layers=num_layers,
     )
     if cosines:
@@ -66,31 +62,32 @@ def evaluate(
             num_layers=num_layers,
         )
     bounds = None
-    if kind.family.name in RESAMPLED:
-        bounds = confidence_interval(kind.family, examples, predictions, task)
+    if task.confidence_interval:
+        bounds = confidence_interval(model, examples, predictions)
     return Scores(values, bounds)
 
 
 def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, float], str]:
     """(scores of the commonest answer of the training examples, why there are none or "")."""
-    task, kind = task_of(model)
-    if kind.family.baseline is None:
+    config, task = task_of(model)
+    if not task.has_baseline:
         return {}, ""
     try:
-        train = kind.family.read(task.train, task, True)
-        return kind.family.baseline(train, examples, task.labels), ""
+        train = task.read_examples(config.train, config, labelled=True)
+        return task.baseline(train, examples, config), ""
     except AlbertError as error:  # The file is gone, or no longer the one of the training.
         return {}, str(error)
 
 
 def confidence_interval(
-    family: Family, examples: Sequence[Any], predictions: Sequence[Any], task: TaskConfig
+    model: Model, examples: Sequence[Any], predictions: Sequence[Any]
 ) -> tuple[float, float]:
     """95 % bounds of the first metric, from examples that are resampled with replacement."""
+    config, task = task_of(model)
 
     def score(chosen: np.ndarray) -> float:
         sample = [examples[i] for i in chosen]
-        return family.score(sample, [predictions[i] for i in chosen], task.labels)[task.metrics[0]]
+        return task.score(sample, [predictions[i] for i in chosen], config)[config.metrics[0]]
 
     interval = metrics.bootstrap(score, np.arange(len(examples)), samples=BOOTSTRAP_SAMPLES)
     return interval.low, interval.high
@@ -98,12 +95,11 @@ def confidence_interval(
 
 def _rows(model: Model, examples: Sequence[Any]) -> Iterator[Any]:
     """Batches with one sequence per row, whatever the task."""
-    task, kind = task_of(model)
-    family, length = kind.family, model.run_config.phases[-1].sequence_length
-    config = family.for_evaluation(task)
-    features = family.features(model.vocabulary, examples, length, config, task.labels)
-    generator = np.random.Generator(np.random.Philox(key=0))
+    config, task = task_of(model)
+    length = model.run_config.phases[-1].sequence_length
+    config = task.prediction_config(config)
+    features = task.featurize(model.vocabulary, examples, length, config)
+    spec = BatchSpec(model.vocabulary, length, BATCH_SIZE)
     for begin in range(0, len(features), BATCH_SIZE):
-        part = features[begin : begin + BATCH_SIZE]
-        batch: Any = family.batch(model.vocabulary, part, length, BATCH_SIZE, config, generator)
-        yield flat_groups(batch) if batch["input_ids"].ndim == 3 else batch
+        batch = task.collate(features[begin : begin + BATCH_SIZE], config, spec)
+        yield {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in INPUTS}

@@ -23,7 +23,7 @@ from albert_jax.inference.predict import predict, task_of
 from albert_jax.model_io import huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.tokenizer_json import tokenizer_files
-from albert_jax.tasks import old_features as features
+from albert_jax.tasks import features, registry
 from albert_jax.tree import flatten
 
 Graph = Literal["onnx", "stablehlo"]
@@ -102,7 +102,8 @@ def _beside(
     except ConfigError:  # a head that no class of Transformers has
         like = None
     if task is not None:
-        described |= classes.task_settings(task, run_config.phases[-1].sequence_length)
+        length = run_config.phases[-1].sequence_length
+        described |= registry.get(task.name).transformers_config(task, length)
     card = model_card.text(
         config,
         model.vocabulary,
@@ -124,11 +125,13 @@ def _beside(
 
 def _onnx_usage(program: Program, tokenizer: bool) -> list[str]:
     """Python that runs the graph on a text, or on ids where no tokenizer lies beside it."""
-    texts = {
-        "choice": '["the context"] * 2, ["one choice", "another"], padding=True',
-        "squad-v1": '["a question"], ["the context"]',
-        "squad-v2": '["a question"], ["the context"]',
-    }.get(program.kind, '["a text"]')
+    grouped = len(program.inputs["input_ids"]) == 3
+    if grouped:
+        texts = '["the context"] * 2, ["one choice", "another"], padding=True'
+    elif any(name.startswith("start_") for name in program.outputs):
+        texts = '["a question"], ["the context"]'
+    else:
+        texts = '["a text"]'
     if tokenizer:
         lines = [
             "import onnxruntime",
@@ -145,7 +148,7 @@ def _onnx_usage(program: Program, tokenizer: bool) -> list[str]:
             'ids = numpy.ones((1, 16), "int64")',
             'inputs = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": ids}',
         ]
-    if program.kind == "choice":
+    if grouped:
         lines.append("inputs = {name: rows[None] for name, rows in inputs.items()}  # one question")
     if "p_mask" in program.inputs:
         lines += [
@@ -201,16 +204,16 @@ def _changes(
     task = model.run_config.task
     if task is not None and kind == task.name:
         try:
-            _, registered = task_of(model)
-            examples = registered.family.read(task.dev, task, True)
+            _, finetuned = task_of(model)
+            examples = finetuned.read_examples(task.dev, task, labelled=True)
             examples = examples[: model.run_config.run.max_eval_samples]
-            texts = [text for x in examples for text in registered.family.texts(x) if text]
+            texts = [text for x in examples for text in finetuned.texts(x) if text]
             found["score"] = {"file": task.dev, "examples": len(examples)}
             exact = dataclasses.replace(model.run_config, compute=programs.EXACT)
             for name, weights in (("float32", params), ("int8", seen)):
                 tried = dataclasses.replace(model, run_config=exact, params=dict(weights))
                 answers = predict(tried, examples)
-                scores = registered.family.score(examples, answers, task.labels)
+                scores = finetuned.score(examples, answers, task)
                 found["score"][name] = {key: scores[key] for key in task.metrics if key in scores}
         except AlbertError as error:
             found["score"] = {"not measured": str(error)}

@@ -11,9 +11,11 @@ from albert_jax import configfile
 from albert_jax.config import Config, ModelConfig, TaskConfig
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.export.transformers_classes import SCRIPT, TASKS, Class, own_task
+from albert_jax.export.transformers_classes import own_task
 from albert_jax.model_io import published_models as released
 from albert_jax.model_io.tokenizer_json import unsayable
+from albert_jax.tasks import registry
+from albert_jax.tasks.task import TransformersClass
 
 
 def text(
@@ -45,7 +47,7 @@ def text(
         f"{stored}. Name the licence and the training text here before you publish it.",
     ]
     if task is not None:
-        lines += ["", "## Task", "", *_task(task)]
+        lines += ["", "## Task", "", *registry.get(task.name).card_lines(task)]
     lines += ["", "## Structure", "", "| field | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
     like = released.recognise(dataclasses.asdict(config))
@@ -64,14 +66,15 @@ def transformers(
     config: ModelConfig,
     vocabulary: Vocabulary | None,
     run: Config | None,
-    head: Class,
+    head: TransformersClass,
     tensors: Mapping[str, Any],
     dtype: str,
 ) -> bytes:
     """The card of a directory for Transformers."""
     total = sum(math.prod(tensor.shape) for tensor in tensors.values())
     task = own_task(head, run)
-    embeds = task is not None and task.name == "embedding"
+    usage = registry.get(task.name).usage(task) if task is not None else []
+    embeds = head.pipeline == "sentence-similarity"
     return text(
         config,
         vocabulary,
@@ -79,36 +82,12 @@ def transformers(
         task,
         stored=f"{total:,} parameters as {head.name}, {dtype}",
         library="sentence-transformers" if embeds else "transformers",
-        pipeline=TASKS[task.name].pipeline if task is not None else head.pipeline,
-        usage=_EMBED if embeds else _usage(head, has_text(vocabulary)),
+        pipeline=head.pipeline,
+        usage=usage or _usage(head, has_text(vocabulary)),
     )
 
 
-def _task(task: TaskConfig) -> list[str]:
-    lines = [f"Fine-tuned for {task.name}."]
-    if task.labels:
-        lines.append(f"Labels: {', '.join(task.labels)}.")
-    if task.name == "choice":
-        lines.append("A row per choice: the context, then question and choice as one text.")
-    if task.name == "embedding":
-        lines.append("Mean of the last states, length 1; the class' pooler is not trained.")
-    if task.name == "generation":
-        lines.append(
-            f"Text is written on a canvas of {task.canvas} [MASK] behind the source, the surest "
-            f"places first, in {task.rounds} rounds; {SCRIPT} does it for a directory of "
-            "Transformers."
-        )
-    return lines
-
-
-_EMBED = (
-    "from sentence_transformers import SentenceTransformer",
-    "",
-    'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
-)
-
-
-def _usage(head: Class, tokenizer: bool) -> list[str]:
+def _usage(head: TransformersClass, tokenizer: bool) -> list[str]:
     name = head.auto
     lines = [f"from transformers import {name}" + (", AutoTokenizer" if tokenizer else ""), ""]
     lines += [f'model = {name}.from_pretrained("THIS_FOLDER")']

@@ -15,7 +15,8 @@ from albert_jax.config import LAYER_NORM_EPS, Config
 from albert_jax.export.programs import Axes, Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model import sharing
-from albert_jax.tasks.heads import NEVER
+from albert_jax.tasks import registry
+from albert_jax.tasks.encoder import NEGATIVE
 from albert_jax.tree import flatten
 
 OPSET = 20
@@ -34,7 +35,7 @@ def build(
     """The ModelProto of a program; `int8` holds the weights (by path) that are stored so."""
     import onnx
 
-    graph = _Graph(onnx, run_config, flatten(params), int8)
+    graph = Graph(onnx, run_config, flatten(params), int8)
     for name, value in _outputs(graph, program).items():
         graph.nodes.append(onnx.helper.make_node("Identity", [value], [name]))
     types = onnx.TensorProto
@@ -42,7 +43,7 @@ def build(
     def described(tensors: Mapping[str, Axes]) -> list[Any]:
         found = []
         for name, axes in tensors.items():
-            whole = name.endswith("_places") or (name in program.inputs and name != "p_mask")
+            whole = name.endswith("_positions") or (name in program.inputs and name != "p_mask")
             kind = types.INT64 if whole else types.FLOAT
             found.append(onnx.helper.make_tensor_value_info(name, kind, list(axes)))
         return found
@@ -64,7 +65,7 @@ def build(
     return model
 
 
-class _Graph:
+class Graph:
     """Nodes and initializers as they come up; values are known by their names."""
 
     def __init__(
@@ -74,6 +75,8 @@ class _Graph:
         self.flat, self.int8 = flat, int8
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
+        self.mask = "attention_mask"
+        """The mask of plain rows; multiple choice has a flattened one."""
         self._known: dict[Any, str] = {}
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
@@ -142,8 +145,98 @@ class _Graph:
         """One place of an axis, which goes away."""
         return self.op("Gather", x, self.constant(place), axis=axis)
 
+    def pooled(self, hidden: str) -> str:
+        """The pooled [CLS] [B, H]."""
+        return self.op("Tanh", self.dense(self.take(hidden, 0, 1), "pooler"))
 
-def _encode(g: _Graph, ids: str, types: str, mask: str) -> str:
+    def mlm_logits(self, hidden: str) -> str:
+        """Logits over the vocabulary [B, S, V]."""
+        x = self.norm(self.activate(self.dense(hidden, "mlm_head/dense")), "mlm_head/layer_norm")
+        table = self.op(
+            "Transpose", self.weight("embeddings/word_embeddings/embedding"), perm=[1, 0]
+        )
+        return self.op("Add", self.op("MatMul", x, table), self.weight("mlm_head/bias"))
+
+    def sentence_vector(self, hidden: str, pooling: str) -> str:
+        """One vector per row [B, H]: the pooled [CLS], or the mean of the real tokens."""
+        if pooling == "cls":
+            return self.pooled(hidden)
+        real = self.op(
+            "Cast", self.op("Greater", self.mask, self.constant(0)), to=self.onnx.TensorProto.FLOAT
+        )
+        real = self.op("Unsqueeze", real, self.constant([2]))
+        total = self.op("ReduceSum", self.op("Mul", hidden, real), self.constant([1]), keepdims=0)
+        count = self.op("ReduceSum", real, self.constant([1]), keepdims=0)
+        return self.op("Div", total, self.op("Max", count, self.constant(1, np.float32)))
+
+    def normalized(self, x: str) -> str:
+        """Vectors of length 1."""
+        square = self.op("ReduceSumSquare", x, self.constant([1]), keepdims=1)
+        return self.op(
+            "Div", x, self.op("Sqrt", self.op("Max", square, self.constant(1e-24, np.float32)))
+        )
+
+    def masked_choices(self, logits: str) -> str:
+        """[B * G, 1] -> [B, G], empty choices out of the running where there is any at all."""
+        logits = self.op("Reshape", logits, self.op("Shape", "input_ids", start=0, end=2))
+        there = self.op("Greater", self.take("attention_mask", 0, 2), self.constant(0))
+        whole = self.op("Cast", there, to=self.onnx.TensorProto.INT32)
+        some = self.op(
+            "Cast", self.op("ReduceMax", whole, self.constant([1])), to=self.onnx.TensorProto.BOOL
+        )
+        gone = self.op("And", some, self.op("Not", there))
+        return self.op("Where", gone, self.constant(NEGATIVE, np.float32), logits)
+
+    def searched_spans(self, hidden: str, starts: int, ends: int) -> list[str]:
+        """The beam search of SQuAD 2.0 (tasks/span_heads.py, search_spans)."""
+        size = self.model.hidden_size
+        allowed = self.op("Sub", self.constant(1, np.float32), "p_mask")
+        never = self.op("Mul", "p_mask", self.constant(-NEGATIVE, np.float32))
+
+        def masked(logits: str, allowed: str, never: str) -> str:
+            return self.op("Sub", self.op("Mul", logits, allowed), never)
+
+        start = masked(self.take(self.dense(hidden, "head/start"), 0, 2), allowed, never)
+        best, places = self.op(
+            "TopK",
+            self.op("LogSoftmax", start, axis=-1),
+            self.constant([starts]),
+            outputs=2,
+            axis=-1,
+        )
+        at_starts = self.op(
+            "GatherND", hidden, self.op("Unsqueeze", places, self.constant([2])), batch_dims=1
+        )
+        # The kernel takes [state, state of the start]: two products instead of one over all pairs.
+        of_state, of_start = self.op(
+            "Split",
+            self.weight("head/end/dense/kernel"),
+            self.constant([size, size]),
+            outputs=2,
+            axis=0,
+        )
+        x = self.op("Add", self.op("MatMul", hidden, of_state), self.weight("head/end/dense/bias"))
+        x = self.op("Unsqueeze", x, self.constant([1]))
+        shift = self.op("Unsqueeze", self.op("MatMul", at_starts, of_start), self.constant([2]))
+        x = self.norm(self.op("Tanh", self.op("Add", x, shift)), "head/end/layer_norm")
+        end = self.take(self.dense(x, "head/end/output"), 0, 3)
+        wide = [self.op("Unsqueeze", name, self.constant([1])) for name in (allowed, never)]
+        end = self.op("LogSoftmax", masked(end, *wide), axis=-1)
+        best_ends, end_places = self.op("TopK", end, self.constant([ends]), outputs=2, axis=-1)
+        share = self.op("Unsqueeze", self.op("Softmax", start, axis=-1), self.constant([1]))
+        expected = self.op("Squeeze", self.op("MatMul", share, hidden), self.constant([1]))
+        both = self.op("Concat", expected, self.take(hidden, 0, 1), axis=-1)
+        x = self.op("Tanh", self.dense(both, "head/answer/dense"))
+        return [
+            best,
+            places,
+            best_ends,
+            end_places,
+            self.take(self.dense(x, "head/answer/output"), 0, 1),
+        ]
+
+
+def _encode(g: Graph, ids: str, types: str, mask: str) -> str:
     """Hidden states [B, S, H] of three [B, S]."""
     length = g.op("Shape", ids, start=1, end=2)
     tables = "embeddings/{}_embeddings/embedding".format
@@ -164,7 +257,7 @@ def _encode(g: _Graph, ids: str, types: str, mask: str) -> str:
     return x
 
 
-def _attend(g: _Graph, x: str, seen: str, index: int) -> str:
+def _attend(g: Graph, x: str, seen: str, index: int) -> str:
     """One attention sublayer with the parameter set `index`."""
     heads, size = g.model.num_attention_heads, g.model.head_size
 
@@ -183,105 +276,22 @@ def _attend(g: _Graph, x: str, seen: str, index: int) -> str:
     return g.norm(g.op("Add", x, output), "encoder/attention/layer_norm", index)
 
 
-def _outputs(g: _Graph, program: Program) -> dict[str, str]:
-    """Output of the program -> value of the graph."""
-    ids, types, mask = "input_ids", "token_type_ids", "attention_mask"
-    if program.kind == "choice":
-        ids, types, mask = (g.op("Flatten", name, axis=2) for name in (ids, types, mask))
-    hidden = _encode(g, ids, types, mask)
+def _outputs(g: Graph, program: Program) -> dict[str, str]:
+    """The value of the graph for each output of the program."""
+    names = ("input_ids", "token_type_ids", "attention_mask")
+    if len(program.inputs["input_ids"]) == 3:  # grouped rows
+        names = tuple(g.op("Flatten", name, axis=2) for name in names)
+    ids, types, g.mask = names
+    hidden = _encode(g, ids, types, g.mask)
     match program.kind:
         case "pretraining":
-            found = [_mlm(g, hidden), g.dense(_pooled(g, hidden), "sop_head")]
-        case "mlm" | "generation":
-            found = [_mlm(g, hidden)]
+            values = [g.mlm_logits(hidden), g.dense(g.pooled(hidden), "sop_head")]
+        case "mlm":
+            values = [g.mlm_logits(hidden)]
         case "base":
-            found = [hidden, _pooled(g, hidden)]
-        case "classification" | "regression":
-            found = [g.dense(_sentence(g, hidden, mask), "head/classifier")]
-        case "choice":
-            found = [_choices(g, g.dense(_sentence(g, hidden, mask), "head/classifier"))]
-        case "tagging":
-            found = [g.dense(hidden, "head/tagger")]
-        case "embedding":
-            found = [_normalised(g, _mean(g, hidden, mask))]
-        case "squad-v1":
-            both = g.dense(hidden, "head/span")
-            found = [g.take(both, side, 2) for side in (0, 1)]
+            values = [hidden, g.pooled(hidden)]
         case _:
-            found = _searched_spans(g, hidden)
-    return dict(zip(program.outputs, found, strict=True))
-
-
-def _pooled(g: _Graph, hidden: str) -> str:
-    return g.op("Tanh", g.dense(g.take(hidden, 0, 1), "pooler"))
-
-
-def _mlm(g: _Graph, hidden: str) -> str:
-    x = g.norm(g.activate(g.dense(hidden, "mlm_head/dense")), "mlm_head/layer_norm")
-    table = g.op("Transpose", g.weight("embeddings/word_embeddings/embedding"), perm=[1, 0])
-    return g.op("Add", g.op("MatMul", x, table), g.weight("mlm_head/bias"))
-
-
-def _sentence(g: _Graph, hidden: str, mask: str) -> str:
-    """What a sentence is judged by, [B, H]."""
-    assert g.run_config.task is not None
-    return _mean(g, hidden, mask) if g.run_config.task.pooling == "mean" else _pooled(g, hidden)
-
-
-def _mean(g: _Graph, hidden: str, mask: str) -> str:
-    """Mean of the states of real tokens."""
-    real = g.op("Cast", g.op("Greater", mask, g.constant(0)), to=g.onnx.TensorProto.FLOAT)
-    real = g.op("Unsqueeze", real, g.constant([2]))
-    total = g.op("ReduceSum", g.op("Mul", hidden, real), g.constant([1]), keepdims=0)
-    count = g.op("ReduceSum", real, g.constant([1]), keepdims=0)
-    return g.op("Div", total, g.op("Max", count, g.constant(1, np.float32)))
-
-
-def _normalised(g: _Graph, x: str) -> str:
-    square = g.op("ReduceSumSquare", x, g.constant([1]), keepdims=1)
-    return g.op("Div", x, g.op("Sqrt", g.op("Max", square, g.constant(1e-24, np.float32))))
-
-
-def _choices(g: _Graph, logits: str) -> str:
-    """[B * G, 1] -> [B, G], empty choices out of the running where there is any at all."""
-    logits = g.op("Reshape", logits, g.op("Shape", "input_ids", start=0, end=2))
-    there = g.op("Greater", g.take("attention_mask", 0, 2), g.constant(0))
-    whole = g.op("Cast", there, to=g.onnx.TensorProto.INT32)
-    some = g.op("Cast", g.op("ReduceMax", whole, g.constant([1])), to=g.onnx.TensorProto.BOOL)
-    gone = g.op("And", some, g.op("Not", there))
-    return g.op("Where", gone, g.constant(-NEVER, np.float32), logits)
-
-
-def _searched_spans(g: _Graph, hidden: str) -> list[str]:
-    """The beam search of SQuAD 2.0 (tasks/heads.py, search_spans)."""
-    assert g.run_config.task is not None
-    starts, ends = g.run_config.task.beam
-    size = g.model.hidden_size
-    allowed = g.op("Sub", g.constant(1, np.float32), "p_mask")
-    never = g.op("Mul", "p_mask", g.constant(NEVER, np.float32))
-
-    def masked(logits: str, allowed: str, never: str) -> str:
-        return g.op("Sub", g.op("Mul", logits, allowed), never)
-
-    start = masked(g.take(g.dense(hidden, "head/start"), 0, 2), allowed, never)
-    best, places = g.op(
-        "TopK", g.op("LogSoftmax", start, axis=-1), g.constant([starts]), outputs=2, axis=-1
-    )
-    at_starts = g.op("GatherND", hidden, g.op("Unsqueeze", places, g.constant([2])), batch_dims=1)
-    # The kernel takes [state, state of the start]: two products instead of one over all pairs.
-    of_state, of_start = g.op(
-        "Split", g.weight("head/end/dense/kernel"), g.constant([size, size]), outputs=2, axis=0
-    )
-    x = g.op("Add", g.op("MatMul", hidden, of_state), g.weight("head/end/dense/bias"))
-    x = g.op("Unsqueeze", x, g.constant([1]))
-    shift = g.op("Unsqueeze", g.op("MatMul", at_starts, of_start), g.constant([2]))
-    x = g.norm(g.op("Tanh", g.op("Add", x, shift)), "head/end/layer_norm")
-    end = g.take(g.dense(x, "head/end/output"), 0, 3)
-    wide = [g.op("Unsqueeze", name, g.constant([1])) for name in (allowed, never)]
-    end = g.op("LogSoftmax", masked(end, *wide), axis=-1)
-    best_ends, end_places = g.op("TopK", end, g.constant([ends]), outputs=2, axis=-1)
-    share = g.op("Unsqueeze", g.op("Softmax", start, axis=-1), g.constant([1]))
-    expected = g.op("Squeeze", g.op("MatMul", share, hidden), g.constant([1]))
-    both = g.op("Concat", expected, g.take(hidden, 0, 1), axis=-1)
-    x = g.op("Tanh", g.dense(both, "head/answer/dense"))
-    return [best, places, best_ends, end_places, g.take(g.dense(x, "head/answer/output"), 0, 1)]
+            config = g.run_config.task
+            assert config is not None
+            values = registry.get(config.name).onnx_outputs(g, hidden, config)
+    return dict(zip(program.outputs, values, strict=True))

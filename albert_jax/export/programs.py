@@ -18,13 +18,12 @@ from albert_jax.config import ComputeConfig, Config
 from albert_jax.errors import CheckpointError
 from albert_jax.export.transformers_classes import HEADS, Head
 from albert_jax.model import albert
-from albert_jax.tasks import old_registry as registry
-from albert_jax.tasks.losses import Forward
+from albert_jax.tasks import registry
+from albert_jax.tasks.encoder import Encoder
+from albert_jax.tasks.task import Axes
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")
 """Graphs compute in float32 with plain matrix products."""
-
-Axes = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Program:
     inputs: dict[str, Axes]
     """All int32 (ONNX: int64), but for p_mask, which is float32."""
     outputs: dict[str, Axes]
-    """All float32, but for names that end in _places, which are int32 (ONNX: int64)."""
+    """All float32, but for names that end in _positions, which are int32 (ONNX: int64)."""
     call: Callable[[Mapping[str, Any], Mapping[str, jax.Array]], dict[str, jax.Array]]
     shortest: int = 1
     """Least length of a row: the search of SQuAD 2.0 takes the best of that many places."""
@@ -47,65 +46,66 @@ def program(run_config: Config, params: Mapping[str, Any], head: Head | None) ->
 
     Raises CheckpointError where the parameters lack a part that the head needs.
     """
-    task = run_config.task if head is None else None
-    kind = head or ("pretraining" if task is None else task.name)
-    units = HEADS[kind].units if task is None else registry.task(task.name).units(task)  # type: ignore[index]
-    missing = [unit for unit in units if unit not in params]
-    if missing:
-        raise CheckpointError(
-            f"the weights have no {' and no '.join(missing)}, which {kind} needs: "
-            "export another head"
-        )
-    rows: Axes = ("batch", "choices", "length") if kind == "choice" else ("batch", "length")
-    inputs: dict[str, Axes] = {
-        "input_ids": rows,
-        "token_type_ids": rows,
-        "attention_mask": rows,
-    }
-    if kind == "squad-v2":
-        inputs["p_mask"] = rows
-    hidden, vocab = run_config.model.hidden_size, run_config.model.vocab_size
-    places: Axes = ("batch", "length")
-    match kind:
-        case "pretraining":
-            outputs: dict[str, Axes] = {
-                "prediction_logits": (*places, vocab),
-                "sop_logits": ("batch", 2),
-            }
-        case "mlm" | "generation":
-            outputs = {"logits": (*places, vocab)}
-        case "base":
-            outputs = {"last_hidden_state": (*places, hidden), "pooler_output": ("batch", hidden)}
-        case "classification" | "regression":
-            assert task is not None
-            outputs = {"logits": ("batch", max(1, len(task.labels)))}
-        case "choice":
-            outputs = {"logits": ("batch", "choices")}
-        case "tagging":
-            assert task is not None
-            outputs = {"logits": (*places, max(1, len(task.labels)))}
-        case "embedding":
-            outputs = {"sentence_embedding": ("batch", hidden)}
-        case "squad-v1":
-            outputs = {"start_logits": places, "end_logits": places}
-        case _:
-            assert task is not None
-            starts, ends = task.beam
-            outputs = {
-                "start_log_probs": ("batch", starts),
-                "start_places": ("batch", starts),
-                "end_log_probs": ("batch", starts, ends),
-                "end_places": ("batch", starts, ends),
-                "unanswerable": ("batch",),
-            }
-    names = tuple(outputs)
+    config = run_config.task if head is None else None
+    if config is None:
+        return _pretrained_program(run_config, params, head or "pretraining")
+    task, model = registry.get(config.name), run_config.model
+    _check_modules(params, task.pretrained_modules(config), config.name)
+    outputs = task.graph_outputs(config, model)
+    encoder = Encoder(model, EXACT)
 
     def call(params: Mapping[str, Any], inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        found = _apply(run_config, kind, params, _batch(inputs))
-        return dict(zip(names, found, strict=True))
+        found = task.outputs(encoder, params, _batch(inputs), config)
+        arrays = found if isinstance(found, tuple) else (found,)
+        return dict(zip(outputs, arrays, strict=True))
 
-    shortest = max(task.beam) if task is not None and kind == "squad-v2" else 1
-    return Program(kind, inputs, outputs, call, shortest)
+    return Program(
+        config.name, task.graph_inputs(config), outputs, call, task.shortest_length(config)
+    )
+
+
+def _pretrained_program(run_config: Config, params: Mapping[str, Any], head: Head) -> Program:
+    model = run_config.model
+    _check_modules(params, HEADS[head].modules, head)
+    tokens: Axes = ("batch", "length")
+    outputs: dict[Head, dict[str, Axes]] = {
+        "pretraining": {
+            "prediction_logits": (*tokens, model.vocab_size),
+            "sop_logits": ("batch", 2),
+        },
+        "mlm": {"logits": (*tokens, model.vocab_size)},
+        "base": {
+            "last_hidden_state": (*tokens, model.hidden_size),
+            "pooler_output": ("batch", model.hidden_size),
+        },
+    }
+
+    def call(params: Mapping[str, Any], inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        batch = _batch(inputs)
+        hidden = albert.encode(params, model, batch, compute=EXACT)
+        if head == "mlm":
+            return {"logits": albert.mlm_logits(params, model, hidden, batch["mlm_positions"])}
+        pooled = albert.pooled(params, model, hidden, batch["cls_positions"])
+        if head == "base":
+            return {"last_hidden_state": hidden, "pooler_output": pooled[:, 0]}
+        return {
+            "prediction_logits": albert.mlm_logits(params, model, hidden, batch["mlm_positions"]),
+            "sop_logits": albert.sop_logits(params, model, pooled)[:, 0],
+        }
+
+    inputs: dict[str, Axes] = dict.fromkeys(
+        ("input_ids", "token_type_ids", "attention_mask"), tokens
+    )
+    return Program(head, inputs, outputs[head], call)
+
+
+def _check_modules(params: Mapping[str, Any], modules: tuple[str, ...], name: str) -> None:
+    missing = [module for module in modules if module not in params]
+    if missing:
+        raise CheckpointError(
+            f"the weights have no {' and no '.join(missing)}, which {name} needs: "
+            "export another head"
+        )
 
 
 def _batch(inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
@@ -125,24 +125,3 @@ def _batch(inputs: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
     if "p_mask" in inputs:
         batch["p_mask"] = inputs["p_mask"]
     return batch
-
-
-def _apply(
-    run_config: Config, kind: str, params: Mapping[str, Any], batch: Mapping[str, jax.Array]
-) -> tuple[jax.Array, ...]:
-    model = run_config.model
-    if kind in ("pretraining", "mlm", "base"):
-        hidden = albert.encode(params, model, batch, compute=EXACT)
-        if kind == "mlm":
-            return (albert.mlm_logits(params, model, hidden, batch["mlm_positions"]),)
-        pooled = albert.pooled(params, model, hidden, batch["cls_positions"])
-        if kind == "base":
-            return hidden, pooled[:, 0]
-        return (
-            albert.mlm_logits(params, model, hidden, batch["mlm_positions"]),
-            albert.sop_logits(params, model, pooled)[:, 0],
-        )
-    assert run_config.task is not None
-    forward = Forward(model, EXACT, pooling=run_config.task.pooling)
-    found = registry.task(kind).outputs(forward, params, batch, run_config.task, None)
-    return tuple(found) if isinstance(found, tuple) else (found,)

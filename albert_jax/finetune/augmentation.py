@@ -1,4 +1,4 @@
-"""More training examples from few: words replaced by what a masked-language model writes there."""
+"""Augmentation: copies of training examples in which a masked-language model replaces words."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.data import counter_rng as random
+from albert_jax.data import counter_rng
 from albert_jax.errors import CheckpointError
 from albert_jax.inference.masked_lm import (
     length_groups,
@@ -17,37 +17,33 @@ from albert_jax.inference.masked_lm import (
     special_ids,
 )
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.examples import Sentences
-from albert_jax.tasks.pieces import SPACE
+from albert_jax.tasks.columns import TextExample
 
-ROWS = 32
-"""Texts in a batch."""
-
-LIKELIEST = 20
-"""Pieces that a word is drawn from."""
-
-_WORDS, _PIECES = 0xA06, 0xA07
-"""What is drawn: the words that go, the pieces that come."""
+BATCH_SIZE = 32
+TOP_K = 20
+"""Tokens that a word is drawn from."""
+_SPACE = "\u2581"
+_WORDS, _TOKENS = 0xA06, 0xA07
 
 
 @dataclasses.dataclass(frozen=True)
-class _Gapped:
-    """A text with words taken out: ids with a mask for each, and the key of its draws."""
+class _MaskedText:
+    """A text with words replaced by one mask each: ids, mask positions, key of the draws."""
 
     ids: np.ndarray
-    gaps: np.ndarray
+    masks: np.ndarray
     key: int
 
 
 def augmented(
-    model: Model, examples: Sequence[Sentences], *, copies: int, share: float, seed: int
-) -> list[Sentences]:
-    """`copies` changed copies of every example, with its label: all first ones, all second ones.
+    model: Model, examples: Sequence[TextExample], *, copies: int, share: float, seed: int
+) -> list[TextExample]:
+    """Changed copies of every example with its label: all first copies, then all second ones.
 
-    In each text a `share` of the words (at least one) is masked, and the model draws a word of
-    one piece for each from its LIKELIEST, all at once. Which words go and what comes is a pure
-    function of (seed, number of the example, number of the copy). Texts that the model cannot
-    hold lose their end.
+    In each text a `share` of the words (at least one) is masked, and the model draws a word of one
+    token for each from its TOP_K, all at once. Which words are replaced, and by what, is a pure
+    function of (seed, number of the example, number of the copy). Texts that the model cannot hold
+    are truncated.
 
     Raises CheckpointError for a model without masked-language head.
     """
@@ -58,13 +54,13 @@ def augmented(
         )
     distinct = list(dict.fromkeys(text for example in examples for text in example.texts))
     ids = dict(zip(distinct, model.vocabulary.encode(distinct), strict=True))
-    gapped = [
-        _gapped(model, ids[text], share, random.key(seed, number, copy, part))
+    masked = [
+        _mask_words(model, ids[text], share, counter_rng.key(seed, number, copy, part))
         for copy in range(copies)
         for number, example in enumerate(examples)
         for part, text in enumerate(example.texts)
     ]
-    texts = iter(_filled(model, gapped))
+    texts = iter(_fill(model, masked))
     return [
         dataclasses.replace(
             example,
@@ -76,20 +72,21 @@ def augmented(
     ]
 
 
-def _gapped(model: Model, ids: np.ndarray, share: float, key: int) -> _Gapped:
+def _mask_words(model: Model, ids: np.ndarray, share: float, key: int) -> _MaskedText:
     ids = np.asarray(ids)[: model.config.max_position_embeddings - 2]
     begins = model.vocabulary.starts_word[ids].astype(bool)
     begins[:1] = True
-    word = np.cumsum(begins) - 1
-    words = int(begins.sum())
-    order = np.argsort(random.bits(random.key(key, _WORDS), np.arange(words)), kind="stable")
-    gone = np.isin(word, order[: max(1, round(share * words))])
-    changed = np.where(gone, model.vocabulary.mask_id, ids)[~gone | begins]
-    return _Gapped(changed, np.flatnonzero(gone[~gone | begins]), key)
+    word, count = np.cumsum(begins) - 1, int(begins.sum())
+    bits = counter_rng.bits(counter_rng.key(key, _WORDS), np.arange(count))
+    order = np.argsort(bits, kind="stable")
+    masked = np.isin(word, order[: max(1, round(share * count))])
+    kept = ~masked | begins  # A masked word becomes one mask, at its first token.
+    changed = np.where(masked, model.vocabulary.mask_id, ids)[kept]
+    return _MaskedText(changed, np.flatnonzero(masked[kept]), key)
 
 
-def _filled(model: Model, gapped: Sequence[_Gapped]) -> list[str]:
-    """The texts with their gaps filled, by batches of a few lengths."""
+def _fill(model: Model, masked: Sequence[_MaskedText]) -> list[str]:
+    """The texts with their masks filled, in batches of a few lengths."""
     import jax
     import jax.numpy as jnp
 
@@ -99,47 +96,44 @@ def _filled(model: Model, gapped: Sequence[_Gapped]) -> list[str]:
     backend = attention.fastest(run_config, jax.local_devices()[0])
     allowed = vocabulary.starts_word.astype(bool).copy()
     allowed[special_ids(vocabulary)] = False
-    # A space alone starts a word too, and is none.
-    allowed &= [bool(vocabulary.id_to_token(id).strip(SPACE)) for id in range(vocabulary.size)]
-    count = min(LIKELIEST, int(allowed.sum()))
-
+    # A bare space begins a word too, but is none.
+    allowed &= [bool(vocabulary.id_to_token(id).strip(_SPACE)) for id in range(vocabulary.size)]
+    count = min(TOP_K, int(allowed.sum()))
     logits = logits_function(run_config.model, run_config.compute, backend)
 
     @jax.jit
-    def likeliest(params: Any, batch: Any) -> Any:
+    def top(params: Any, batch: Any) -> Any:
         return jax.lax.top_k(jnp.where(allowed, logits(params, batch), -jnp.inf), count)
 
-    most = model.config.max_position_embeddings
-    texts = [""] * len(gapped)
-    for length, numbers in length_groups([len(one.ids) + 2 for one in gapped], most):
-        for begin in range(0, len(numbers), ROWS):
-            part = numbers[begin : begin + ROWS]
-            values, pieces = jax.device_get(
-                likeliest(model.params, _batch(model, [gapped[i] for i in part], length))
-            )
+    maximum = model.config.max_position_embeddings
+    texts = [""] * len(masked)
+    for length, numbers in length_groups([len(text.ids) + 2 for text in masked], maximum):
+        for begin in range(0, len(numbers), BATCH_SIZE):
+            part = numbers[begin : begin + BATCH_SIZE]
+            batch = _batch(model, [masked[i] for i in part], length)
+            values, tokens = jax.device_get(top(model.params, batch))
             for row, number in enumerate(part):
-                one = gapped[number]
-                texts[number] = vocabulary.decode(
-                    _drawn(one, values[row, : len(one.gaps)], pieces[row, : len(one.gaps)]).tolist()
-                )
+                size = len(masked[number].masks)
+                filled = _draw(masked[number], values[row, :size], tokens[row, :size])
+                texts[number] = vocabulary.decode(filled.tolist())
     return texts
 
 
-def _batch(model: Model, texts: Sequence[_Gapped], length: int) -> dict[str, np.ndarray]:
+def _batch(model: Model, texts: Sequence[_MaskedText], length: int) -> dict[str, np.ndarray]:
     vocabulary = model.vocabulary
-    whole = [
-        np.concatenate([[vocabulary.cls_id], one.ids, [vocabulary.sep_id]]).astype(np.int32)
-        for one in texts
+    sequences = [
+        np.concatenate([[vocabulary.cls_id], text.ids, [vocabulary.sep_id]]).astype(np.int32)
+        for text in texts
     ]
-    return masked_batch(whole, [one.gaps + 1 for one in texts], length, ROWS)
+    return masked_batch(sequences, [text.masks + 1 for text in texts], length, BATCH_SIZE)
 
 
-def _drawn(one: _Gapped, logits: np.ndarray, pieces: np.ndarray) -> np.ndarray:
-    """The ids with a piece in each gap, drawn by its probability (Gumbel's maximum)."""
+def _draw(text: _MaskedText, logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """The ids with a token at each mask, drawn by its probability (the Gumbel trick)."""
     counters = np.arange(logits.size).reshape(logits.shape)
-    uniform = random.uniform(random.bits(random.key(one.key, _PIECES), counters))
-    noise = -np.log(-np.log(uniform + 1e-12) + 1e-12)
+    bits = counter_rng.bits(counter_rng.key(text.key, _TOKENS), counters)
+    noise = -np.log(-np.log(counter_rng.uniform(bits) + 1e-12) + 1e-12)
     chosen = np.argmax(logits.astype(np.float64) + noise, axis=-1)
-    filled = one.ids.copy()
-    filled[one.gaps] = np.take_along_axis(pieces, chosen[:, None], 1)[:, 0]
+    filled = text.ids.copy()
+    filled[text.masks] = np.take_along_axis(tokens, chosen[:, None], 1)[:, 0]
     return filled

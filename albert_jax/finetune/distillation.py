@@ -1,118 +1,190 @@
-"""Learning a classification from a teacher's labels and states (Hinton et al. 2015).
+"""Distillation: a classifier that learns from a teacher too (Hinton et al. 2015).
 
-States of two networks are compared by how their tokens lie to one another, not one by one (Tung
-and Mori 2019, "similarity-preserving"): so width and depth may differ and nothing has to be
-learnt to compare them. The teacher's side comes as columns of the batch.
+The hidden states of two networks are compared by how their tokens lie to one another, not one by
+one (Tung and Mori 2019, "similarity-preserving"): so width and depth may differ, and nothing has
+to be learned to compare them. The teacher's outputs come as columns of the batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from albert_jax.config import TaskConfig
-from albert_jax.model import albert
-from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms, cross_entropy
-from albert_jax.tasks import heads
-from albert_jax.tasks.losses import Batch, Forward, Params
+from albert_jax import configfile, files
+from albert_jax.config import Config
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.model import albert, attention
+from albert_jax.model_io import model as models
+from albert_jax.objectives.loss_terms import cross_entropy
+from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms
+from albert_jax.tasks.classification import Classification, ClassificationConfig
+from albert_jax.tasks.encoder import Batch, Encoder, Params
+from albert_jax.tasks.features import INPUTS
 
-POINTS = 4
-"""Most depths at which states are compared."""
+MAX_DEPTHS = 4
+"""Most depths at which hidden states are compared."""
 
 
-def compared_depths(num_layers: int, points: int) -> tuple[int, ...]:
-    """The passes after which states are compared: equal parts of the depth, the last one whole.
+def with_teacher_labels(config: ClassificationConfig) -> ClassificationConfig:
+    """The config with its teacher's labels, in their order.
 
-    >>> compared_depths(12, 4), compared_depths(3, 2), compared_depths(1, 2)
-    ((3, 6, 9, 12), (2, 3), (1, 1))
+    Raises CheckpointError for a teacher that is not a fine-tuned classifier, ConfigError where the
+    config names other labels.
     """
-    return tuple(math.ceil(num_layers * k / points) for k in range(1, points + 1))
-
-
-def relations(states: jax.Array, segment_ids: jax.Array) -> jax.Array:
-    """Cosines float32 [..., B, S, S] of each row's tokens [..., B, S, H] to one another.
-
-    The mean of a row's tokens is taken off first: ALBERT's states all point one way, and what
-    they share says nothing. 0 where one of the two is padding.
-    """
-    real = (segment_ids > 0).astype(jnp.float32)[..., None]
-    states = states.astype(jnp.float32)
-    mean = jnp.sum(states * real, -2, keepdims=True) / jnp.maximum(
-        jnp.sum(real, -2, keepdims=True), 1.0
+    source = config.teacher
+    task = (
+        configfile.load(files.join(source, "config.toml")).task if models.is_run(source) else None
     )
-    centred = (states - mean) * real
-    # The square root has no gradient at 0, where padding lies.
-    length = jnp.sqrt(jnp.sum(jnp.square(centred), -1, keepdims=True) + 1e-12)
-    unit = centred / length
-    return jnp.einsum("...sh,...th->...st", unit, unit)
+    if not isinstance(task, ClassificationConfig):
+        raise CheckpointError(
+            f"--teacher {source} is not a run that was fine-tuned to classification: name the "
+            "--out of one"
+        )
+    if config.labels and config.labels != task.labels:
+        raise ConfigError(
+            f"task.labels are {', '.join(config.labels)}, those of --teacher {source} "
+            f"{', '.join(task.labels)}: leave them out"
+        )
+    return dataclasses.replace(config, labels=task.labels)
 
 
 def teacher_columns(
-    forward: Forward, params: Params, batch: Batch, points: int
-) -> dict[str, jax.Array]:
-    """What a student reads: teacher_logits [B, C], and teacher_relations [B, points, S, S].
+    teacher: models.Model, config: Config, vocabulary: Vocabulary
+) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    """A function that adds the teacher's columns to a batch.
 
-    With 0 points there are no relations.
+    They are teacher_logits [B, C] and, unless hidden_state_weight is 0, teacher_relations
+    [B, depths, S, S]. The teacher runs on this process's first device, before each step.
+
+    Raises ConfigError for another vocabulary than the student's, or rows that are longer than the
+    teacher reads.
     """
-    hidden, each = albert.encode_all_layers(
-        params, forward.model, batch, compute=forward.compute, backend=forward.backend
-    )
-    logits = heads.classify(params["head"], forward.pool(params, hidden, batch))
-    if not points:
-        return {"teacher_logits": logits}
-    compared = _compared(each, batch["segment_ids"], forward, None, points)
-    return {"teacher_logits": logits, "teacher_relations": jnp.moveaxis(compared, 0, 1)}
-
-
-def distilled_loss(forward: Forward, config: TaskConfig) -> Loss:
-    """Cross-entropies with the labels and with the teacher's, and squared differences of states.
-
-    Terms "class", "teacher" (task.teacher_share of the two; at task.teacher_temperature, times
-    its square as in the paper) and "states" (task.teacher_states), sum "example_correct".
-    """
-    share, heat = config.teacher_share, config.teacher_temperature
-
-    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
-        hidden, each = albert.encode_all_layers(
-            params,
-            forward.model,
-            batch,
-            compute=forward.compute,
-            num_layers=num_layers,
-            dropout=dropout,
-            backend=forward.backend,
+    student, task = config.task, teacher.run_config.task
+    assert isinstance(student, ClassificationConfig) and isinstance(task, ClassificationConfig)
+    if teacher.vocabulary.fingerprint != vocabulary.fingerprint:
+        raise ConfigError(
+            f"--teacher {teacher.source} has another vocabulary than --init: start from a network "
+            "with the teacher's, or leave --init out"
         )
-        pooled = forward.pool(params, hidden, batch)
-        logits = heads.classify(params["head"], pooled, dropout, config.head_dropout)
+    longest = max(phase.sequence_length for phase in config.phases)
+    if longest > teacher.config.max_position_embeddings:
+        raise ConfigError(
+            f"--teacher {teacher.source} reads {teacher.config.max_position_embeddings} tokens, "
+            f"the rows have {longest}: lower phases.0.sequence_length"
+        )
+    shallower = min(teacher.config.num_hidden_layers, config.model.num_hidden_layers)
+    depths = min(MAX_DEPTHS, shallower) if student.hidden_state_weight else 0
+    run_config = teacher.run_config
+    backend = attention.fastest(run_config, jax.local_devices()[0])
+    encoder = Encoder(run_config.model, run_config.compute, backend)
+    params = jax.device_put(teacher.params)
+
+    @jax.jit
+    def run(params: Params, batch: Batch) -> dict[str, jax.Array]:
+        hidden, states = _all_states(encoder, params, batch, None, None)
+        logits = Classification().head_logits(encoder, params, hidden, batch, task, None)
+        if not depths:
+            return {"teacher_logits": logits}
+        compared = _compared(states, batch["segment_ids"], encoder, None, depths)
+        return {"teacher_logits": logits, "teacher_relations": jnp.moveaxis(compared, 0, 1)}
+
+    def add(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        columns = jax.device_get(run(params, {name: batch[name] for name in INPUTS}))
+        return batch | {name: np.asarray(column, np.float32) for name, column in columns.items()}
+
+    return add
+
+
+def distillation_loss(encoder: Encoder, config: ClassificationConfig) -> Loss:
+    """Cross-entropies with the labels and with the teacher's, and differences of hidden states.
+
+    Terms "class", "teacher" (distillation_weight of the two; at distillation_temperature, times
+    its square as in the paper) and "states" (hidden_state_weight).
+    """
+    share, temperature = config.distillation_weight, config.distillation_temperature
+
+    def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        hidden, states = _all_states(encoder, params, batch, dropout, num_layers)
+        logits = Classification().head_logits(encoder, params, hidden, batch, config, dropout)
         weights, labels = batch["example_weights"], batch["labels"]
-        theirs = jax.nn.log_softmax(batch["teacher_logits"] / heat)
-        away = jnp.sum(jnp.exp(theirs) * (theirs - jax.nn.log_softmax(logits / heat)), -1)
-        sums = {
+        teacher = jax.nn.log_softmax(batch["teacher_logits"] / temperature)
+        student = jax.nn.log_softmax(logits / temperature)
+        divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), -1)
+        totals = {
             "class": (1 - share) * jnp.sum(weights * cross_entropy(logits, labels)),
-            "teacher": share * heat**2 * jnp.sum(weights * away),
+            "teacher": share * temperature**2 * jnp.sum(weights * divergence),
         }
         if "teacher_relations" in batch:
             wanted = jnp.moveaxis(batch["teacher_relations"], 1, 0)
-            found = _compared(each, batch["segment_ids"], forward, num_layers, len(wanted))
+            found = _compared(states, batch["segment_ids"], encoder, num_layers, len(wanted))
             real = jnp.sum(batch["segment_ids"] > 0, -1)
-            apart = jnp.sum(jnp.square(found - wanted), (-2, -1)) / jnp.maximum(real, 1) ** 2
-            sums["states"] = config.teacher_states * jnp.sum(weights * jnp.mean(apart, 0))
-        right = jnp.argmax(logits, -1) == labels
+            distance = jnp.sum(jnp.square(found - wanted), (-2, -1)) / jnp.maximum(real, 1) ** 2
+            total = jnp.sum(weights * jnp.mean(distance, 0))
+            totals["states"] = config.hidden_state_weight * total
+        correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
         return LossTerms(
-            {name: LossTerm(total, "example_weights") for name, total in sums.items()},
-            {"example_correct": jnp.sum(weights * right)},
+            {name: LossTerm(total, "example_weights") for name, total in totals.items()},
+            {"example_correct": correct},
         )
 
     return loss
 
 
+def compared_depths(num_layers: int, count: int) -> tuple[int, ...]:
+    """The layers after which states are compared: equal parts of the depth, up to the last one.
+
+    >>> compared_depths(12, 4), compared_depths(3, 2), compared_depths(1, 2)
+    ((3, 6, 9, 12), (2, 3), (1, 1))
+    """
+    return tuple(math.ceil(num_layers * k / count) for k in range(1, count + 1))
+
+
+def relations(states: jax.Array, segment_ids: jax.Array) -> jax.Array:
+    """Cosines float32 [..., B, S, S] of each row's tokens [..., B, S, H] to one another.
+
+    The mean of a row's tokens is subtracted first: all states of ALBERT point in one direction,
+    and what they share says nothing. Where one of the two is padding the cosine is 0.
+    """
+    real = (segment_ids > 0).astype(jnp.float32)[..., None]
+    states = states.astype(jnp.float32)
+    count = jnp.maximum(jnp.sum(real, -2, keepdims=True), 1.0)
+    centered = (states - jnp.sum(states * real, -2, keepdims=True) / count) * real
+    # The square root has no gradient at 0, which padding has.
+    norm = jnp.sqrt(jnp.sum(jnp.square(centered), -1, keepdims=True) + 1e-12)
+    unit = centered / norm
+    return jnp.einsum("...sh,...th->...st", unit, unit)
+
+
+def _all_states(
+    encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
+) -> tuple[jax.Array, jax.Array]:
+    """Hidden states [B, S, H], and those after every layer [layers x inner, B, S, H]."""
+    return albert.encode_all_layers(
+        params,
+        encoder.model,
+        batch,
+        compute=encoder.compute,
+        num_layers=num_layers,
+        dropout=dropout,
+        backend=encoder.backend,
+    )
+
+
 def _compared(
-    each: jax.Array, segment_ids: jax.Array, forward: Forward, num_layers: int | None, points: int
+    states: jax.Array,
+    segment_ids: jax.Array,
+    encoder: Encoder,
+    num_layers: int | None,
+    count: int,
 ) -> jax.Array:
-    """Relations [points, B, S, S] of the states after every pass [passes x inner, B, S, H]."""
-    inner = forward.model.inner_group_num
-    depths = compared_depths(num_layers or forward.model.num_hidden_layers, points)
-    return relations(each[jnp.asarray([inner * depth - 1 for depth in depths])], segment_ids)
+    """Relations [count, B, S, S] of the states at the depths that are compared."""
+    inner = encoder.model.inner_group_num
+    depths = compared_depths(num_layers or encoder.model.num_hidden_layers, count)
+    return relations(states[jnp.asarray([inner * depth - 1 for depth in depths])], segment_ids)

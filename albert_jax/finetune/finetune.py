@@ -1,4 +1,4 @@
-"""Fine-tuning as a task for the one loop, and `run`, which puts a whole run together."""
+"""Fine-tuning as a task of the training loop, and `run`, which puts a whole run together."""
 
 from __future__ import annotations
 
@@ -6,30 +6,20 @@ import functools
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from albert_jax.config import Config
-from albert_jax.data import counter_rng as random
+from albert_jax.config import Config, TaskConfig
 from albert_jax.errors import ConfigError
-from albert_jax.finetune import augmentation as augmenting
-from albert_jax.finetune import setup as settling
-from albert_jax.finetune import teacher as teaching
-from albert_jax.tasks import batching, metrics, prediction
-from albert_jax.tasks.families import Family
-from albert_jax.tasks.old_features import fitting_length
-from albert_jax.tasks.old_registry import TaskKind
-from albert_jax.tasks.old_registry import task as registered
+from albert_jax.finetune import setup
+from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.tasks import prediction, registry
+from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
+from albert_jax.tasks.task import Task
 from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
 
-if TYPE_CHECKING:
-    from albert_jax.data.vocabularies.vocabulary import Vocabulary
-
-EVALUATION_ROWS = 32
-"""Rows of the batches in which held-out examples are looked at."""
-UNIT = 16
-"""Training batches that are shorter than the phase's rows have a multiple of this."""
+EVALUATION_BATCH_SIZE = 32
 
 
 def run(
@@ -43,80 +33,65 @@ def run(
 ) -> None:
     """Fine-tunes on the config's task in the run folder `out`, or continues the run there.
 
-    `init` is a run or directory whose weights and vocabulary are the start; None: a small random
-    network and a vocabulary of the training texts (with a teacher: its own). `passes` is the
-    depth (None: that of the weights), `max_steps` ends the run early.
+    Args:
+      config: the run; its task names the examples.
+      out: the run folder.
+      init: run or directory with the weights and vocabulary to start from. Without one a small
+        random network is trained, with a vocabulary of the training texts or the teacher's.
+      num_layers: depth; by default that of the weights.
+      max_steps: ends the run early.
+      allow_change: fields in which the config may differ from the one the run began with.
 
-    Raises AlbertError of every kind; see train/loop.py.
+    Raises:
+      AlbertError: of every kind; see train/loop.py.
     """
-    # Everything that can be wrong is looked at before a device is touched or a file written.
+    # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    given = settling.given_task(config, max_steps)
-    kind = registered(given.name)
-    if given.teacher:
-        given = teaching.with_labels(given)
-    if given.augment and not given.augment_from:
-        if init is None:
-            raise ConfigError(
-                "task.augment is above 0, but there is neither --init nor task.augment_from: name "
-                "a model with its masked-language head"
-            )
-        given = replace(given, augment_from=init)
-    if given.name == "generation":
-        metrics.bleu_chrf(["a"], ["a"])  # says at once if there is nothing to score it with
-    train = kind.family.read(given.train, given, True)
-    dev = kind.family.read(given.dev, given, True)
-    settings = settling.task(given, kind, train, dev)
+    settings = setup.check_task(config, max_steps)
+    task = registry.get(settings.name)
+    settings = _with_sources(settings, init)
+    train = task.read_examples(settings.train, settings, labelled=True)
+    dev = task.read_examples(settings.dev, settings, labelled=True)
+    settings = task.complete_config(settings, train, dev)
 
     from albert_jax.model.depth import check_depth
-    from albert_jax.model_io import model as loading
+    from albert_jax.model_io import model as models
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
 
     hosts.join()
-    teacher = loading.load(settings.teacher) if settings.teacher else None
-    continued = loading.is_run(out)
-    if continued or init is not None:
-        source = out if continued else str(init)
-        model, vocabulary = settling.network_of(source, config.model, given=not continued)
+    teacher = None
+    if isinstance(settings, ClassificationConfig) and settings.teacher:
+        teacher = models.load(settings.teacher)
+    continued = models.is_run(out)
+    source = out if continued else init
+    if source is not None:
+        model, vocabulary = setup.pretrained_network(source, config.model, check=not continued)
     else:
-        texts = [text for example in train for text in kind.family.texts(example) if text]
-        known = teacher and teacher.vocabulary
-        model, vocabulary = settling.new_network(config.model, texts, known)
+        texts = [text for example in train for text in task.texts(example) if text]
+        model, vocabulary = setup.new_network(config.model, texts, teacher and teacher.vocabulary)
     if num_layers is not None:
         check_depth(model, num_layers)
         model = replace(model, num_hidden_layers=num_layers)
     config = replace(config, model=model, task=settings)
     config.validate()
-    taught = teaching.columns(teacher, config, vocabulary) if teacher else None
     order = digest(train)
-    if settings.augment:
-        train += augmenting.augmented(
-            loading.load(settings.augment_from),
-            train,
-            copies=settings.augment,
-            share=settings.augment_share,
-            seed=config.seed,
-        )
-    features = Features(kind.family, vocabulary, train, config)
-    config = settling.with_steps(config, features.count(), features.per_batch(), max_steps)
-    # A label or text of the held-out examples that cannot be read is told now, not after an hour.
-    kind.family.features(
-        vocabulary,
-        dev,
-        config.phases[-1].sequence_length,
-        kind.family.for_evaluation(settings),
-        settings.labels,
-    )
-    initial = functools.cache(lambda: start_weights(config, kind, vocabulary, init))
+    if isinstance(settings, RegressionConfig) and settings.augment:
+        train += _augmented(settings, train, config.seed)
+    batches = TrainingBatches(task, vocabulary, train, config)
+    config = setup.with_steps(config, batches, max_steps)
+    # A label or text of the dev examples that cannot be read is reported now, not after an hour.
+    length = config.phases[-1].sequence_length
+    prediction.featurize(task, vocabulary, dev, settings, length)
+    initial = functools.cache(lambda: setup.initial_params(config, task, vocabulary, init))
     if not continued:
         initial()
-    # With the augmented ones: hosts whose models drew other words must not train together.
+    # With the augmented examples: hosts whose models drew other words must not train together.
     mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
-    task = finetuning_task(config, kind, features, dev, mesh, initial, taught)
+    training_task = finetuning_task(config, task, batches, dev, mesh, initial, teacher)
     run_training(
         config,
-        task,
+        training_task,
         out,
         mesh,
         facts={"data_order": order, "init": init},
@@ -125,104 +100,54 @@ def run(
     )
 
 
-class Features:
-    """Training examples as rows of batches."""
-
-    def __init__(
-        self, family: Family, vocabulary: Vocabulary, examples: Sequence[Any], config: Config
-    ) -> None:
-        assert config.task is not None
-        self.family, self.vocabulary = family, vocabulary
-        self._examples, self._task, self._seed = examples, config.task, config.seed
-        self._phases = [(phase.sequence_length, phase.batch_size) for phase in config.phases]
-        self._made: dict[int, list[Any]] = {}
-
-    def of(self, phase: int) -> list[Any]:
-        """The features of a phase."""
-        most = self._phases[phase][0]
-        if most not in self._made:
-            task = self._task
-            self._made[most] = self.family.features(
-                self.vocabulary, self._examples, most, task, task.labels
-            )
-        return self._made[most]
-
-    def count(self) -> int:
-        """Features of the first phase: what an epoch goes through once."""
-        return len(self.of(0))
-
-    def per_batch(self) -> int:
-        """Features in a batch of the first phase."""
-        return self._phases[0][1] * self.family.per_row(self._task)
-
-    def batch(self, phase: int, step: int, rows: np.ndarray) -> Batch:
-        """The rows with these numbers of the batch of a step of the run: a pure function.
-
-        Rows are as long as the longest text of the batch needs, in quarters of the phase's
-        length: at most four programs are compiled.
-        """
-        features, (most, count) = self.of(phase), self._phases[phase]
-        numbers = batching.batch_examples(
-            self._seed, step, len(features), count * self.family.per_row(self._task)
-        )
-        chosen = [features[i] for i in numbers if i != batching.NOTHING]
-        quarter = -(-most // (4 * UNIT)) * UNIT
-        longest = max(map(self.family.tokens, chosen))
-        length = fitting_length(longest, most, range(quarter, most, quarter))
-        key = random.key(self._seed, 0xF17E, step)
-        generator = np.random.Generator(np.random.Philox(key=key))
-        # Every host draws the whole batch, so that no row depends on how many hosts there are.
-        whole = self.family.batch(self.vocabulary, chosen, length, count, self._task, generator)
-        return {name: column[rows] for name, column in whole.items()}
-
-
 def finetuning_task(
     config: Config,
-    kind: TaskKind,
-    features: Features,
+    task: Task,
+    batches: TrainingBatches,
     dev: Sequence[Any],
     mesh: Any,
     initial_params: Callable[[], Params],
-    taught: Callable[[Batch], Batch] | None = None,
+    teacher: Any = None,
 ) -> TrainingTask:
-    """A family of the registry as a task of the loop; `config` is settled.
-
-    `taught` adds what a teacher says to the rows of a batch (teaching.py).
-    """
+    """A task as the training loop knows it; `config` is complete."""
     from albert_jax.model import attention
     from albert_jax.parallel.mesh import row_shards
-    from albert_jax.tasks.losses import Forward
+    from albert_jax.tasks.encoder import Encoder, abstract_params
 
-    assert config.task is not None
-    settings, family = config.task, kind.family
+    settings = config.task
+    assert settings is not None
     backend = attention.choose(config, mesh.devices.flat[0])
-    forward = Forward(config.model, config.compute, backend, settings.pooling)
-    loss = kind.loss(forward, settings)
-    firsts = np.cumsum([0, *(phase.steps for phase in config.phases)])
-    held_out = dev[: config.run.max_eval_samples]
-    shards = row_shards(mesh)
+    encoder = Encoder(config.model, config.compute, backend)
+    loss, add_columns = task.loss(encoder, settings), None
+    if teacher is not None:
+        from albert_jax.finetune import distillation
 
-    def batches(phase: int, first: int, rows: np.ndarray) -> Iterator[Batch]:
-        for inside in range(first, config.phases[phase].steps):
-            batch = features.batch(phase, int(firsts[phase]) + inside, rows)
-            yield taught(batch) if taught else batch
+        assert isinstance(settings, ClassificationConfig)
+        loss = distillation.distillation_loss(encoder, settings)
+        add_columns = distillation.teacher_columns(teacher, config, batches.vocabulary)
+    first_steps = np.cumsum([0, *(phase.steps for phase in config.phases)])
+    held_out, shards = dev[: config.run.max_eval_samples], row_shards(mesh)
+
+    def make_batches(phase: int, first: int, rows: np.ndarray) -> Iterator[Batch]:
+        for step in range(first, config.phases[phase].steps):
+            batch = batches.batch(phase, int(first_steps[phase]) + step, rows)
+            yield add_columns(batch) if add_columns else batch
 
     def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
-        found = prediction.predict(
-            family,
-            features.vocabulary,
+        settings_of = config.phases[phase]
+        at_once = settings_of.batch_size // settings_of.gradient_accumulation_steps
+        size = min(EVALUATION_BATCH_SIZE, len(held_out), at_once)
+        predictions = prediction.predict(
+            task,
+            batches.vocabulary,
             held_out,
             settings,
-            settings.labels,
             evaluator.outputs,
-            length=config.phases[phase].sequence_length,
-            rows=-(-min(EVALUATION_ROWS, len(held_out), at_once(phase)) // shards) * shards,
+            length=settings_of.sequence_length,
+            batch_size=-(-size // shards) * shards,
         )
-        scores = family.score(held_out, found, settings.labels)
+        scores = task.score(held_out, predictions, settings)
         return {name: scores[name] for name in settings.metrics if name in scores} | scores
-
-    def at_once(phase: int) -> int:
-        return config.phases[phase].batch_size // config.phases[phase].gradient_accumulation_steps
 
     def count(batch: Batch) -> dict[str, float]:
         real = batch["segment_ids"]
@@ -230,42 +155,52 @@ def finetuning_task(
 
     return TrainingTask(
         name=settings.name,
-        abstract_params=kind.abstract_params(config.model, settings),
+        abstract_params=abstract_params(task, config.model, settings),
         initial_params=initial_params,
-        batches=batches,
+        batches=make_batches,
         loss=lambda phase: loss,
         evaluation_loss=lambda phase: loss,
         evaluate=evaluate,
         count=count,
         attention=backend.name,
         best=settings.metrics[0],
-        best_mode="max",
-        outputs=lambda params, batch: kind.outputs(forward, params, batch, settings, None),
+        best_mode="max" if task.greater_is_better else "min",
+        outputs=lambda params, batch: task.outputs(encoder, params, batch, settings),
     )
-
-
-def start_weights(
-    config: Config, kind: TaskKind, vocabulary: Vocabulary, init: str | None
-) -> Params:
-    """The weights of `init` (None: random ones) and a new head; raises CheckpointError."""
-    from albert_jax.model.init import init_params
-    from albert_jax.model_io.adapt import initial_params_from
-
-    model, task = config.model, config.task
-    if task is None:
-        raise ConfigError("the config has no task")
-    if init is None:
-        whole = init_params(model, config.seed)
-    else:
-        whole = initial_params_from(init, model, vocabulary, seed=config.seed)
-    head = kind.new_head(model.hidden_size, task.labels, config.seed, model.initializer_range)
-    kept = {name: whole[name] for name in ("embeddings", "encoder", *kind.units(task))}
-    return kept | ({"head": head} if head else {})
 
 
 def digest(examples: Sequence[Any]) -> str:
     """SHA-256 (hex) of examples in their order, wherever their file lies."""
-    told = hashlib.sha256()
+    result = hashlib.sha256()
     for example in examples:
-        told.update(repr(replace(example, where="")).encode())
-    return told.hexdigest()
+        result.update(repr(replace(example, where="")).encode())
+    return result.hexdigest()
+
+
+def _with_sources(settings: TaskConfig, init: str | None) -> TaskConfig:
+    """The settings with the teacher's labels and the model that augments."""
+    if isinstance(settings, ClassificationConfig) and settings.teacher:
+        from albert_jax.finetune.distillation import with_teacher_labels
+
+        settings = with_teacher_labels(settings)
+    if isinstance(settings, RegressionConfig) and settings.augment and not settings.augment_from:
+        if init is None:
+            raise ConfigError(
+                "task.augment is above 0, but there is neither --init nor task.augment_from: name "
+                "a model with its masked-language head"
+            )
+        settings = replace(settings, augment_from=init)
+    return settings
+
+
+def _augmented(settings: RegressionConfig, train: Sequence[Any], seed: int) -> list[Any]:
+    from albert_jax.finetune.augmentation import augmented
+    from albert_jax.model_io.model import load
+
+    return augmented(
+        load(settings.augment_from),
+        train,
+        copies=settings.augment,
+        share=settings.augment_share,
+        seed=seed,
+    )

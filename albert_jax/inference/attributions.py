@@ -13,8 +13,8 @@ import numpy as np
 
 from albert_jax.config import ComputeConfig
 from albert_jax.model_io.model import Model
+from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.features import INPUTS
-from albert_jax.tasks.losses import Forward
 from albert_jax.tasks.task import Batch
 
 RELATIVE, ABSOLUTE = 0.01, 1e-3
@@ -66,13 +66,13 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     import jax.numpy as jnp
 
     from albert_jax.model import albert
-    from albert_jax.tasks import heads
+    from albert_jax.tasks.encoder import Encoder
 
     config, vocabulary = model.config, model.vocabulary
     task = model.run_config.task
-    assert task is not None and task.name == "classification"
+    assert isinstance(task, ClassificationConfig)
     compute = ComputeConfig(dtype="float32")
-    encoder = Forward(config, compute, pooling=task.pooling)
+    encoder = Encoder(config, compute)
     row: dict[str, Any] = {name: jnp.asarray(batch[name]) for name in INPUTS}
     special = np.isin(batch["input_ids"], [vocabulary.cls_id, vocabulary.sep_id])
     masked = np.where(special | (batch["segment_ids"] == 0), batch["input_ids"], vocabulary.mask_id)
@@ -88,7 +88,7 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
             return albert.apply_layer(params, config, x, ids, number, num_layers=num_layers), None
 
         x, _ = jax.lax.scan(layer, x, jnp.arange(num_layers or config.num_hidden_layers))
-        return heads.classify(params["head"], encoder.pool(params, x, rows))
+        return Classification().head_logits(encoder, params, x, rows, task, None)
 
     def margin(params: Any, x: jax.Array, label: int) -> jax.Array:
         every = logits(params, x)

@@ -19,11 +19,9 @@ from scipy.special import softmax
 
 from albert_jax.errors import ConfigError
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.families import Family
+from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.features import INPUTS
-from albert_jax.tasks.losses import Forward
-from albert_jax.tasks.old_registry import task as registered
-from albert_jax.tasks.task import Batch
+from albert_jax.tasks.task import Batch, Prediction
 
 HALVINGS = 3
 """How often the size of a batch may be halved."""
@@ -51,6 +49,21 @@ class Tally:
     full_seconds: float = 0.0
 
 
+class _EarlyClassification(Classification):
+    """Classification whose outputs are logits and numbers of layers."""
+
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+    ) -> list[Prediction]:
+        """The label, its probability, and the number of layers."""
+        logits, depths = outputs
+        predictions = super().predict(examples, features, logits, config)
+        return [
+            prediction | {"num_layers": int(depth)}
+            for prediction, depth in zip(predictions, depths, strict=True)
+        ]
+
+
 class EarlyExit:
     """A classifier that is applied layer by layer and counts the layers it needs."""
 
@@ -62,17 +75,17 @@ class EarlyExit:
         import jax
 
         from albert_jax.model import albert, attention
-        from albert_jax.tasks import heads
+        from albert_jax.tasks.encoder import Encoder
 
         run_config, config = model.run_config, model.config
         task = run_config.task
-        if task is None or task.name != "classification":
+        if not isinstance(task, ClassificationConfig):
             raise ConfigError(
                 "--exit-confidence is for classification, not for "
                 f"{'models without a task' if task is None else task.name}: leave it out"
             )
         backend = attention.fastest(run_config, jax.local_devices()[0])
-        encoder = Forward(config, run_config.compute, backend, task.pooling)
+        encoder = Encoder(config, run_config.compute, backend)
         self.num_layers = num_layers or config.num_hidden_layers
         trained = {depth for phase in run_config.phases for depth in phase.depths}
         self.exits = trained or set(range(1, self.num_layers))
@@ -80,7 +93,8 @@ class EarlyExit:
         self.tally = Tally()
         self._confidence = confidence
         self._params = jax.device_put(model.params)
-        self._family = registered(task.name).family
+        self.task = _EarlyClassification()
+        """Classification from these outputs; each prediction holds its number of layers."""
         self._compiled: dict[Any, Any] = {}
         self._compile_seconds = 0.0
 
@@ -93,29 +107,13 @@ class EarlyExit:
                 params, config, rows["hidden"], rows["segment_ids"], layer,
                 num_layers=num_layers, backend=backend,
             )  # fmt: skip
-            logits = heads.classify(params["head"], encoder.pool(params, hidden, rows))
+            logits = self.task.head_logits(encoder, params, hidden, rows, task, None)
             return rows | {"hidden": hidden}, logits
 
         def take(rows: dict[str, Any], indices: Any) -> dict[str, Any]:
             return {name: column[indices] for name, column in rows.items()}
 
         self._programs = {f.__name__: jax.jit(f) for f in (embed, advance, take)}
-
-    @property
-    def family(self) -> Family:
-        """Classification from these outputs; each prediction holds its number of layers."""
-
-        def predict(
-            examples: Sequence[Any], features: Sequence[Any], outputs: Any, *rest: Any
-        ) -> list[Any]:
-            logits, depths = outputs
-            predictions = self._family.predict(examples, features, logits, *rest)
-            return [
-                prediction | {"num_layers": int(depth)}
-                for prediction, depth in zip(predictions, depths, strict=True)
-            ]
-
-        return dataclasses.replace(self._family, predict=predict)
 
     def outputs(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Logits float32 [B, C] and numbers of layers int64 [B] of a batch."""

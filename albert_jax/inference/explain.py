@@ -19,8 +19,8 @@ from albert_jax.inference.attributions import Attribution
 from albert_jax.inference.fill_mask import Candidate, encode_masked, most_probable
 from albert_jax.inference.layer_similarity import cosine
 from albert_jax.model_io.model import Model
+from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.features import Tokens, fitting_length, sequence_rows
-from albert_jax.tasks.losses import Forward
 from albert_jax.tasks.task import Batch
 
 MAX_TOKENS = 128
@@ -83,7 +83,7 @@ def explain(
     import jax.numpy as jnp
 
     from albert_jax.model import albert
-    from albert_jax.tasks import heads
+    from albert_jax.tasks.encoder import Encoder
 
     config, task, params = model.config, model.run_config.task, model.params
     layers = look(model, text, num_layers=num_layers)
@@ -104,10 +104,10 @@ def explain(
             for mask in range(positions.size)
         ]
     labels, classes, attribution = (), None, None
-    if task is not None and task.name == "classification":
-        pooled = Forward(config, EXACT, pooling=task.pooling).pool(params, outputs, batch)
-        labels = task.labels
-        classes = softmax(np.asarray(heads.classify(params["head"], pooled), np.float64), -1)
+    if isinstance(task, ClassificationConfig):
+        encoder, labels = Encoder(config, EXACT), task.labels
+        logits = Classification().head_logits(encoder, params, outputs, batch, task, None)
+        classes = softmax(np.asarray(logits, np.float64), -1)
         attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)
     return Explanation(
         source=model.source,

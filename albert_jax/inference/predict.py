@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from albert_jax.config import Config, TaskConfig
-from albert_jax.errors import CheckpointError
+from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import prediction
-from albert_jax.tasks.losses import Forward
-from albert_jax.tasks.old_registry import TaskKind
-from albert_jax.tasks.old_registry import task as registered
-from albert_jax.tasks.task import Prediction, Sampling
+from albert_jax.tasks import prediction, registry
+from albert_jax.tasks.generation import GenerationConfig
+from albert_jax.tasks.task import Forward, Prediction, Sampling, Task
 
 if TYPE_CHECKING:
     from albert_jax.inference.early_exit import EarlyExit
@@ -22,21 +21,34 @@ BATCH_SIZE = 32
 """Rows of a batch; fewer examples make one smaller batch."""
 
 
-def task_of(model: Model) -> tuple[TaskConfig, TaskKind]:
+def task_of(model: Model) -> tuple[TaskConfig, Task]:
     """The settings and the task of a fine-tuned model. Raises CheckpointError for another one."""
     task = model.run_config.task
     if task is None:
         raise CheckpointError(
             f"{model.source} was not fine-tuned: name the --out of albert-jax finetune"
         )
-    return task, registered(task.name)
+    return task, registry.get(task.name)
+
+
+def with_denoising_steps(model: Model, steps: int) -> Model:
+    """The model with another number of denoising steps.
+
+    Raises ConfigError for a model that does not generate, or a number below 1.
+    """
+    config, _ = task_of(model)
+    if not isinstance(config, GenerationConfig):
+        raise ConfigError(f"--denoising-steps is for generation, not for {config.name}")
+    run_config = replace(model.run_config, task=replace(config, denoising_steps=steps))
+    run_config.validate()
+    return replace(model, run_config=run_config)
 
 
 def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
     """Features of examples, for `predict`. Raises DataError."""
-    task, kind = task_of(model)
+    config, task = task_of(model)
     length = model.run_config.phases[-1].sequence_length
-    return prediction.featurise(kind.family, model.vocabulary, examples, task, task.labels, length)
+    return prediction.featurize(task, model.vocabulary, examples, config, length)
 
 
 def predict(
@@ -66,24 +78,21 @@ def predict(
       CheckpointError: The model was not fine-tuned.
       DataError: None of the examples can be used.
     """
-    task, kind = task_of(model)
+    config, task = task_of(model)
     return prediction.predict(
-        kind.family if early_exit is None else early_exit.family,
+        task if early_exit is None else early_exit.task,
         model.vocabulary,
         examples,
-        task,
-        task.labels,
+        config,
         forward(model, num_layers) if early_exit is None else early_exit.outputs,
         length=model.run_config.phases[-1].sequence_length,
-        rows=min(BATCH_SIZE, 1 << (len(examples) - 1).bit_length()),
+        batch_size=min(BATCH_SIZE, 1 << (len(examples) - 1).bit_length()),
+        sampling=sampling,
         features=features,
-        temperature=sampling.temperature,
-        seed=sampling.seed,
-        show=sampling.show_step,
     )
 
 
-def forward(model: Model, num_layers: int | None = None) -> prediction.Outputs:
+def forward(model: Model, num_layers: int | None = None) -> Forward:
     """The function from a batch to the task's outputs, on this process's first device."""
     import jax
 
@@ -98,10 +107,11 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     import jax
 
     from albert_jax.model import attention
+    from albert_jax.tasks.encoder import Encoder
 
-    task = run_config.task
-    assert task is not None
-    kind = registered(task.name)
+    config = run_config.task
+    assert config is not None
+    task = registry.get(config.name)
     backend = attention.fastest(run_config, jax.local_devices()[0])
-    encoder = Forward(run_config.model, run_config.compute, backend, task.pooling)
-    return jax.jit(lambda params, batch: kind.outputs(encoder, params, batch, task, num_layers))
+    encoder = Encoder(run_config.model, run_config.compute, backend)
+    return jax.jit(lambda params, batch: task.outputs(encoder, params, batch, config, num_layers))

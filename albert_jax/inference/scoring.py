@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albert_jax.config import Config
+from albert_jax.data.sources.tables import Record, read_records, text_field
 from albert_jax.errors import CheckpointError, DataError
 from albert_jax.inference.masked_lm import length_groups, logits_function, masked_batch
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.examples import MinimalPair
 from albert_jax.tasks.metrics import Interval, bootstrap
-from albert_jax.tasks.tables import ALL_PAIRS, minimal_pairs, read_records
 from albert_jax.tasks.task import Batch
 
 if TYPE_CHECKING:
@@ -30,6 +29,23 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 """Masked copies of sentences in a batch, at most."""
+
+
+ALL_PAIRS = "all"
+"""Name of all sets of minimal pairs together."""
+SET_COLUMNS = ("UID", "set", "group")
+"""Columns that name the set of a pair, the first one that is there."""
+
+
+@dataclass(frozen=True)
+class MinimalPair:
+    """Two sentences that differ in one point; the first one is right."""
+
+    where: str
+    good: str
+    bad: str
+    group: str = ""
+    """The set that the pair belongs to."""
 
 
 @dataclass(frozen=True)
@@ -146,6 +162,22 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     return jax.jit(label_log_probs(run_config, num_layers, backend))
 
 
+def minimal_pairs(records: Sequence[Record]) -> list[MinimalPair]:
+    """Pairs in BLiMP's form: sentence_good, sentence_bad, and UID (or set) for the set's name."""
+    pairs = []
+    for record in records:
+        group = next((str(record.fields[n]) for n in SET_COLUMNS if n in record.fields), "")
+        good, bad = text_field(record, "sentence_good"), text_field(record, "sentence_bad")
+        if group == ALL_PAIRS:
+            raise DataError(
+                f"{record.where}: a set named {ALL_PAIRS!r}, which is all sets; rename it"
+            )
+        if good == bad:
+            raise DataError(f"{record.where}: the two sentences are equal; a pair must differ")
+        pairs.append(MinimalPair(record.where, good, bad, group))
+    return pairs
+
+
 def read_minimal_pairs(path: str) -> list[MinimalPair]:
     """The pairs of a table; see `minimal_pairs`. Raises DataError."""
     return minimal_pairs(read_records(path))
@@ -158,7 +190,7 @@ def pair_sentences(pairs: Sequence[MinimalPair]) -> tuple[list[str], list[str]]:
 
 
 def pair_accuracy(
-    pairs: Sequence[MinimalPair], good: np.ndarray, bad: np.ndarray, seed: int = 0
+    pairs: Sequence[MinimalPair], good: np.ndarray, bad: np.ndarray
 ) -> dict[str, Interval]:
     """Share of pairs whose good sentence scores higher, with its interval; a tie counts half.
 
@@ -170,7 +202,7 @@ def pair_accuracy(
     def mean(values: np.ndarray) -> float:
         return float(values.mean())
 
-    accuracies = {ALL_PAIRS: bootstrap(mean, correct, seed=seed)}
+    accuracies = {ALL_PAIRS: bootstrap(mean, correct)}
     for name in sorted(set(names.tolist()) - {""}):
-        accuracies[name] = bootstrap(mean, correct[names == name], seed=seed)
+        accuracies[name] = bootstrap(mean, correct[names == name])
     return accuracies

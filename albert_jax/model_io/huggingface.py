@@ -20,7 +20,6 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export import model_card
 from albert_jax.export import transformers_classes as classes
-from albert_jax.export.transformers_classes import Class
 from albert_jax.files.json_files import json_bytes, read_json
 from albert_jax.files.new_folder import new_folder, write_files
 from albert_jax.model_io import conversion_report as report
@@ -28,6 +27,8 @@ from albert_jax.model_io import parameter_names as names
 from albert_jax.model_io import published_models as released
 from albert_jax.model_io import safetensors_files as safetensors_io
 from albert_jax.model_io.tokenizer_json import tokenizer_files
+from albert_jax.tasks import registry
+from albert_jax.tasks.task import TransformersClass
 
 StoredType = Literal["float32", "bfloat16"]
 
@@ -58,7 +59,7 @@ def export(
     vocabulary: Vocabulary | None,
     out_dir: str | os.PathLike[str],
     *,
-    head: Class = classes.HEADS["pretraining"],
+    head: TransformersClass = classes.HEADS["pretraining"],
     dtype: StoredType = "float32",
     run: Config | None = None,
 ) -> list[report.Row]:
@@ -82,7 +83,7 @@ def export(
         finite, or the vocabulary has another size than the embeddings.
       StorageError: the disk is full or not writable.
     """
-    missing = [unit for unit in head.units if unit not in params]
+    missing = [unit for unit in head.modules if unit not in params]
     if missing:
         raise CheckpointError(
             f"the weights have no {' and no '.join(missing)}, which {head.name} needs: "
@@ -90,19 +91,20 @@ def export(
         )
     check_vocabulary(vocabulary, config)
     check_finite(params, "the weights")
-    dropped = set(names.OPTIONAL_UNITS) - set(head.units)
+    dropped = set(names.OPTIONAL_UNITS) - set(head.modules)
     kept = {name: value for name, value in params.items() if name not in dropped}
     tensors = names.to_huggingface(kept, config)
-    if head.layer is not None:
-        ours, theirs = head.layer
+    if head.head is not None:
+        ours, theirs = head.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
     described = config_json(config, vocabulary, dtype=dtype) | {"architectures": [head.name]}
     task, beside = classes.own_task(head, run), {}
     if run is not None and task is not None:
         length = run.phases[-1].sequence_length
-        described |= classes.task_settings(task, length)
-        beside = classes.task_files(task, length, config.hidden_size)
+        finetuned = registry.get(task.name)
+        described |= finetuned.transformers_config(task, length)
+        beside = finetuned.transformers_files(task, length, config)
     with new_folder(out_dir) as folder:
         write_files(folder, {CONFIG_NAME: json_bytes(described)})
         if vocabulary is not None:

@@ -96,15 +96,17 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.data.vocabularies import vocabulary as vocabularies
     from albert_jax.model import albert
-    from albert_jax.tasks import old_registry as registry
+    from albert_jax.tasks import registry
+    from albert_jax.tasks.encoder import abstract_params
 
     config = configfile.load(files.join(path, "config.toml"))
     task = config.task
     shapes = albert.abstract_params(config.model)
     best, mode = BEST, "min"
     if task is not None:
-        shapes = registry.task(task.name).abstract_params(config.model, task)
-        best, mode = task.metrics[0], "max"
+        finetuned = registry.get(task.name)
+        shapes = abstract_params(finetuned, config.model, task)
+        best, mode = task.metrics[0], "max" if finetuned.greater_is_better else "min"
     checkpoints = Checkpoints(path, keep=1, best=best, best_mode=mode, read_only=True)
     try:
         wanted = checkpoints.best_step() if step == "best" else None if step == "newest" else step

@@ -8,11 +8,12 @@ from typing import Any
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference import explain_page
-from albert_jax.inference.examples import PAGE_FORMS, parse_line
 from albert_jax.inference.explain import look
 from albert_jax.inference.fill_mask import fill_mask
-from albert_jax.inference.predict import predict, task_of
+from albert_jax.inference.predict import predict, task_of, with_denoising_steps
 from albert_jax.model_io.model import Model
+from albert_jax.tasks import registry
+from albert_jax.tasks.generation import GenerationConfig
 from albert_jax.tasks.task import Sampling
 
 MAX_TOKENS = 64
@@ -51,8 +52,8 @@ class Answers:
                 {
                     "name": name,
                     "task": "" if task is None else task.name,
-                    "form": None if task is None else dataclasses.asdict(PAGE_FORMS[task.name]),
-                    "denoising_steps": None if task is None else task.rounds,
+                    "form": task and dataclasses.asdict(registry.get(task.name).page_form),
+                    "denoising_steps": getattr(task, "denoising_steps", None),
                     "masks": "mlm_head" in model.params,
                     "step": model.step,
                     "num_layers": model.config.num_hidden_layers,
@@ -80,19 +81,17 @@ class Answers:
         "temperature" and "seed" decide how the text is generated, and "steps" are its states.
         """
         model = self._model(asked)
-        task, _ = task_of(model)
+        config, task = task_of(model)
         parts = asked.get("parts")
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise DataError("parts: give a list of texts")
         # Tabs separate the parts, as on the command line; other white space becomes one space.
         line = "\t".join(" ".join(part.split()) for part in parts)
-        example = parse_line(task, line, "the text")
+        example = task.parse_line(line, "the text", config)
         sampling, steps = Sampling(), []
-        if PAGE_FORMS[task.name].generates:
-            count = int(_number(asked, "denoising_steps", task.rounds, 1, 1000))
-            task = dataclasses.replace(task, rounds=count)
-            run_config = dataclasses.replace(model.run_config, task=task)
-            model = dataclasses.replace(model, run_config=run_config)
+        if isinstance(config, GenerationConfig):
+            count = int(_number(asked, "denoising_steps", config.denoising_steps, 1, 1000))
+            model = with_denoising_steps(model, count)
             sampling = Sampling(
                 temperature=_number(asked, "temperature", 0.0, 0.0, 100.0),
                 seed=int(_number(asked, "seed", 0, 0, 2**31 - 1)),

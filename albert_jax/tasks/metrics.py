@@ -1,7 +1,8 @@
-"""Scores of predictions, their uncertainty and the baseline beside them, in numpy.
+"""Scores of predictions, their uncertainty, and the baseline of the commonest answer.
 
-All scores are plain numbers (shares between 0 and 1, correlations between -1 and 1); BLEU and
-chrF are on sacrebleu's scale of 0 to 100.
+Shares lie between 0 and 1 and correlations between -1 and 1; BLEU and chrF are on sacrebleu's
+scale of 0 to 100. Classification scores are scikit-learn's and correlations SciPy's. Span F1 is
+our own, because the package that is known for it has had no release or wheel since 2020.
 """
 
 from __future__ import annotations
@@ -20,117 +21,108 @@ def accuracy(predicted: np.ndarray, true: np.ndarray) -> float:
     return float(np.mean(np.asarray(predicted) == np.asarray(true)))
 
 
-def f1(predicted: np.ndarray, true: np.ndarray, positive: int = 1) -> float:
-    """F1 of one class; 0 where it is neither predicted nor true (as scikit-learn)."""
-    p, t = np.asarray(predicted) == positive, np.asarray(true) == positive
-    total = p.sum() + t.sum()
-    return float(2 * (p & t).sum() / total) if total else 0.0
+def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dict[str, float]:
+    """Accuracy, F1 (of class 1 if there are two, else the mean over classes), Matthews correlation.
+
+    `predicted` and `true` are class numbers; scores that are undefined count as 0.
+    """
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    average: Any = "binary" if classes == 2 else "macro"
+    labels = None if classes == 2 else list(range(classes))
+    f1 = f1_score(true, predicted, average=average, labels=labels, zero_division=0)  # type: ignore[arg-type]
+    return {
+        "accuracy": accuracy(predicted, true),
+        "f1": float(f1),
+        "matthews": float(matthews_corrcoef(true, predicted)),
+    }
 
 
-def macro_f1(predicted: np.ndarray, true: np.ndarray, classes: int) -> float:
-    """Unweighted mean of the classes' F1."""
-    return float(np.mean([f1(predicted, true, c) for c in range(classes)]))
+def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
+    """Pearson and Spearman correlation; 0 if one side is constant."""
+    from scipy.stats import pearsonr, spearmanr
+
+    if np.ptp(predicted) == 0 or np.ptp(true) == 0:
+        return {"pearson": 0.0, "spearman": 0.0}
+    return {
+        "pearson": float(pearsonr(predicted, true)[0]),  # type: ignore[arg-type]
+        "spearman": float(spearmanr(predicted, true)[0]),  # type: ignore[arg-type]
+    }
 
 
-def matthews(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Matthews correlation for any number of classes (Gorodkin 2004); 0 if one side is constant."""
-    p, t = np.asarray(predicted), np.asarray(true)
-    classes = np.union1d(p, t)
-    ps = np.array([(p == c).sum() for c in classes], np.float64)
-    ts = np.array([(t == c).sum() for c in classes], np.float64)
-    n = float(len(t))
-    over = float((p == t).sum()) * n - float(ps @ ts)
-    under = np.sqrt((n * n - ps @ ps) * (n * n - ts @ ts))
-    return float(over / under) if under > 0 else 0.0
+def softmax(logits: Any) -> np.ndarray:
+    """Probabilities float64 over the last axis."""
+    from scipy.special import softmax as scipy_softmax
+
+    return scipy_softmax(np.asarray(logits, np.float64), axis=-1)
 
 
-def pearson(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Pearson correlation; 0 if one side is constant."""
-    p, t = np.asarray(predicted, np.float64), np.asarray(true, np.float64)
-    p, t = p - p.mean(), t - t.mean()
-    under = np.sqrt((p @ p) * (t @ t))
-    return float(p @ t / under) if under > 0 else 0.0
-
-
-def spearman(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Spearman correlation: Pearson of the ranks, equal values sharing their mean rank."""
-    return pearson(ranks(predicted), ranks(true))
-
-
-def ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 1, float64; equal values get the mean of the ranks they span."""
-    _, inverse, counts = np.unique(np.asarray(values), return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2.0)[inverse.reshape(-1)]
-
-
-def by_group(predicted: np.ndarray, true: np.ndarray, groups: Sequence[str]) -> dict[str, float]:
-    """Accuracy over all and, where there are named groups, "accuracy_NAME" of each."""
+def accuracy_by_group(
+    predicted: np.ndarray, true: np.ndarray, groups: Sequence[str]
+) -> dict[str, float]:
+    """Accuracy over all and, where groups have names, "accuracy_NAME" of each."""
     scores = {"accuracy": accuracy(predicted, true)}
     names = np.array(groups)
     for name in sorted(set(groups) - {""}):
-        chosen = names == name
-        scores[f"accuracy_{name}"] = accuracy(predicted[chosen], true[chosen])
+        members = names == name
+        scores[f"accuracy_{name}"] = accuracy(predicted[members], true[members])
     return scores
 
 
-class TagSpan(NamedTuple):
-    """A named run of words, first and last inclusive."""
+MARKS = ("B", "I", "E", "S")
+"""Prefixes of the tags of a span."""
 
-    kind: str
+
+class TagSpan(NamedTuple):
+    """A labeled run of words; `first` and `last` are inclusive."""
+
+    label: str
     first: int
     last: int
 
 
-MARKS = ("B", "I", "E", "S")
-"""What a tag begins with that is part of a span."""
-UNNAMED = "_"
-"""Kind of the spans of bare marks."""
-
-
-def names_spans(tags: Iterable[str]) -> bool:
-    """Whether a set of tags is of BIO's or BIOES' form; parts of speech, say, are not."""
+def are_span_tags(tags: Iterable[str]) -> bool:
+    """Whether tags have the form of BIO or BIOES; parts of speech, for example, do not."""
     inside = set(tags) - {"O"}
     return all(tag in MARKS or tag[:2] in {f"{mark}-" for mark in MARKS} for tag in inside)
 
 
 def tag_spans(tags: Sequence[str]) -> set[TagSpan]:
-    """Runs named by BIO or BIOES tags, read as conlleval does: a lost "B" is forgiven. Bare marks
-    (B, I, E, S) make runs of one kind."""
-    found: set[TagSpan] = set()
-    kind, first = "", 0
+    """Spans of BIO or BIOES tags, read as conlleval does: a missing "B" is forgiven.
+
+    Bare marks (B, I, E, S) make spans of one label.
+    """
+    spans: set[TagSpan] = set()
+    label, first = "", 0
     for i, tag in enumerate([*tags, "O"]):
         mark, _, name = tag.partition("-")
         if tag in MARKS:
-            name = UNNAMED
-        opens = bool(name) and (mark in "BS" or name != kind)
-        if kind and (opens or not name):
-            found.add(TagSpan(kind, first, i - 1))
-            kind = ""
+            name = "_"
+        opens = bool(name) and (mark in "BS" or name != label)
+        if label and (opens or not name):
+            spans.add(TagSpan(label, first, i - 1))
+            label = ""
         if opens:
-            kind, first = name, i
-        if kind and mark in ("E", "S"):
-            found.add(TagSpan(kind, first, i))
-            kind = ""
-    return found
+            label, first = name, i
+        if label and mark in ("E", "S"):
+            spans.add(TagSpan(label, first, i))
+            label = ""
+    return spans
 
 
 def span_f1(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> dict[str, float]:
-    """precision, recall and f1 of exact spans over all sentences, and accuracy of the tags."""
-    hits = guessed = wanted = 0
-    same = total = 0
+    """F1, precision and recall of exact spans over all sentences, and accuracy of the tags."""
+    hits = guessed = wanted = same = total = 0
     for p, t in zip(predicted, true, strict=True):
-        ps, ts = tag_spans(p), tag_spans(t)
-        hits, guessed, wanted = hits + len(ps & ts), guessed + len(ps), wanted + len(ts)
+        spans, true_spans = tag_spans(p), tag_spans(t)
+        hits += len(spans & true_spans)
+        guessed, wanted = guessed + len(spans), wanted + len(true_spans)
         same += sum(a == b for a, b in zip(p, t, strict=True))
         total += len(t)
-    precision = hits / guessed if guessed else 0.0
-    recall = hits / wanted if wanted else 0.0
-    both = precision + recall
     return {
-        "precision": precision,
-        "recall": recall,
-        "f1": 2 * precision * recall / both if both else 0.0,
+        "f1": 2 * hits / (guessed + wanted) if guessed + wanted else 0.0,
+        "precision": hits / guessed if guessed else 0.0,
+        "recall": hits / wanted if wanted else 0.0,
         "accuracy": same / total if total else 0.0,
     }
 
@@ -140,7 +132,7 @@ def bleu_chrf(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]
     try:
         import sacrebleu
     except ImportError as error:
-        raise ConfigError("BLEU and chrF need sacrebleu; pip install 'albert-jax[bleu]'") from error
+        raise ConfigError("BLEU and chrF need sacrebleu; pip install sacrebleu") from error
     references: list[Any] = [list(true)]
     return {
         "bleu": float(sacrebleu.corpus_bleu(list(predicted), references).score),
@@ -157,23 +149,19 @@ class Interval(NamedTuple):
 
 
 def bootstrap(
-    metric: Callable[..., float],
-    *columns: Any,
-    samples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    metric: Callable[..., float], *columns: Any, samples: int = 1000, level: float = 0.95
 ) -> Interval:
-    """Percentile interval of a metric over examples drawn with replacement.
+    """Percentile interval of a metric over examples that are drawn with replacement.
 
-    ``columns`` are arrays with one entry per example; the metric is called with all of them.
+    `columns` are arrays with one entry per example; the metric is called with all of them.
     """
     arrays = [np.asarray(column) for column in columns]
     count = len(arrays[0])
-    generator = np.random.Generator(np.random.Philox(key=seed))
+    rng = np.random.Generator(np.random.Philox(key=0))
     values = np.empty(samples)
     for i in range(samples):
-        chosen = generator.integers(0, count, count)
-        values[i] = metric(*(array[chosen] for array in arrays))
+        drawn = rng.integers(0, count, count)
+        values[i] = metric(*(array[drawn] for array in arrays))
     low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(metric(*arrays)), float(low), float(high))
 
@@ -185,8 +173,8 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(error)
 
 
-def majority(train: Sequence[int], count: int) -> np.ndarray:
-    """``count`` times the commonest class of the training labels (the lowest of equal ones)."""
+def commonest(train: Sequence[int], count: int) -> np.ndarray:
+    """`count` times the commonest class of the training labels (the lowest of equal ones)."""
     counts = Counter(train)
     most = max(counts.values())
     return np.full(count, min(label for label, times in counts.items() if times == most))

@@ -1,124 +1,107 @@
-"""From examples to predictions: features, batches of a few shapes, outputs, answers. No jax."""
+"""From examples to predictions: features, batches of a few shapes, outputs, answers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from albert_jax.config import TaskConfig
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.tasks import masked_diffusion as canvas
-from albert_jax.tasks.families import Family
-from albert_jax.tasks.old_features import Batch, fitting_length
-from albert_jax.tasks.sentence_tasks import Labels, Prediction
+from albert_jax.tasks.features import LENGTHS, fitting_length
+from albert_jax.tasks.task import BatchSpec, Forward, Prediction, Sampling, Task
 
-Outputs = Callable[[Batch], Any]
-"""The forward pass of a batch: arrays with one entry per row."""
-
-NOWHERE = -1e30
-"""Logit of a place behind the end of a shorter row."""
+NEVER = -1e30
+"""Logit behind the end of a shorter row."""
 
 
-def featurise(
-    family: Family,
-    vocabulary: Any,
-    examples: Sequence[Any],
-    config: TaskConfig,
-    labels: Labels,
-    length: int,
+def featurize(
+    task: Task, vocabulary: Vocabulary, examples: Sequence[Any], config: Any, length: int
 ) -> list[Any]:
-    """Features of examples for rows of `length`; DataError where none gives a row."""
-    config = family.for_evaluation(config)
-    features = family.features(vocabulary, examples, length, config, labels)
+    """Features of examples for rows of `length`; DataError if there are none."""
+    config = task.prediction_config(config)
+    features = task.featurize(vocabulary, examples, length, config)
     if not features:
         raise DataError(
-            f"{examples[0].where if examples else 'input'}: none of the examples gives a row: "
+            f"{examples[0].where if examples else 'input'}: none of the examples makes a row: "
             "look at their texts"
         )
     return features
 
 
 def predict(
-    family: Family,
-    vocabulary: Any,
+    task: Task,
+    vocabulary: Vocabulary,
     examples: Sequence[Any],
-    config: TaskConfig,
-    labels: Labels,
-    outputs: Outputs,
+    config: Any,
+    run: Forward,
     *,
     length: int,
-    rows: int,
-    temperature: float = 0.0,
-    seed: int = 0,
-    show: Callable[[str], None] | None = None,
+    batch_size: int,
+    sampling: Sampling | None = None,
     features: Sequence[Any] | None = None,
 ) -> list[Prediction]:
     """One prediction per example.
 
-    `features` are those of `featurise`, where they have been made already. Batches have `rows`
-    rows and one of a few lengths, so that few programs are compiled. `temperature`, `seed` and
-    `show` (the canvas after each round, as text) are for generation. Raises DataError as
-    `featurise`.
+    Args:
+      task: the task.
+      vocabulary: turns texts into tokens.
+      examples: what to predict for.
+      config: the task's settings.
+      run: the forward pass of a batch.
+      length: longest row. Batches have one of a few lengths, so that few programs are compiled.
+      batch_size: rows of every batch.
+      sampling: how generated text is drawn.
+      features: those of `featurize`, if they were made already.
     """
+    sampling = sampling or Sampling()
     if features is None:
-        features = featurise(family, vocabulary, examples, config, labels, length)
-    config = family.for_evaluation(config)
-    generator = np.random.Generator(np.random.Philox(key=seed))
-    found: list[Any] = [None] * len(features)
-    for size, numbers in _shapes(family, features, length, max(config.beam)):
-        for begin in range(0, len(numbers), rows):
-            part = numbers[begin : begin + rows]
-            chosen = [features[i] for i in part]
-            if family.name == "generation":
-                decoded = canvas.decode(
-                    vocabulary, chosen, outputs, size, rows,
-                    rounds=config.rounds, temperature=temperature, seed=seed + begin,
-                )  # fmt: skip
-                if show is not None:
-                    for shown in decoded.rounds:
-                        show(" | ".join(vocabulary.decode(row.tolist()) for row in shown))
-                results = [vocabulary.decode(ids.tolist()) for ids in decoded.ids]
-            else:
-                batch = family.batch(vocabulary, chosen, size, rows, config, generator)
-                results = _rows(outputs(batch), len(part))
+        features = featurize(task, vocabulary, examples, config, length)
+    config = task.prediction_config(config)
+    outputs: list[Any] = [None] * len(features)
+    for size, numbers in length_buckets(
+        [task.feature_length(feature) for feature in features], length, task.shortest_length(config)
+    ):
+        for begin in range(0, len(numbers), batch_size):
+            part = numbers[begin : begin + batch_size]
+            spec = BatchSpec(vocabulary, size, batch_size, seed=sampling.seed + begin)
+            results = task.forward([features[i] for i in part], config, run, spec, sampling)
             for number, result in zip(part, results, strict=True):
-                found[number] = result
-    stacked = found if family.name == "generation" else _stacked(found)
-    return family.predict(examples, features, stacked, config, labels)
+                outputs[number] = result
+    return task.predict(examples, features, _stack(outputs), config)
 
 
-def _shapes(
-    family: Family, features: Sequence[Any], length: int, least: int
+def length_buckets(
+    needed: Sequence[int], maximum: int, shortest: int = 1
 ) -> Iterator[tuple[int, list[int]]]:
-    """(row length, numbers of the features in such rows), the shortest first."""
-    lengths = [n for n in (32, 64, 128, 256) if n >= least]
-    sizes = [fitting_length(family.tokens(feature), length, lengths) for feature in features]
+    """Row lengths from the shortest on, and the numbers of the features that stand in such rows.
+
+    `needed` are the tokens of each feature, `maximum` is the longest row and `shortest` the
+    least length that is used.
+    """
+    lengths = [n for n in LENGTHS if n >= shortest]
+    sizes = [fitting_length(n, maximum, lengths) for n in needed]
     for size in sorted(set(sizes)):
         yield size, [i for i, own in enumerate(sizes) if own == size]
 
 
-def _rows(arrays: Any, count: int) -> list[Any]:
-    """Entry by entry; several arrays give tuples."""
-    if isinstance(arrays, tuple):
-        return list(zip(*(np.asarray(array)[:count] for array in arrays), strict=True))
-    return list(np.asarray(arrays)[:count])
-
-
-def _stacked(found: Sequence[Any]) -> Any:
-    if isinstance(found[0], tuple):
-        return tuple(_padded(column) for column in zip(*found, strict=True))
-    return _padded(found)
+def _stack(outputs: Sequence[Any]) -> Any:
+    """Outputs of all features as arrays (or a tuple of arrays); texts stay a list."""
+    if isinstance(outputs[0], str):
+        return list(outputs)
+    if isinstance(outputs[0], tuple):
+        return tuple(_padded(column) for column in zip(*outputs, strict=True))
+    return _padded(outputs)
 
 
 def _padded(arrays: Sequence[Any]) -> np.ndarray:
-    """Arrays of rows of several lengths as one, their first axis filled up with NOWHERE."""
+    """Arrays of rows of several lengths as one, the first axis of each filled up with NEVER."""
     shapes = {np.shape(array) for array in arrays}
     if len(shapes) == 1:
         return np.stack(arrays)
-    whole = (len(arrays), max(shape[0] for shape in shapes), *np.shape(arrays[0])[1:])
-    result = np.full(whole, NOWHERE, np.asarray(arrays[0]).dtype)
+    size = (len(arrays), max(shape[0] for shape in shapes), *np.shape(arrays[0])[1:])
+    result = np.full(size, NEVER, np.asarray(arrays[0]).dtype)
     for i, array in enumerate(arrays):
         result[i, : len(array)] = array
     return result

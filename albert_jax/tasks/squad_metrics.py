@@ -1,7 +1,7 @@
-"""Exact match and F1 of answers, as the official SQuAD 1.1 and 2.0 scripts count them.
+"""Exact match and F1 of answers, as the official SQuAD 1.1 and 2.0 scripts compute them.
 
 Scores are percentages. Gold answers are lists of texts per question id; a question without any
-is unanswerable and wants the empty string.
+is unanswerable, and its right answer is the empty string.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
-def normalise_answer(text: str) -> str:
+def normalize_answer(text: str) -> str:
     """Lower case, no ASCII punctuation, no articles, single spaces."""
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
 def exact_match(predicted: str, gold: str) -> float:
-    """1 if both are equal after normalising."""
-    return float(normalise_answer(predicted) == normalise_answer(gold))
+    """1 if both are equal after normalization."""
+    return float(normalize_answer(predicted) == normalize_answer(gold))
 
 
 def token_f1(predicted: str, gold: str) -> float:
-    """F1 of the bags of normalised words; an empty side scores only against an empty one."""
-    p, g = normalise_answer(predicted).split(), normalise_answer(gold).split()
+    """F1 of the bags of normalized words; an empty side scores only against an empty one."""
+    p, g = normalize_answer(predicted).split(), normalize_answer(gold).split()
     if not p or not g:
         return float(p == g)
     shared = sum((Counter(p) & Counter(g)).values())
@@ -70,7 +70,7 @@ def raw_scores(predicted: Mapping[str, str], gold: Gold) -> RawScores:
     for name, answers in gold.items():
         if name not in predicted:
             continue
-        wanted = [answer for answer in answers if normalise_answer(answer)] or [""]
+        wanted = [answer for answer in answers if normalize_answer(answer)] or [""]
         exact[name] = max(exact_match(predicted[name], answer) for answer in wanted)
         score[name] = max(token_f1(predicted[name], answer) for answer in wanted)
     return RawScores(exact, score)
@@ -105,12 +105,11 @@ def squad_v2(
     predicted: Mapping[str, str],
     gold: Gold,
     null_scores: Mapping[str, float] | None = None,
-    threshold: float | None = None,
 ) -> dict[str, float]:
     """Exact match and F1 over all, HasAns_ and NoAns_ parts, and best_* with their thresholds.
 
-    ``predicted`` holds the best non-empty text where ``null_scores`` are given; a question with
-    a null score above ``threshold`` (None: the best for F1) counts as answered by "".
+    With `null_scores`, `predicted` holds the best non-empty text, and a question whose null score
+    is above the threshold that is best for F1 counts as answered by "".
     """
     if not gold:
         raise DataError("no questions to score; give a file with at least one")
@@ -126,7 +125,7 @@ def squad_v2(
         found["best_f1"], found["best_f1_thresh"] = best_threshold(
             predicted, scores.f1, null_scores, gold
         )
-        limit = found["best_f1_thresh"] if threshold is None else threshold
+        limit = found["best_f1_thresh"]
         exact = _thresholded(scores.exact, null_scores, gold, limit)
         score = _thresholded(scores.f1, null_scores, gold, limit)
     answerable = [name for name in exact if gold[name]]
@@ -150,5 +149,5 @@ def _thresholded(
 
 
 def _f1_v1(predicted: str, gold: str) -> float:
-    both = normalise_answer(predicted).split() and normalise_answer(gold).split()
+    both = normalize_answer(predicted).split() and normalize_answer(gold).split()
     return token_f1(predicted, gold) if both else 0.0

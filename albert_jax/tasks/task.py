@@ -12,7 +12,7 @@ methods that describe the network.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -34,6 +34,23 @@ Forward = Callable[[Batch], Any]
 """A batch to the task's ``outputs`` as numpy arrays, one entry per row."""
 Axes = tuple[str | int, ...]
 """Names ("batch", "length") or sizes of an array's axes."""
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """What a batch is made of beside its features."""
+
+    vocabulary: Vocabulary
+    length: int
+    """Tokens of a row."""
+    batch_size: int
+    """Rows; those beyond the features are padding of weight 0."""
+    seed: int = 0
+    """Decides what is drawn, where something is."""
+
+    def rng(self) -> np.random.Generator:
+        """A generator for this batch."""
+        return np.random.Generator(np.random.Philox(key=self.seed))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,17 +171,8 @@ class Task(abc.ABC):
         return 1
 
     @abc.abstractmethod
-    def collate(
-        self,
-        features: Sequence[Any],
-        config: Any,
-        *,
-        vocabulary: Vocabulary,
-        length: int,
-        batch_size: int,
-        generator: np.random.Generator,
-    ) -> Batch:
-        """A batch of `batch_size` rows; rows beyond the features are padding of weight 0."""
+    def collate(self, features: Sequence[Any], config: Any, spec: BatchSpec) -> Batch:
+        """A batch of features; the columns of weights end in "_weights"."""
 
     def prediction_config(self, config: Any) -> Any:
         """The config under which examples are evaluated and predicted."""
@@ -186,12 +194,7 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def outputs(
-        self,
-        encoder: Encoder,
-        params: Mapping[str, Any],
-        batch: Mapping[str, Any],
-        config: Any,
-        num_layers: int | None = None,
+        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
     ) -> Any:
         """Arrays (one, or a tuple) that ``predict`` reads, one entry per row; dropout is off."""
 
@@ -202,23 +205,11 @@ class Task(abc.ABC):
         features: Sequence[Any],
         config: Any,
         run: Forward,
-        *,
-        vocabulary: Vocabulary,
-        length: int,
-        batch_size: int,
+        spec: BatchSpec,
         sampling: Sampling,
     ) -> list[Any]:
         """The outputs of each feature of one batch (a tuple each, where there are several)."""
-        generator = np.random.Generator(np.random.Philox(key=sampling.seed))
-        batch = self.collate(
-            features,
-            config,
-            vocabulary=vocabulary,
-            length=length,
-            batch_size=batch_size,
-            generator=generator,
-        )
-        arrays = run(batch)
+        arrays = run(self.collate(features, config, spec))
         if isinstance(arrays, tuple):
             columns = (np.asarray(array)[: len(features)] for array in arrays)
             return list(zip(*columns, strict=True))
@@ -236,11 +227,16 @@ class Task(abc.ABC):
     ) -> dict[str, float]:
         """Named scores of predictions for labelled examples."""
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether the task has a baseline."""
+        return type(self).baseline is not Task.baseline
+
     def baseline(
         self, train: Sequence[Any], examples: Sequence[Any], config: Any
-    ) -> dict[str, float] | None:
+    ) -> dict[str, float]:
         """Scores of the commonest answer of the training examples, where that makes sense."""
-        return None
+        raise NotImplementedError
 
     # ---- other programs ------------------------------------------------------------------------
 
@@ -256,9 +252,18 @@ class Task(abc.ABC):
         """Further files beside the weights, by their path."""
         return {}
 
+    def card_lines(self, config: Any) -> list[str]:
+        """What the model card says of the task, in sentences."""
+        labels = getattr(config, "labels", ())
+        return [
+            f"Fine-tuned for {self.name}.",
+            *([f"Labels: {', '.join(labels)}."] if labels else []),
+        ]
+
     def usage(self, config: Any) -> list[str]:
-        """Lines of Python for the model card: how Transformers applies the exported model."""
-        raise NotImplementedError
+        """Lines of Python for the model card that apply THIS_FOLDER, if there is a shorter way
+        than the Auto class."""
+        return []
 
     @abc.abstractmethod
     def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
@@ -272,6 +277,10 @@ class Task(abc.ABC):
         rows: Axes = ("batch", "length")
         return {"input_ids": rows, "token_type_ids": rows, "attention_mask": rows}
 
+    def predicted_positions(self, config: Any) -> int:
+        """Positions per row at which the MLM head predicts, for the count of FLOPs."""
+        return 0
+
     def shortest_length(self, config: Any) -> int:
         """Fewest tokens of a row that ``outputs`` can read."""
         return 1
@@ -283,3 +292,23 @@ class Task(abc.ABC):
         for a task without such a form.
         """
         raise ConfigError(f"{self.name} has no ONNX form: export it --to stablehlo")
+
+
+def needs_pooled_cls(cls: TransformersClass, pooling: str) -> TransformersClass:
+    """The class, if the model pools as the class does; ConfigError for the mean of the tokens."""
+    if pooling == "mean":
+        raise ConfigError(
+            f"Transformers' {cls.name} reads the pooled [CLS], but this model the mean of the "
+            "tokens (task.pooling): export it --to onnx or stablehlo, or fine-tune with "
+            "--task.pooling cls"
+        )
+    return cls
+
+
+def label_entries(config: Any, labels: Sequence[str]) -> dict[str, Any]:
+    """Entries of config.json for a classifier: its dropout and the names of its labels."""
+    return {
+        "classifier_dropout_prob": float(config.classifier_dropout_prob),
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }

@@ -1,4 +1,4 @@
-"""Features of each family: what is kept, where labels stand, what filler weighs."""
+"""Features of each task: what is kept, where labels stand, what padding rows weigh."""
 
 from __future__ import annotations
 
@@ -10,18 +10,33 @@ from word_vocabulary import Words
 
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import batching
-from albert_jax.tasks import old_features as features
-from albert_jax.tasks import sentence_features as sf
-from albert_jax.tasks.alignment import align
-from albert_jax.tasks.examples import Answer, Choices, Question, Sentences, Tagged
-from albert_jax.tasks.squad_features import answer_mask, span_batch, span_features, window_bounds
+from albert_jax.finetune import batches
+from albert_jax.tasks import features, registry
+from albert_jax.tasks.choice_files import ChoiceExample
+from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.columns import TextExample
+from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
+from albert_jax.tasks.offsets import align
+from albert_jax.tasks.question_answering import SquadV2Config
+from albert_jax.tasks.sentence_embedding import SentenceEmbeddingConfig
+from albert_jax.tasks.squad_files import Answer, Question
+from albert_jax.tasks.squad_windows import window_bounds, window_features
+from albert_jax.tasks.task import Batch, BatchSpec
+from albert_jax.tasks.token_classification import TaggedExample, TokenClassificationConfig
 
 TEXT = "a b c d e f g h i j k l m n o p"
 WORDS = Words(TEXT)
 
 
-def test_cut_longer_takes_single_tokens() -> None:
+def featurize(config, examples, length: int, vocabulary=WORDS) -> list:
+    return registry.get(config.name).featurize(vocabulary, examples, length, config)
+
+
+def collate(config, found, length: int, batch_size: int) -> Batch:
+    return registry.get(config.name).collate(found, config, BatchSpec(WORDS, length, batch_size))
+
+
+def test_truncation_takes_single_tokens_from_the_longer() -> None:
     """Against the rule written as a loop."""
     for a in range(12):
         for b in range(12):
@@ -32,14 +47,14 @@ def test_cut_longer_takes_single_tokens() -> None:
                         left -= 1
                     else:
                         right -= 1
-                assert features.cut_longer(a, b, most) == (left, right)
+                assert features.truncated_lengths(a, b, most) == (left, right)
 
 
-def test_rows_and_filler() -> None:
-    found = sf.sentence_features(
-        WORDS, [Sentences("f:1", ("a b", "c"), "y"), Sentences("f:2", ("d",), "x")], 16, ("x", "y")
-    )
-    batch = sf.sentence_batch(found, 8, 3)
+def test_rows_and_padding_rows() -> None:
+    config = ClassificationConfig(labels=("x", "y"))
+    examples = [TextExample("f:1", ("a b", "c"), "y"), TextExample("f:2", ("d",), "x")]
+    found = featurize(config, examples, 16)
+    batch = collate(config, found, 8, 3)
     assert batch["input_ids"][0].tolist() == [2, *WORDS.encode(["a b"])[0], 3,
                                               *WORDS.encode(["c"])[0], 3, 0, 0]  # fmt: skip
     assert batch["token_type_ids"][0].tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
@@ -49,50 +64,53 @@ def test_rows_and_filler() -> None:
     assert batch["example_weights"].tolist() == [1, 1, 0]
     assert not any(batch[name][2].any() for name in batch)
     with pytest.raises(ConfigError, match="does not fit"):
-        sf.sentence_batch(found, 4, 2)
+        collate(config, found, 4, 2)
 
 
-def test_choices_cut_the_question_in_front_and_the_context_behind() -> None:
-    example = Choices("f:1", "a b c d e f g h", ("i j k l", "m"), 1)
-    (feature,) = sf.choice_features(WORDS, [example], 10, qa_length=3)
+def test_choices_keep_the_end_of_the_ending_and_the_start_of_the_context() -> None:
+    example = ChoiceExample("f:1", "a b c d e f g h", ("i j k l", "m"), 1)
+    config = MultipleChoiceConfig(max_choices=3, max_qa_length=3)
+    (feature,) = featurize(config, [example], 10)
     first = [WORDS.id_to_token(i) for i in feature.choices[0].ids]
     assert "".join(first) == "[CLS]▁a▁b▁c▁d[SEP]▁j▁k▁l[SEP]"
     assert feature.choices[0].first == 6
-    batch = sf.choice_batch([feature], 3, 10, 2)
+    batch = collate(config, [feature], 10, 2)
     assert batch["input_ids"].shape == (2, 3, 10)
     assert batch["choice_mask"].tolist() == [[1, 1, 0], [0, 0, 0]]
     assert (batch["labels"].tolist(), batch["example_weights"].tolist()) == ([1, 0], [1, 0])
-    with pytest.raises(ConfigError, match="qa_length"):
-        sf.choice_features(WORDS, [example], 10, qa_length=8)
+    with pytest.raises(ConfigError, match="max_qa_length"):
+        featurize(MultipleChoiceConfig(max_qa_length=8), [example], 10)
 
 
 class Letters(Words):
-    """Each word is spelt: several pieces a word."""
+    """Each word is spelled: several tokens a word."""
 
     def encode(self, texts):
         return [np.array([5 + ord(c) % 26 for c in t if c != " "], np.int32) for t in texts]
 
 
-def test_tags_stand_on_first_pieces_and_long_sentences_are_parted() -> None:
-    words = Tagged("f:1", ("ab", "c", "def"), ("X", "O", "Y"))
-    (feature,) = sf.tag_features(Letters(), [words], 16, ("O", "X", "Y"))
-    assert feature.tags.tolist() == [-1, 1, -1, 0, 2, -1, -1, -1]
+def test_tags_stand_on_first_tokens_and_long_sentences_are_split() -> None:
+    words = TaggedExample("f:1", ("ab", "c", "def"), ("X", "O", "Y"))
+    config = TokenClassificationConfig(labels=("O", "X", "Y"))
+    (feature,) = featurize(config, [words], 16, Letters())
+    assert feature.labels.tolist() == [-1, 1, -1, 0, 2, -1, -1, -1]
     assert feature.words.tolist() == [-1, 0, -1, 1, 2, -1, -1, -1]
-    batch = sf.tag_batch([feature], 10, 2)
+    batch = collate(config, [feature], 10, 2)
     assert batch["label_weights"].sum(axis=1).tolist() == [3, 0]
-    parts = sf.tag_features(Letters(), [words], 5, ("O", "X", "Y"))
+    parts = featurize(config, [words], 5, Letters())
     assert [p.words.tolist() for p in parts] == [[-1, 0, -1, 1, -1], [-1, 2, -1, -1, -1]]
     with pytest.raises(DataError, match="f:3: tag 'Y' is not one of O, X"):
-        sf.tag_features(Letters(), [words], 16, ("O", "X"))
+        featurize(TokenClassificationConfig(labels=("O", "X")), [words], 16, Letters())
 
 
 def test_pairs_fill_groups() -> None:
-    pairs = [Sentences(f"f:{i}", ("a b", "c")) for i in range(3)]
-    batch = sf.pair_batch(sf.pair_features(WORDS, pairs, 8), 2, 8, 3)
+    pairs = [TextExample(f"f:{i}", ("a b", "c")) for i in range(3)]
+    config = SentenceEmbeddingConfig(pairs_per_row=2)
+    batch = collate(config, featurize(config, pairs, 8), 8, 3)
     assert batch["input_ids"].shape == (3, 4, 8)
     assert batch["pair_weights"].tolist() == [[1, 1], [0, 0], [0, 0]]
     with pytest.raises(DataError, match="two texts"):
-        sf.pair_features(WORDS, [Sentences("f:9", ("a",))], 8)
+        featurize(config, [TextExample("f:9", ("a",))], 8)
 
 
 def test_windows() -> None:
@@ -103,23 +121,24 @@ def test_windows() -> None:
 
 def test_spans_point_into_the_text() -> None:
     question = Question("f", "q", "p o", "A b  C d e f g", (Answer("C d", 5),))
-    found = span_features(WORDS, [question], 9, stride=2, query_length=4)
+    config = SquadV2Config(doc_stride=2, max_query_length=4, start_n_top=5, end_n_top=5)
+    found = featurize(config, [question], 9)
     assert [(f.start, f.end, f.impossible) for f in found] == [
         (6, 7, False), (4, 5, False), (0, 0, True)]  # fmt: skip
     second = found[1]
-    assert question.context[second.starts[0] : second.ends[1] + 1].strip() == "C d"
-    assert answer_mask(second, 9).tolist() == [0, 1, 1, 1, 0, 0, 0, 0, 1]
-    batch = span_batch(found, 9, 4)
+    assert question.context[second.window.starts[0] : second.window.ends[1] + 1].strip() == "C d"
+    batch = collate(config, found, 9, 4)
+    assert batch["p_mask"][1].tolist() == [0, 1, 1, 1, 0, 0, 0, 0, 1]
     assert batch["is_impossible"].tolist() == [0, 0, 1, 0]
     assert batch["p_mask"][3].tolist() == [0] + [1] * 8
-    # Each piece belongs to exactly one window, the one with most context on its poorer side.
-    assert [f.best.tolist() for f in found] == [
+    # Each token belongs to exactly one window, the one with most context on its poorer side.
+    assert [f.window.best.tolist() for f in found] == [
         [True, True, True, False],
         [False, True, True, False],
         [False, True, True],
     ]
     with pytest.raises(ConfigError, match="query_length"):
-        span_features(WORDS, [question], 9, query_length=6)
+        featurize(SquadV2Config(max_query_length=6), [question], 9)
 
 
 def test_alignment_gives_up_on_another_text() -> None:
@@ -129,7 +148,7 @@ def test_alignment_gives_up_on_another_text() -> None:
     found = align("  Caf\u00e9\tau lait", [" cafe", " au", " lait"], rules)
     assert found is not None
     assert [found.ends[i] for i in range(3)] == [5, 8, 13]
-    assert found.piece_span(7, 2) == (1, 1)
+    assert found.token_span(7, 2) == (1, 1)
 
 
 @pytest.mark.parametrize("accents", [False, True])
@@ -146,8 +165,8 @@ def test_alignment_of_text_that_is_taken_apart(accents: bool) -> None:
         shown = apart[found.starts[i] : found.ends[i] + 1].strip()
         assert unicodedata.normalize("NFC", shown) == word
         place = apart.index(unicodedata.normalize("NFD", word))
-        assert found.piece_span(place, len(unicodedata.normalize("NFD", word))) == (i, i)
-        assert plain.piece_span(whole.index(word), len(word)) == (i, i)
+        assert found.token_span(place, len(unicodedata.normalize("NFD", word))) == (i, i)
+        assert plain.token_span(whole.index(word), len(word)) == (i, i)
 
 
 def test_alignment_across_long_white_space() -> None:
@@ -156,26 +175,25 @@ def test_alignment_across_long_white_space() -> None:
     pieces = [" " + word for word in text.split()]
     found = align(text, pieces, TextRules())
     assert found is not None
-    assert found.piece_span(text.index("sat"), 3) == (20, 20)
+    assert found.token_span(text.index("sat"), 3) == (20, 20)
     shown = [text[found.starts[i] : found.ends[i] + 1].strip() for i in range(21)]
     assert shown == text.split()
 
 
-def test_questions_that_are_left_out_are_told(caplog) -> None:
+def test_a_warning_names_the_questions_that_are_left_out(caplog) -> None:
     good = Question("f1", "q1", "p o", "A b C d", (Answer("C", 4),))
     lost = Question("f2", "q2", "p o", "\ufb01\ufb02\ufb01\ufb02 \ufb01\ufb02", ())
     with caplog.at_level("WARNING", logger="albert_jax"):
-        assert {f.question for f in span_features(WORDS, [good, lost], 12, query_length=4)} == {0}
+        found = window_features(WORDS, [good, lost], 12, doc_stride=128, max_query_length=4)
+        assert {feature.window.question for feature in found} == {0}
     assert "1 of 2 questions are left out, the first at f2" in caplog.text
 
 
-def test_texts_of_which_nothing_is_left() -> None:
-    for make in (
-        lambda x: sf.sentence_features(WORDS, x, 9, None),
-        lambda x: sf.pair_features(WORDS, x, 9),
-    ):
-        with pytest.raises(DataError, match=r"f:2: text .* has no pieces"):
-            make([Sentences("f:1", ("A", "b")), Sentences("f:2", ("A", "\u0301"))])
+def test_texts_without_tokens() -> None:
+    examples = [TextExample("f:1", ("A", "b")), TextExample("f:2", ("A", "\u0301"))]
+    for config in (ClassificationConfig(labels=("x", "y")), SentenceEmbeddingConfig()):
+        with pytest.raises(DataError, match=r"f:2: text .* has no tokens"):
+            featurize(config, examples, 9)
 
 
 def test_lengths_and_encoding_once() -> None:
@@ -194,12 +212,13 @@ def test_lengths_and_encoding_once() -> None:
 
 
 def test_batches_cover_each_epoch_once() -> None:
-    assert batching.steps_of(2.0, 10, 4) == 6
     for epoch in range(2):
         steps = range(3 * epoch, 3 * epoch + 3)
-        seen = np.concatenate([batching.batch_examples(7, s, 10, 4) for s in steps])
-        assert sorted(seen.tolist()) == [-1, -1, *range(10)]
-    assert (batching.epoch_order(7, 0, 50) != batching.epoch_order(7, 1, 50)).any()
-    assert (batching.epoch_order(8, 0, 50) != batching.epoch_order(7, 0, 50)).any()
+        parts = [batches.batch_order(7, step, 10, 4) for step in steps]
+        assert [len(part) for part in parts] == [4, 4, 2]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(10))
+    first = batches.batch_order(7, 0, 50, 50)
+    assert (first != batches.batch_order(7, 1, 50, 50)).any()
+    assert (first != batches.batch_order(8, 0, 50, 50)).any()
     with pytest.raises(DataError, match="no training examples"):
-        batching.steps_of(1.0, 0, 4)
+        batches.batch_order(1, 0, 0, 4)

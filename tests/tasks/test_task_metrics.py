@@ -12,7 +12,7 @@ from albert_jax.tasks import metrics
 from albert_jax.tasks.squad_metrics import (
     best_threshold,
     exact_match,
-    normalise_answer,
+    normalize_answer,
     raw_scores,
     squad_v1,
     squad_v2,
@@ -20,46 +20,49 @@ from albert_jax.tasks.squad_metrics import (
 )
 
 
-def test_classes() -> None:
+def test_classification_scores() -> None:
     guessed, true = np.array([1, 1, 1, 0, 0, 0]), np.array([1, 1, 0, 0, 0, 1])
-    assert metrics.accuracy(guessed, true) == pytest.approx(4 / 6)
-    assert metrics.f1(guessed, true) == pytest.approx(2 / 3)
-    assert metrics.matthews(guessed, true) == pytest.approx(1 / 3)
-    assert metrics.matthews(np.zeros(4), np.array([0, 1, 0, 1])) == 0
-    assert metrics.f1(np.zeros(4), np.zeros(4)) == 0
-    assert metrics.macro_f1(guessed, true, 2) == pytest.approx(2 / 3)
+    scores = metrics.classification(guessed, true, 2)
+    assert scores["accuracy"] == pytest.approx(4 / 6)
+    assert scores["f1"] == pytest.approx(2 / 3)
+    assert scores["matthews"] == pytest.approx(1 / 3)
+    constant = metrics.classification(np.zeros(4, int), np.array([0, 1, 0, 1]), 2)
+    assert constant == {"accuracy": 0.5, "f1": 0.0, "matthews": 0.0}
+    # Class 2 occurs nowhere and counts as 0 in the mean over three classes.
+    assert metrics.classification(guessed, true, 3)["f1"] == pytest.approx(2 / 3 * 2 / 3)
 
 
 def test_matthews_of_two_classes_is_the_phi_coefficient() -> None:
     for p in itertools.product((0, 1), repeat=4):
         for t in ((0, 1, 1, 0), (1, 1, 1, 0)):
-            p_, t_ = np.array(p), np.array(t)
-            assert metrics.matthews(p_, t_) == pytest.approx(metrics.pearson(p_, t_))
+            predicted, true = np.array(p), np.array(t)
+            matthews = metrics.classification(predicted, true, 2)["matthews"]
+            assert matthews == pytest.approx(metrics.correlations(predicted, true)["pearson"])
 
 
 def test_correlations() -> None:
     x = np.array([1.0, 2.0, 3.0, 4.0])
-    assert metrics.pearson(x, 3 - 2 * x) == pytest.approx(-1)
-    assert metrics.pearson(x, np.ones(4)) == 0
-    assert metrics.spearman(x, np.exp(x)) == pytest.approx(1)
-    assert metrics.ranks(np.array([5, 1, 5, 2])).tolist() == [3.5, 1, 3.5, 2]
+    assert metrics.correlations(x, 3 - 2 * x)["pearson"] == pytest.approx(-1)
+    assert metrics.correlations(x, np.ones(4)) == {"pearson": 0.0, "spearman": 0.0}
+    assert metrics.correlations(x, np.exp(x))["spearman"] == pytest.approx(1)
     # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: covariance 4.5, variances 4.5 and 5.
-    assert metrics.spearman(np.array([1, 2, 2, 3]), x) == pytest.approx(4.5 / np.sqrt(4.5 * 5))
+    ranked = metrics.correlations(np.array([1, 2, 2, 3]), x)["spearman"]
+    assert ranked == pytest.approx(4.5 / np.sqrt(4.5 * 5))
 
 
 def test_groups_baseline_and_intervals() -> None:
     guessed, true = np.array([0, 1, 1]), np.array([0, 1, 0])
-    found = metrics.by_group(guessed, true, ["high", "middle", "middle"])
-    assert found["accuracy_high"] == 1
-    assert found["accuracy_middle"] == 0.5
-    assert metrics.majority([2, 1, 1, 2], 3).tolist() == [1, 1, 1]
-    right = (np.arange(400) % 4 > 0).astype(float)
-    value, low, high = metrics.bootstrap(lambda x: float(x.mean()), right)
+    scores = metrics.accuracy_by_group(guessed, true, ["high", "middle", "middle"])
+    assert scores["accuracy_high"] == 1
+    assert scores["accuracy_middle"] == 0.5
+    assert metrics.commonest([2, 1, 1, 2], 3).tolist() == [1, 1, 1]
+    correct = (np.arange(400) % 4 > 0).astype(float)
+    value, low, high = metrics.bootstrap(lambda x: float(x.mean()), correct)
     assert value == 0.75
     # The normal interval is 0.75 -+ 1.96 * 0.0217.
     assert low == pytest.approx(0.7076, abs=0.008)
     assert high == pytest.approx(0.7924, abs=0.008)
-    assert metrics.bootstrap(lambda x: float(x.mean()), right) == (value, low, high)
+    assert metrics.bootstrap(lambda x: float(x.mean()), correct) == (value, low, high)
     assert metrics.mean_and_error([1.0, 3.0]) == (2.0, 1.0)
 
 
@@ -79,9 +82,9 @@ def test_tag_spans(tags: str, spans: set) -> None:
     assert metrics.tag_spans(tags.split()) == spans
 
 
-def test_which_tags_name_spans() -> None:
-    assert metrics.names_spans(["O", "B-A", "I-A", "S"])
-    assert not metrics.names_spans(["NN", "VB"]) and not metrics.names_spans(["O", "B-A", "PER"])
+def test_which_tags_mark_spans() -> None:
+    assert metrics.are_span_tags(["O", "B-A", "I-A", "S"])
+    assert not metrics.are_span_tags(["NN", "VB"]) and not metrics.are_span_tags(["O", "B-A", "PER"])
 
 
 def test_span_f1_counts_whole_spans() -> None:
@@ -99,7 +102,7 @@ def test_bleu_is_sacrebleus() -> None:
 
 
 def test_answers_are_normalised() -> None:
-    assert normalise_answer("The  U.S. Army, a\tfew") == "us army few"
+    assert normalize_answer("The  U.S. Army, a\tfew") == "us army few"
     assert exact_match("the Cat!", "cat") == 1
     assert token_f1("the black cat", "cat sat") == pytest.approx(0.5)
     assert token_f1("", "") == 1
@@ -121,11 +124,14 @@ def test_squad_v2_threshold_is_the_best_of_all() -> None:
     nulls = {"a": -2.0, "b": 1.0, "c": -1.0, "d": -1.5, "e": 3.0}
     scores = raw_scores(said, gold)
     best, threshold = best_threshold(said, scores.f1, nulls, gold)
-    by_limit = {
-        limit: squad_v2(said, gold, nulls, limit)["f1"] for limit in [-9.0, *nulls.values()]
-    }
-    assert best == pytest.approx(max(by_limit.values()))
-    assert by_limit[threshold] == pytest.approx(best)
+
+    def f1_at(limit: float) -> float:
+        """The definition: a question whose null score is above the limit is answered by ""."""
+        answers = {name: "" if nulls[name] > limit else said[name] for name in said}
+        return squad_v2(answers, gold)["f1"]
+
+    assert best == pytest.approx(max(f1_at(limit) for limit in [-9.0, *nulls.values()]))
+    assert f1_at(threshold) == pytest.approx(best)
     found = squad_v2(said, gold, nulls)
     assert found["f1"] == pytest.approx(best)
     assert found["best_f1_thresh"] == threshold

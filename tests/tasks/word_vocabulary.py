@@ -10,17 +10,17 @@ SPECIAL = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Words:
-    """Each distinct word of the texts is one piece; unknown words are ``unk_id``."""
+    """Each distinct word of the texts is one token; unknown words are ``unk_id``."""
 
     pad_id, unk_id, cls_id, sep_id, mask_id = range(5)
     rules = TextRules()
 
     def __init__(self, *texts: str):
         words = sorted({word for text in texts for word in self.rules.apply(text).split()})
-        self._pieces = [*SPECIAL, *("\u2581" + word for word in words)]
-        self._ids = {piece: i for i, piece in enumerate(self._pieces)}
-        self.size = len(self._pieces)
-        self.starts_word = np.array([p.startswith("\u2581") for p in self._pieces])
+        self._tokens = [*SPECIAL, *("\u2581" + word for word in words)]
+        self._ids = {token: i for i, token in enumerate(self._tokens)}
+        self.size = len(self._tokens)
+        self.starts_word = np.array([p.startswith("\u2581") for p in self._tokens])
 
     def encode(self, texts) -> list[np.ndarray]:
         return [
@@ -31,5 +31,8 @@ class Words:
             for t in texts
         ]
 
+    def decode(self, ids) -> str:
+        return " ".join(self._tokens[id].removeprefix("\u2581") for id in ids)
+
     def id_to_token(self, id: int) -> str:
-        return self._pieces[id]
+        return self._tokens[id]

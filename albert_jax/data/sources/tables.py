@@ -6,6 +6,7 @@ Every complaint names file and line.
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,8 +29,9 @@ class Record:
 
     where: str
     fields: Mapping[str, object]
-    repeated: frozenset[str] = frozenset()
-    """Names that stand in the header more than once, and so do not tell which column is meant."""
+    repeated: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Names that stand in the header more than once, and so do not tell which column is meant,
+    with the place of the header."""
 
 
 def read_text(path: str | Path) -> str:
@@ -107,7 +109,7 @@ def field(record: Record, name: str) -> object:
     """A field that must be present; DataError if it is missing or its column is ambiguous."""
     if name in record.repeated:
         raise DataError(
-            f"{record.where}: column {name!r} stands twice in the header; name all columns with "
+            f"{record.repeated[name]}: column {name!r} stands twice in the header; name all columns with "
             f"--columns, and the one to ignore {IGNORED!r}"
         )
     if name not in record.fields:
@@ -124,7 +126,7 @@ def _table(path: str | Path, columns: Sequence[str], read_rows: Any) -> Iterator
         if named.count(name) > 1:
             raise DataError(f"--columns: column {name!r} stands twice; use {IGNORED!r} to ignore")
     names: list[str] | None = None
-    repeated: frozenset[str] = frozenset()
+    repeated: dict[str, str] = {}
     blank = 0
     for line, row in read_rows(path):
         if not row:
@@ -136,7 +138,7 @@ def _table(path: str | Path, columns: Sequence[str], read_rows: Any) -> Iterator
             blank = 0 if not columns or set(named) & set(row) else blank
             names = _header(row, columns, f"{path}:{line}")
             if names is not None:
-                repeated = frozenset(name for name in names if names.count(name) > 1)
+                repeated = {n: f"{path}:{line}" for n in names if names.count(n) > 1}
                 continue
             names = list(columns)
         if blank and len(names) == 1:

@@ -10,12 +10,15 @@ from typing import ClassVar
 
 import pytest
 
-from albert_jax.config import TaskConfig
+from albert_jax.data.sources import hub_datasets, tables
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import formats_qa, formats_tags
-from albert_jax.tasks import hub_datasets as catalogues
-from albert_jax.tasks import tables as formats
-from albert_jax.tasks.families import FAMILIES
+from albert_jax.inference import scoring
+from albert_jax.tasks import choice_files, columns, registry
+from albert_jax.tasks.choice_files import ChoiceExample
+from albert_jax.tasks.columns import TableConfig, TextExample
+from albert_jax.tasks.squad_files import from_hub as question_from_hub
+from albert_jax.tasks.squad_files import read_squad
+from albert_jax.tasks.token_classification import read_conll
 
 
 def put(folder: Path, name: str, text: str) -> str:
@@ -24,15 +27,24 @@ def put(folder: Path, name: str, text: str) -> str:
     return str(path)
 
 
-def read(path: str, *columns: str, **roles):
-    records = formats.read_records(path, columns)
-    names = formats.CLASS_NAMES + formats.SCORE_NAMES
-    parts = formats.roles(records[0], columns, label_names=names, **roles)
-    return formats.sentences(records, parts)
+def read(path: str, *names: str, **settings) -> list[TextExample]:
+    config = TableConfig(columns=names, **settings)
+    return columns.read_texts(
+        path, config, columns.LABEL_NAMES + columns.SCORE_NAMES, labelled=True
+    )
 
 
 def read_all(path: str) -> list:
-    return [record.fields["sentence"] for record in formats.read_records(path)]
+    return [record.fields["sentence"] for record in tables.read_records(path)]
+
+
+def read_task(path: str, task: str, labelled: bool = True, **settings) -> list:
+    config = registry.get(task).config_class(**settings)
+    return registry.get(task).read_examples(path, config, labelled=labelled)
+
+
+def questions(path: str) -> list:
+    return read_squad(path, answered=True)
 
 
 def complains(path: str, *parts: str, call=read, kind=DataError, **options) -> None:
@@ -71,8 +83,8 @@ def test_columns_that_are_the_header_are_not_data(tmp_path: Path) -> None:
 
 def test_a_score_is_the_score_where_a_label_stands_beside_it(tmp_path: Path) -> None:
     path = put(tmp_path, "a.tsv", "sentence1\tsentence2\tlabel\tscore\na\tb\t1\t0.25\n")
-    for task, label in (("regression", "0.25"), ("embedding", "0.25"), ("classification", "1")):
-        (example,) = FAMILIES[task].read(path, TaskConfig(name=task), True)
+    for task, label in (("regression", "0.25"), ("sentence-embedding", "0.25"), ("classification", "1")):
+        (example,) = read_task(path, task)
         assert example.label == label
 
 
@@ -100,10 +112,10 @@ def test_an_empty_row_is_no_row_less(tmp_path: Path) -> None:
     for name in ("c.tsv", "d.csv"):
         blank = put(tmp_path, name, "sentence\nx\n\ny\n\n\n")
         with pytest.raises(DataError, match=f"{name}:3: sentence is empty"):
-            formats.read_records(blank)
-        assert len(formats.read_records(put(tmp_path, name, "sentence\nx\ny\n\n\n"))) == 2
+            tables.read_records(blank)
+        assert len(tables.read_records(put(tmp_path, name, "sentence\nx\ny\n\n\n"))) == 2
         with pytest.raises(DataError, match=f"{name}:1: sentence is empty"):
-            formats.read_records(put(tmp_path, name, "\nx\ny\n"), ("sentence",))
+            tables.read_records(put(tmp_path, name, "\nx\ny\n"), ("sentence",))
     quoted = read_all(put(tmp_path, "f.csv", ',\nsentence\nx\n""\n'))
     assert quoted == ["x", ""]
     assert len(read(put(tmp_path, "e.tsv", "sentence\tlabel\nx\t1\n\ny\t0\n"))) == 2
@@ -111,17 +123,17 @@ def test_an_empty_row_is_no_row_less(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["1e300", "-1e38", "1_5", "nan", ""])
 def test_what_is_no_score(text: str) -> None:
-    assert formats.score("a:1", "-1e9") == -1e9
+    assert columns.parse_score("a:1", "-1e9") == -1e9
     with pytest.raises(DataError, match="a:1: score"):
-        formats.score("a:1", text)
+        columns.parse_score("a:1", text)
 
 
-@pytest.mark.parametrize("task", ["classification", "choice", "squad-v1", "generation"])
+@pytest.mark.parametrize("task", ["classification", "multiple-choice", "squad-v1", "generation"])
 @pytest.mark.parametrize("text", ["[" * 100_000, '{"label": ' + "7" * 5000 + "}"])
 def test_json_that_python_refuses(tmp_path: Path, task: str, text: str) -> None:
     path = put(tmp_path, "a.jsonl", text + "\n")
     with pytest.raises(DataError, match=r"a\.jsonl"):
-        FAMILIES[task].read(path, TaskConfig(name=task), True)
+        read_task(path, task)
 
 
 @pytest.mark.parametrize(
@@ -131,16 +143,16 @@ def test_json_that_python_refuses(tmp_path: Path, task: str, text: str) -> None:
         ("generation", {"source": ["hi", None], "target": "x"}, "a turn"),
         ("generation", {"source": "a", "target": ["x"]}, "target is \"['x']\", not a text"),
         ("classification", {"sentence": ["a"], "label": 1}, "sentence is \"['a']\", not a text"),
-        ("choice", {"context": "c", "question": {"stem": "q"}, "choices": ["a", "b"], "label": 0},
+        ("multiple-choice", {"context": "c", "question": {"stem": "q"}, "choices": ["a", "b"], "label": 0},
          "the question is"),
-        ("choice", {"context": "c", "choices": [1, 2], "label": 0}, "a choice is '1'"),
-        ("choice", {"context": "c", "choices": ["a", "b"], "label": "1" + "0" * 12}, "answer"),
+        ("multiple-choice", {"context": "c", "choices": [1, 2], "label": 0}, "a choice is '1'"),
+        ("multiple-choice", {"context": "c", "choices": ["a", "b"], "label": "1" + "0" * 12}, "answer"),
     ],
 )  # fmt: skip
 def test_what_is_no_text(tmp_path: Path, task: str, fields: dict, part: str) -> None:
     path = put(tmp_path, "a.jsonl", json.dumps(fields))
     with pytest.raises(DataError, match=r"a\.jsonl:1: ") as caught:
-        FAMILIES[task].read(path, TaskConfig(name=task), True)
+        read_task(path, task)
     assert part in str(caught.value)
 
 
@@ -170,18 +182,17 @@ def test_answers_are_not_read_where_none_are_wanted(tmp_path: Path) -> None:
     """Published test files hold -1, null or nothing in their place."""
 
     def unread(task: str, name: str, text: str):
-        family = FAMILIES[task]
-        path, config = put(tmp_path, name, text), TaskConfig(name=task)
+        path = put(tmp_path, name, text)
         with pytest.raises(DataError):
-            family.read(path, config, True)
-        (example,) = family.read(path, config, False)
+            read_task(path, task)
+        (example,) = read_task(path, task, labelled=False)
         return example
 
     assert unread("classification", "a.tsv", "sentence\tlabel\nx\t\n").label is None
     assert unread("regression", "b.jsonl", '{"text": "x", "score": null}').label is None
     choice = {"context": "c", "choices": ["x", "y"], "label": -1}
-    assert unread("choice", "c.jsonl", json.dumps(choice)).label is None
-    assert unread("choice", "d.jsonl", race(questions=["q"], options=[["a", "b"]],
+    assert unread("multiple-choice", "c.jsonl", json.dumps(choice)).label is None
+    assert unread("multiple-choice", "d.jsonl", race(questions=["q"], options=[["a", "b"]],
                                             answers=["Z"])).label is None  # fmt: skip
     said = unread("generation", "e.jsonl", '{"source": "x", "target": ""}')
     assert (said.source, said.target) == (("x",), None)
@@ -206,7 +217,7 @@ def test_faults_of_tables(tmp_path: Path) -> None:
     complains(str(bad), "h.tsv:3", "not UTF-8")
     header = put(tmp_path, "i.csv", "sentence1,sentence2,label\na,b,1\n")
     with pytest.raises(DataError, match=r"i\.csv:1: no column 'score'"):
-        formats.read_records(header, ("sentence1", "sentence2", "score"))
+        tables.read_records(header, ("sentence1", "sentence2", "score"))
     with pytest.raises(DataError, match="no column 'premise'"):
         read(header, text_columns=("premise",))
     three = put(tmp_path, "j.csv", "a,b,c,1\n")
@@ -216,20 +227,21 @@ def test_faults_of_tables(tmp_path: Path) -> None:
 
 def test_labels_are_ordered_and_strict() -> None:
     examples = [
-        formats.Sentences(f"f:{i}", ("x",), label) for i, label in enumerate("10 2 b a".split())
+        TextExample(f"f:{i}", ("x",), label) for i, label in enumerate("10 2 b a".split())
     ]
-    assert formats.label_names(examples) == ("2", "10", "a", "b")
+    assert columns.label_set(examples) == ("2", "10", "a", "b")
     with pytest.raises(DataError, match=r"^f:7: label 'c' is not one of a, b"):
-        formats.label_index("f:7", "c", ("a", "b"))
+        columns.label_index("f:7", "c", ("a", "b"))
     for text in ("much", "nan", "inf", None):
         with pytest.raises(DataError, match="f:7: score"):
-            formats.score("f:7", text)
+            columns.parse_score("f:7", text)
 
 
 def test_one_label_in_training_is_refused() -> None:
-    only = [formats.Sentences("f:1", ("x",), "a")]
+    only = [TextExample("f:1", ("x",), "a")]
     with pytest.raises(DataError, match="at least two"):
-        FAMILIES["classification"].labels(only, TaskConfig())
+        task = registry.get("classification")
+        task.complete_config(task.config_class(), only, only)
 
 
 def squad(**changes) -> dict:
@@ -240,10 +252,10 @@ def squad(**changes) -> dict:
 
 def test_squad(tmp_path: Path) -> None:
     path = put(tmp_path, "s.json", json.dumps(squad()))
-    (asked,) = formats_qa.read_squad(path)
-    assert (asked.answers[0].text, asked.title) == ("cat", "t")
+    (question,) = questions(path)
+    assert question.answers[0].text == "cat"
     impossible = put(tmp_path, "i.json", json.dumps(squad(answers=[], is_impossible=True)))
-    assert formats_qa.read_squad(impossible)[0].answers == ()
+    assert questions(impossible)[0].answers == ()
 
 
 @pytest.mark.parametrize(
@@ -258,19 +270,19 @@ def test_squad(tmp_path: Path) -> None:
 )
 def test_faults_of_squad(tmp_path: Path, changes: dict, part: str) -> None:
     path = put(tmp_path, "s.json", json.dumps(squad(**changes)))
-    complains(path, "data[0].paragraphs[0].qas[0]", "(id q)", part, call=formats_qa.read_squad)
+    complains(path, "data[0].paragraphs[0].qas[0]", "(id q)", part, call=questions)
 
 
 def test_broken_squad_files(tmp_path: Path) -> None:
-    complains(put(tmp_path, "a.json", '{\n"data": [,\n'), "a.json:2", call=formats_qa.read_squad)
-    complains(put(tmp_path, "b.json", "[]"), "no 'data'", call=formats_qa.read_squad)
-    complains(put(tmp_path, "c.json", '{"data": [{}]}'), "data[0]", call=formats_qa.read_squad)
+    complains(put(tmp_path, "a.json", '{\n"data": [,\n'), "a.json:2", call=questions)
+    complains(put(tmp_path, "b.json", "[]"), "no 'data'", call=questions)
+    complains(put(tmp_path, "c.json", '{"data": [{}]}'), "data[0]", call=questions)
     for number, given in enumerate((5, True, {"text": ["cat"], "answer_start": [4]})):
         path = put(tmp_path, f"e{number}.json", json.dumps(squad(answers=given)))
-        complains(path, "qas[0]", "answers is", "not a list", call=formats_qa.read_squad)
+        complains(path, "qas[0]", "answers is", "not a list", call=questions)
     twice = squad()
     twice["data"] *= 2
-    complains(put(tmp_path, "d.json", json.dumps(twice)), "'q'", call=formats_qa.read_squad)
+    complains(put(tmp_path, "d.json", json.dumps(twice)), "'q'", call=questions)
 
 
 def race(**changes) -> str:
@@ -286,8 +298,8 @@ def race(**changes) -> str:
 
 def test_race_fills_the_blank_or_appends(tmp_path: Path) -> None:
     path = put(tmp_path, "r.jsonl", race() + "\n" + race(id="high1.txt") + "\n")
-    assert formats_qa.is_race(path)
-    found = formats_qa.read_race(path, choices=2)
+    assert choice_files.is_race(path)
+    found = choice_files.read_race(path, 2, True)
     assert [x.group for x in found] == ["middle", "middle", "high", "high"]
     assert found[0].endings == ("The cat sat.", "The dog sat.")
     assert found[1].endings == ("Who sat? a cat", "Who sat? a dog")
@@ -295,12 +307,12 @@ def test_race_fills_the_blank_or_appends(tmp_path: Path) -> None:
     folder = tmp_path / "RACE"
     folder.mkdir()
     put(folder, "1.txt", race())
-    assert len(formats_qa.read_race(folder)) == 2
+    assert len(choice_files.read_race(folder, 4, True)) == 2
 
 
 def test_faults_of_choices(tmp_path: Path) -> None:
     def reader(path):
-        return formats_qa.read_race(path, choices=4)
+        return choice_files.read_race(path, 4, True)
 
     complains(
         put(tmp_path, "a.jsonl", race(answers=["C", "A"])),
@@ -317,14 +329,16 @@ def test_faults_of_choices(tmp_path: Path) -> None:
     complains(put(tmp_path, "g.jsonl", race(options={"A": []})), "options", "a list", call=reader)
 
 
-def test_the_level_is_the_ids_before_the_paths() -> None:
-    def level(**changes) -> str:
-        where = "/data/middle-and-high/x:1"
-        return formats_qa.race_passage(where, json.loads(race(**changes)))[0].group
+def test_the_level_is_the_ids_before_the_paths(tmp_path: Path) -> None:
+    def level(folder: str, **changes) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        path = put(tmp_path / folder, "x.jsonl", race(**changes))
+        return choice_files.read_race(path, 4, True)[0].group
 
-    assert [level(), level(id="high12.txt"), level(id="12")] == ["middle", "high", ""]
-    passage = json.loads(race(id="12"))
-    assert formats_qa.race_passage("RACE/high/12.txt:1", passage)[0].group == "high"
+    assert level("middle-and-high") == "middle"
+    assert level("middle-and-high", id="high12.txt") == "high"
+    assert level("middle-and-high", id="12") == ""
+    assert level("high", id="12") == "high"
 
 
 def test_general_and_swag_choices(tmp_path: Path) -> None:
@@ -333,10 +347,10 @@ def test_general_and_swag_choices(tmp_path: Path) -> None:
         "a.jsonl",
         json.dumps({"context": "c", "question": "q _", "choices": ["x", "y"], "label": "B"}),
     )
-    (example,) = formats_qa.read_choices(general, choices=4)
+    (example,) = read_task(general, "multiple-choice")
     assert (example.endings, example.label) == (("q x", "q y"), 1)
     swag = put(tmp_path, "b.csv", "sent1,sent2,ending0,ending1,label\nHe sat.,He,ran,slept,1\n")
-    (example,) = formats_qa.read_choices(swag, choices=4)
+    (example,) = read_task(swag, "multiple-choice")
     assert (example.context, example.endings, example.label) == (
         "He sat.", ("He ran", "He slept"), 1)  # fmt: skip
 
@@ -345,7 +359,7 @@ def test_gaps_of_general_choices(tmp_path: Path) -> None:
     def endings(question: object) -> tuple[str, ...]:
         record = {"context": "c", "question": question, "choices": ["x\\1", "y"], "label": 0}
         path = put(tmp_path, "a.jsonl", json.dumps(record))
-        return formats_qa.read_choices(path, choices=2)[0].endings
+        return read_task(path, "multiple-choice", max_choices=2)[0].endings
 
     assert endings("It is ____ .") == ("It is x\\1 .", "It is y .")
     assert endings("snake_case is") == ("snake_case is x\\1", "snake_case is y")
@@ -354,7 +368,7 @@ def test_gaps_of_general_choices(tmp_path: Path) -> None:
 
 def test_conll_comments_and_words(tmp_path: Path) -> None:
     def words(text: str, **options) -> list[tuple[str, ...]]:
-        return [s.words for s in formats_tags.read_conll(put(tmp_path, "a", text), **options)]
+        return [s.words for s in read_conll(put(tmp_path, "a", text), **options)]
 
     assert words("# O\n1 O\nfan O\n") == [("#", "1", "fan")]
     assert words("# sent_id = 3\n1\tAnna\tO\n\n# x\n1\tBob\tO\n", word_column=1) == [
@@ -364,13 +378,15 @@ def test_conll_comments_and_words(tmp_path: Path) -> None:
 
 def test_conll(tmp_path: Path) -> None:
     path = put(tmp_path, "a.conll", "-DOCSTART- -X- O\n\nAnna NN B-PER\nsat VB O\n\nHere RB O\n")
-    first, second = formats_tags.read_conll(path)
+    first, second = read_conll(path)
     assert (first.words, first.tags) == (("Anna", "sat"), ("B-PER", "O"))
     assert second.where == f"{path}:6"
-    assert formats_tags.tag_names([first, second]) == ("O", "B-PER")
+    task = registry.get("token-classification")
+    config = task.complete_config(task.config_class(), [first, second], [second])
+    assert (config.labels, config.metrics) == (("O", "B-PER"), ("f1", "accuracy"))
     words = put(tmp_path, "w.txt", "Anna\nsat\n")
-    assert formats_tags.read_conll(words, tagged=False)[0].tags is None
-    reader = formats_tags.read_conll
+    assert read_conll(words, tagged=False)[0].tags is None
+    reader = read_conll
     complains(put(tmp_path, "b.conll", "a O\nb\n"), "b.conll:2", "1 columns", call=reader)
     complains(put(tmp_path, "c.conll", "a\n"), "c.conll:1", call=reader)
     complains(put(tmp_path, "d.conll", "\n\n"), "no sentences", call=reader)
@@ -378,32 +394,38 @@ def test_conll(tmp_path: Path) -> None:
 
 def test_targets_turns_and_pairs(tmp_path: Path) -> None:
     talk = put(tmp_path, "a.jsonl", '{"source": ["Hi.", "Hello."], "target": "Bye."}\n')
-    (example,) = formats.source_targets(formats.read_records(talk))
+    (example,) = read_task(talk, "generation")
     assert (example.source, example.target) == (("Hi.", "Hello."), "Bye.")
     blimp = put(tmp_path, "b.jsonl", '{"sentence_good": "a", "sentence_bad": "b", "UID": "s"}\n')
-    (pair,) = formats.minimal_pairs(formats.read_records(blimp))
+    (pair,) = scoring.minimal_pairs(tables.read_records(blimp))
     assert (pair.good, pair.bad, pair.group) == ("a", "b", "s")
     same = put(tmp_path, "c.jsonl", '{"sentence_good": "a", "sentence_bad": "a"}\n')
     with pytest.raises(DataError, match="c.jsonl:1"):
-        formats.minimal_pairs(formats.read_records(same))
+        scoring.minimal_pairs(tables.read_records(same))
 
 
-def test_catalogues_of_others() -> None:
-    assert catalogues.is_catalogue("tfds:glue/sst2:train")
-    assert not catalogues.is_catalogue("train.tsv")
-    with pytest.raises(ConfigError, match="tfds:NAME:SPLIT"):
-        catalogues.load_records("tfds:glue")
+def test_records_of_hub_datasets() -> None:
+    assert hub_datasets.is_hub_dataset("tfds:glue/sst2:train")
+    assert not hub_datasets.is_hub_dataset("train.tsv")
+    with pytest.raises(ConfigError, match="tfds:NAME"):
+        hub_datasets.load_records("tfds:")
+
+    def choices(fields: dict) -> ChoiceExample:
+        record = tables.Record("hf:some/dataset:train record 0", fields)
+        (example,) = choice_files.from_hub(record, 4, True)
+        return example
+
     fields = {"article": "A cat.", "question": "Who?", "options": ["a", "b"], "answer": "B",
               "example_id": "high3.txt"}  # fmt: skip
-    (example,) = catalogues.choices([formats.Record("hf:race:train record 0", fields)])
+    example = choices(fields)
     assert (example.label, example.group) == (1, "high")
     fields = {"sent1": "He sat.", "sent2": "He", "ending0": "ran", "ending1": "slept", "label": "1"}
-    (example,) = catalogues.choices([formats.Record("hf:swag/regular:train record 0", fields)])
+    example = choices(fields)
     assert (example.endings, example.label) == (("He ran", "He slept"), 1)
     fields = {"id": b"q", "question": b"Who?", "context": b"The cat.",
               "answers": {"text": [b"cat"], "answer_start": [4]}}  # fmt: skip
-    (asked,) = catalogues.squad_questions([formats.Record("tfds:squad:train record 0", fields)])
-    assert asked.answers[0].text == "cat"
+    question = question_from_hub(tables.Record("tfds:squad:train record 0", fields), True)
+    assert question.answers[0].text == "cat"
 
 
 @pytest.mark.parametrize(
@@ -431,15 +453,14 @@ def test_names_on_the_hub(place, known, asked, monkeypatch) -> None:
 
     package = types.SimpleNamespace(load_dataset=load_dataset)
     monkeypatch.setitem(sys.modules, "datasets", package)
-    (record,) = catalogues.load_records(place)
+    (record,) = hub_datasets.load_records(place)
     assert calls == asked and record.fields == {"text": "x"}
-    known.clear()
     with pytest.raises(DataError, match="none of that name"):
-        catalogues.load_records(place)
+        hub_datasets.load_records("hf:absent/dataset:train")
 
 
 @pytest.mark.parametrize(
-    ("name", "columns", "count"),
+    ("name", "header", "count"),
     [
         ("glue/RTE/dev.tsv", (), 277),
         ("glue/SST-2/dev.tsv", ("sentence", "label"), 872),
@@ -447,14 +468,14 @@ def test_names_on_the_hub(place, known, asked, monkeypatch) -> None:
         ("glue/MRPC/msr_paraphrase_test.txt", (), 1725),
     ],
 )
-def test_real_tables(shared: Path, name: str, columns: tuple, count: int) -> None:
-    found = read(str(shared / "data" / name), *columns)
+def test_real_tables(shared: Path, name: str, header: tuple, count: int) -> None:
+    found = read(str(shared / "data" / name), *header)
     assert len(found) == count
-    assert len(formats.label_names(found)) == 2
+    assert len(columns.label_set(found)) == 2
 
 
 def test_real_questions(shared: Path) -> None:
-    asked = formats_qa.read_squad(shared / "data/squad/squad-v2.0-dev-16articles.json")
+    asked = questions(shared / "data/squad/squad-v2.0-dev-16articles.json")
     assert len(asked) == 6078
     assert sum(not x.answers for x in asked) == 3168
-    assert len(formats_qa.read_race(shared / "data/race/train-sample-middle.jsonl")) == 798
+    assert len(read_task(str(shared / "data/race/train-sample-middle.jsonl"), "multiple-choice")) == 798

@@ -1,0 +1,293 @@
+"""Generation by masked diffusion: text is written into [MASK] tokens behind its source.
+
+A row is [CLS] source [SEP] target, where the target is one text of at most `max_target_length`
+tokens, its end, and more end tokens as padding, so that the length is learned too. While
+training, the share of masked target positions is uniform between 0 and 1 per row, and some rows
+are masked completely. While decoding, each denoising step keeps the tokens of which the model is
+most confident. The end token is [SEP], which every vocabulary has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from albert_jax.config import ModelConfig, TaskConfig, bounded
+from albert_jax.data.sources.tables import Record, text_field
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks import features as rows
+from albert_jax.tasks import metrics, registry
+from albert_jax.tasks.columns import load_records, parse_parts
+from albert_jax.tasks.masked_diffusion import (
+    SourceTargetFeature,
+    decode,
+    target_rows,
+    until_end,
+)
+from albert_jax.tasks.task import (
+    Axes,
+    Batch,
+    BatchSpec,
+    Forward,
+    PageForm,
+    Prediction,
+    Sampling,
+    Task,
+    TransformersClass,
+)
+
+if TYPE_CHECKING:
+    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.tasks.encoder import Encoder
+
+MAX_TURNS = 1000
+"""Most turns of a dialogue on a typed line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationConfig(TaskConfig):
+    """Settings of generation."""
+
+    name: str = "generation"
+    """The task."""
+    columns: tuple[str, ...] = ()
+    """Names of a table's columns, in order, if it has no header."""
+    max_target_length: int = bounded(32, 2)
+    """Positions of the generated text, its end included."""
+    full_mask_prob: float = bounded(0.25, 0.0, 1.0)
+    """Share of training rows whose target is masked completely."""
+    padding_weight: float = bounded(0.3, 0.0)
+    """Weight of the end tokens behind the first one, which are easy."""
+    denoising_steps: int = bounded(8, 1)
+    """Forward passes that write a text."""
+
+
+@dataclass(frozen=True)
+class SourceTarget:
+    """What to generate from (turns of a dialogue, one text, or nothing) and the text to write."""
+
+    where: str
+    source: tuple[str, ...]
+    target: str | None = None
+
+
+class Generation(Task):
+    """Write a text, given another one or a dialogue."""
+
+    name = "generation"
+    config_class = GenerationConfig
+    metrics = ("bleu", "chrf", "exact")
+    confidence_interval = False
+    page_form = PageForm(fields=("source",), repeat_last=True, generates=True)
+
+    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[SourceTarget]:
+        """Records with "source" (a text, or a list of turns in JSON, or absent) and "target"."""
+        records = load_records(path, config.columns)
+        return [_example(record, labelled) for record in records]
+
+    def parse_line(self, line: str, where: str, config: Any) -> SourceTarget:
+        """The turns with tabs between them."""
+        return SourceTarget(where, parse_parts(line, where, self.name, 1, MAX_TURNS))
+
+    def complete_config(self, config: Any, train: Sequence[Any], dev: Sequence[Any]) -> Any:
+        """Makes sure that the scores can be computed before anything is trained."""
+        metrics.bleu_chrf(["a"], ["a"])
+        return super().complete_config(config, train, dev)
+
+    def texts(self, example: SourceTarget) -> Sequence[str]:
+        """Source and target."""
+        return (*example.source, *([example.target] if example.target else []))
+
+    def featurize(
+        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+    ) -> list[SourceTargetFeature]:
+        """Ids of sources and targets; an unknown target is empty.
+
+        Turns of a dialogue are separated by [SEP], and a source that is too long loses its oldest
+        tokens. Raises DataError for a target that does not fit with its end.
+        """
+        size = config.max_target_length
+        if size > length - 2:
+            raise ConfigError(
+                f"task.max_target_length {size} must lie between 2 and {length - 2} in rows of "
+                f"{length}"
+            )
+        ids = rows.encode_all(vocabulary, (text for x in examples for text in self.texts(x)))
+        room = length - size - 2
+        features = []
+        for example in examples:
+            turns: list[int] = []
+            for number, turn in enumerate(example.source):
+                turns += ([vocabulary.sep_id] if number else []) + ids(turn).tolist()
+            turns = turns[max(0, len(turns) - room) :]
+            source = np.array([vocabulary.cls_id, *turns, vocabulary.sep_id], np.int32)
+            text = ids(example.target) if example.target else np.zeros(0, np.int32)
+            if len(text) >= size:
+                raise DataError(
+                    f"{example.where}: the target has {len(text)} tokens and needs one more for "
+                    f"its end, but task.max_target_length is {size}: raise it or shorten the target"
+                )
+            target = np.full(size, vocabulary.sep_id, np.int32)
+            target[: len(text)] = text
+            features.append(SourceTargetFeature(source, target))
+        return features
+
+    def feature_length(self, feature: SourceTargetFeature) -> int:
+        """Source and target."""
+        return len(feature.source) + len(feature.target)
+
+    def collate(
+        self, features: Sequence[SourceTargetFeature], config: Any, spec: BatchSpec
+    ) -> Batch:
+        """Training rows, whose masked target positions have labels and weights.
+
+        A row's mask rate is uniform in (0, 1], or 1 with probability full_mask_prob; at least one
+        position is masked. End tokens behind the first weigh padding_weight.
+        """
+        rng, vocabulary = spec.rng(), spec.vocabulary
+        true = np.stack([feature.target for feature in features])
+        count, size = true.shape
+        full = rng.random(count) < config.full_mask_prob
+        rates = np.where(full, 1.0, 1.0 - rng.random(count))
+        masked_count = np.maximum(1, np.rint(rates * size)).astype(np.int64)
+        order = np.argsort(rng.random((count, size)), axis=1)
+        masked = np.argsort(order, axis=1) < masked_count[:, None]
+        shown = np.where(masked, vocabulary.mask_id, true).astype(np.int32)
+        batch = target_rows(features, shown, spec)
+        ended = true == vocabulary.sep_id
+        padding = ended & np.concatenate([np.zeros((count, 1), bool), ended[:, :-1]], axis=1)
+        batch["mlm_labels"][:count] = np.where(masked, true, 0)
+        batch["mlm_weights"][:count] = masked * np.where(padding, config.padding_weight, 1.0)
+        return batch
+
+    def predicted_positions(self, config: Any) -> int:
+        """The target."""
+        return config.max_target_length
+
+    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+        """There is no new head: the pretrained MLM head is trained on."""
+        return {}
+
+    def pretrained_modules(self, config: Any) -> tuple[str, ...]:
+        """The MLM head."""
+        return ("mlm_head",)
+
+    def loss(self, encoder: Encoder, config: Any) -> Loss:
+        """Cross-entropy at the masked positions of the target; term "target"."""
+        from albert_jax.tasks.encoder import classification_terms
+
+        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
+            hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+            logits = encoder.mlm_logits(params, hidden, batch["mlm_positions"])
+            weights, labels = batch["mlm_weights"], batch["mlm_labels"]
+            return classification_terms("target", logits, labels, weights, "mlm_weights")
+
+        return loss
+
+    def outputs(
+        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+    ) -> Any:
+        """Logits over the vocabulary [B, P, V] at mlm_positions."""
+        hidden = encoder.hidden_states(params, batch, None, num_layers)
+        return encoder.mlm_logits(params, hidden, batch["mlm_positions"])
+
+    def forward(
+        self,
+        features: Sequence[Any],
+        config: Any,
+        run: Forward,
+        spec: BatchSpec,
+        sampling: Sampling,
+    ) -> list[str]:
+        """The generated texts."""
+        vocabulary = spec.vocabulary
+
+        def show(target: np.ndarray) -> None:
+            if sampling.show_step:
+                lines = (vocabulary.decode(row.tolist()) for row in target)
+                sampling.show_step(" | ".join(lines))
+
+        target = decode(
+            features, run, spec, config.denoising_steps, sampling.temperature, show=show
+        )
+        return [vocabulary.decode(until_end(row, vocabulary.sep_id)) for row in target]
+
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+    ) -> list[Prediction]:
+        """The texts."""
+        return [{"text": text} for text in outputs]
+
+    def score(
+        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+    ) -> dict[str, float]:
+        """BLEU, chrF, and the share of texts that are equal apart from white space."""
+        predicted, true = [p["text"] for p in predictions], [x.target for x in examples]
+        same = [a.split() == b.split() for a, b in zip(predicted, true, strict=True)]
+        return {**metrics.bleu_chrf(predicted, true), "exact": float(np.mean(same))}
+
+    def transformers_class(self, config: Any) -> TransformersClass:
+        """AlbertForMaskedLM, with a script that decodes."""
+        return TransformersClass(
+            name="AlbertForMaskedLM",
+            auto="AutoModelForMaskedLM",
+            modules=("mlm_head",),
+            pipeline="fill-mask",
+        )
+
+    def card_lines(self, config: Any) -> list[str]:
+        """How a text is written."""
+        line = (
+            f"A text is written into {config.max_target_length} [MASK] tokens behind the source, "
+            f"the most confident first, in {config.denoising_steps} steps; generate.py does it."
+        )
+        return [*super().card_lines(config), line]
+
+    def transformers_config(self, config: Any, length: int) -> dict[str, Any]:
+        """What the decoding script reads."""
+        sizes = {"max_target_length": config.max_target_length, "length": length}
+        return {"generation": sizes | {"denoising_steps": config.denoising_steps}}
+
+    def transformers_files(self, config: Any, length: int, model: ModelConfig) -> dict[str, bytes]:
+        """The decoding script, which needs only torch and transformers."""
+        script = resources.files("albert_jax.tasks").joinpath("generate_script.py")
+        return {"generate.py": script.read_bytes()}
+
+    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+        """Logits of every position."""
+        return {"logits": ("batch", "length", model.vocab_size)}
+
+    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+        """The MLM head."""
+        return [graph.mlm_logits(hidden)]
+
+
+def _example(record: Record, targeted: bool) -> SourceTarget:
+    given = record.fields.get("source")
+    if isinstance(given, list):
+        for turn in given:
+            if not isinstance(turn, str) or not turn.strip():
+                raise DataError(
+                    f"{record.where}: a turn of 'source' is {str(turn)[:60]!r}, not a text; "
+                    "give a list of texts"
+                )
+        source = tuple(given)
+    else:
+        source = (text_field(record, "source"),) if "source" in record.fields else ()
+    if "target" not in record.fields and (targeted or not source):
+        if source:
+            raise DataError(f"{record.where}: no 'target'; add it")
+        raise DataError(
+            f"{record.where}: neither 'source' nor 'target' among {', '.join(record.fields)}; "
+            "name the columns so"
+        )
+    target = text_field(record, "target") if targeted else None
+    return SourceTarget(record.where, source, target)
+
+
+registry.register(Generation())

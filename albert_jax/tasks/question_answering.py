@@ -1,0 +1,348 @@
+"""Question answering: the answer is a span of a context (SQuAD 1.1 and 2.0; squad_utils.py)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from albert_jax.config import ModelConfig, TaskConfig, bounded
+from albert_jax.data.sources import hub_datasets
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks import features as rows
+from albert_jax.tasks import registry
+from albert_jax.tasks.answer_spans import beam_candidates, independent_candidates, rank
+from albert_jax.tasks.columns import parse_parts
+from albert_jax.tasks.squad_files import Question, from_hub, read_squad
+from albert_jax.tasks.squad_metrics import squad_v1, squad_v2
+from albert_jax.tasks.squad_windows import WindowFeature, window_features
+from albert_jax.tasks.task import (
+    Axes,
+    Batch,
+    BatchSpec,
+    PageForm,
+    Prediction,
+    Task,
+    TransformersClass,
+)
+
+if TYPE_CHECKING:
+    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.tasks.encoder import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadV1Config(TaskConfig):
+    """Settings of SQuAD 1.1, and of what 2.0 shares with it."""
+
+    name: str = "squad-v1"
+    """The task."""
+    doc_stride: int = bounded(128, 1)
+    """Tokens from one window of a long context to the next."""
+    max_query_length: int = bounded(64, 1)
+    """First tokens that are kept of a question."""
+    max_answer_length: int = bounded(30, 1)
+    """Most tokens of an answer."""
+    n_best_size: int = bounded(20, 1)
+    """Answers per question that are ranked and written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SquadV2Config(SquadV1Config):
+    """Settings of SQuAD 2.0."""
+
+    name: str = "squad-v2"
+    """The task."""
+    start_n_top: int = bounded(5, 1)
+    """Starts that the beam search keeps."""
+    end_n_top: int = bounded(5, 1)
+    """Ends that it keeps for each start."""
+    classifier_dropout_prob: float = bounded(0.1, 0.0, 0.999)
+    """Dropout inside the answerability head while training."""
+
+
+class _Squad(Task):
+    """What both versions share: files, windows and batches."""
+
+    confidence_interval = False
+    page_form = PageForm(fields=("question", "context"))
+
+    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[Question]:
+        """Questions of a SQuAD file or of a hub dataset."""
+        if hub_datasets.is_hub_dataset(path):
+            return [from_hub(record, labelled) for record in hub_datasets.load_records(path)]
+        return read_squad(path, answered=labelled)
+
+    def parse_line(self, line: str, where: str, config: Any) -> Question:
+        """Question and context with a tab between them."""
+        question, context = parse_parts(line, where, self.name, 2, 2)
+        return Question(where, where, question, context)
+
+    def texts(self, example: Question) -> Sequence[str]:
+        """Question and context."""
+        return (example.question, example.context)
+
+    def featurize(
+        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+    ) -> list[WindowFeature]:
+        """[CLS] question [SEP] window [SEP], for windows of the context that overlap.
+
+        Raises ConfigError if question and special tokens leave no room for a context.
+        """
+        if length < config.max_query_length + 4:
+            raise ConfigError(
+                f"task.max_query_length {config.max_query_length} leaves no room for a context in "
+                f"rows of {length}: lower it or lengthen the rows"
+            )
+        if length < self.shortest_length(config):
+            raise ConfigError(
+                f"task.start_n_top and end_n_top: at most {length}, the positions of a row"
+            )
+        return window_features(
+            vocabulary, examples, length, config.doc_stride, config.max_query_length
+        )
+
+    def collate(self, features: Sequence[WindowFeature], config: Any, spec: BatchSpec) -> Batch:
+        """Rows with start_positions, end_positions, is_impossible, p_mask and example_weights.
+
+        p_mask float32 [batch_size, length] is 1 where no answer can stand: everywhere but at
+        [CLS] and in the context.
+        """
+        size = spec.batch_size
+        batch = rows.sequence_rows([f.tokens for f in features], spec.length, size)
+        batch["p_mask"] = np.ones((size, spec.length), np.float32)
+        batch["p_mask"][:, 0] = 0
+        for name in ("start_positions", "end_positions", "is_impossible"):
+            batch[name] = np.zeros(size, np.int32)
+        for i, feature in enumerate(features):
+            first = feature.window.offset
+            batch["p_mask"][i, first : first + len(feature.window.starts)] = 0
+            batch["start_positions"][i] = feature.start
+            batch["end_positions"][i] = feature.end
+            batch["is_impossible"][i] = feature.impossible
+        batch["example_weights"] = rows.example_weights(len(features), size)
+        return batch
+
+
+class SquadV1(_Squad):
+    """Answer questions that have an answer in their context; start and end are independent."""
+
+    name = "squad-v1"
+    config_class = SquadV1Config
+    metrics = ("f1", "exact_match")
+
+    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[Question]:
+        """Questions of which all have answers."""
+        examples = super().read_examples(path, config, labelled=labelled)
+        for example in examples if labelled else ():
+            if not example.answers:
+                raise DataError(f"{example.where}: no answer, which squad-v2 knows; use that task")
+        return examples
+
+    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+        """A dense layer with outputs for start and end."""
+        from albert_jax.tasks.encoder import dense_shapes
+
+        return {"span": dense_shapes(hidden_size, 2)}
+
+    def loss(self, encoder: Encoder, config: Any) -> Loss:
+        """Half the cross-entropies of start and end; terms "start" and "end"."""
+        from albert_jax.objectives.loss_terms import cross_entropy
+        from albert_jax.tasks.span_heads import half_terms, span_logits
+
+        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
+            hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+            start, end = span_logits(params["head"], hidden)
+            return half_terms(
+                batch["example_weights"],
+                start=cross_entropy(start, batch["start_positions"]),
+                end=cross_entropy(end, batch["end_positions"]),
+            )
+
+        return loss
+
+    def outputs(
+        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+    ) -> Any:
+        """Start and end logits [B, S]."""
+        from albert_jax.tasks.span_heads import span_logits
+
+        hidden = encoder.hidden_states(params, batch, None, num_layers)
+        return span_logits(params["head"], hidden)
+
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+    ) -> list[Prediction]:
+        """Best text and n-best list."""
+        start, end = (np.asarray(array) for array in outputs)
+        candidates = [
+            candidate
+            for i, feature in enumerate(features)
+            for candidate in independent_candidates(
+                feature.window,
+                start[i],
+                end[i],
+                n_best=config.n_best_size,
+                max_length=config.max_answer_length,
+            )
+        ]
+        return rank(examples, candidates, (), config.n_best_size)
+
+    def score(
+        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+    ) -> dict[str, float]:
+        """F1 and exact match in percent."""
+        scores = squad_v1({p["id"]: p["text"] for p in predictions}, _gold(examples))
+        return {"f1": scores["f1"], "exact_match": scores["exact_match"]}
+
+    def transformers_class(self, config: Any) -> TransformersClass:
+        """AlbertForQuestionAnswering."""
+        return TransformersClass(
+            name="AlbertForQuestionAnswering",
+            auto="AutoModelForQuestionAnswering",
+            head=("span", "qa_outputs"),
+            pipeline="question-answering",
+        )
+
+    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+        """Logits of every token."""
+        return {"start_logits": ("batch", "length"), "end_logits": ("batch", "length")}
+
+    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+        """The two outputs of the dense layer."""
+        both = graph.dense(hidden, "head/span")
+        return [graph.take(both, side, 2) for side in (0, 1)]
+
+
+class SquadV2(_Squad):
+    """Answer questions, or say that the context has no answer; the end depends on the start."""
+
+    name = "squad-v2"
+    config_class = SquadV2Config
+    metrics = ("f1", "exact")
+
+    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+        """Start, end given the start, and answerability."""
+        from albert_jax.tasks.encoder import dense_shapes
+
+        h = hidden_size
+        return {
+            "start": dense_shapes(h, 1),
+            "end": {
+                "dense": dense_shapes(2 * h, h),
+                "layer_norm": {"scale": (h,), "bias": (h,)},
+                "output": dense_shapes(h, 1),
+            },
+            "answer": {"dense": dense_shapes(2 * h, h), "output": dense_shapes(h, 1, bias=False)},
+        }
+
+    def loss(self, encoder: Encoder, config: Any) -> Loss:
+        """Half the losses of start, of the end given the true start, and of answerability."""
+        import jax
+        import jax.numpy as jnp
+
+        from albert_jax.objectives.loss_terms import LossTerms
+        from albert_jax.tasks.span_heads import conditioned_scores, half_terms
+
+        def at(log_probs: Any, positions: Any) -> Any:
+            return jnp.take_along_axis(log_probs, positions[:, None], axis=1, mode="clip")[:, 0]
+
+        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
+            hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+            rate = config.classifier_dropout_prob
+            start, end, logit = conditioned_scores(params["head"], hidden, batch, dropout, rate)
+            weights, target = batch["example_weights"], batch["is_impossible"].astype(jnp.float32)
+            found = half_terms(
+                weights,
+                start=-at(start, batch["start_positions"]),
+                end=-at(end, batch["end_positions"]),
+                answerable=jax.nn.softplus(logit) - target * logit,
+            )
+            correct = jnp.sum(weights * ((logit > 0) == (target > 0.5)))
+            return LossTerms(found.terms, {"example_correct": correct})
+
+        return loss
+
+    def outputs(
+        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+    ) -> Any:
+        """The arrays of the beam search, see `graph_outputs`."""
+        from albert_jax.tasks.span_heads import search_spans
+
+        hidden = encoder.hidden_states(params, batch, None, num_layers)
+        return search_spans(params["head"], hidden, batch, config.start_n_top, config.end_n_top)
+
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+    ) -> list[Prediction]:
+        """Best text, n-best list and null score."""
+        start, start_positions, end, end_positions, null = (np.asarray(x) for x in outputs)
+        candidates = [
+            candidate
+            for i, feature in enumerate(features)
+            for candidate in beam_candidates(
+                feature.window,
+                start[i],
+                start_positions[i],
+                end[i],
+                end_positions[i],
+                max_length=config.max_answer_length,
+            )
+        ]
+        nulls = [(feature.window.question, float(null[i])) for i, feature in enumerate(features)]
+        return rank(examples, candidates, nulls, config.n_best_size)
+
+    def score(
+        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+    ) -> dict[str, float]:
+        """F1 and exact match in percent at the best threshold, their parts and thresholds."""
+        nulls = {p["id"]: p["null_score"] for p in predictions}
+        scores = squad_v2({p["id"]: p["text"] for p in predictions}, _gold(examples), nulls)
+        return {"f1": scores.pop("f1"), "exact": scores.pop("exact"), **scores}
+
+    def baseline(
+        self, train: Sequence[Any], examples: Sequence[Any], config: Any
+    ) -> dict[str, float]:
+        """Scores of never answering."""
+        return squad_v2({x.id: "" for x in examples}, _gold(examples))
+
+    def transformers_class(self, config: Any) -> TransformersClass:
+        """There is none with an end that depends on the start."""
+        raise ConfigError(
+            f"Transformers has no class with the head of {self.name} (an end that depends on the "
+            "start): export it --to onnx or stablehlo"
+        )
+
+    def graph_inputs(self, config: Any) -> dict[str, Axes]:
+        """The rows, and p_mask."""
+        return super().graph_inputs(config) | {"p_mask": ("batch", "length")}
+
+    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+        """Log-probabilities and positions of the best starts, and of the best ends for each."""
+        starts, ends = config.start_n_top, config.end_n_top
+        return {
+            "start_log_probs": ("batch", starts),
+            "start_positions": ("batch", starts),
+            "end_log_probs": ("batch", starts, ends),
+            "end_positions": ("batch", starts, ends),
+            "unanswerable": ("batch",),
+        }
+
+    def shortest_length(self, config: Any) -> int:
+        """The search takes that many positions."""
+        return max(config.start_n_top, config.end_n_top)
+
+    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+        """The same search as `search_spans`."""
+        return graph.searched_spans(hidden, config.start_n_top, config.end_n_top)
+
+
+def _gold(examples: Sequence[Question]) -> dict[str, list[str]]:
+    return {x.id: [answer.text for answer in x.answers] for x in examples}
+
+
+registry.register(SquadV1())
+registry.register(SquadV2())

@@ -1,0 +1,271 @@
+"""Sentence embedding: texts that mean the same lie close to each other (contrastive learning)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from albert_jax.config import ModelConfig, bounded
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import DataError
+from albert_jax.files.json_files import json_bytes
+from albert_jax.tasks import features as rows
+from albert_jax.tasks import metrics, registry
+from albert_jax.tasks.columns import (
+    LABEL_NAMES,
+    SCORE_NAMES,
+    TableConfig,
+    TextExample,
+    parse_parts,
+    parse_score,
+    read_texts,
+)
+from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.task import (
+    Axes,
+    Batch,
+    BatchSpec,
+    PageForm,
+    Prediction,
+    Task,
+    TransformersClass,
+)
+
+if TYPE_CHECKING:
+    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.tasks.encoder import Encoder
+
+SIMILARITY_NAMES = SCORE_NAMES + LABEL_NAMES
+
+
+@dataclass(frozen=True, kw_only=True)
+class SentenceEmbeddingConfig(TableConfig):
+    """Settings of sentence embedding."""
+
+    name: str = "sentence-embedding"
+    """The task."""
+    pairs_per_row: int = bounded(8, 1)
+    """Pairs of a row, among which each text must find its partner."""
+    temperature: float = bounded(0.05, 1e-4, 1e4)
+    """Divides the cosines while training."""
+
+
+@dataclass(frozen=True)
+class PairFeature:
+    """Two texts that mean the same, each a sequence of its own."""
+
+    first: Tokens
+    second: Tokens
+
+
+class SentenceEmbedding(Task):
+    """Vectors whose cosine tells how alike two texts are."""
+
+    name = "sentence-embedding"
+    config_class = SentenceEmbeddingConfig
+    metrics = ("spearman", "retrieval")
+    confidence_interval = False
+    page_form = PageForm(fields=("first text", "second text"))
+
+    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[TextExample]:
+        """Pairs of texts; a label is their similarity, where there is one."""
+        return read_texts(path, config, SIMILARITY_NAMES, labelled=labelled, required=False)
+
+    def read_for_prediction(
+        self, path: str, config: Any, columns: tuple[str, ...] | None
+    ) -> list[TextExample]:
+        """Pairs without their similarity."""
+        changed = config if columns is None else replace(config, columns=columns, text_columns=())
+        return self.read_examples(path, changed, labelled=False)
+
+    def parse_line(self, line: str, where: str, config: Any) -> TextExample:
+        """Two texts with a tab between them."""
+        return TextExample(where, parse_parts(line, where, self.name, 2, 2))
+
+    def complete_config(self, config: Any, train: Sequence[Any], dev: Sequence[Any]) -> Any:
+        """Correlations where all dev examples have a similarity, else retrieval of the partner."""
+        rated = all(example.label is not None for example in dev)
+        for example in dev if rated else ():
+            parse_score(example.where, example.label)
+        return self.with_metrics(config, ("spearman", "pearson") if rated else ("retrieval",))
+
+    def texts(self, example: TextExample) -> Sequence[str]:
+        """Both texts."""
+        return example.texts
+
+    def featurize(
+        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+    ) -> list[PairFeature]:
+        """[CLS] text [SEP] for each of the two."""
+        ids = rows.encode_all(vocabulary, (text for x in examples for text in x.texts))
+        features = []
+        for example in examples:
+            if len(example.texts) != 2:
+                raise DataError(f"{example.where}: {self.name} needs two texts; name both columns")
+            first, second = (
+                rows.single(vocabulary, rows.require_tokens(ids(t), example.where, t), length)
+                for t in example.texts
+            )
+            features.append(PairFeature(first, second))
+        return features
+
+    def feature_length(self, feature: PairFeature) -> int:
+        """The longer text decides."""
+        return max(len(feature.first.ids), len(feature.second.ids))
+
+    def features_per_row(self, config: Any) -> int:
+        """Each row holds several pairs."""
+        return config.pairs_per_row
+
+    def prediction_config(self, config: Any) -> Any:
+        """One pair per row."""
+        return replace(config, pairs_per_row=1)
+
+    def collate(self, features: Sequence[PairFeature], config: Any, spec: BatchSpec) -> Batch:
+        """Rows of sequences [batch_size, 2 * pairs_per_row, length], pair p at 2p and 2p + 1.
+
+        pair_weights float32 [batch_size, pairs_per_row] is 0 where a row lacks a pair, and for a
+        pair that is alone in its row: it has nothing to be told from.
+        """
+        size = config.pairs_per_row
+        groups = [features[i : i + size] for i in range(0, len(features), size)]
+        sequences = [[t for pair in group for t in (pair.first, pair.second)] for group in groups]
+        batch = rows.grouped_rows(sequences, 2 * size, spec.length, spec.batch_size)
+        batch["pair_weights"] = np.zeros((spec.batch_size, size), np.float32)
+        for i, group in enumerate(groups):
+            batch["pair_weights"][i, : len(group)] = float(len(group) > 1)
+        return batch
+
+    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+        """There is no head: the vector is the mean of the tokens."""
+        return {}
+
+    def loss(self, encoder: Encoder, config: Any) -> Loss:
+        """Each text must find its partner among the other texts of its row; term "pair".
+
+        Both directions are averaged (InfoNCE, van den Oord et al. 2018).
+        """
+        import jax.numpy as jnp
+
+        from albert_jax.objectives.loss_terms import cross_entropy
+        from albert_jax.objectives.loss_terms import LossTerm, LossTerms
+        from albert_jax.tasks.encoder import NEGATIVE
+
+        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
+            vectors = _vectors(encoder, params, batch, dropout, num_layers)  # [B, 2G, H]
+            pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1])
+            logits = jnp.einsum("bgh,bkh->bgk", pairs[:, :, 0], pairs[:, :, 1])
+            logits = logits / config.temperature
+            weights = batch["pair_weights"]
+            # Empty pairs are no negatives; rows without weight keep finite logits.
+            absent = (weights == 0) & jnp.any(weights > 0, axis=1, keepdims=True)
+            own = jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape)
+            forward = jnp.where(absent[:, None, :], NEGATIVE, logits)
+            backward = jnp.where(absent[:, None, :], NEGATIVE, jnp.swapaxes(logits, 1, 2))
+            losses = (cross_entropy(forward, own) + cross_entropy(backward, own)) / 2
+            # Without weight a pair compares itself with nothing: its loss may be huge, never NaN.
+            losses = jnp.where(weights > 0, losses, 0.0)
+            correct = jnp.sum(weights * (jnp.argmax(forward, -1) == own))
+            return LossTerms(
+                {"pair": LossTerm(jnp.sum(weights * losses), "pair_weights")},
+                {"pair_correct": correct},
+            )
+
+        return loss
+
+    def outputs(
+        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+    ) -> Any:
+        """Vectors of length 1: [B, H] for plain rows, [B, G, H] for grouped ones."""
+        return _vectors(encoder, params, batch, None, num_layers)
+
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+    ) -> list[Prediction]:
+        """Both vectors and their cosine."""
+        vectors = np.asarray(outputs).reshape(len(features), 2, -1)
+        return [
+            {"cosine": float(a @ b), "first": a.tolist(), "second": b.tolist()} for a, b in vectors
+        ]
+
+    def score(
+        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+    ) -> dict[str, float]:
+        """Correlations with the given similarities, else how often the partner is nearest."""
+        if all(example.label is not None for example in examples):
+            cosines = np.array([p["cosine"] for p in predictions])
+            true = np.array([parse_score(x.where, x.label) for x in examples])
+            return metrics.correlations(cosines, true)
+        first, second = (np.array([p[name] for p in predictions]) for name in ("first", "second"))
+        nearest = (first @ second.T).argmax(1)
+        return {"retrieval": metrics.accuracy(nearest, np.arange(len(nearest)))}
+
+    def transformers_class(self, config: Any) -> TransformersClass:
+        """AlbertModel, in the layout of sentence-transformers."""
+        return TransformersClass(
+            name="AlbertModel", auto="AutoModel", pipeline="sentence-similarity"
+        )
+
+    def card_lines(self, config: Any) -> list[str]:
+        """What the vector is."""
+        line = "The vector is the normalized mean of the last states; the pooler is not trained."
+        return [*super().card_lines(config), line]
+
+    def usage(self, config: Any) -> list[str]:
+        """By sentence-transformers."""
+        return [
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
+        ]
+
+    def transformers_files(self, config: Any, length: int, model: ModelConfig) -> dict[str, bytes]:
+        """The files by which sentence-transformers pools and normalizes."""
+        modules = [
+            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for i, (path, kind) in enumerate(
+                [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+            )
+        ]
+        modes = ("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens")
+        pooling: dict[str, Any] = {f"pooling_mode_{mode}": mode == "mean_tokens" for mode in modes}
+        pooling["word_embedding_dimension"] = model.hidden_size
+        settings = {"max_seq_length": length, "do_lower_case": False}
+        return {
+            "modules.json": json_bytes(modules),
+            "1_Pooling/config.json": json_bytes(pooling),
+            "sentence_bert_config.json": json_bytes(settings),
+        }
+
+    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+        """One vector per text."""
+        return {"sentence_embedding": ("batch", model.hidden_size)}
+
+    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+        """The normalized mean of the tokens."""
+        return [graph.normalized(graph.sentence_vector(hidden, "mean"))]
+
+
+def _vectors(
+    encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
+) -> Any:
+    """Mean-pooled vectors of length 1; zero vectors stay zero, with a finite gradient."""
+    import jax
+    import jax.numpy as jnp
+
+    from albert_jax.tasks.encoder import flatten_groups, group_keys, mean_pool
+
+    shape = batch["input_ids"].shape
+    if len(shape) == 3:
+        batch, dropout = flatten_groups(batch), group_keys(dropout, shape[1])
+    hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+    means = mean_pool(hidden, batch["segment_ids"])
+    square = jnp.sum(jnp.square(means), axis=-1, keepdims=True)
+    vectors = means * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+    return vectors.reshape(*shape[:-1], -1)
+
+
+registry.register(SentenceEmbedding())
