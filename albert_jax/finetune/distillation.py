@@ -22,8 +22,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import albert, attention
 from albert_jax.model_io import model as models
-from albert_jax.objectives.loss_terms import cross_entropy
-from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms
+from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.encoder import Batch, Encoder, Params
 from albert_jax.tasks.features import INPUTS

@@ -110,15 +110,17 @@ def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) 
     task = config.task
     assert task is not None
     if task.num_train_epochs:
-        if len(phases) > 1:
+        phase, *others = phases
+        if others:
             raise ConfigError(
                 f"task.num_train_epochs is {task.num_train_epochs:g}, but there are "
                 f"{len(phases)} phases: set it to 0 and give each phase its steps"
             )
         steps = max(1, round(task.num_train_epochs * batches.steps_per_epoch()))
-        phases = (dataclasses.replace(phases[0], steps=steps),)
+        phases = (dataclasses.replace(phase, steps=steps),)
     if max_steps is not None and sum(phase.steps for phase in phases) > max_steps:
-        left, kept = max_steps, []
+        left = max_steps
+        kept: list[PhaseConfig] = []
         for phase in phases:
             if left:
                 kept.append(dataclasses.replace(phase, steps=min(left, phase.steps)))

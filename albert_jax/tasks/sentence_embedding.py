@@ -150,8 +150,7 @@ class SentenceEmbedding(Task):
         """
         import jax.numpy as jnp
 
-        from albert_jax.objectives.loss_terms import cross_entropy
-        from albert_jax.objectives.loss_terms import LossTerm, LossTerms
+        from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
         from albert_jax.tasks.encoder import NEGATIVE
 
         def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:

@@ -48,9 +48,7 @@ EXAMPLES = {
     ],
     "squad-v1": [dataclasses.replace(QUESTION, id=f"q{i}") for i in range(3)],
     "squad-v2": [QUESTION, Question("f", "q1", "a", "b c d e f g h a b c d e f", ())],
-    "token-classification": [
-        TaggedExample(f"f:{i}", ("a", "b"), ("O", "B-X")) for i in range(3)
-    ],
+    "token-classification": [TaggedExample(f"f:{i}", ("a", "b"), ("O", "B-X")) for i in range(3)],
     "sentence-embedding": [TextExample(f"f:{i}", ("a b", "c d"), str(i)) for i in range(3)],
     "generation": [SourceTarget(f"f:{i}", ("a b",), "c d") for i in range(3)],
 }
@@ -107,9 +105,7 @@ def test_task_from_examples_to_scores(name: str) -> None:
     config = task.prediction_config(config)
     outputs = jax.jit(lambda params, batch: task.outputs(ENCODER, params, batch, config))
     spec = BatchSpec(WORDS, LENGTH, len(features))
-    results = task.forward(
-        features, config, functools.partial(outputs, params), spec, Sampling()
-    )
+    results = task.forward(features, config, functools.partial(outputs, params), spec, Sampling())
     stacked = (
         tuple(np.stack(column) for column in zip(*results, strict=True))
         if isinstance(results[0], tuple)

@@ -83,7 +83,11 @@ def test_columns_that_are_the_header_are_not_data(tmp_path: Path) -> None:
 
 def test_a_score_is_the_score_where_a_label_stands_beside_it(tmp_path: Path) -> None:
     path = put(tmp_path, "a.tsv", "sentence1\tsentence2\tlabel\tscore\na\tb\t1\t0.25\n")
-    for task, label in (("regression", "0.25"), ("sentence-embedding", "0.25"), ("classification", "1")):
+    for task, label in (
+        ("regression", "0.25"),
+        ("sentence-embedding", "0.25"),
+        ("classification", "1"),
+    ):
         (example,) = read_task(path, task)
         assert example.label == label
 
@@ -226,9 +230,7 @@ def test_faults_of_tables(tmp_path: Path) -> None:
 
 
 def test_labels_are_ordered_and_strict() -> None:
-    examples = [
-        TextExample(f"f:{i}", ("x",), label) for i, label in enumerate("10 2 b a".split())
-    ]
+    examples = [TextExample(f"f:{i}", ("x",), label) for i, label in enumerate("10 2 b a".split())]
     assert columns.label_set(examples) == ("2", "10", "a", "b")
     with pytest.raises(DataError, match=r"^f:7: label 'c' is not one of a, b"):
         columns.label_index("f:7", "c", ("a", "b"))
@@ -478,4 +480,7 @@ def test_real_questions(shared: Path) -> None:
     asked = questions(shared / "data/squad/squad-v2.0-dev-16articles.json")
     assert len(asked) == 6078
     assert sum(not x.answers for x in asked) == 3168
-    assert len(read_task(str(shared / "data/race/train-sample-middle.jsonl"), "multiple-choice")) == 798
+    assert (
+        len(read_task(str(shared / "data/race/train-sample-middle.jsonl"), "multiple-choice"))
+        == 798
+    )

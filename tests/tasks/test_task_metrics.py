@@ -84,7 +84,9 @@ def test_tag_spans(tags: str, spans: set) -> None:
 
 def test_which_tags_mark_spans() -> None:
     assert metrics.are_span_tags(["O", "B-A", "I-A", "S"])
-    assert not metrics.are_span_tags(["NN", "VB"]) and not metrics.are_span_tags(["O", "B-A", "PER"])
+    assert not metrics.are_span_tags(["NN", "VB"]) and not metrics.are_span_tags(
+        ["O", "B-A", "PER"]
+    )
 
 
 def test_span_f1_counts_whole_spans() -> None:

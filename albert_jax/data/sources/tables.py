@@ -109,8 +109,8 @@ def field(record: Record, name: str) -> object:
     """A field that must be present; DataError if it is missing or its column is ambiguous."""
     if name in record.repeated:
         raise DataError(
-            f"{record.repeated[name]}: column {name!r} stands twice in the header; name all columns with "
-            f"--columns, and the one to ignore {IGNORED!r}"
+            f"{record.repeated[name]}: column {name!r} stands twice in the header; name all "
+            f"columns with --columns, and the one to ignore {IGNORED!r}"
         )
     if name not in record.fields:
         raise DataError(
