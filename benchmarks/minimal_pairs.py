@@ -21,9 +21,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from albert_jax.tasks.examples import MinimalPair
+
 from albert_jax import files
 from albert_jax.inference.scoring import pair_accuracy
-from albert_jax.tasks.examples import MinimalPair
 
 LEAST = 40
 """How often a word must stand in the text."""

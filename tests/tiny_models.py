@@ -10,11 +10,13 @@ from pathlib import Path
 import sentencepiece
 
 from albert_jax import api
-from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
+from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies.sentencepiece import SPECIAL, SentencePiece
-from albert_jax.tasks import old_registry as registry
+from albert_jax.tasks import registry
+from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.encoder import init_head
 
 SENTENCES = (
     "the file is found in the folder",
@@ -72,8 +74,8 @@ def classifier(num_layers: int = 5, trained: tuple[int, ...] = (), **changes: ob
     """The same with a random head that is sure of some texts early and of others late; `trained`
     are the depths of its phase."""
     found = model(num_hidden_layers=num_layers, **changes)
-    task = TaskConfig(labels=("a", "b", "c"), metrics=("accuracy",))
-    head = registry.task(task.name).new_head(MODEL.hidden_size, task.labels, 3, 0.8)
+    task = ClassificationConfig(labels=("a", "b", "c"), metrics=("accuracy",))
+    head = init_head(registry.get(task.name).head_shapes(MODEL.hidden_size, task), 3, 0.8)
     phases = (PhaseConfig(sequence_length=48, batch_size=8, depths=trained),)
     run_config = dataclasses.replace(found.run_config, compute=api.EXACT, task=task, phases=phases)
     return dataclasses.replace(found, run_config=run_config, params=found.params | {"head": head})

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
+from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.model.init import init_params
-from albert_jax.tasks import old_registry as registry
+from albert_jax.tasks import registry
+from albert_jax.tasks.encoder import init_head, task_params
 from albert_jax.tree import flatten, unflatten
 
 
@@ -47,20 +48,21 @@ def whole(config: ModelConfig) -> Config:
     return Config(model=config, phases=(rows,))
 
 
-LABELS = {"classification": ("no", "yes", "perhaps"), "tagging": ("B-X", "I-X", "O")}
+LABELS = {"classification": ("no", "yes", "perhaps"), "token-classification": ("B-X", "I-X", "O")}
 
 
 def tuned(name: str, model: ModelConfig, seed: int = 0, **settings) -> tuple[Config, dict]:
-    """The recipe and the parameters of a fine-tuned run; every entry of its head matters."""
-    task = TaskConfig(name=name, labels=LABELS.get(name, ()), **settings)  # type: ignore[arg-type]
-    kind, params = registry.task(name), weights(model, seed)
-    kept = {unit: params[unit] for unit in ("embeddings", "encoder", *kind.units(task))}
+    """The config and the parameters of a fine-tuned run; every entry of its head matters."""
+    task = registry.get(name)
+    if name in LABELS:
+        settings = {"labels": LABELS[name], **settings}
+    config = task.config_class(**settings)
     generator = np.random.default_rng(seed)
-    head = flatten(kind.new_head(model.hidden_size, task.labels, seed, 0.3))
+    head = flatten(init_head(task.head_shapes(model.hidden_size, config), seed, 0.3))
     for path, leaf in head.items():
         head[path] = (leaf + generator.normal(0, 0.1, leaf.shape)).astype(np.float32)
-    run_config = Config(model=model, phases=whole(model).phases, task=task)
-    return run_config, kept | ({"head": unflatten(head)} if head else {})
+    run_config = Config(model=model, phases=whole(model).phases, task=config)
+    return run_config, task_params(task, weights(model, seed), unflatten(head), config)
 
 
 def same(a: dict, b: dict) -> bool:

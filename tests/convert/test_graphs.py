@@ -46,7 +46,9 @@ def of_kind(kind: str, model, seed: int = 0):
     return *tuned(kind, model, seed), None
 
 
-@pytest.mark.parametrize("kind", ["pretraining", "choice", "squad-v2", "embedding"])
+@pytest.mark.parametrize(
+    "kind", ["pretraining", "multiple-choice", "squad-v2", "sentence-embedding"]
+)
 def test_a_stablehlo_program_takes_any_batch_and_length(kind):
     run_config, params, head = of_kind(kind, tiny())
     program = programs.program(run_config, params, head)
@@ -136,7 +138,7 @@ def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, cap
 
 
 def test_a_head_that_the_weights_lack(tmp_path, monkeypatch):
-    run_config, params = tuned("tagging", tiny_models.MODEL)
+    run_config, params = tuned("token-classification", tiny_models.MODEL)
     model = Model(run_config, params, tiny_models.vocabulary(), "memory")
     with pytest.raises(CheckpointError, match="no mlm_head, which mlm needs"):
         graphs.export(model, str(tmp_path / "x"), to="stablehlo", head="mlm", int8=False)

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from albert_jax import configfile
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model_io import native
 from albert_jax.model_io import safetensors_files as safetensors_io
@@ -13,7 +14,7 @@ from tests.convert.models import tiny, tuned
 
 
 def test_card_and_config_say_task_labels_and_recipe(tmp_path, vocabulary):
-    run_config, params = tuned("classification", tiny(), head_dropout=0.25)
+    run_config, params = tuned("classification", tiny(), classifier_dropout_prob=0.25)
     native.export_run(params, run_config, vocabulary, tmp_path / "x")
     card = (tmp_path / "x" / "README.md").read_text()
     for part in ("text-classification", "Fine-tuned for classification", "Labels: no, yes, perhaps.",
@@ -29,7 +30,7 @@ def test_card_and_config_say_task_labels_and_recipe(tmp_path, vocabulary):
 
 
 def test_files_beside_vectors_and_texts(tmp_path, vocabulary):
-    run_config, params = tuned("embedding", tiny())
+    run_config, params = tuned("sentence-embedding", tiny())
     native.export_run(params, run_config, vocabulary, tmp_path / "vectors")
     here = {
         p.relative_to(tmp_path / "vectors").as_posix() for p in (tmp_path / "vectors").rglob("*")
@@ -38,10 +39,14 @@ def test_files_beside_vectors_and_texts(tmp_path, vocabulary):
     length = json.loads((tmp_path / "vectors" / "sentence_bert_config.json").read_text())
     assert length["max_seq_length"] == 32
     assert "SentenceTransformer(" in (tmp_path / "vectors" / "README.md").read_text()
-    run_config, params = tuned("generation", tiny(), canvas=12, rounds=5)
+    run_config, params = tuned("generation", tiny(), max_target_length=12, denoising_steps=5)
     native.export_run(params, run_config, vocabulary, tmp_path / "texts")
     described = json.loads((tmp_path / "texts" / "config.json").read_text())
-    assert described["canvas"] == {"places": 12, "rounds": 5, "length": 32}
+    assert described["generation"] == {
+        "max_target_length": 12,
+        "denoising_steps": 5,
+        "length": 32,
+    }
     compile((tmp_path / "texts" / "generate.py").read_text(), "generate.py", "exec")
 
 
@@ -51,9 +56,9 @@ def test_files_beside_vectors_and_texts(tmp_path, vocabulary):
         ("squad-v2", {}, {}, ConfigError, "no class with the head of squad-v2.*--to onnx"),
         ("classification", {"pooling": "mean"}, {}, ConfigError,
          "reads the pooled.*task.pooling cls"),
-        ("tagging", {}, {"to": "native"}, CheckpointError, "--to native has no place"),
-        ("tagging", {}, {"to": "tf1"}, CheckpointError, "--to tf1 has no place"),
-        ("tagging", {}, {"head": "mlm"}, CheckpointError, "no mlm_head.*another head"),
+        ("token-classification", {}, {"to": "native"}, CheckpointError, "--to native has no place"),
+        ("token-classification", {}, {"to": "tf1"}, CheckpointError, "--to tf1 has no place"),
+        ("token-classification", {}, {"head": "mlm"}, CheckpointError, "no mlm_head.*another head"),
     ],
 )  # fmt: skip
 def test_what_has_no_form_there_is_refused(
@@ -67,7 +72,10 @@ def test_what_has_no_form_there_is_refused(
 
 
 def test_pooling_is_the_classifiers_business_alone(tmp_path, vocabulary):
-    run_config, params = tuned("tagging", tiny(), pooling="mean")
+    table = {"name": "token-classification", "pooling": "mean"}
+    with pytest.raises(ConfigError, match="unknown key 'task.pooling'"):
+        configfile.from_dict({"task": table}, "x.toml")
+    run_config, params = tuned("token-classification", tiny())
     native.export_run(params, run_config, vocabulary, tmp_path / "x")
     assert (tmp_path / "x" / "config.json").is_file()
 

@@ -72,7 +72,9 @@ def test_files_of_text(home: Path, tmp_path: Path, refused) -> None:  # noqa: AN
     rows = [{"text": LINE}, {"text": LINE * 2}, {"body": LINE}]
     refused(3, "rows.jsonl, line 3: has no text in field 'text'",
             *text("rows.jsonl", "\n".join(map(json.dumps, rows)).encode()))  # fmt: skip
-    refused(3, "broken.jsonl, line 2: is not a JSON object", *text("broken.jsonl", b'{"text":"a"}\n{'))
+    refused(
+        3, "broken.jsonl, line 2: is not a JSON object", *text("broken.jsonl", b'{"text":"a"}\n{')
+    )
     refused(3, "2 usable documents", *text("same.txt", f"{LINE}\n\n{LINE}".encode()))
 
 

@@ -20,9 +20,10 @@ from albert_jax.inference.early_exit import EarlyExit
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import predict
 from albert_jax.model.depth import check_depth
-from albert_jax.tasks.examples import Sentences
+from albert_jax.tasks.columns import TextExample
+from albert_jax.tasks.token_classification import TokenClassificationConfig
 
-TEXTS = [Sentences(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
+TEXTS = [TextExample(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
 
 
 def test_a_model_at_a_depth_is_its_encoder_with_that_many_passes():
@@ -117,9 +118,9 @@ def test_early_exit_is_for_classification():
     with pytest.raises(ConfigError, match="--exit-confidence is for classification, not for mod"):
         EarlyExit(tiny_models.model(), 0.9)
     model = classifier()
-    task = dataclasses.replace(model.run_config.task, name="tagging")
+    task = TokenClassificationConfig(labels=("a", "b", "c"))
     model = dataclasses.replace(model, run_config=dataclasses.replace(model.run_config, task=task))
-    with pytest.raises(ConfigError, match="not for tagging"):
+    with pytest.raises(ConfigError, match="not for token-classification"):
         EarlyExit(model, 0.9)
 
 

@@ -2,75 +2,80 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
 import pytest
 
 from albert_jax.data.vocabularies import vocabulary
-from albert_jax.tasks.examples import Sentences
-from albert_jax.tasks.formats_qa import read_squad
-from albert_jax.tasks.pieces import written_pieces
-from albert_jax.tasks.sentence_features import sentence_batch, sentence_features
-from albert_jax.tasks.squad_features import span_batch, span_features
+from albert_jax.tasks import registry
+from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.columns import TextExample
+from albert_jax.tasks.offsets import spell_tokens
+from albert_jax.tasks.question_answering import SquadV2Config
+from albert_jax.tasks.task import BatchSpec
 
 
 @pytest.fixture(scope="module")
-def pieces(golden: Path):
+def tokens(golden: Path):
     return vocabulary.load(str(golden / "tokenizer" / "spm.model"))
 
 
-def test_classifier(golden: Path, pieces) -> None:
+def test_classifier(golden: Path, tokens) -> None:
     cases = json.loads((golden / "heads" / "classifier_features.json").read_text())
     assert cases, "no cases"
+    task, config = registry.get("classification"), ClassificationConfig()
     for case in cases:
         texts = tuple(t for t in (case["text_a"], case["text_b"]) if t)
         length = case["max_seq_length"]
-        feature = sentence_features(pieces, [Sentences("x:1", texts)], length, None)
-        batch = sentence_batch(feature, length, 1)
+        features = task.featurize(tokens, [TextExample("x:1", texts)], length, config)
+        batch = task.collate(features, config, BatchSpec(tokens, length, 1))
         assert batch["input_ids"][0].tolist() == case["input_ids"]
         assert batch["token_type_ids"][0].tolist() == case["segment_ids"]
         assert batch["segment_ids"][0].tolist() == case["input_mask"]
 
 
 @pytest.mark.parametrize("part", ["train", "predict"])
-def test_squad(golden: Path, pieces, part: str) -> None:
+def test_squad(golden: Path, tokens, part: str) -> None:
     stored = json.loads((golden / "heads" / f"squad_features_{part}.json").read_text())
     settings = stored["settings"]
     length = settings["max_seq_length"]
-    examples = read_squad(golden / "heads" / "squad_like.json")
-    assert len(examples) == stored["examples"]
-    ours = span_features(
-        pieces,
-        examples,
-        length,
-        stride=settings["doc_stride"],
-        query_length=settings["max_query_length"],
+    task = registry.get("squad-v2")
+    config = SquadV2Config(
+        doc_stride=settings["doc_stride"], max_query_length=settings["max_query_length"]
     )
-    assert {feature.question for feature in ours} == set(range(len(examples)))
+    path = str(golden / "heads" / "squad_like.json")
+    examples = task.read_examples(path, config, labelled=True)
+    assert len(examples) == stored["examples"]
+    ours = task.featurize(tokens, examples, length, config)
+    assert {feature.window.question for feature in ours} == set(range(len(examples)))
     assert len(ours) == len(stored["features"])
+    numbers: dict[int, itertools.count] = {}
     for feature, case in zip(ours, stored["features"], strict=True):
-        batch = span_batch([feature], length, 1)
+        batch = task.collate([feature], config, BatchSpec(tokens, length, 1))
+        window = feature.window
         assert batch["input_ids"][0].tolist() == case["input_ids"]
         assert batch["token_type_ids"][0].tolist() == case["segment_ids"]
         assert batch["segment_ids"][0].tolist() == case["input_mask"]
         assert batch["p_mask"][0].tolist() == case["p_mask"]
-        assert list(feature.starts) == case["tok_start_to_orig_index"]
-        assert list(feature.ends) == case["tok_end_to_orig_index"]
-        best = {str(feature.offset + i): bool(x) for i, x in enumerate(feature.best)}
+        assert list(window.starts) == case["tok_start_to_orig_index"]
+        assert list(window.ends) == case["tok_end_to_orig_index"]
+        best = {str(window.offset + i): bool(x) for i, x in enumerate(window.best)}
         assert best == case["token_is_max_context"]
-        assert feature.window == case["doc_span_index"]
+        number = numbers.setdefault(window.question, itertools.count())
+        assert next(number) == case["doc_span_index"]
         assert len(feature.tokens.ids) == case["paragraph_len"]
         if part == "train":
             assert (feature.start, feature.end) == (case["start_position"], case["end_position"])
             assert feature.impossible == case["is_impossible"]
             assert batch["is_impossible"][0] == case["is_impossible"]
         else:
-            assert feature.question == case["example_index"]
+            assert window.question == case["example_index"]
 
 
-def test_pieces_read_as_written(golden: Path, pieces) -> None:
-    """Unknown pieces too; Hangul apart, which SentencePiece composes again on its own."""
+def test_tokens_are_spelled_as_written(golden: Path, tokens) -> None:
+    """Unknown tokens too; Hangul apart, which SentencePiece composes again on its own."""
     strings = json.loads((golden / "tokenizer" / "strings.json").read_text())
     cases = strings if isinstance(strings, list) else strings["strings"]
     unknown = 0
@@ -78,7 +83,7 @@ def test_pieces_read_as_written(golden: Path, pieces) -> None:
         text = case["pre_lower"]
         if any("\u1100" <= c <= "\u11ff" for c in text):
             continue
-        unknown += pieces.unk_id in case["ids"]
+        unknown += tokens.unk_id in case["ids"]
         want = [piece.replace("\u2581", " ") for piece in case["pieces"]]
-        assert written_pieces(pieces, case["ids"], text) == want
+        assert spell_tokens(tokens, case["ids"], text, word_piece=False) == want
     assert unknown

@@ -10,11 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.config import ComputeConfig, ModelConfig, TaskConfig
 from albert_jax.model.attention import XLA
 from albert_jax.model_io.parameter_names import to_original
 from albert_jax.objectives import loss_terms
-from albert_jax.tasks import heads, losses
+from albert_jax.tasks import registry
+from albert_jax.tasks.encoder import Encoder
+from albert_jax.tasks.question_answering import SquadV2Config
+from albert_jax.tasks.span_heads import conditioned_scores
+from albert_jax.tasks.task import Task
 from tests.parity.golden_model import structure, variables
 from tests.reference import golden_cases
 
@@ -23,7 +27,7 @@ TOLERANCE = 2e-5
 
 KEYS_ONLY = replace(XLA, prepare=lambda segment_ids: (segment_ids > 0)[:, None, None, :])
 """The original masks keys only: its padding queries see the text, and its simple span head reads
-padding places too. Ours never look out of padding, so this test alone does."""
+padding positions too. Ours never look out of padding, so this test alone does."""
 
 
 def test_there_are_cases(golden: Path):
@@ -118,17 +122,20 @@ def rows_of(given: dict[str, np.ndarray], choices: int) -> dict[str, np.ndarray]
     return batch
 
 
-def loss_of(head: dict, choices: int, forward: losses.Forward):
-    """The loss that belongs to a head, by what the head holds."""
+def task_of(head: dict, choices: int) -> tuple[Task, TaskConfig]:
+    """The task that a head belongs to, by what the head holds, and its settings."""
     if "span" in head:
-        return losses.span_loss(forward)
-    if "start" in head:
-        return losses.conditioned_span_loss(forward)
-    if choices > 1:
-        return losses.choice_loss(forward)
-    if head["classifier"]["bias"].size == 1:
-        return losses.regression_loss(forward)
-    return losses.classification_loss(forward)
+        name = "squad-v1"
+    elif "start" in head:
+        name = "squad-v2"
+    elif choices > 1:
+        name = "multiple-choice"
+    elif head["classifier"]["bias"].size == 1:
+        name = "regression"
+    else:
+        name = "classification"
+    task = registry.get(name)
+    return task, task.config_class()
 
 
 def check(ours, theirs, what: str) -> None:
@@ -152,17 +159,20 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
     choices = out["logits"].size // len(out["logits"]) if one_score else 1
     params = {**body, "head": head}
     batch = {k: jnp.asarray(v) for k, v in rows_of(parts["in/"], choices).items()}
-    forward = losses.Forward(config, ComputeConfig(dtype="float32"), KEYS_ONLY)
+    encoder = Encoder(config, ComputeConfig(dtype="float32"), KEYS_ONLY)
+    task, settings = task_of(head, choices)
 
     if "start_top_index" in out:
         starts = out["start_top_index"].shape[1]
-        beam = losses.conditioned_span_outputs(
-            forward, params, batch, starts=starts, ends=out["end_top_index"].shape[1] // starts
+        ends = out["end_top_index"].shape[1] // starts
+        settings = SquadV2Config(start_n_top=starts, end_n_top=ends)
+        start, start_positions, end, end_positions, null = task.outputs(
+            encoder, params, batch, settings
         )
-        check(beam.unanswerable, out["cls_logits"], "cls_logits")
-        for ours, places, name in (
-            (beam.start, beam.start_places, "start"),
-            (beam.end, beam.end_places, "end"),
+        check(null, out["cls_logits"], "cls_logits")
+        for ours, positions, name in (
+            (start, start_positions, "start"),
+            (end, end_positions, "end"),
         ):
             log_probs = out[f"{name}_top_log_probs"]
             real = log_probs > -1e29
@@ -170,38 +180,33 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
             ours = np.asarray(ours).reshape(log_probs.shape)
             check(ours[real], log_probs[real], name)
             index = out[f"{name}_top_index"]
-            assert (np.asarray(places).reshape(index.shape)[real] == index[real]).all()
+            assert (np.asarray(positions).reshape(index.shape)[real] == index[real]).all()
         return
 
-    loss = loss_of(head, choices, forward)
+    loss = task.loss(encoder, settings)
 
     def mean(params):
         parts = loss(params, batch, dropout=None, num_layers=None).terms
-        return loss_terms.mean(parts, {name: batch[name].sum() for name in loss_terms.weight_names(batch)})
+        return loss_terms.mean(
+            parts, {name: batch[name].sum() for name in loss_terms.weight_names(batch)}
+        )
 
     value, gradients = jax.jit(jax.value_and_grad(mean))(params)
     check(value, out["loss"], "loss")
     if "logits" in out:
-        outputs = losses.choice_outputs if choices > 1 else losses.classification_outputs
-        check(outputs(forward, params, batch), out["logits"], "logits")
+        check(task.outputs(encoder, params, batch, settings), out["logits"], "logits")
     elif "start_logits" in out:
-        start, end = losses.span_outputs(forward, params, batch)
+        start, end = task.outputs(encoder, params, batch, settings)
         check(start, out["start_logits"], "start")
         check(end, out["end_logits"], "end")
     else:
-        hidden = forward.hidden(params, batch, None, None)
-        scores = heads.conditioned_spans(
-            params["head"],
-            hidden,
-            batch["p_mask"],
-            batch["cls_positions"],
-            batch["start_positions"],
-        )
-        for ours, name in ((scores.start, "start"), (scores.end, "end")):
+        hidden = encoder.hidden_states(params, batch)
+        start, end, null = conditioned_scores(params["head"], hidden, batch, None, 0.0)
+        for ours, name in ((start, "start"), (end, "end")):
             theirs = out[f"{name}_log_probs"]
             real = theirs > -1e29
             check(np.asarray(ours)[real], theirs[real], name)
-        check(scores.unanswerable, out["cls_logits"], "cls_logits")
+        check(null, out["cls_logits"], "cls_logits")
 
     assert grads
     ours = to_original({k: v for k, v in gradients.items() if k != "head"}, config)

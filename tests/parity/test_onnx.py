@@ -21,8 +21,8 @@ from tests.convert.test_graphs import inputs_of, of_kind
 onnx = pytest.importorskip("onnx", reason="needs the extra parity (onnx)")
 runtime = pytest.importorskip("onnxruntime", reason="needs the extra parity (onnxruntime)")
 
-KINDS = ("pretraining", "mlm", "base", "classification", "regression", "choice", "squad-v1",
-         "squad-v2", "tagging", "embedding", "generation")  # fmt: skip
+KINDS = ("pretraining", "mlm", "base", "classification", "regression", "multiple-choice", "squad-v1",
+         "squad-v2", "token-classification", "sentence-embedding", "generation")  # fmt: skip
 BOUND = 1e-5
 
 
@@ -46,9 +46,9 @@ def worst(program, params, opened, vocab: int, seed: int, shapes=((1, 32), (3, 9
         for name, value in theirs.items():
             expected = np.asarray(ours[name])
             assert value.shape == expected.shape, name
-            if name.endswith("_places"):
+            if name.endswith("_positions"):
                 # Places that cannot be answers are as good as each other.
-                likely = np.asarray(ours[name.replace("_places", "_log_probs")]) > -1e20
+                likely = np.asarray(ours[name.replace("_positions", "_log_probs")]) > -1e20
                 assert np.array_equal(value[likely], expected[likely]), name
             else:
                 delta = np.abs(value - expected) / np.maximum(1, np.abs(expected))
@@ -66,7 +66,7 @@ def content_of(kind: str, model, seed: int = 0, int8: bool = False, **settings):
     return program, params, seen, content
 
 
-@pytest.mark.parametrize("kind", ["mlm", "choice", "squad-v1", "squad-v2"])
+@pytest.mark.parametrize("kind", ["mlm", "multiple-choice", "squad-v1", "squad-v2"])
 @pytest.mark.parametrize("words", ["text", "bare ids"])
 def test_the_program_in_the_card_runs(kind, words, tmp_path):
     pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
@@ -105,7 +105,7 @@ def test_every_sharing_and_activation(structure):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("kind", ["classification", "choice"])
+@pytest.mark.parametrize("kind", ["classification", "multiple-choice"])
 def test_classifiers_over_the_mean(kind):
     program, params, _, content = content_of(kind, tiny(), pooling="mean")
     assert worst(program, params, session(content), 150, 0) <= BOUND
@@ -133,7 +133,7 @@ def test_the_file_holds_the_shared_layer_once(tmp_path):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("kind", ["pretraining", "squad-v2", "tagging"])
+@pytest.mark.parametrize("kind", ["pretraining", "squad-v2", "token-classification"])
 def test_int8_weights_compute_what_they_stand_for(kind, tmp_path):
     program, params, seen, content = content_of(kind, tiny(**BIG), int8=True)
     safetensors_io.write(tmp_path / "x.safetensors", flatten(params))

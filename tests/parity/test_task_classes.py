@@ -12,11 +12,11 @@ import pytest
 import tiny_models
 
 from albert_jax.config import Config, PhaseConfig
-from albert_jax.export.transformers_classes import TASKS
 from albert_jax.model_io import native
-from albert_jax.tasks import masked_diffusion as canvas
-from albert_jax.tasks import old_registry as registry
-from albert_jax.tasks.losses import Forward
+from albert_jax.tasks import registry
+from albert_jax.tasks.encoder import Encoder
+from albert_jax.tasks.generation import SourceTarget
+from albert_jax.tasks.task import BatchSpec, Sampling
 from tests.convert.models import LABELS, tuned
 from tests.parity.test_conversion import (
     COMPUTE,
@@ -31,11 +31,11 @@ transformers = pytest.importorskip("transformers", reason="needs the extra parit
 
 
 def our_outputs(run_config: Config, params: dict, batch) -> list[np.ndarray]:
-    """What `predict` reads, in float32."""
-    assert run_config.task is not None
-    kind, forward = registry.task(run_config.task.name), Forward(run_config.model, COMPUTE)
-    forward.pooling = run_config.task.pooling
-    found = jax.jit(lambda p, b: kind.outputs(forward, p, b, run_config.task, None))(params, batch)
+    """The outputs that `predict` reads, in float32."""
+    config = run_config.task
+    assert config is not None
+    task, encoder = registry.get(config.name), Encoder(run_config.model, COMPUTE)
+    found = jax.jit(lambda p, b: task.outputs(encoder, p, b, config))(params, batch)
     return [np.asarray(x) for x in (found if isinstance(found, tuple) else (found,))]
 
 
@@ -48,15 +48,19 @@ def grouped(batch: dict, inputs: dict, size: int) -> tuple[dict, dict]:
 
 @pytest.mark.parity
 @pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize("name", ["classification", "regression", "choice", "squad-v1", "tagging"])
+@pytest.mark.parametrize(
+    "name",
+    ["classification", "regression", "multiple-choice", "squad-v1", "token-classification"],
+)
 def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_property):
     run_config, params = tuned(name, random_structure(seed), seed)
     native.export_run(params, run_config, None, tmp_path / "x")
-    model, problems = load_quietly(TASKS[name].auto, tmp_path / "x")
-    assert not problems and type(model).__name__ == TASKS[name].name
+    cls = registry.get(name).transformers_class(run_config.task)
+    model, problems = load_quietly(cls.auto, tmp_path / "x")
+    assert not problems and type(model).__name__ == cls.name
     batch, inputs = random_rows(run_config.model, seed, rows=6)
     real = batch["segment_ids"] == 1
-    if name == "choice":
+    if name == "multiple-choice":
         batch, inputs = grouped(batch, inputs, 3)
     ours = our_outputs(run_config, params, batch)
     with torch.no_grad():
@@ -66,7 +70,8 @@ def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_propert
     for a, b in zip(ours, theirs, strict=True):
         assert a.shape == b.shape
         delta = np.abs(a - b.numpy())
-        worst = max(worst, float((delta[real] if name in ("squad-v1", "tagging") else delta).max()))
+        per_token = name in ("squad-v1", "token-classification")
+        worst = max(worst, float((delta[real] if per_token else delta).max()))
     record_property("heads against Transformers", worst)
     print(f"heads against Transformers: {worst:.2e} (bound {LOGITS:.0e})")
     assert worst <= LOGITS
@@ -82,7 +87,7 @@ def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_propert
 @pytest.mark.parametrize("seed", range(3))
 def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
     """The modules' own files say what is computed; the library itself is tried where installed."""
-    run_config, params = tuned("embedding", tiny_models.MODEL, seed)
+    run_config, params = tuned("sentence-embedding", tiny_models.MODEL, seed)
     native.export_run(params, run_config, tiny_models.vocabulary(), tmp_path / "x")
     modules = json.loads((tmp_path / "x" / "modules.json").read_text())
     assert [m["path"] for m in modules] == ["", "1_Pooling", "2_Normalize"]
@@ -123,10 +128,12 @@ def script_of(folder):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("rounds", [1, 3, 8, 20])
-def test_the_script_writes_the_same_texts(rounds, tmp_path):
+@pytest.mark.parametrize("steps", [1, 3, 8, 20])
+def test_the_script_writes_the_same_texts(steps, tmp_path):
     vocabulary, length = tiny_models.vocabulary(), 32
-    run_config, params = tuned("generation", tiny_models.MODEL, rounds, canvas=9, rounds=rounds)
+    run_config, params = tuned(
+        "generation", tiny_models.MODEL, steps, max_target_length=9, denoising_steps=steps
+    )
     run_config = Config(
         model=run_config.model, phases=(PhaseConfig(sequence_length=length),), task=run_config.task
     )
@@ -135,19 +142,16 @@ def test_the_script_writes_the_same_texts(rounds, tmp_path):
     assert not problems
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "x", local_files_only=True)
     long = "every thread waits until another one has written its own line of the file"
-    from albert_jax.tasks.examples import SourceTarget
-
     sources = [("the file is found",), ("a folder", "the name of it"), (long, "it returns")]
-    features = canvas.canvas_features(
-        vocabulary, [SourceTarget("x", s) for s in sources], length, 9
-    )
-    forward = Forward(run_config.model, COMPUTE)
-    outputs = registry.task("generation").outputs
-    program = partial(jax.jit(lambda p, b: outputs(forward, p, b, run_config.task, None)), params)
-    decoded = canvas.decode(vocabulary, features, program, length, 3, rounds=rounds)
+    task, config = registry.get("generation"), run_config.task
+    examples = [SourceTarget("x", source) for source in sources]
+    features = task.featurize(vocabulary, examples, length, config)
+    encoder = Encoder(run_config.model, COMPUTE)
+    run = partial(jax.jit(lambda p, b: task.outputs(encoder, p, b, config)), params)
+    spec = BatchSpec(vocabulary, length, 3)
+    texts = task.forward(features, config, run, spec, Sampling())
     script = script_of(tmp_path / "x")
-    texts = [vocabulary.decode(ids.tolist()) for ids in decoded.ids]
-    # Names of special pieces stand apart by other spaces there.
+    # Names of special tokens stand apart by other spaces there.
     theirs = [script.generate(model, tokenizer, source) for source in sources]
     assert [text.replace(" ", "") for text in theirs] == [text.replace(" ", "") for text in texts]
     assert all(a == b for a, b in zip(theirs, texts, strict=True) if "[" not in b and "<" not in b)
@@ -157,12 +161,11 @@ def test_the_script_writes_the_same_texts(rounds, tmp_path):
 
 @pytest.mark.parity
 def test_pipelines_speak_the_labels(tmp_path):
-    for name, options in (("classification", {}), ("tagging", {"ignore_labels": []})):
+    for name, options in (("classification", {}), ("token-classification", {"ignore_labels": []})):
         run_config, params = tuned(name, tiny_models.MODEL)
         native.export_run(params, run_config, tiny_models.vocabulary(), tmp_path / name)
-        pipeline = transformers.pipeline(
-            TASKS[name].pipeline, model=str(tmp_path / name), **options
-        )
+        kind = registry.get(name).transformers_class(run_config.task).pipeline
+        pipeline = transformers.pipeline(kind, model=str(tmp_path / name), **options)
         said = pipeline("the file is found")
         assert said
         for one in said:

@@ -16,8 +16,8 @@ from albert_jax.data.vocabularies.sentencepiece import SPACE, SPECIAL, SentenceP
 from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.model.init import init_params
 from albert_jax.model_io import native
-from albert_jax.tasks.examples import Answer, Question
-from albert_jax.tasks.squad_features import span_features
+from albert_jax.tasks.squad_files import Answer, Question
+from albert_jax.tasks.squad_windows import window_features
 
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
 
@@ -187,7 +187,7 @@ def test_scripts_that_are_taken_apart_and_composed(tmp_path, texts, accents):
     apart = [unicodedata.normalize("NFD", text) for text in texts]
     assert not differing(theirs, vocabulary, [*texts, *apart])
     asked = Question("f", "q", texts[0], texts[0], (Answer(texts[0][:2], 0),))
-    assert span_features(vocabulary, [asked], 64, stride=8, query_length=8)
+    assert window_features(vocabulary, [asked], 64, doc_stride=8, max_query_length=8)
 
 
 @pytest.mark.parity

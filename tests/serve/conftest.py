@@ -13,35 +13,42 @@ from albert_jax import api
 from albert_jax.config import PhaseConfig, TaskConfig
 from albert_jax.serve.answers import Answers
 from albert_jax.serve.server import Server
-from albert_jax.tasks import old_registry as registry
+from albert_jax.tasks import registry
+from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.encoder import init_head, task_params
+from albert_jax.tasks.generation import GenerationConfig
+from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
+from albert_jax.tasks.question_answering import SquadV2Config
+from albert_jax.tasks.sentence_embedding import SentenceEmbeddingConfig
+from albert_jax.tasks.token_classification import TokenClassificationConfig
 
 TASKS = {
-    "feelings": TaskConfig(name="classification", labels=("no", "yes"), metrics=("accuracy",)),
-    "questions": TaskConfig(name="squad-v2", metrics=("f1",), query_length=8, stride=8),
-    "writer": TaskConfig(name="generation", metrics=("bleu",), canvas=8, rounds=4),
-    "choices": TaskConfig(name="choice", metrics=("accuracy",), choices=3, qa_length=16),
-    "tags": TaskConfig(name="tagging", labels=("B-X", "O"), metrics=("f1",)),
-    "pairs": TaskConfig(name="embedding", metrics=("retrieval",)),
+    "feelings": ClassificationConfig(labels=("no", "yes"), metrics=("accuracy",)),
+    "questions": SquadV2Config(metrics=("f1",), max_query_length=8, doc_stride=8),
+    "writer": GenerationConfig(metrics=("bleu",), max_target_length=8, denoising_steps=4),
+    "choices": MultipleChoiceConfig(metrics=("accuracy",), max_choices=3, max_qa_length=16),
+    "tags": TokenClassificationConfig(labels=("B-X", "O"), metrics=("f1",)),
+    "pairs": SentenceEmbeddingConfig(metrics=("retrieval",)),
 }
 
 
-def finetuned(task: TaskConfig) -> api.Model:
+def finetuned(config: TaskConfig) -> api.Model:
     """The tiny model with a new head of the task."""
     model = tiny_models.model()
-    kind = registry.task(task.name)
-    head = kind.new_head(model.config.hidden_size, task.labels, 0, 0.5)
-    kept = {n: model.params[n] for n in ("embeddings", "encoder", *kind.units(task))}
+    task = registry.get(config.name)
+    head = init_head(task.head_shapes(model.config.hidden_size, config), 0, 0.5)
     phases = (PhaseConfig(steps=1, sequence_length=32, batch_size=4),)
-    run_config = dataclasses.replace(model.run_config, task=task, phases=phases)
-    return api.Model(
-        run_config, kept | ({"head": head} if head else {}), model.vocabulary, "memory"
-    )
+    run_config = dataclasses.replace(model.run_config, task=config, phases=phases)
+    params = task_params(task, model.params, head, config)
+    return api.Model(run_config, params, model.vocabulary, "memory")
 
 
 @pytest.fixture(scope="session")
 def models() -> dict[str, api.Model]:
     """By the names that the page shows."""
-    return {"pretrained": tiny_models.model()} | {n: finetuned(task) for n, task in TASKS.items()}
+    return {"pretrained": tiny_models.model()} | {
+        n: finetuned(config) for n, config in TASKS.items()
+    }
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ from albert_jax.config import ComputeConfig
 from albert_jax.inference.predict import predict
 from albert_jax.model import albert
 from albert_jax.serve.server import MAX_BYTES, Server
-from albert_jax.tasks.examples import Sentences
+from albert_jax.tasks.columns import TextExample
 
 
 def call(server: Server, method: str, path: str, body: bytes | None = None, **headers: str):
@@ -89,7 +89,7 @@ def test_masks(server, models):
 def test_predictions_are_those_of_the_command(server, models):
     status, found = ask(server, "predict", model="feelings", parts=["the file\tis  found "])
     assert status == 200
-    expected = predict(models["feelings"], [Sentences("x", ("the file is found",))])
+    expected = predict(models["feelings"], [TextExample("x", ("the file is found",))])
     assert found == {"prediction": expected[0], "steps": []}
     _, found = ask(server, "predict", model="questions", parts=["what is found", "the file is"])
     assert set(found["prediction"]) >= {"text", "best", "null_score"}

@@ -132,7 +132,9 @@ def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
     assert [path for path in (run / "profile").rglob("*.xplane.pb") if path.stat().st_size]
     assert_same(whole, run, config)
     for steps in ((4, 3), (0, 1), (2,)):
-        wrong = dataclasses.replace(config, run=dataclasses.replace(config.run, profile_steps=steps))
+        wrong = dataclasses.replace(
+            config, run=dataclasses.replace(config.run, profile_steps=steps)
+        )
         with pytest.raises(
             ConfigError, match="run.profile_steps is .*: give the first and the last"
         ):
