@@ -1,4 +1,4 @@
-"""The device mesh and the rows each process must build."""
+"""The device mesh, and the rows of a batch that each process builds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from albert_jax.errors import ConfigError
 AXES = ("slice", "data", "fsdp", "tensor")
 """All axes exist in every mesh; their size is 1 by default."""
 ROW_AXES = ("slice", "data", "fsdp")
-"""Axes over which the rows of a batch are split."""
+"""Axes that split the rows of a batch."""
 
 
 def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of a config over devices (default: all).
+    """The mesh of a config over the devices, by default all of them.
 
     Raises ConfigError when the axes do not multiply to the number of devices.
     """
@@ -30,9 +30,9 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
     data = config.data or len(devices) // fixed
     shape = (config.slice, data, config.fsdp, config.tensor)
     if math.prod(shape) != len(devices):
-        asked = " x ".join(f"{name} {size}" for name, size in zip(AXES, shape, strict=True))
+        axes = " x ".join(f"{name} {size}" for name, size in zip(AXES, shape, strict=True))
         raise ConfigError(
-            f"parallel: {asked} do not multiply to the {len(devices)} devices: change them, "
+            f"parallel: {axes} do not multiply to the {len(devices)} devices: change them, "
             "or set parallel.data to 0 for all that the other axes leave"
         )
     if config.slice > 1 and getattr(devices[0], "slice_index", None) is not None:
@@ -47,36 +47,36 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
 
 
 def row_shards(mesh: Mesh) -> int:
-    """Into how many parts the rows of a batch are split."""
+    """The number of parts that the rows of a batch are split into."""
     return math.prod(mesh.shape[axis] for axis in ROW_AXES)
 
 
 def check_rows(rows: int, gradient_accumulation_steps: int, mesh: Mesh, where: str) -> None:
-    """Raises ConfigError, naming usable counts, when rows do not divide over the mesh."""
+    """Raises ConfigError, with usable batch sizes, when rows do not divide over the mesh."""
     unit = row_shards(mesh) * gradient_accumulation_steps
     if rows % unit:
         below = rows // unit * unit
         usable = [count for count in (below, below + unit, below + 2 * unit) if count]
         raise ConfigError(
             f"{where}.batch_size {rows} is not divisible by {row_shards(mesh)} devices x "
-            f"{gradient_accumulation_steps} micro-batches: use {', '.join(map(str, usable))}"
+            f"{gradient_accumulation_steps} gradient accumulation steps: use {', '.join(map(str, usable))}"
         )
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-    """Rows split over slice, data and fsdp; all other axes of a column whole."""
+    """The sharding of a column [B, ...]: rows are split over slice, data and fsdp."""
     return NamedSharding(mesh, PartitionSpec(ROW_AXES))
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
-    """Numbers in the global batch of the rows that this process builds, in order, int64."""
-    places = batch_sharding(mesh).addressable_devices_indices_map((rows,))
-    numbers = [np.arange(rows)[index[0]] for index in places.values() if index is not None]
+    """The numbers, in the global batch, of the rows that this process builds, ascending int64."""
+    indices = batch_sharding(mesh).addressable_devices_indices_map((rows,))
+    numbers = [np.arange(rows)[index[0]] for index in indices.values() if index is not None]
     return np.unique(np.concatenate(numbers))
 
 
 def global_batch(batch: Mapping[str, np.ndarray], mesh: Mesh, rows: int) -> dict[str, jax.Array]:
-    """Places this process' rows (those of `local_rows`) as parts of the global batch."""
+    """The global batch of `rows` rows from the `local_rows` of every process."""
     sharding = batch_sharding(mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, column, (rows, *column.shape[1:]))

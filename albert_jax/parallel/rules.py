@@ -1,4 +1,4 @@
-"""The one table that says over which mesh axes each parameter is split."""
+"""The one table of the mesh axes that split each parameter."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ TENSOR_RULES: tuple[tuple[str, int], ...] = (
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) -> PartitionSpec:
-    """Where the parameter at `path` is split on a mesh with these axis sizes.
+    """The sharding of the parameter at `path` on a mesh with these axis sizes.
 
-    Tensor: by the table, where the dimension divides. Fsdp: the largest other dimension that
-    divides (the first of equals). What divides nowhere stays whole; that is never an error.
+    The tensor axis splits the dimension of the table where it divides. The fsdp axis splits the
+    largest other dimension that divides (the first of equals). A parameter that divides nowhere is
+    replicated; that is never an error.
     """
     axes: list[str | None] = [None] * len(shape)
     for pattern, dimension in TENSOR_RULES:
@@ -62,7 +63,7 @@ def fsdp_dimension(spec: PartitionSpec) -> int | None:
 
 
 def unsharded(params: Any, sizes: Mapping[str, int]) -> dict[str, int]:
-    """Path and bytes of each parameter that stays whole on every device under these axis sizes."""
+    """Path and bytes of each parameter that is not split by fsdp under these axis sizes."""
     found = {}
     for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
         path = path_of(keys)
