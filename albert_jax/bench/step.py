@@ -141,7 +141,7 @@ class Stepper:
 
         self._batches = [batch_maker(seed) for seed in range(2)]
         self._scalars = {"learning_rate": np.float32(1e-4), "seed": np.int32(config.seed)}
-        loss = pretraining_loss(config.model, config.compute, backend)
+        loss = pretraining_loss(config.model, config.compute, backend, objective=phase.objective)
         step = make_train_step(config, phase, mesh, loss)
         start = time.perf_counter()
         self._step = step.lower(state, self._batches[0](), self._scalars).compile()

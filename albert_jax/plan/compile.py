@@ -123,7 +123,7 @@ def _lower(config: Config, phase: PhaseConfig, devices: Any) -> Any:
     mesh = make_mesh(config.parallel, devices)
     check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases")
     backend = attention.choose(config, mesh.devices.flat[0])
-    loss = pretraining_loss(config.model, config.compute, backend)
+    loss = pretraining_loss(config.model, config.compute, backend, objective=phase.objective)
     rows, replicated = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())
     batch = {
         name: jax.ShapeDtypeStruct(shape, dtype, sharding=rows)
