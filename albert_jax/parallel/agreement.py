@@ -68,24 +68,16 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
     index, count = hosts.join()
     if count == 1:
         return
-    client, prefix = coordination_client(), f"albert_jax/agree/{name}"
+    prefix = f"albert_jax/agree/{name}"
 
     def compare() -> None:
         for peer in range(1, count):
-            try:
-                answer = client.blocking_key_value_get(f"{prefix}/{peer}", int(seconds * 1000))
-            except Exception as error:
-                raise PeerError(
-                    f"process {peer} did not answer within {seconds:.0f} s when {name} was "
-                    "compared: see its last line, then start the same command again"
-                ) from error
-            other = json.loads(answer)
+            other = receive(f"{prefix}/{peer}", peer, seconds)
             if line := _difference(facts, other["facts"], f"process {peer} ({other['host']})"):
                 raise ConfigError(line)
 
     if index > 0:
-        own = {"host": socket.gethostname(), "facts": dict(facts)}
-        client.key_value_set(f"{prefix}/{index}", json.dumps(own))
+        publish(f"{prefix}/{index}", {"host": socket.gethostname(), "facts": dict(facts)})
     on_first(f"agreement on {name}", compare, index, count)
 
 

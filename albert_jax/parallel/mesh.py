@@ -56,10 +56,10 @@ def check_rows(rows: int, gradient_accumulation_steps: int, mesh: Mesh, where: s
     unit = row_shards(mesh) * gradient_accumulation_steps
     if rows % unit:
         below = rows // unit * unit
-        usable = [count for count in (below, below + unit, below + 2 * unit) if count]
+        usable = [str(count) for count in (below, below + unit, below + 2 * unit) if count]
         raise ConfigError(
             f"{where}.batch_size {rows} is not divisible by {row_shards(mesh)} devices x "
-            f"{gradient_accumulation_steps} gradient accumulation steps: use {', '.join(map(str, usable))}"
+            f"{gradient_accumulation_steps} gradient accumulation steps: use {', '.join(usable)}"
         )
 
 

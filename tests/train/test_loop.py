@@ -103,7 +103,7 @@ def test_a_stop_whose_save_fails_is_no_stop(tmp_path, monkeypatch):
             TRAIN, task_of(lambda: toy_batch(1.0)), str(tmp_path / "a"), mesh, record={}, lock=None
         )
     monkeypatch.setattr(
-        Checkpoints, "_seal", lambda *_: fail(OSError(28, "No space left on device"))
+        Checkpoints, "_complete", lambda *_: fail(OSError(28, "No space left on device"))
     )
     with pytest.raises(Exception, match="No space left on device"):
         loop.train(

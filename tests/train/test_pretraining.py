@@ -58,7 +58,10 @@ def micro(data: str, **changes) -> Config:
     )
     phase = PhaseConfig(steps=6, sequence_length=16, batch_size=8)
     longer = dataclasses.replace(
-        phase, sequence_length=32, batch_size=4, objective=ObjectiveConfig(mask_rate=0.2, sentence_order="none")
+        phase,
+        sequence_length=32,
+        batch_size=4,
+        objective=ObjectiveConfig(mask_rate=0.2, sentence_order="none"),
     )
     config = Config(
         model=model,
