@@ -187,54 +187,6 @@ class Graph:
         gone = self.op("And", some, self.op("Not", there))
         return self.op("Where", gone, self.constant(NEGATIVE, np.float32), logits)
 
-    def searched_spans(self, hidden: str, starts: int, ends: int) -> list[str]:
-        """The beam search of SQuAD 2.0 (tasks/span_heads.py, search_spans)."""
-        size = self.model.hidden_size
-        allowed = self.op("Sub", self.constant(1, np.float32), "p_mask")
-        never = self.op("Mul", "p_mask", self.constant(-NEGATIVE, np.float32))
-
-        def masked(logits: str, allowed: str, never: str) -> str:
-            return self.op("Sub", self.op("Mul", logits, allowed), never)
-
-        start = masked(self.take(self.dense(hidden, "head/start"), 0, 2), allowed, never)
-        best, places = self.op(
-            "TopK",
-            self.op("LogSoftmax", start, axis=-1),
-            self.constant([starts]),
-            outputs=2,
-            axis=-1,
-        )
-        at_starts = self.op(
-            "GatherND", hidden, self.op("Unsqueeze", places, self.constant([2])), batch_dims=1
-        )
-        # The kernel takes [state, state of the start]: two products instead of one over all pairs.
-        of_state, of_start = self.op(
-            "Split",
-            self.weight("head/end/dense/kernel"),
-            self.constant([size, size]),
-            outputs=2,
-            axis=0,
-        )
-        x = self.op("Add", self.op("MatMul", hidden, of_state), self.weight("head/end/dense/bias"))
-        x = self.op("Unsqueeze", x, self.constant([1]))
-        shift = self.op("Unsqueeze", self.op("MatMul", at_starts, of_start), self.constant([2]))
-        x = self.norm(self.op("Tanh", self.op("Add", x, shift)), "head/end/layer_norm")
-        end = self.take(self.dense(x, "head/end/output"), 0, 3)
-        wide = [self.op("Unsqueeze", name, self.constant([1])) for name in (allowed, never)]
-        end = self.op("LogSoftmax", masked(end, *wide), axis=-1)
-        best_ends, end_places = self.op("TopK", end, self.constant([ends]), outputs=2, axis=-1)
-        share = self.op("Unsqueeze", self.op("Softmax", start, axis=-1), self.constant([1]))
-        expected = self.op("Squeeze", self.op("MatMul", share, hidden), self.constant([1]))
-        both = self.op("Concat", expected, self.take(hidden, 0, 1), axis=-1)
-        x = self.op("Tanh", self.dense(both, "head/answer/dense"))
-        return [
-            best,
-            places,
-            best_ends,
-            end_places,
-            self.take(self.dense(x, "head/answer/output"), 0, 1),
-        ]
-
 
 def _encode(g: Graph, ids: str, types: str, mask: str) -> str:
     """Hidden states [B, S, H] of three [B, S]."""

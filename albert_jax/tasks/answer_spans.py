@@ -1,136 +1,195 @@
-"""From span scores to answers: n-best lists, and the text of a span as it was written.
+"""From questions to windows of their contexts, and from scores of positions back to answers.
 
-The rules are those of squad_utils.py: only the window that shows a start with most context may
-propose it, answers have at most `max_length` tokens, equal texts count once, and the null score
-of a question is the lowest over its windows.
+The rules are the original's (squad_utils.py): windows are `doc_stride` tokens apart, answers are
+mapped to tokens by alignment, only the window that shows a start with most context may propose
+it, and equal texts count once.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Sequence
+import logging
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import DataError
 from albert_jax.tasks import metrics
+from albert_jax.tasks.features import Tokens, encode_all
+from albert_jax.tasks.offsets import Alignment, align, spell_tokens
 from albert_jax.tasks.squad_files import Question
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
-class Window:
-    """What the choice of spans must know of a window of a context.
+class WindowFeature:
+    """A question with one window of its context; a window without the answer is `impossible`."""
 
-    `starts` and `ends` are the first and last character of each token of the window, and `best`
-    [tokens] tells whether no other window shows the token with more context. `offset` is the row
-    position of the first token.
-    """
-
+    tokens: Tokens
     question: int
+    """Number of the example."""
     offset: int
+    """Row position of the first token of the window."""
     starts: tuple[int, ...]
+    """First character in the context of each token of the window."""
     ends: tuple[int, ...]
-    best: np.ndarray
+    """Last character of each token."""
+    is_best: np.ndarray
+    """bool [tokens of the window]: no other window shows the token with more context."""
+    start: int
+    """Row position of the answer's first token; 0 ([CLS]) without an answer in the window."""
+    end: int
+    """Row position of its last token."""
+    impossible: bool
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """A span of one window, as token numbers of the window, and its log-probability."""
-
-    window: Window
-    first: int
-    last: int
-    score: float
-
-
-def independent_candidates(
-    window: Window, start: np.ndarray, end: np.ndarray, *, n_best: int, max_length: int
-) -> list[Candidate]:
-    """Spans of one window from independent start and end logits [S] (1.1)."""
-    ends = _top(end, n_best)
-    spans = ((s, e, start[s] + end[e]) for s in _top(start, n_best) for e in ends)
-    return _candidates(window, spans, max_length)
-
-
-def beam_candidates(
-    window: Window,
-    start: np.ndarray,
-    start_positions: np.ndarray,
-    end: np.ndarray,
-    end_positions: np.ndarray,
-    *,
-    max_length: int,
-) -> list[Candidate]:
-    """Spans of one window from a beam (2.0): start [Ks] and end [Ks, Ke] with their positions."""
-    spans = (
-        (int(s), int(e), start[i] + end[i, j])
-        for i, s in enumerate(start_positions)
-        for j, e in enumerate(end_positions[i])
-    )
-    return _candidates(window, spans, max_length)
-
-
-def rank(
+def window_features(
+    vocabulary: Vocabulary,
     examples: Sequence[Question],
-    candidates: Sequence[Candidate],
-    null_scores: Sequence[tuple[int, float]],
-    n_best: int,
-) -> list[dict[str, Any]]:
-    """One prediction per question, in their order: id, text, n-best list, and null_score.
+    length: int,
+    doc_stride: int,
+    max_query_length: int,
+) -> list[WindowFeature]:
+    """The windows of all questions in rows of `length` tokens.
+
+    The first answer of each question is the one to train on. A question whose context cannot be
+    aligned with its tokens has no windows (the original drops it too); a line in the log tells
+    how many there are.
+    """
+    ids = encode_all(vocabulary, (text for x in examples for text in (x.question, x.context)))
+    aligned = _aligner(vocabulary, ids)
+    features: list[WindowFeature] = []
+    dropped: list[str] = []
+    for number, example in enumerate(examples):
+        alignment, context = aligned(example.context), ids(example.context)
+        if alignment is None:
+            dropped.append(example.where)
+            continue
+        if len(context) != len(alignment.starts):
+            raise DataError(f"{example.where}: tokens and ids of the context differ in number")
+        query = ids(example.question)[:max_query_length]
+        head = np.concatenate(([vocabulary.cls_id], query, [vocabulary.sep_id]))
+        answer: tuple[int, int] | None = None
+        if example.answers:
+            first = example.answers[0]
+            answer = alignment.token_span(first.start, len(first.text))
+        bounds = window_bounds(len(context), length - len(head) - 1, doc_stride)
+        owner = _best_windows(bounds, len(context))
+        for index, (begin, stop) in enumerate(bounds):
+            inside = answer is not None and begin <= answer[0] and answer[1] < stop
+            parts = (head, context[begin:stop], [vocabulary.sep_id])
+            shift = len(head) - begin
+            features.append(
+                WindowFeature(
+                    tokens=Tokens(np.concatenate(parts).astype(np.int32), len(head)),
+                    question=number,
+                    offset=len(head),
+                    starts=alignment.starts[begin:stop],
+                    ends=alignment.ends[begin:stop],
+                    is_best=owner[begin:stop] == index,
+                    start=answer[0] + shift if answer and inside else 0,
+                    end=answer[1] + shift if answer and inside else 0,
+                    impossible=not inside,
+                )
+            )
+    if dropped:
+        log.warning(
+            "%d of %d questions are left out, the first at %s: their contexts do not match their "
+            "tokens, because of characters that the vocabulary spells otherwise or of their length",
+            len(dropped), len(examples), dropped[0],
+        )  # fmt: skip
+    return features
+
+
+def window_bounds(count: int, room: int, stride: int) -> list[tuple[int, int]]:
+    """(begin, stop) of windows of at most `room` tokens over `count` tokens."""
+    bounds: list[tuple[int, int]] = []
+    begin = 0
+    while begin < count and (not bounds or bounds[-1][1] < count):
+        stop = min(begin + room, count)
+        bounds.append((begin, stop))
+        begin += min(stop - begin, stride)
+    return bounds
+
+
+def span_texts(
+    feature: WindowFeature,
+    context: str,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    scores: np.ndarray,
+    max_length: int,
+) -> list[tuple[str, float]]:
+    """The texts that a window may propose, as the context has them, with their scores.
 
     Args:
-      examples: the questions.
-      candidates: spans of all windows.
-      null_scores: (number of the question, score) of each window; empty leaves them out.
-      n_best: most texts of the list.
-
-    A question without candidates has an empty list and the answer "".
+      feature: the window.
+      context: the whole context.
+      starts: row positions of K starts, int [K].
+      ends: row positions of J ends for each start, int [K, J].
+      scores: log-probabilities or logits of start and end added, [K, J].
+      max_length: most tokens of an answer.
     """
-    by_question: dict[int, list[Candidate]] = {}
-    for candidate in candidates:
-        by_question.setdefault(candidate.window.question, []).append(candidate)
-    nulls: dict[int, float] = {}
-    for number, value in null_scores:
-        nulls[number] = min(value, nulls.get(number, math.inf))
-    predictions = []
-    for number, example in enumerate(examples):
-        texts: dict[str, float] = {}
-        for candidate in sorted(by_question.get(number, []), key=lambda c: c.score, reverse=True):
-            if len(texts) >= n_best:
-                break
-            texts.setdefault(restore(example.context, candidate), candidate.score)
-        probabilities = metrics.softmax(list(texts.values())) if texts else ()
-        best = [
-            {"text": text, "score": score, "probability": float(probability)}
-            for (text, score), probability in zip(texts.items(), probabilities, strict=True)
-        ]
-        prediction = {"id": example.id, "text": best[0]["text"] if best else "", "best": best}
-        if null_scores:
-            prediction["null_score"] = nulls.get(number, 0.0)
-        predictions.append(prediction)
-    return predictions
+    first, last = starts[:, None] - feature.offset, ends - feature.offset
+    inside = (first >= 0) & (first <= last) & (last < len(feature.ends))
+    first = np.broadcast_to(first, last.shape)
+    allowed = np.argwhere(inside & (last - first < max_length))
+    spans = ((first[k, j], last[k, j], scores[k, j]) for k, j in allowed)
+    return [
+        (context[feature.starts[a] : feature.ends[b] + 1].strip(), float(score))
+        for a, b, score in spans
+        if feature.is_best[a]
+    ]
 
 
-def restore(context: str, candidate: Candidate) -> str:
-    """The candidate's text as the context has it, without white space at its ends."""
-    window = candidate.window
-    return context[window.starts[candidate.first] : window.ends[candidate.last] + 1].strip()
+def rank(texts: Sequence[tuple[str, float]], n_best: int) -> list[dict[str, Any]]:
+    """The best different texts of a question, each with its score and probability among them."""
+    scores: dict[str, float] = {}
+    for text, score in sorted(texts, key=lambda item: item[1], reverse=True):
+        if len(scores) < n_best:
+            scores.setdefault(text, score)
+    probabilities = metrics.softmax(list(scores.values())) if scores else ()
+    return [
+        {"text": text, "score": score, "probability": float(probability)}
+        for (text, score), probability in zip(scores.items(), probabilities, strict=True)
+    ]
 
 
-def _candidates(
-    window: Window, spans: Iterable[tuple[int, int, float]], max_length: int
-) -> list[Candidate]:
-    """The spans, given as row positions, that a window may propose."""
-    candidates = []
-    for start, end, score in spans:
-        first, last = start - window.offset, end - window.offset
-        inside = 0 <= first <= last < len(window.ends)
-        if inside and window.best[first] and last - first < max_length:
-            candidates.append(Candidate(window, first, last, float(score)))
-    return candidates
-
-
-def _top(logits: np.ndarray, count: int) -> list[int]:
+def top_positions(logits: np.ndarray, count: int) -> np.ndarray:
     """Positions of the largest values, largest first, the earlier of equal ones first."""
-    return np.argsort(-np.asarray(logits), kind="stable")[:count].tolist()
+    return np.argsort(-logits, kind="stable")[:count]
+
+
+def _aligner(
+    vocabulary: Any, ids: Callable[[str], np.ndarray]
+) -> Callable[[str], Alignment | None]:
+    # Questions of one paragraph follow each other, so that one alignment serves them all.
+    @lru_cache(maxsize=8)
+    def aligned(context: str) -> Alignment | None:
+        spelled = spell_tokens(
+            vocabulary,
+            ids(context),
+            unicodedata.normalize("NFC", vocabulary.rules.apply(context)),
+            word_piece=vocabulary.id_to_token(vocabulary.unk_id) == "[UNK]",
+        )
+        return align(context, spelled, vocabulary.rules)
+
+    return aligned
+
+
+def _best_windows(bounds: Sequence[tuple[int, int]], count: int) -> np.ndarray:
+    """For each token the window where the smaller of its two contexts is largest (first wins)."""
+    best = np.full(count, -1.0)
+    owner = np.zeros(count, np.int64)
+    for index, (begin, stop) in enumerate(bounds):
+        positions = np.arange(begin, stop)
+        value = np.minimum(positions - begin, stop - 1 - positions) + 0.01 * (stop - begin)
+        better = value > best[begin:stop]
+        best[begin:stop] = np.where(better, value, best[begin:stop])
+        owner[begin:stop] = np.where(better, index, owner[begin:stop])
+    return owner

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
+from scipy.special import log_softmax
 
 from albert_jax.tasks.features import Tokens, sequence_rows
 from albert_jax.tasks.task import Batch, BatchSpec, Forward
@@ -26,39 +26,32 @@ def decode(
     spec: BatchSpec,
     steps: int,
     temperature: float = 0.0,
-    given: np.ndarray | None = None,
-    show: Any = lambda target: None,
+    show: Callable[[np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Writes targets int32 [B, T] in at most `steps` forward passes, which compile once.
 
     Each step fills the masked positions where the best token is most probable, an equal share of
     what is masked at the start; what is filled stays. With a temperature tokens are drawn instead
-    of the best one taken. `given` int32 [B, T] fixes positions (infilling), namely those that are
-    not [MASK]. Special tokens are never written, except for the end. `show` is called with the
-    targets after each step.
+    of the best one taken. Special tokens are never written, except for the end. `show` is called
+    with the targets after each step.
     """
     vocabulary, size = spec.vocabulary, len(features[0].target)
     steps = min(steps, size)  # Each step fills a position or more.
     target = np.full((len(features), size), vocabulary.mask_id, np.int32)
-    if given is not None:
-        target[:] = given
     rng = spec.rng()
-    total = (target == vocabulary.mask_id).sum(axis=1)
     for step in range(1, steps + 1):
         masked = target == vocabulary.mask_id
-        if not masked.any():
-            break
         logits = np.array(run(target_rows(features, target, spec))[: len(features)], np.float64)
         for special in (vocabulary.mask_id, vocabulary.pad_id, vocabulary.cls_id):
             logits[..., special] = -np.inf
         ids, confidence = _choose(logits, temperature, rng)
         # Cumulative quotas spread the positions evenly, and the last step fills all that are left.
-        keep = (total * (steps - step)) // steps
-        fill = np.maximum(masked.sum(axis=1) - keep, 0)
+        fill = masked.sum(axis=1) - (size * (steps - step)) // steps
         order = np.argsort(np.where(masked, -confidence, np.inf), axis=1, kind="stable")
         rank = np.argsort(order, axis=1)
         target = np.where(masked & (rank < fill[:, None]), ids, target)
-        show(target)
+        if show:
+            show(target)
     return target
 
 
@@ -66,8 +59,7 @@ def _choose(
     logits: np.ndarray, temperature: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids [B, T] and their log-probabilities; with a temperature drawn by the Gumbel trick."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    log_probs = log_softmax(logits, axis=-1)
     picked = log_probs
     if temperature > 0:
         picked = log_probs / temperature + rng.gumbel(size=logits.shape)

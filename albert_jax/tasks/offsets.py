@@ -176,10 +176,8 @@ def _nearest(index: np.ndarray, at: int, *, is_start: bool, limit: int | None = 
     after = int(np.searchsorted(known, at))
     front = int(index[known[after - 1]]) if after > 0 else None
     rear = int(index[known[after]]) if after < len(known) else None
-    if front is None and rear is None:
-        raise ValueError("an alignment without a single match")
     if front is None:
-        assert rear is not None
+        assert rear is not None, "an alignment has at least one match"
         return rear if rear < 1 else (0 if is_start else rear - 1)
     if rear is None:
         if limit is None or front >= limit - 1:

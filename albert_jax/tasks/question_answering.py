@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,11 +15,16 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks import features as rows
 from albert_jax.tasks import registry
-from albert_jax.tasks.answer_spans import beam_candidates, independent_candidates, rank
+from albert_jax.tasks.answer_spans import (
+    WindowFeature,
+    rank,
+    span_texts,
+    top_positions,
+    window_features,
+)
 from albert_jax.tasks.columns import parse_parts
 from albert_jax.tasks.squad_files import Question, from_hub, read_squad
 from albert_jax.tasks.squad_metrics import squad_v1, squad_v2
-from albert_jax.tasks.squad_windows import WindowFeature, window_features
 from albert_jax.tasks.task import (
     Axes,
     Batch,
@@ -99,7 +105,8 @@ class _Squad(Task):
             )
         if length < self.shortest_length(config):
             raise ConfigError(
-                f"task.start_n_top and end_n_top: at most {length}, the positions of a row"
+                f"task.start_n_top and task.end_n_top must be at most {length}, the length of a "
+                "row: lower them"
             )
         return window_features(
             vocabulary, examples, length, config.doc_stride, config.max_query_length
@@ -118,13 +125,33 @@ class _Squad(Task):
         for name in ("start_positions", "end_positions", "is_impossible"):
             batch[name] = np.zeros(size, np.int32)
         for i, feature in enumerate(features):
-            first = feature.window.offset
-            batch["p_mask"][i, first : first + len(feature.window.starts)] = 0
+            batch["p_mask"][i, feature.offset : feature.offset + len(feature.starts)] = 0
             batch["start_positions"][i] = feature.start
             batch["end_positions"][i] = feature.end
             batch["is_impossible"][i] = feature.impossible
         batch["example_weights"] = rows.example_weights(len(features), size)
         return batch
+
+    @abc.abstractmethod
+    def top_spans(self, row: Sequence[np.ndarray], config: Any) -> tuple[np.ndarray, ...]:
+        """Row positions of starts [K], of ends [K, J] for each, and their scores [K, J]."""
+
+    def predict(
+        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+    ) -> list[Prediction]:
+        """Best text and n-best list; a question without windows has the answer ""."""
+        texts: list[list[tuple[str, float]]] = [[] for _ in examples]
+        for feature, *row in zip(features, *map(np.asarray, outputs), strict=True):
+            starts, ends, scores = self.top_spans(row, config)
+            context = examples[feature.question].context
+            texts[feature.question] += span_texts(
+                feature, context, starts, ends, scores, config.max_answer_length
+            )
+        best = [rank(proposed, config.n_best_size) for proposed in texts]
+        return [
+            {"id": example.id, "text": answers[0]["text"] if answers else "", "best": answers}
+            for example, answers in zip(examples, best, strict=True)
+        ]
 
 
 class SquadV1(_Squad):
@@ -150,19 +177,9 @@ class SquadV1(_Squad):
 
     def loss(self, encoder: Encoder, config: Any) -> Loss:
         """Half the cross-entropies of start and end; terms "start" and "end"."""
-        from albert_jax.objectives.loss_terms import cross_entropy
-        from albert_jax.tasks.span_heads import half_terms, span_logits
+        from albert_jax.tasks.span_heads import span_loss
 
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
-            hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-            start, end = span_logits(params["head"], hidden)
-            return half_terms(
-                batch["example_weights"],
-                start=cross_entropy(start, batch["start_positions"]),
-                end=cross_entropy(end, batch["end_positions"]),
-            )
-
-        return loss
+        return span_loss(encoder)
 
     def outputs(
         self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
@@ -173,30 +190,18 @@ class SquadV1(_Squad):
         hidden = encoder.hidden_states(params, batch, None, num_layers)
         return span_logits(params["head"], hidden)
 
-    def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
-    ) -> list[Prediction]:
-        """Best text and n-best list."""
-        start, end = (np.asarray(array) for array in outputs)
-        candidates = [
-            candidate
-            for i, feature in enumerate(features)
-            for candidate in independent_candidates(
-                feature.window,
-                start[i],
-                end[i],
-                n_best=config.n_best_size,
-                max_length=config.max_answer_length,
-            )
-        ]
-        return rank(examples, candidates, (), config.n_best_size)
+    def top_spans(self, row: Sequence[np.ndarray], config: Any) -> tuple[np.ndarray, ...]:
+        """All pairs of the best starts and the best ends."""
+        start, end = row
+        starts, ends = (top_positions(logits, config.n_best_size) for logits in row)
+        scores = start[starts][:, None] + end[ends]
+        return starts, np.broadcast_to(ends, scores.shape), scores
 
     def score(
         self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
     ) -> dict[str, float]:
         """F1 and exact match in percent."""
-        scores = squad_v1({p["id"]: p["text"] for p in predictions}, _gold(examples))
-        return {"f1": scores["f1"], "exact_match": scores["exact_match"]}
+        return squad_v1({p["id"]: p["text"] for p in predictions}, _gold(examples))
 
     def transformers_class(self, config: Any) -> TransformersClass:
         """AlbertForQuestionAnswering."""
@@ -240,31 +245,10 @@ class SquadV2(_Squad):
         }
 
     def loss(self, encoder: Encoder, config: Any) -> Loss:
-        """Half the losses of start, of the end given the true start, and of answerability."""
-        import jax
-        import jax.numpy as jnp
+        """Half the losses of start, end and answerability; terms of these names."""
+        from albert_jax.tasks.span_heads import conditioned_span_loss
 
-        from albert_jax.objectives.loss_terms import LossTerms
-        from albert_jax.tasks.span_heads import conditioned_scores, half_terms
-
-        def at(log_probs: Any, positions: Any) -> Any:
-            return jnp.take_along_axis(log_probs, positions[:, None], axis=1, mode="clip")[:, 0]
-
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
-            hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-            rate = config.classifier_dropout_prob
-            start, end, logit = conditioned_scores(params["head"], hidden, batch, dropout, rate)
-            weights, target = batch["example_weights"], batch["is_impossible"].astype(jnp.float32)
-            found = half_terms(
-                weights,
-                start=-at(start, batch["start_positions"]),
-                end=-at(end, batch["end_positions"]),
-                answerable=jax.nn.softplus(logit) - target * logit,
-            )
-            correct = jnp.sum(weights * ((logit > 0) == (target > 0.5)))
-            return LossTerms(found.terms, {"example_correct": correct})
-
-        return loss
+        return conditioned_span_loss(encoder, config.classifier_dropout_prob)
 
     def outputs(
         self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
@@ -275,33 +259,30 @@ class SquadV2(_Squad):
         hidden = encoder.hidden_states(params, batch, None, num_layers)
         return search_spans(params["head"], hidden, batch, config.start_n_top, config.end_n_top)
 
+    def top_spans(self, row: Sequence[np.ndarray], config: Any) -> tuple[np.ndarray, ...]:
+        """The spans of the beam search."""
+        start, start_positions, end, end_positions, _ = row
+        return start_positions, end_positions, start[:, None] + end
+
     def predict(
         self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
     ) -> list[Prediction]:
-        """Best text, n-best list and null score."""
-        start, start_positions, end, end_positions, null = (np.asarray(x) for x in outputs)
-        candidates = [
-            candidate
-            for i, feature in enumerate(features)
-            for candidate in beam_candidates(
-                feature.window,
-                start[i],
-                start_positions[i],
-                end[i],
-                end_positions[i],
-                max_length=config.max_answer_length,
-            )
+        """The same with the null score of a question, which is the lowest of its windows."""
+        scores: list[list[float]] = [[] for _ in examples]
+        for feature, score in zip(features, outputs[-1], strict=True):
+            scores[feature.question].append(float(score))
+        predictions = super().predict(examples, features, outputs, config)
+        return [
+            prediction | {"null_score": min(own, default=0.0)}
+            for prediction, own in zip(predictions, scores, strict=True)
         ]
-        nulls = [(feature.window.question, float(null[i])) for i, feature in enumerate(features)]
-        return rank(examples, candidates, nulls, config.n_best_size)
 
     def score(
         self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
     ) -> dict[str, float]:
         """F1 and exact match in percent at the best threshold, their parts and thresholds."""
         nulls = {p["id"]: p["null_score"] for p in predictions}
-        scores = squad_v2({p["id"]: p["text"] for p in predictions}, _gold(examples), nulls)
-        return {"f1": scores.pop("f1"), "exact": scores.pop("exact"), **scores}
+        return squad_v2({p["id"]: p["text"] for p in predictions}, _gold(examples), nulls)
 
     def baseline(
         self, train: Sequence[Any], examples: Sequence[Any], config: Any
@@ -337,7 +318,9 @@ class SquadV2(_Squad):
 
     def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
         """The same search as `search_spans`."""
-        return graph.searched_spans(hidden, config.start_n_top, config.end_n_top)
+        from albert_jax.tasks.span_heads import onnx_search
+
+        return onnx_search(graph, hidden, config.start_n_top, config.end_n_top)
 
 
 def _gold(examples: Sequence[Question]) -> dict[str, list[str]]:

@@ -1,4 +1,4 @@
-"""The heads of question answering (squad_utils.py, v1 and v2): scores of starts and ends.
+"""The heads and losses of question answering (squad_utils.py, v1 and v2).
 
 B rows, S tokens, H hidden size, Ks starts of the beam and Ke ends for each.
 """
@@ -10,14 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.model.dropout import HEAD, drop
-from albert_jax.objectives.loss_terms import LossTerm, LossTerms
-from albert_jax.tasks.encoder import NEGATIVE, dense
+from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms, cross_entropy
+from albert_jax.tasks.encoder import NEGATIVE, Batch, Encoder, Params, dense
 
 Head = Mapping[str, Any]
-Batch = Mapping[str, jax.Array]
 
 
 def span_logits(head: Head, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -65,15 +65,6 @@ def search_spans(
     return start, positions, end, end_positions, null
 
 
-def half_terms(weights: jax.Array, **losses: jax.Array) -> LossTerms:
-    """Terms that each count half, as the original averages two losses."""
-    terms = {
-        name: LossTerm(0.5 * jnp.sum(weights * values), "example_weights")
-        for name, values in losses.items()
-    }
-    return LossTerms(terms, {})
-
-
 def _end_logits(head: Head, hidden: jax.Array, at_start: jax.Array) -> jax.Array:
     """Logits [B, S] of the end, from each state [B, S, H] and the start's state [B, 1, H]."""
     both = jnp.concatenate([hidden, jnp.broadcast_to(at_start, hidden.shape)], axis=-1)
@@ -101,3 +92,82 @@ def _unanswerable(
 
 def _masked(logits: jax.Array, p_mask: jax.Array) -> jax.Array:
     return logits * (1.0 - p_mask) + NEGATIVE * p_mask
+
+
+def span_loss(encoder: Encoder) -> Loss:
+    """Half the cross-entropies of start and end (1.1); terms "start" and "end"."""
+
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+        start, end = span_logits(params["head"], hidden)
+        terms = {
+            "start": _half(batch, cross_entropy(start, batch["start_positions"])),
+            "end": _half(batch, cross_entropy(end, batch["end_positions"])),
+        }
+        return LossTerms(terms, {})
+
+    return loss
+
+
+def conditioned_span_loss(encoder: Encoder, rate: float) -> Loss:
+    """Half the losses of start, end given the true start, and answerability (2.0).
+
+    Terms "start", "end" and "answerable". `rate` is the dropout rate inside the answerability
+    head.
+    """
+
+    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
+        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+        start, end, null = conditioned_scores(params["head"], hidden, batch, dropout, rate)
+        target = batch["is_impossible"].astype(jnp.float32)
+        terms = {
+            "start": _half(batch, -_at(start, batch["start_positions"])),
+            "end": _half(batch, -_at(end, batch["end_positions"])),
+            "answerable": _half(batch, jax.nn.softplus(null) - target * null),
+        }
+        correct = batch["example_weights"] * ((null > 0) == (target > 0.5))
+        return LossTerms(terms, {"example_correct": jnp.sum(correct)})
+
+    return loss
+
+
+def _half(batch: Batch, losses: jax.Array) -> LossTerm:
+    """A term that counts half, as the original averages two losses."""
+    return LossTerm(0.5 * jnp.sum(batch["example_weights"] * losses), "example_weights")
+
+
+def _at(log_probs: jax.Array, positions: jax.Array) -> jax.Array:
+    return jnp.take_along_axis(log_probs, positions[:, None], axis=1, mode="clip")[:, 0]
+
+
+def onnx_search(graph: Any, hidden: str, starts: int, ends: int) -> list[str]:
+    """`search_spans` in an ONNX graph behind the hidden states; the names of its outputs."""
+    g, size = graph, graph.model.hidden_size
+    allowed = g.op("Sub", g.constant(1, np.float32), "p_mask")
+    penalty = g.op("Mul", "p_mask", g.constant(NEGATIVE, np.float32))
+
+    def masked(logits: str, allowed: str, penalty: str) -> str:
+        return g.op("Add", g.op("Mul", logits, allowed), penalty)
+
+    logits = masked(g.take(g.dense(hidden, "head/start"), 0, 2), allowed, penalty)
+    log_probs = g.op("LogSoftmax", logits, axis=-1)
+    start, positions = g.op("TopK", log_probs, g.constant([starts]), outputs=2, axis=-1)
+    indices = g.op("Unsqueeze", positions, g.constant([2]))
+    at_starts = g.op("GatherND", hidden, indices, batch_dims=1)
+    # The kernel takes [state, state of the start]: two products instead of one over all pairs.
+    kernel = g.weight("head/end/dense/kernel")
+    of_state, of_start = g.op("Split", kernel, g.constant([size, size]), outputs=2, axis=0)
+    x = g.op("Add", g.op("MatMul", hidden, of_state), g.weight("head/end/dense/bias"))
+    x = g.op("Unsqueeze", x, g.constant([1]))
+    shift = g.op("Unsqueeze", g.op("MatMul", at_starts, of_start), g.constant([2]))
+    x = g.norm(g.op("Tanh", g.op("Add", x, shift)), "head/end/layer_norm")
+    end_logits = g.take(g.dense(x, "head/end/output"), 0, 3)
+    wide = [g.op("Unsqueeze", name, g.constant([1])) for name in (allowed, penalty)]
+    log_probs = g.op("LogSoftmax", masked(end_logits, *wide), axis=-1)
+    end, end_positions = g.op("TopK", log_probs, g.constant([ends]), outputs=2, axis=-1)
+    probs = g.op("Unsqueeze", g.op("Softmax", logits, axis=-1), g.constant([1]))
+    expected = g.op("Squeeze", g.op("MatMul", probs, hidden), g.constant([1]))
+    both = g.op("Concat", expected, g.take(hidden, 0, 1), axis=-1)
+    x = g.op("Tanh", g.dense(both, "head/answer/dense"))
+    null = g.take(g.dense(x, "head/answer/output"), 0, 1)
+    return [start, positions, end, end_positions, null]

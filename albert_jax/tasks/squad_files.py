@@ -73,6 +73,11 @@ def from_hub(record: Record, answered: bool) -> Question:
         )
     except KeyError as error:
         raise DataError(f"{record.where}: no {error.args[0]!r}; not SQuAD's layout") from error
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{record.where}: answers {str(fields['answers'])[:60]!r} are not lists 'text' and "
+            "'answer_start' of one length; not SQuAD's layout"
+        ) from error
     impossible = bool(fields.get("is_impossible", not answers))
     return _checked(question, impossible=answered and impossible, answered=answered)
 

@@ -10,9 +10,6 @@ import re
 import string
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
-
-from albert_jax.errors import DataError
 
 Gold = Mapping[str, Sequence[str]]
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -44,36 +41,54 @@ def token_f1(predicted: str, gold: str) -> float:
 def squad_v1(predicted: Mapping[str, str], gold: Gold) -> dict[str, float]:
     """Exact match and F1 over all questions; a question without a prediction counts 0.
 
-    The best of a question's gold answers counts. DataError for a question without answers.
+    The best of a question's gold answers counts.
     """
-    exact = score = 0.0
+    exact = f1 = 0.0
     for name, answers in gold.items():
-        if not answers:
-            raise DataError(f"question {name!r} has no answer; score it by the rules of 2.0")
-        if name in predicted:
-            exact += max(exact_match(predicted[name], answer) for answer in answers)
-            # Version 1.1 has no empty answers: an empty bag shares no word with any.
-            score += max(_f1_v1(predicted[name], answer) for answer in answers)
-    return {"exact_match": 100 * exact / len(gold), "f1": 100 * score / len(gold)}
+        text = predicted.get(name)
+        if text is None:
+            continue
+        exact += max(exact_match(text, answer) for answer in answers)
+        # Unlike in 2.0, an empty bag of words shares no word with any, not even with an empty one.
+        if normalize_answer(text):
+            f1 += max(token_f1(text, answer) for answer in answers)
+    return {"f1": 100 * f1 / len(gold), "exact_match": 100 * exact / len(gold)}
 
 
-class RawScores(NamedTuple):
-    """Exact match and F1 (0 to 1) of each predicted question, before any threshold."""
+def squad_v2(
+    predicted: Mapping[str, str], gold: Gold, null_scores: Mapping[str, float] | None = None
+) -> dict[str, float]:
+    """F1 and exact match over all, HasAns_ and NoAns_ parts, and best_* with their thresholds.
 
-    exact: dict[str, float]
-    f1: dict[str, float]
-
-
-def raw_scores(predicted: Mapping[str, str], gold: Gold) -> RawScores:
-    """Scores of each question that has a prediction (2.0)."""
-    exact, score = {}, {}
-    for name, answers in gold.items():
+    Only questions with a prediction count. With `null_scores`, `predicted` holds the best
+    non-empty text, and a question whose null score is above the threshold that is best for F1
+    counts as answered by "".
+    """
+    exact: dict[str, float] = {}
+    f1: dict[str, float] = {}
+    for name, texts in gold.items():
         if name not in predicted:
             continue
-        wanted = [answer for answer in answers if normalize_answer(answer)] or [""]
-        exact[name] = max(exact_match(predicted[name], answer) for answer in wanted)
-        score[name] = max(token_f1(predicted[name], answer) for answer in wanted)
-    return RawScores(exact, score)
+        answers = [text for text in texts if normalize_answer(text)] or [""]
+        exact[name] = max(exact_match(predicted[name], answer) for answer in answers)
+        f1[name] = max(token_f1(predicted[name], answer) for answer in answers)
+    best: dict[str, float] = {}
+    if null_scores is not None:
+        for kind, scores in (("exact", exact), ("f1", f1)):
+            value, threshold = best_threshold(predicted, scores, null_scores, gold)
+            best |= {f"best_{kind}": value, f"best_{kind}_thresh": threshold}
+        for name in exact:
+            if null_scores[name] > best["best_f1_thresh"]:
+                exact[name] = f1[name] = float(not gold[name])
+    answerable = [name for name in exact if gold[name]]
+    impossible = [name for name in exact if not gold[name]]
+    parts: dict[str, float] = {}
+    for prefix, names in (("", list(exact)), ("HasAns_", answerable), ("NoAns_", impossible)):
+        if names:
+            parts[f"{prefix}f1"] = 100 * sum(f1[name] for name in names) / len(names)
+            parts[f"{prefix}exact"] = 100 * sum(exact[name] for name in names) / len(names)
+            parts[f"{prefix}total"] = float(len(names))
+    return parts | best
 
 
 def best_threshold(
@@ -84,70 +99,19 @@ def best_threshold(
 ) -> tuple[float, float]:
     """Best percentage over all thresholds, and the threshold: above it the answer is empty.
 
-    Questions are answered one by one in the order of their null score; the first best point
-    wins. Start: nothing is answered, every unanswerable question is right, threshold 0.
+    Questions are answered one by one in the order of their null score, and the first best point
+    wins. At the start nothing is answered, every unanswerable question is right, and the
+    threshold is 0.
     """
-    now = best = float(sum(1 for answers in gold.values() if not answers))
+    total = best = float(sum(1 for answers in gold.values() if not answers))
     threshold = 0.0
     for name in sorted(null_scores, key=lambda name: null_scores[name]):
         if name not in scores:
             continue
         if gold[name]:
-            now += scores[name]
+            total += scores[name]
         elif predicted[name]:
-            now -= 1
-        if now > best:
-            best, threshold = now, null_scores[name]
+            total -= 1
+        if total > best:
+            best, threshold = total, null_scores[name]
     return 100 * best / len(scores), threshold
-
-
-def squad_v2(
-    predicted: Mapping[str, str],
-    gold: Gold,
-    null_scores: Mapping[str, float] | None = None,
-) -> dict[str, float]:
-    """Exact match and F1 over all, HasAns_ and NoAns_ parts, and best_* with their thresholds.
-
-    With `null_scores`, `predicted` holds the best non-empty text, and a question whose null score
-    is above the threshold that is best for F1 counts as answered by "".
-    """
-    if not gold:
-        raise DataError("no questions to score; give a file with at least one")
-    scores = raw_scores(predicted, gold)
-    if not scores.exact:
-        raise DataError("no prediction belongs to a question of the data; compare the ids")
-    found: dict[str, float] = {}
-    exact, score = scores
-    if null_scores is not None:
-        found["best_exact"], found["best_exact_thresh"] = best_threshold(
-            predicted, scores.exact, null_scores, gold
-        )
-        found["best_f1"], found["best_f1_thresh"] = best_threshold(
-            predicted, scores.f1, null_scores, gold
-        )
-        limit = found["best_f1_thresh"]
-        exact = _thresholded(scores.exact, null_scores, gold, limit)
-        score = _thresholded(scores.f1, null_scores, gold, limit)
-    answerable = [name for name in exact if gold[name]]
-    impossible = [name for name in exact if not gold[name]]
-    parts = (("", list(exact)), ("HasAns_", answerable), ("NoAns_", impossible))
-    for prefix, names in parts:
-        if names:
-            found[f"{prefix}exact"] = 100 * sum(exact[n] for n in names) / len(names)
-            found[f"{prefix}f1"] = 100 * sum(score[n] for n in names) / len(names)
-            found[f"{prefix}total"] = float(len(names))
-    return found
-
-
-def _thresholded(
-    scores: Mapping[str, float], null_scores: Mapping[str, float], gold: Gold, limit: float
-) -> dict[str, float]:
-    return {
-        name: float(not gold[name]) if null_scores[name] > limit else value
-        for name, value in scores.items()
-    }
-
-
-def _f1_v1(predicted: str, gold: str) -> float:
-    both = normalize_answer(predicted).split() and normalize_answer(gold).split()
-    return token_f1(predicted, gold) if both else 0.0
