@@ -8,19 +8,16 @@ it, and equal texts count once.
 from __future__ import annotations
 
 import logging
-import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import DataError
 from albert_jax.tasks import metrics
 from albert_jax.tasks.features import Tokens, encode_all
-from albert_jax.tasks.offsets import Alignment, align, spell_tokens
+from albert_jax.tasks.offsets import Alignment, align
 from albert_jax.tasks.squad_files import Question
 
 log = logging.getLogger(__name__)
@@ -49,7 +46,7 @@ class WindowFeature:
 
 
 def window_features(
-    vocabulary: Vocabulary,
+    vocabulary: Any,
     examples: Sequence[Question],
     length: int,
     doc_stride: int,
@@ -57,12 +54,18 @@ def window_features(
 ) -> list[WindowFeature]:
     """The windows of all questions in rows of `length` tokens.
 
+    The vocabulary must have text rules, as SentencePiece and WordPiece vocabularies have.
     The first answer of each question is the one to train on. A question whose context cannot be
     aligned with its tokens has no windows (the original drops it too); a line in the log tells
     how many there are.
     """
     ids = encode_all(vocabulary, (text for x in examples for text in (x.question, x.context)))
-    aligned = _aligner(vocabulary, ids)
+
+    # Questions of one paragraph follow each other, so that one alignment serves them all.
+    @lru_cache(maxsize=8)
+    def aligned(context: str) -> Alignment | None:
+        return align(context, vocabulary.spell(context), vocabulary.rules)
+
     features: list[WindowFeature] = []
     dropped: list[str] = []
     for number, example in enumerate(examples):
@@ -70,8 +73,6 @@ def window_features(
         if alignment is None:
             dropped.append(example.where)
             continue
-        if len(context) != len(alignment.starts):
-            raise DataError(f"{example.where}: tokens and ids of the context differ in number")
         query = ids(example.question)[:max_query_length]
         head = np.concatenate(([vocabulary.cls_id], query, [vocabulary.sep_id]))
         answer: tuple[int, int] | None = None
@@ -163,23 +164,6 @@ def rank(texts: Sequence[tuple[str, float]], n_best: int) -> list[dict[str, Any]
 def top_positions(logits: np.ndarray, count: int) -> np.ndarray:
     """Positions of the largest values, largest first, the earlier of equal ones first."""
     return np.argsort(-logits, kind="stable")[:count]
-
-
-def _aligner(
-    vocabulary: Any, ids: Callable[[str], np.ndarray]
-) -> Callable[[str], Alignment | None]:
-    # Questions of one paragraph follow each other, so that one alignment serves them all.
-    @lru_cache(maxsize=8)
-    def aligned(context: str) -> Alignment | None:
-        spelled = spell_tokens(
-            vocabulary,
-            ids(context),
-            unicodedata.normalize("NFC", vocabulary.rules.apply(context)),
-            word_piece=vocabulary.id_to_token(vocabulary.unk_id) == "[UNK]",
-        )
-        return align(context, spelled, vocabulary.rules)
-
-    return aligned
 
 
 def _best_windows(bounds: Sequence[tuple[int, int]], count: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Where each token of a text stands in the text as it was written (squad_utils.py).
 
-Normalization drops and changes characters, and an id does not say which characters an unknown
-token covers. So tokens are first spelled out (`spell_tokens`), and then matched with the original
+Normalization drops and changes characters, so the spelled tokens are matched with the original
 text by a longest common subsequence of characters, searched only near the diagonal. Texts that
 match in less than 80 % of their characters are given up, as in the original.
 """
@@ -17,7 +16,6 @@ from itertools import pairwise
 import numpy as np
 
 from albert_jax.data.vocabularies.normalize import TextRules
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 LONG_BLANK = 8
 """White space beyond this many characters is not matched one by one."""
@@ -27,11 +25,6 @@ MAX_CELLS = 1 << 28
 _LONG_BLANK = re.compile(rf"\s{{{LONG_BLANK + 1}}}")
 _MOST_JOINED = 8
 """Characters that may compose to one; known are four."""
-_SPACE = "\u2581"
-_CONTINUES = "##"
-"""Prefix of a WordPiece token that does not begin a word."""
-_WINDOW = 64
-"""How far behind the expected position a known token is looked for."""
 _NONE = -1
 _UP, _LEFT, _MATCH = 0, 1, 2
 
@@ -81,15 +74,16 @@ def align(text: str, tokens: Sequence[str], rules: TextRules) -> Alignment | Non
     """Alignment of a text with its spelled tokens; None if less than 80 % of it matches.
 
     None too if the table would have more than MAX_CELLS cells, because text and tokens differ
-    too much in length.
+    too much in length. `rules` are those of the vocabulary.
     """
+    # Both sides are compared composed, whatever the rules have taken apart (Korean, Bengali).
+    tokens = [unicodedata.normalize("NFC", token) for token in tokens]
     joined, parts = "".join(tokens), units(text)
     n, m = len(parts), len(joined)
     reach = abs(n - m) + 5
     if not n or not m or n * 2 * reach > MAX_CELLS:
         return None
     single = replace(rules, collapse_spaces=False)
-    # Tokens are spelled composed, whatever the rules have taken apart (Korean, Bengali).
     normal = {c: unicodedata.normalize("NFC", single.apply(c)) for c in set(parts)}
     # Only a unit that normalizes to exactly one character can match; -1 matches nothing.
     written = np.array([ord(x) if len(x) == 1 else _NONE for x in (normal[c] for c in parts)])
@@ -186,47 +180,3 @@ def _nearest(index: np.ndarray, at: int, *, is_start: bool, limit: int | None = 
     if rear > front + 1:
         return front + 1 if is_start else rear - 1
     return rear if is_start else front
-
-
-def spell_tokens(
-    vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray, normalized: str, *, word_piece: bool
-) -> list[str]:
-    """The characters that each token covers in `normalized`, the text after the vocabulary's rules.
-
-    A space is " ", and with `word_piece` each token that begins a word gets one in front. An
-    unknown token covers the characters up to the next known one.
-    """
-    unknown = vocabulary.unk_id
-    known = [None if i == unknown else _surface(vocabulary, int(i), word_piece) for i in ids]
-    text = " " + normalized
-    spelled: list[str] = []
-    at = 0
-    for number, surface in enumerate(known):
-        if surface is None:
-            following = next((s for s in known[number + 1 :] if s is not None), None)
-            stop = len(text) if following is None else _find(text, following, at + 1)
-            spelled.append(text[at:stop])
-            at = stop
-            continue
-        begin = _find(text, surface, at)
-        # The space that the rule for digits before a comma puts in front is not in the text.
-        length = len(surface) if text.startswith(surface, begin) else len(surface.lstrip(" "))
-        spelled.append(surface)
-        at = begin + length
-    return spelled
-
-
-def _surface(vocabulary: Vocabulary, id: int, word_piece: bool) -> str:
-    token = vocabulary.id_to_token(id)
-    if word_piece:
-        return token.removeprefix(_CONTINUES) if token.startswith(_CONTINUES) else " " + token
-    return token.replace(_SPACE, " ")
-
-
-def _find(text: str, surface: str, at: int) -> int:
-    """The first position from `at` on where a token stands; `at` if there is none nearby."""
-    for form in (surface, surface.lstrip(" ")):
-        position = text.find(form, at, at + _WINDOW + len(form)) if form else -1
-        if position >= 0:
-            return position
-    return at

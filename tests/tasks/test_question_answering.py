@@ -233,6 +233,27 @@ def test_answers_in_tokens_of_a_wordpiece_vocabulary(lower_case: bool) -> None:
         assert context[window.starts[first] : window.ends[last] + 1].strip() == text
 
 
+@pytest.mark.parametrize(
+    "context",
+    [
+        "the people\u2019s land so",
+        "so the people\u2019s land is \u2018so\u2019 s\u2019",
+        "land so \u2018a\u2019 s\u2019 a",
+    ],
+)
+def test_unknown_marks_before_and_behind_an_answer(context: str) -> None:
+    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "?", "a"]
+    tokens += ["the", "people", "s", "land", "so", "is"]
+    vocabulary = WordPiece("\n".join(tokens).encode())
+    question = Question("f", "q", "?", context, (Answer("land", context.index("land")),))
+    (window,) = windows(vocabulary, question, length=40)
+    spans = list(zip(window.starts, window.ends, strict=True))
+    assert spans[window.start - window.offset] == spans[window.end - window.offset]
+    shown = [context[first : last + 1].strip() for first, last in spans]
+    assert shown[window.start - window.offset] == "land"
+    assert "".join(shown) == context.replace(" ", "")
+
+
 # ---- answers -------------------------------------------------------------------------------------
 
 

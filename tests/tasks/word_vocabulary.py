@@ -31,6 +31,9 @@ class Words:
             for t in texts
         ]
 
+    def spell(self, text) -> list[str]:
+        return [" " + word for word in self.rules.apply(text).split()]
+
     def decode(self, ids) -> str:
         return " ".join(self._tokens[id].removeprefix("\u2581") for id in ids)
 
