@@ -12,7 +12,6 @@ from albert_jax.data.vocabularies import vocabulary
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
 from albert_jax.tasks.columns import TextExample
-from albert_jax.tasks.offsets import spell_tokens
 from albert_jax.tasks.question_answering import SquadV2Config
 from albert_jax.tasks.task import BatchSpec
 
@@ -49,21 +48,20 @@ def test_squad(golden: Path, tokens, part: str) -> None:
     examples = task.read_examples(path, config, labelled=True)
     assert len(examples) == stored["examples"]
     ours = task.featurize(tokens, examples, length, config)
-    assert {feature.window.question for feature in ours} == set(range(len(examples)))
+    assert {feature.question for feature in ours} == set(range(len(examples)))
     assert len(ours) == len(stored["features"])
     numbers: dict[int, itertools.count] = {}
     for feature, case in zip(ours, stored["features"], strict=True):
         batch = task.collate([feature], config, BatchSpec(tokens, length, 1))
-        window = feature.window
         assert batch["input_ids"][0].tolist() == case["input_ids"]
         assert batch["token_type_ids"][0].tolist() == case["segment_ids"]
         assert batch["segment_ids"][0].tolist() == case["input_mask"]
         assert batch["p_mask"][0].tolist() == case["p_mask"]
-        assert list(window.starts) == case["tok_start_to_orig_index"]
-        assert list(window.ends) == case["tok_end_to_orig_index"]
-        best = {str(window.offset + i): bool(x) for i, x in enumerate(window.best)}
+        assert list(feature.starts) == case["tok_start_to_orig_index"]
+        assert list(feature.ends) == case["tok_end_to_orig_index"]
+        best = {str(feature.offset + i): bool(x) for i, x in enumerate(feature.is_best)}
         assert best == case["token_is_max_context"]
-        number = numbers.setdefault(window.question, itertools.count())
+        number = numbers.setdefault(feature.question, itertools.count())
         assert next(number) == case["doc_span_index"]
         assert len(feature.tokens.ids) == case["paragraph_len"]
         if part == "train":
@@ -71,19 +69,4 @@ def test_squad(golden: Path, tokens, part: str) -> None:
             assert feature.impossible == case["is_impossible"]
             assert batch["is_impossible"][0] == case["is_impossible"]
         else:
-            assert window.question == case["example_index"]
-
-
-def test_tokens_are_spelled_as_written(golden: Path, tokens) -> None:
-    """Unknown tokens too; Hangul apart, which SentencePiece composes again on its own."""
-    strings = json.loads((golden / "tokenizer" / "strings.json").read_text())
-    cases = strings if isinstance(strings, list) else strings["strings"]
-    unknown = 0
-    for case in cases:
-        text = case["pre_lower"]
-        if any("\u1100" <= c <= "\u11ff" for c in text):
-            continue
-        unknown += tokens.unk_id in case["ids"]
-        want = [piece.replace("\u2581", " ") for piece in case["pieces"]]
-        assert spell_tokens(tokens, case["ids"], text, word_piece=False) == want
-    assert unknown
+            assert feature.question == case["example_index"]

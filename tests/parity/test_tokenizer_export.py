@@ -16,8 +16,8 @@ from albert_jax.data.vocabularies.sentencepiece import SPACE, SPECIAL, SentenceP
 from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.model.init import init_params
 from albert_jax.model_io import native
+from albert_jax.tasks.answer_spans import window_features
 from albert_jax.tasks.squad_files import Answer, Question
-from albert_jax.tasks.squad_windows import window_features
 
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
 

@@ -47,7 +47,6 @@ def test_sources_turns_and_targets_are_read(tmp_path: Path) -> None:
     for fields, message in (
         ({"source": "Hi."}, "no 'target'"),
         ({"text": "Hi."}, "neither 'source' nor 'target' among text"),
-        ({"source": ["Hi.", 3], "target": "Bye."}, "a turn of 'source' is '3'"),
         ({"source": "Hi.", "target": " "}, "target is empty"),
     ):
         with pytest.raises(DataError, match=f"a.jsonl:1: {message}") as caught:

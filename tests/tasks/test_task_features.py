@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import unicodedata
-
 import numpy as np
 import pytest
 from word_vocabulary import Words
 
-from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.finetune import batches
 from albert_jax.tasks import features, registry
@@ -16,11 +13,7 @@ from albert_jax.tasks.choice_files import ChoiceExample
 from albert_jax.tasks.classification import ClassificationConfig
 from albert_jax.tasks.columns import TextExample
 from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
-from albert_jax.tasks.offsets import align
-from albert_jax.tasks.question_answering import SquadV2Config
 from albert_jax.tasks.sentence_embedding import SentenceEmbeddingConfig
-from albert_jax.tasks.squad_files import Answer, Question
-from albert_jax.tasks.squad_windows import window_bounds, window_features
 from albert_jax.tasks.task import Batch, BatchSpec
 from albert_jax.tasks.token_classification import TaggedExample, TokenClassificationConfig
 
@@ -111,82 +104,6 @@ def test_pairs_fill_groups() -> None:
     assert batch["pair_weights"].tolist() == [[1, 1], [0, 0], [0, 0]]
     with pytest.raises(DataError, match="two texts"):
         featurize(config, [TextExample("f:9", ("a",))], 8)
-
-
-def test_windows() -> None:
-    assert window_bounds(10, 4, 2) == [(0, 4), (2, 6), (4, 8), (6, 10)]
-    assert window_bounds(10, 4, 9) == [(0, 4), (4, 8), (8, 10)]
-    assert window_bounds(3, 4, 2) == [(0, 3)]
-
-
-def test_spans_point_into_the_text() -> None:
-    question = Question("f", "q", "p o", "A b  C d e f g", (Answer("C d", 5),))
-    config = SquadV2Config(doc_stride=2, max_query_length=4, start_n_top=5, end_n_top=5)
-    found = featurize(config, [question], 9)
-    assert [(f.start, f.end, f.impossible) for f in found] == [
-        (6, 7, False), (4, 5, False), (0, 0, True)]  # fmt: skip
-    second = found[1]
-    assert question.context[second.window.starts[0] : second.window.ends[1] + 1].strip() == "C d"
-    batch = collate(config, found, 9, 4)
-    assert batch["p_mask"][1].tolist() == [0, 1, 1, 1, 0, 0, 0, 0, 1]
-    assert batch["is_impossible"].tolist() == [0, 0, 1, 0]
-    assert batch["p_mask"][3].tolist() == [0] + [1] * 8
-    # Each token belongs to exactly one window, the one with most context on its poorer side.
-    assert [f.window.best.tolist() for f in found] == [
-        [True, True, True, False],
-        [False, True, True, False],
-        [False, True, True],
-    ]
-    with pytest.raises(ConfigError, match="query_length"):
-        featurize(SquadV2Config(max_query_length=6), [question], 9)
-
-
-def test_alignment_gives_up_on_another_text() -> None:
-    rules = TextRules()
-    assert align("abcdefghij", [" klm", " nop"], rules) is None
-    assert align("", [" a"], rules) is None
-    found = align("  Caf\u00e9\tau lait", [" cafe", " au", " lait"], rules)
-    assert found is not None
-    assert [found.ends[i] for i in range(3)] == [5, 8, 13]
-    assert found.token_span(7, 2) == (1, 1)
-
-
-@pytest.mark.parametrize("accents", [False, True])
-def test_alignment_of_text_that_is_taken_apart(accents: bool) -> None:
-    """Letters with their marks apart, and Korean syllables in letters, are what they look like."""
-    rules = TextRules(keep_accents=accents)
-    whole = "m\u1ed9t th\u00e0nh ph\u1ed1 \ud55c\uad6d\uc5b4 \u1edf"
-    apart = unicodedata.normalize("NFD", whole)
-    pieces = ["\u0020" + word for word in rules.apply(whole).split()]
-    composed = [unicodedata.normalize("NFC", piece) for piece in pieces]
-    found, plain = align(apart, composed, rules), align(whole, composed, rules)
-    assert found is not None and plain is not None
-    for i, word in enumerate(whole.split()):
-        shown = apart[found.starts[i] : found.ends[i] + 1].strip()
-        assert unicodedata.normalize("NFC", shown) == word
-        place = apart.index(unicodedata.normalize("NFD", word))
-        assert found.token_span(place, len(unicodedata.normalize("NFD", word))) == (i, i)
-        assert plain.token_span(whole.index(word), len(word)) == (i, i)
-
-
-def test_alignment_across_long_white_space() -> None:
-    begun = "the cat " * 8 + "stood where the dog"
-    text = begun + " " * 30_000 + "sat"
-    pieces = [" " + word for word in text.split()]
-    found = align(text, pieces, TextRules())
-    assert found is not None
-    assert found.token_span(text.index("sat"), 3) == (20, 20)
-    shown = [text[found.starts[i] : found.ends[i] + 1].strip() for i in range(21)]
-    assert shown == text.split()
-
-
-def test_a_warning_names_the_questions_that_are_left_out(caplog) -> None:
-    good = Question("f1", "q1", "p o", "A b C d", (Answer("C", 4),))
-    lost = Question("f2", "q2", "p o", "\ufb01\ufb02\ufb01\ufb02 \ufb01\ufb02", ())
-    with caplog.at_level("WARNING", logger="albert_jax"):
-        found = window_features(WORDS, [good, lost], 12, doc_stride=128, max_query_length=4)
-        assert {feature.window.question for feature in found} == {0}
-    assert "1 of 2 questions are left out, the first at f2" in caplog.text
 
 
 def test_texts_without_tokens() -> None:

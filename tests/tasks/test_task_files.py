@@ -16,8 +16,6 @@ from albert_jax.inference import scoring
 from albert_jax.tasks import choice_files, columns, registry
 from albert_jax.tasks.choice_files import ChoiceExample
 from albert_jax.tasks.columns import TableConfig, TextExample
-from albert_jax.tasks.squad_files import from_hub as question_from_hub
-from albert_jax.tasks.squad_files import read_squad
 from albert_jax.tasks.token_classification import read_conll
 
 
@@ -41,10 +39,6 @@ def read_all(path: str) -> list:
 def read_task(path: str, task: str, labelled: bool = True, **settings) -> list:
     config = registry.get(task).config_class(**settings)
     return registry.get(task).read_examples(path, config, labelled=labelled)
-
-
-def questions(path: str) -> list:
-    return read_squad(path, answered=True)
 
 
 def complains(path: str, *parts: str, call=read, kind=DataError, **options) -> None:
@@ -246,47 +240,6 @@ def test_one_label_in_training_is_refused() -> None:
         task.complete_config(task.config_class(), only, only)
 
 
-def squad(**changes) -> dict:
-    asked = {"id": "q", "question": "Who?", "answers": [{"text": "cat", "answer_start": 4}]}
-    asked.update(changes)
-    return {"data": [{"title": "t", "paragraphs": [{"context": "The cat sat.", "qas": [asked]}]}]}
-
-
-def test_squad(tmp_path: Path) -> None:
-    path = put(tmp_path, "s.json", json.dumps(squad()))
-    (question,) = questions(path)
-    assert question.answers[0].text == "cat"
-    impossible = put(tmp_path, "i.json", json.dumps(squad(answers=[], is_impossible=True)))
-    assert questions(impossible)[0].answers == ()
-
-
-@pytest.mark.parametrize(
-    ("changes", "part"),
-    [
-        ({"answers": [{"text": "cat", "answer_start": 5}]}, "not in the context"),
-        ({"answers": [{"text": "cat", "answer_start": -1}]}, "not in the context"),
-        ({"answers": []}, "no answers and not is_impossible"),
-        ({"is_impossible": True}, "but has answers"),
-        ({"question": " "}, "question is empty"),
-    ],
-)
-def test_faults_of_squad(tmp_path: Path, changes: dict, part: str) -> None:
-    path = put(tmp_path, "s.json", json.dumps(squad(**changes)))
-    complains(path, "data[0].paragraphs[0].qas[0]", "(id q)", part, call=questions)
-
-
-def test_broken_squad_files(tmp_path: Path) -> None:
-    complains(put(tmp_path, "a.json", '{\n"data": [,\n'), "a.json:2", call=questions)
-    complains(put(tmp_path, "b.json", "[]"), "no 'data'", call=questions)
-    complains(put(tmp_path, "c.json", '{"data": [{}]}'), "data[0]", call=questions)
-    for number, given in enumerate((5, True, {"text": ["cat"], "answer_start": [4]})):
-        path = put(tmp_path, f"e{number}.json", json.dumps(squad(answers=given)))
-        complains(path, "qas[0]", "answers is", "not a list", call=questions)
-    twice = squad()
-    twice["data"] *= 2
-    complains(put(tmp_path, "d.json", json.dumps(twice)), "'q'", call=questions)
-
-
 def race(**changes) -> str:
     passage = {
         "id": "middle7.txt",
@@ -394,10 +347,7 @@ def test_conll(tmp_path: Path) -> None:
     complains(put(tmp_path, "d.conll", "\n\n"), "no sentences", call=reader)
 
 
-def test_targets_turns_and_pairs(tmp_path: Path) -> None:
-    talk = put(tmp_path, "a.jsonl", '{"source": ["Hi.", "Hello."], "target": "Bye."}\n')
-    (example,) = read_task(talk, "generation")
-    assert (example.source, example.target) == (("Hi.", "Hello."), "Bye.")
+def test_minimal_pairs(tmp_path: Path) -> None:
     blimp = put(tmp_path, "b.jsonl", '{"sentence_good": "a", "sentence_bad": "b", "UID": "s"}\n')
     (pair,) = scoring.minimal_pairs(tables.read_records(blimp))
     assert (pair.good, pair.bad, pair.group) == ("a", "b", "s")
@@ -424,10 +374,6 @@ def test_records_of_hub_datasets() -> None:
     fields = {"sent1": "He sat.", "sent2": "He", "ending0": "ran", "ending1": "slept", "label": "1"}
     example = choices(fields)
     assert (example.endings, example.label) == (("He ran", "He slept"), 1)
-    fields = {"id": b"q", "question": b"Who?", "context": b"The cat.",
-              "answers": {"text": [b"cat"], "answer_start": [4]}}  # fmt: skip
-    question = question_from_hub(tables.Record("tfds:squad:train record 0", fields), True)
-    assert question.answers[0].text == "cat"
 
 
 @pytest.mark.parametrize(
@@ -476,11 +422,6 @@ def test_real_tables(shared: Path, name: str, header: tuple, count: int) -> None
     assert len(columns.label_set(found)) == 2
 
 
-def test_real_questions(shared: Path) -> None:
-    asked = questions(shared / "data/squad/squad-v2.0-dev-16articles.json")
-    assert len(asked) == 6078
-    assert sum(not x.answers for x in asked) == 3168
-    assert (
-        len(read_task(str(shared / "data/race/train-sample-middle.jsonl"), "multiple-choice"))
-        == 798
-    )
+def test_real_choices(shared: Path) -> None:
+    path = str(shared / "data/race/train-sample-middle.jsonl")
+    assert len(read_task(path, "multiple-choice")) == 798

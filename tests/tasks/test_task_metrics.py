@@ -7,17 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from albert_jax.errors import DataError
 from albert_jax.tasks import metrics
-from albert_jax.tasks.squad_metrics import (
-    best_threshold,
-    exact_match,
-    normalize_answer,
-    raw_scores,
-    squad_v1,
-    squad_v2,
-    token_f1,
-)
 
 
 def test_classification_scores() -> None:
@@ -94,49 +84,3 @@ def test_span_f1_counts_whole_spans() -> None:
     found = metrics.span_f1([["B-A", "O", "O"], ["B-B"]], true)
     assert (found["precision"], found["recall"], found["f1"]) == (0.5, 0.5, 0.5)
     assert found["accuracy"] == 0.75
-
-
-def test_bleu_is_sacrebleus() -> None:
-    pytest.importorskip("sacrebleu")
-    text = ["the cat sat on the mat today"]
-    assert metrics.bleu_chrf(text, text)["bleu"] == pytest.approx(100)
-    assert metrics.bleu_chrf(["nothing alike whatsoever"], text)["bleu"] < 5
-
-
-def test_answers_are_normalised() -> None:
-    assert normalize_answer("The  U.S. Army, a\tfew") == "us army few"
-    assert exact_match("the Cat!", "cat") == 1
-    assert token_f1("the black cat", "cat sat") == pytest.approx(0.5)
-    assert token_f1("", "") == 1
-    assert token_f1("x", "") == 0
-
-
-def test_squad_v1() -> None:
-    gold = {"a": ["a cat", "the dog"], "b": ["red hat"], "c": ["x"]}
-    found = squad_v1({"a": "dog", "b": "hat"}, gold)
-    assert found["exact_match"] == pytest.approx(100 / 3)
-    assert found["f1"] == pytest.approx(100 * (1 + 2 / 3) / 3)
-    with pytest.raises(DataError, match="'d'"):
-        squad_v1({}, {"d": []})
-
-
-def test_squad_v2_threshold_is_the_best_of_all() -> None:
-    gold = {"a": ["cat"], "b": [], "c": ["hat"], "d": [], "e": ["x"]}
-    said = {"a": "cat", "b": "dog", "c": "red hat", "d": "y", "e": "z"}
-    nulls = {"a": -2.0, "b": 1.0, "c": -1.0, "d": -1.5, "e": 3.0}
-    scores = raw_scores(said, gold)
-    best, threshold = best_threshold(said, scores.f1, nulls, gold)
-
-    def f1_at(limit: float) -> float:
-        """The definition: a question whose null score is above the limit is answered by ""."""
-        answers = {name: "" if nulls[name] > limit else said[name] for name in said}
-        return squad_v2(answers, gold)["f1"]
-
-    assert best == pytest.approx(max(f1_at(limit) for limit in [-9.0, *nulls.values()]))
-    assert f1_at(threshold) == pytest.approx(best)
-    found = squad_v2(said, gold, nulls)
-    assert found["f1"] == pytest.approx(best)
-    assert found["best_f1_thresh"] == threshold
-    assert (found["HasAns_total"], found["NoAns_total"], found["total"]) == (3, 2, 5)
-    plain = squad_v2({"a": "cat", "b": ""}, gold)
-    assert (plain["exact"], plain["total"]) == (100, 2)
