@@ -8,13 +8,13 @@ from typing import Any
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """All leaves of a nested dict by their path, joined with "/", in the dict's own order."""
-    found: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, Mapping):
-            found.update(flatten(value, f"{prefix}{name}/"))
+            leaves.update(flatten(value, f"{prefix}{name}/"))
         else:
-            found[f"{prefix}{name}"] = value
-    return found
+            leaves[f"{prefix}{name}"] = value
+    return leaves
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def path_of(keys: tuple[Any, ...]) -> str:
-    """The path "a/b/c" of a leaf, from the keys that jax.tree_util's functions with paths give."""
+    """The path "a/b/c" of a leaf, from the keys that jax.tree's functions with paths give."""
     import jax
 
     return jax.tree_util.keystr(keys, simple=True, separator="/")

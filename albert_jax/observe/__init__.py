@@ -1,1 +1,1 @@
-"""What a run says about itself: metrics, console, time, FLOPs, curves. Needs no device."""
+"""Metrics, console output, time, FLOPs and curves of a run."""

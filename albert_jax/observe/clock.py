@@ -1,4 +1,4 @@
-"""A chronometer that splits wall time into stages."""
+"""A clock that divides wall time into stages."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 STAGES = ("step", "input_wait", "evaluation", "checkpoint", "compilation", "lost", "other")
-"""Stages of a run. "lost" is time of an earlier process whose steps had to be done again;
-"other" is whatever no stage claimed. The share of "step" in the sum is the goodput."""
+"""Stages of a run. "lost" is the time of an earlier process whose steps had to be repeated;
+"other" is the time that belongs to no other stage. The share of "step" in the sum is the
+goodput."""
 
 
 class Clock:
@@ -18,8 +19,8 @@ class Clock:
     >>> clock = Clock(now=now)
     >>> with clock.stage("step"):
     ...     pass
-    >>> taken = clock.take()
-    >>> taken["step"], taken["other"]
+    >>> seconds = clock.take()
+    >>> seconds["step"], seconds["other"]
     (3.0, 2.0)
     """
 
@@ -27,48 +28,47 @@ class Clock:
         self._now = now
         self._last = now()
         self._stage = "other"
-        self._seconds = _nothing()
+        self._seconds = _no_seconds()
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """The time inside the block belongs to stage `name`; blocks nest, the inner one wins."""
+        """The time inside the block belongs to stage `name`; in nested blocks to the inner one."""
         if name not in self._seconds:
             raise KeyError(f"unknown stage {name!r}: one of {', '.join(STAGES)}")
-        before = self._stage
-        self._settle(name)
+        outer = self._stage
+        self._switch(name)
         try:
             yield
         finally:
-            self._settle(before)
+            self._switch(outer)
 
     def add(self, name: str, seconds: float) -> None:
-        """Books seconds that this clock did not see itself (those of lost steps)."""
+        """Adds seconds that this clock did not measure itself (those of lost steps)."""
         self._seconds[name] += seconds
 
     def peek(self) -> dict[str, float]:
-        """Seconds per stage since the last `take`, which go on."""
-        self._settle(self._stage)
+        """Seconds per stage since the last `take`, without a new start."""
+        self._switch(self._stage)
         return dict(self._seconds)
 
     def take(self) -> dict[str, float]:
-        """Seconds per stage since the last call; they add up to the wall time between."""
-        self._settle(self._stage)
-        taken = self._seconds
-        self._seconds = _nothing()
-        return taken
+        """Seconds per stage since the last call; they add up to the wall time in between."""
+        seconds = self.peek()
+        self._seconds = _no_seconds()
+        return seconds
 
-    def _settle(self, next_stage: str) -> None:
+    def _switch(self, stage: str) -> None:
         now = self._now()
         self._seconds[self._stage] += now - self._last
-        self._last, self._stage = now, next_stage
+        self._last, self._stage = now, stage
 
 
-def _nothing() -> dict[str, float]:
+def _no_seconds() -> dict[str, float]:
     return dict.fromkeys(STAGES, 0.0)
 
 
 def duration(seconds: float) -> str:
-    """Seconds in words that stay short: 42s, 3m05s, 2h07m, 4d06h.
+    """Seconds as a short text: 42s, 3m05s, 2h07m, 4d06h.
 
     >>> [duration(s) for s in (42, 185, 7620, 367200)]
     ['42s', '3m05s', '2h07m', '4d06h']

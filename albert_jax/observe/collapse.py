@@ -1,7 +1,8 @@
-"""Tells in words when a model has stopped learning: the commonest question of ALBERT's users.
+"""Says in words when a model has stopped learning.
 
-Small encoders with the published settings predict word frequencies and nothing else for ever:
-the MLM loss sits at its unigram value, and with too high a rate the SOP loss is at ln 2 too.
+Small encoders with the published settings often predict word frequencies and nothing else
+forever: the MLM loss stays at its unigram value, and if the learning rate is too high the SOP
+loss stays at ln 2 too.
 """
 
 from __future__ import annotations
@@ -11,20 +12,20 @@ from collections.abc import Mapping, Sequence
 
 from albert_jax.config import ModelConfig
 
-WARM_UPS = 3
-"""A run is judged once it has done this many times its warm-up..."""
+WARMUPS = 3
+"""A run is judged after this many times its warm-up..."""
 
-LEAST_STEPS = 300
-"""... and at least this many steps."""
+MIN_STEPS = 300
+"""... and after at least this many steps."""
 
 WINDOW = 8
-"""Training rows whose mean is judged; single rows are noisy."""
+"""Number of training rows whose mean is judged, because single rows are noisy."""
 
 MLM_MARGIN = 0.12
-"""Nats below the unigram value that still count as being at it."""
+"""An MLM loss less than this many nats below the unigram value counts as stuck."""
 
 SOP_MARGIN = 0.01
-"""Nats below ln 2 that still count as chance."""
+"""A SOP loss less than this many nats below ln 2 counts as chance."""
 
 
 def diagnose(
@@ -34,42 +35,45 @@ def diagnose(
     warmup_steps: int,
     unigram_loss: float | None,
 ) -> str | None:
-    """One message if the newest rows of metrics.jsonl show a collapsed run, else None.
+    """A message if the newest rows of metrics.jsonl show a collapsed run, else None.
 
-    `unigram_loss` is the cross-entropy in nats of masked pieces under the training corpus'
-    frequencies; None: taken from the newest evaluation row that has one. Pure: the caller
-    decides how often to say it.
+    Args:
+      rows: The newest rows, training and evaluation.
+      model: The structure of the model.
+      warmup_steps: The length of the warm-up.
+      unigram_loss: The cross-entropy in nats of masked tokens under the frequencies of the
+        training corpus. If it is None, the newest evaluation row that has it is used.
     """
     recent = [row for row in rows if row.get("kind", "train") == "train"][-WINDOW:]
     if len(recent) < WINDOW:
         return None
-    first = _number(recent[0].get("step"))
-    if first is None or first < max(WARM_UPS * warmup_steps, LEAST_STEPS):
+    [first] = _numbers(recent[:1], "step") or [0.0]
+    if first < max(WARMUPS * warmup_steps, MIN_STEPS):
         return None
     if unigram_loss is None:
-        known = [v for v in (_number(row.get("unigram_loss")) for row in rows) if v is not None]
-        unigram_loss = known[-1] if known else None
+        unigram_loss = next(reversed(_numbers(rows, "unigram_loss")), None)
     mlm, sop = _mean(recent, "mlm_loss"), _mean(recent, "sop_loss")
     mlm_stuck = mlm is not None and unigram_loss is not None and mlm > unigram_loss - MLM_MARGIN
     sop_stuck = sop is not None and sop > math.log(2) - SOP_MARGIN
-    if not mlm_stuck and not (sop_stuck and unigram_loss is None):
-        return None
-    step = recent[-1].get("step")
+    reasons = []
     if mlm_stuck:
-        found = f"MLM loss {mlm:.2f} is the unigram value {unigram_loss:.2f} (word frequencies)"
-        if sop_stuck:
-            found += f" and SOP loss {sop:.2f} is chance (ln 2)"
-    else:
-        found = f"SOP loss {sop:.2f} is chance (ln 2)"
-    return f"collapsed at step {step}: {found}. {_remedy(model, collapsed=sop_stuck)}"
+        reasons.append(
+            f"MLM loss {mlm:.2f} is the unigram value {unigram_loss:.2f} (word frequencies)"
+        )
+    if sop_stuck and (mlm_stuck or unigram_loss is None):
+        reasons.append(f"SOP loss {sop:.2f} is chance (ln 2)")
+    if not reasons:
+        return None
+    advice = _advice(model, sop_stuck=sop_stuck)
+    return f"collapsed at step {recent[-1].get('step')}: {' and '.join(reasons)}. {advice}"
 
 
-def _remedy(model: ModelConfig, *, collapsed: bool) -> str:
-    # 0.02 was tuned for H 768; the standard deviation of a sum over H inputs grows with
-    # sqrt(H), so the same signal in a narrower network takes larger weights.
+def _advice(model: ModelConfig, *, sop_stuck: bool) -> str:
+    # 0.02 was tuned for H = 768. The standard deviation of a sum over H inputs grows with
+    # sqrt(H), so the same signal in a narrower network needs larger weights.
     scaled = 0.02 * math.sqrt(768 / model.hidden_size)
     advice = []
-    if collapsed:
+    if sop_stuck:
         advice.append("lower optimizer.learning_rate by half or more")
     if model.hidden_size < 768 and model.initializer_range < 0.9 * scaled:
         advice.append(
@@ -81,15 +85,16 @@ def _remedy(model: ModelConfig, *, collapsed: bool) -> str:
             f"lower model.initializer_range from {model.initializer_range:g} to {scaled:.3f}"
         )
     advice.append("begin with a phase of shorter rows (sequence_length 32)")
-    if not collapsed:
-        advice.append("lower optimizer.learning_rate if the loss had been better before")
+    if not sop_stuck:
+        advice.append("lower optimizer.learning_rate if the loss was better before")
     return "Start anew and " + ", ".join(advice)
 
 
 def _mean(rows: Sequence[Mapping[str, object]], key: str) -> float | None:
-    values = [v for v in (_number(row.get(key)) for row in rows) if v is not None]
+    values = _numbers(rows, key)
     return sum(values) / len(values) if values else None
 
 
-def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+def _numbers(rows: Sequence[Mapping[str, object]], key: str) -> list[float]:
+    values = [row.get(key) for row in rows]
+    return [float(value) for value in values if isinstance(value, int | float)]

@@ -1,13 +1,50 @@
-"""Draws the curves of a run: losses beside the unigram line, accuracies, rate, speed."""
+"""Draws the curves of a run: losses beside the unigram loss, accuracies, learning rate, speed."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from albert_jax import files
 from albert_jax.errors import DataError
-from albert_jax.observe.metrics import read_rows
+from albert_jax.observe.metrics import Row, read_rows
+
+_PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str, str], ...]], ...] = (
+    (
+        "masked language model: nats per masked token",
+        "linear",
+        (
+            ("train", "mlm_loss", "training", "-"),
+            ("evaluation", "mlm_loss", "held out", "o-"),
+            ("evaluation", "unigram_loss", "unigram frequencies", "k--"),
+        ),
+    ),
+    (
+        "sentence order: nats",
+        "linear",
+        (
+            ("train", "sop_loss", "training", "-"),
+            ("evaluation", "sop_loss", "held out", "o-"),
+        ),
+    ),
+    (
+        "accuracy",
+        "linear",
+        (
+            ("train", "mlm_accuracy", "MLM, training", "-"),
+            ("evaluation", "mlm_accuracy", "MLM, held out", "o-"),
+            ("evaluation", "mlm_top5_accuracy", "MLM among five, held out", "s-"),
+            ("evaluation", "pairs_accuracy", "minimal pairs", "^-"),
+            ("train", "sop_accuracy", "SOP, training", "-"),
+            ("evaluation", "sop_accuracy", "SOP, held out", "o-"),
+            ("evaluation", "sop_cut_accuracy", "SOP from the cut alone", "k--"),
+        ),
+    ),
+    ("learning rate", "linear", (("train", "learning_rate", "learning rate", "-"),)),
+    ("gradient norm", "log", (("train", "gradient_norm", "gradient norm", "-"),)),
+    ("real tokens per second", "linear", (("train", "tokens_per_second", "speed", "-"),)),
+)
+"""The panels: title, scale of the y axis, and curves (kind of row, field, label, style)."""
 
 
 def draw(run_dir: str) -> str:
@@ -23,22 +60,24 @@ def draw(run_dir: str) -> str:
     return path
 
 
-def render(rows: Sequence[Mapping[str, object]]) -> bytes:
-    """The curves of rows of metrics.jsonl, as a PNG; a panel without numbers stays away."""
-    # The object interface, not pyplot: a caller's backend and figures stay as they are.
+def render(rows: Sequence[Row]) -> bytes:
+    """The curves of rows of metrics.jsonl as a PNG; panels without numbers are left out."""
+    # The object interface instead of pyplot leaves the caller's backend and figures alone.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    train = [row for row in rows if row.get("kind", "train") == "train"]
-    held_out = [row for row in rows if row.get("kind") == "evaluation"]
-    panels = [panel for panel in _panels(train, held_out) if panel[2]]
+    panels = []
+    for title, scale, curves in _PANELS:
+        points = [(label, style, *_points(rows, kind, key)) for kind, key, label, style in curves]
+        if points := [curve for curve in points if curve[2]]:
+            panels.append((title, scale, points))
     columns = 2 if len(panels) > 1 else 1
     lines = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(6 * columns, 3.2 * lines), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    for place, (title, scale, curves) in enumerate(panels):
-        axes = figure.add_subplot(lines, columns, place + 1)
-        for label, style, steps, values in curves:
+    for number, (title, scale, points) in enumerate(panels, start=1):
+        axes = figure.add_subplot(lines, columns, number)
+        for label, style, steps, values in points:
             axes.plot(steps, values, style, label=label, linewidth=1.2, markersize=4)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
@@ -51,50 +90,7 @@ def render(rows: Sequence[Mapping[str, object]]) -> bytes:
     return data.getvalue()
 
 
-Curve = tuple[str, str, list[float], list[float]]
-
-
-def _panels(
-    train: Sequence[Mapping[str, object]], held_out: Sequence[Mapping[str, object]]
-) -> list[tuple[str, str, list[Curve]]]:
-    def curves(*wanted: tuple[Sequence[Mapping[str, object]], str, str, str]) -> list[Curve]:
-        found = [(label, style, *_points(rows, key)) for rows, key, label, style in wanted]
-        return [curve for curve in found if curve[2]]
-
-    return [
-        (
-            "masked language model: nats per masked piece",
-            "linear",
-            curves(
-                (train, "mlm_loss", "training", "-"),
-                (held_out, "mlm_loss", "held out", "o-"),
-                (held_out, "unigram_loss", "unigram frequencies", "k--"),
-            ),
-        ),
-        (
-            "sentence order: nats",
-            "linear",
-            curves((train, "sop_loss", "training", "-"), (held_out, "sop_loss", "held out", "o-")),
-        ),
-        (
-            "accuracy",
-            "linear",
-            curves(
-                (train, "mlm_accuracy", "MLM, training", "-"),
-                (held_out, "mlm_accuracy", "MLM, held out", "o-"),
-                (held_out, "mlm_top5_accuracy", "MLM among five, held out", "s-"),
-                (held_out, "pairs_accuracy", "minimal pairs", "^-"),
-                (train, "sop_accuracy", "SOP, training", "-"),
-                (held_out, "sop_accuracy", "SOP, held out", "o-"),
-                (held_out, "sop_cut_accuracy", "SOP from the cut alone", "k--"),
-            ),
-        ),
-        ("learning rate", "linear", curves((train, "learning_rate", "learning rate", "-"))),
-        ("gradient norm", "log", curves((train, "gradient_norm", "gradient norm", "-"))),
-        ("real tokens per second", "linear", curves((train, "tokens_per_second", "speed", "-"))),
-    ]
-
-
-def _points(rows: Sequence[Mapping[str, object]], key: str) -> tuple[list[float], list[float]]:
-    pairs = [(row["step"], row[key]) for row in rows if isinstance(row.get(key), int | float)]
-    return [float(s) for s, _ in pairs], [float(v) for _, v in pairs]  # type: ignore[arg-type]
+def _points(rows: Sequence[Row], kind: str, key: str) -> tuple[list[float], list[float]]:
+    rows = [row for row in rows if row.get("kind", "train") == kind]
+    numbers = [row for row in rows if isinstance(row.get(key), int | float)]
+    return [float(row["step"]) for row in numbers], [float(row[key]) for row in numbers]

@@ -1,4 +1,4 @@
-"""The environment of a run, for its record: what must be equal for the same numbers again."""
+"""The environment of a run, which must be the same for the same numbers to come out again."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_
 
 def versions() -> dict[str, str]:
     """Version of each package in PACKAGES that is installed."""
-    found = {}
+    versions = {}
     for name in PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def describe() -> dict[str, object]:
     """Python, system, package versions, compiler flags, threads and devices, as plain JSON.
 
-    Imports jax and starts its backend. The number of threads is that of the processors this
-    process may use: XLA's CPU kernels split their sums by it.
+    Starts JAX's backend. The number of threads matters because XLA's CPU kernels split their sums
+    by it.
     """
     import jax
 
@@ -61,7 +61,7 @@ def describe() -> dict[str, object]:
 
 
 def threads() -> int:
-    """Processors that this process may run on."""
+    """The number of processors that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

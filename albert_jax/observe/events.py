@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import tempfile
 import time
@@ -13,23 +12,27 @@ from typing import Any
 from albert_jax import files
 
 FLUSH_SECONDS = 10.0
-"""Seconds between two flushes (each waits for the disk)."""
+"""Time between two flushes of a local file, each of which waits for the disk."""
 
 
 class EventFile:
-    """A TensorBoard event file: one event a row, written in the thread that calls.
+    """A TensorBoard event file with one event per row, written in the calling thread.
 
-    tensorboardX's own SummaryWriter hands events to a thread through a queue of ten; a full
-    disk ends that thread, and the eleventh row would then wait for ever.
+    tensorboardX's own SummaryWriter passes events to a thread through a queue of ten. A full disk
+    ends that thread, and the eleventh row would then wait forever.
+
+    A bucket cannot be appended to, so there the file grows in a temporary folder and is uploaded
+    by :meth:`flush` only, which the run calls at each checkpoint and at its end.
     """
 
     def __init__(self, run_dir: str) -> None:
-        self._target = files.join(run_dir, "events")
-        self._bucket = files.is_bucket(run_dir)
-        # A bucket cannot be appended to: the file grows here and is sent whole at each flush.
-        self._folder = tempfile.mkdtemp(prefix="events-") if self._bucket else self._target
+        self._folder = files.join(run_dir, "events")
         self._name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._writer = None
+        self._temporary: tempfile.TemporaryDirectory[str] | None = None
+        if files.is_bucket(run_dir):
+            self._temporary = tempfile.TemporaryDirectory(prefix="events-")
+        self._local_folder = self._temporary.name if self._temporary else self._folder
+        self._writer: Any = None
         self._flushed = time.monotonic()
 
     def write(self, row: Mapping[str, Any]) -> None:
@@ -41,50 +44,49 @@ class EventFile:
             if tag not in ("step", "time")
         ]
         self._add(step=row["step"], wall_time=row["time"], summary={"value": values})
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            self._flush()
+        if self._temporary is None and time.monotonic() - self._flushed >= FLUSH_SECONDS:
+            self.flush()
 
     def purge(self, first_step: int) -> None:
-        """Tells TensorBoard to forget what earlier processes wrote for this step and later."""
-        if files.names(self._target):
+        """Makes TensorBoard drop events of earlier processes for this step and later ones."""
+        if files.names(self._folder):
             self._add(step=first_step, wall_time=time.time(), session_log={"status": "START"})
 
+    def flush(self) -> None:
+        """Brings everything to the disk or bucket."""
+        self._flushed = time.monotonic()
+        if self._writer is None:
+            return
+        self._writer.flush()
+        if self._temporary is not None:
+            source = os.path.join(self._local_folder, self._name)
+            files.upload(source, files.join(self._folder, self._name))
+
     def close(self) -> None:
-        """Brings everything to its place; the file takes no more rows."""
+        """Closes the file; the caller has flushed it."""
         if self._writer is not None:
-            self._flush()
             self._writer.close()
-            self._writer = None
-        if self._bucket:
-            shutil.rmtree(self._folder, ignore_errors=True)
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def _add(self, **event: Any) -> None:
         from tensorboardX.proto import event_pb2
         from tensorboardX.record_writer import RecordWriter
 
-        make = event_pb2.Event  # type: ignore[attr-defined] - protobuf makes it at run time
+        make = event_pb2.Event  # type: ignore[attr-defined]  # protobuf makes it at run time.
         if self._writer is None:
-            os.makedirs(self._folder, exist_ok=True)
-            self._writer = RecordWriter(os.path.join(self._folder, self._name))
+            os.makedirs(self._local_folder, exist_ok=True)
+            self._writer = RecordWriter(os.path.join(self._local_folder, self._name))
             first = make(wall_time=time.time(), file_version="brain.Event:2")
             self._writer.write(first.SerializeToString())
         self._writer.write(make(**event).SerializeToString())
 
-    def _flush(self) -> None:
-        self._flushed = time.monotonic()
-        if self._writer is None:
-            return
-        self._writer.flush()
-        if self._bucket:
-            data = files.read(os.path.join(self._folder, self._name)) or b""
-            files.write(files.join(self._target, self._name), data)
-
 
 def _numbers(row: Mapping[str, object], prefix: str) -> list[tuple[str, float]]:
-    found: list[tuple[str, float]] = []
+    numbers: list[tuple[str, float]] = []
     for key, value in row.items():
         if isinstance(value, Mapping):
-            found += _numbers(value, f"{prefix}{key}/")
+            numbers += _numbers(value, f"{prefix}{key}/")
         elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append((prefix + key, value))
-    return found
+            numbers.append((prefix + key, value))
+    return numbers

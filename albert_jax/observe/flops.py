@@ -1,7 +1,7 @@
 """Floating-point operations of training, by formula.
 
-The compiler's own count (`cost_analysis`) takes the body of a scan once, so it is of no use
-for an encoder whose layers are a scan.
+The compiler's own count (`cost_analysis`) counts the body of a scan once, so it cannot be used for
+an encoder whose layers are a scan.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from albert_jax.config import Config, ModelConfig, PhaseConfig
 def forward_per_token(
     model: ModelConfig, *, sequence_length: int, predictions: int, num_layers: int | None = None
 ) -> float:
-    """Matrix-product FLOPs of one forward pass, per place of a row of S = sequence_length:
+    """Matrix-product FLOPs of one forward pass, per position of a row of S = sequence_length:
 
         L (8 H^2 + 4 H F + 4 S H) + 2 E H + (P / S) 2 (H E + E V) + (2 H^2 + 4 H) / S
 
-    L counts applied blocks (passes x inner_group_num), P is `predictions`. The terms: the four
-    projections of attention, the feed-forward network, scores and their product with the values
-    (every query sees every key), the factorised embedding's projection (none where E = H), the
-    MLM head at the masked places, the pooler with the SOP head. A multiply-add is two.
+    L is the number of applied blocks (layers x inner_group_num) and P is `predictions`. The terms
+    are the four projections of attention, the feed-forward network, the attention scores and
+    their product with the values (every query sees every key), the projection of the factorized
+    embedding (none if E = H), the MLM head at the masked positions, and the pooler with the SOP
+    head. A multiply-add counts as two operations.
 
     >>> round(forward_per_token(ModelConfig(), sequence_length=512, predictions=76) * 3 / 1e9, 3)
     0.57
@@ -34,9 +35,11 @@ def forward_per_token(
 
 
 def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None = None) -> float:
-    """FLOPs of one optimizer step: three forwards' worth (the backward pass is two); what
-    rematerialisation computes again is not counted. Padding counts as computed. Where a phase
-    draws its depth the mean depth is taken, unless `passes` is given."""
+    """FLOPs of one optimizer step: three times the forward pass (the backward pass is two).
+
+    Padding is counted, recomputation is not. If a phase draws its depth, the mean over its depths
+    is taken, unless `num_layers` is given.
+    """
     depths = (num_layers,) if num_layers is not None else phase.depths or (model.num_hidden_layers,)
     forward = [
         forward_per_token(
@@ -51,18 +54,20 @@ def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None =
 
 
 def remaining(config: Config, step: int) -> float:
-    """FLOPs of the steps after `step` (a count of steps done), over all phases."""
-    left, first = 0.0, 0
+    """FLOPs of all steps after the first `step` steps."""
+    flops, first = 0.0, 0
     for phase in config.phases:
-        todo = min(phase.steps, max(0, first + phase.steps - step))
-        left += todo * per_step(config.model, phase)
+        steps = min(phase.steps, max(0, first + phase.steps - step))
+        flops += steps * per_step(config.model, phase)
         first += phase.steps
-    return left
+    return flops
 
 
 def eta_seconds(config: Config, step: int, *, seconds_per_step: float) -> float:
-    """Seconds that the run still needs if its FLOP rate stays what it was at `step`, where the
-    last steps took `seconds_per_step` each (evaluations and checkpoints included)."""
+    """Seconds that the run still needs if its FLOPs per second stay the same.
+
+    The last steps up to `step` took `seconds_per_step` each, evaluations and checkpoints included.
+    """
     first = 0
     for phase in config.phases:
         if step <= first + phase.steps:

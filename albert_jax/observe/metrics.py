@@ -1,44 +1,43 @@
-"""metrics.jsonl, the record of a run, and TensorBoard event files beside it.
+"""metrics.jsonl, the record of a run, with TensorBoard event files beside it.
 
-One JSON object per line; lines are written whole. Two kinds of rows, told apart by "kind":
+Each line is one JSON object, a row. There are two kinds of rows, named by their field "kind":
 
-- "train", one per logging step: step (optimizer steps done), phase (its number), loss,
-  mlm_loss, sop_loss (means over what was asked, in nats), mlm_loss_per_byte (nats per byte of
-  the masked pieces), mlm_accuracy, sop_accuracy, learning_rate, gradient_norm, skipped_steps
-  (of the whole run so far), real_token_share (of the rows' places), tokens_per_second (real
-  tokens over the time of steps and input), seconds (wall time since the row before, by stage,
-  see clock.STAGES), goodput (share of that time that went to steps which were kept), eta
-  (seconds), time (Unix), cost (if a price is known).
-- "evaluation": step, phase and the named numbers of evaluate.pretraining.
+- "train", one per logging step: step (optimizer steps done), phase (its number), loss, mlm_loss
+  and sop_loss (means over the targets, in nats), mlm_loss_per_byte (nats per byte of the masked
+  tokens), mlm_accuracy, sop_accuracy, learning_rate, gradient_norm, skipped_steps (of the whole
+  run so far), real_token_share (of the rows' positions), tokens_per_second (real tokens over the
+  time of steps and input), seconds (wall time since the row before, by stage, see clock.STAGES),
+  goodput (share of that time spent on steps that were kept), eta (seconds), time (Unix), cost (if
+  a price is known).
+- "evaluation": step, phase and the named scores of the evaluation.
 
-A number that is not finite is written as null, for JSON has no word for it. Rows of two runs
-with the same seed are equal but for TIME_FIELDS.
+A number that is not finite is written as null, because JSON has no word for it. Rows of two runs
+with the same seed are equal except for TIME_FIELDS.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
-import sys
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 from albert_jax import files
 from albert_jax.errors import DataError, StorageError
 from albert_jax.observe.events import EventFile
 
 TIME_FIELDS = frozenset({"seconds", "goodput", "tokens_per_second", "eta", "time", "cost"})
-"""Fields that tell of time, and so differ between two runs of the same seed."""
+"""Fields that depend on time, and so differ between two runs of the same seed."""
 
-BACKLOG = 10_000
-"""Rows that are kept in memory while they cannot be written."""
+UPLOAD_SECONDS = 300.0
+"""Time between two uploads to a bucket. Each checkpoint uploads as well."""
 
-PIECE_SECONDS = 60.0
-"""Where files cannot be appended to (buckets): seconds between two uploaded pieces."""
+Row = dict[str, Any]
 
-Row = dict[str, object]
+log = logging.getLogger(__name__)
 
 
 def timeless(row: Mapping[str, object]) -> Row:
@@ -47,231 +46,148 @@ def timeless(row: Mapping[str, object]) -> Row:
 
 
 def read_rows(run_dir: str) -> list[Row]:
-    """All whole rows of a run, in order of writing; a torn last line is passed over.
+    """All rows of a run in the order of writing; an incomplete last line is ignored.
 
-    Raises StorageError if the record cannot be read and DataError if a line of it is not a
-    row; a run without a record has no rows.
+    Raises:
+      StorageError: The record cannot be read. (A run without a record has no rows.)
+      DataError: A line of it is not a row.
     """
-    return _parse(run_dir, _record(run_dir).load())
+    path = _path(run_dir)
+    return [row for _, row in _lines_and_rows(path, files.read(path) or b"")]
 
 
 class MetricsWriter:
-    """Writes the rows of one process; the loop's only way to the record.
+    """Writes the rows of one process.
 
-    What cannot be written (a full disk) is kept, warned about once, and written with a later
-    row; training goes on.
+    Rows that cannot be written (a full disk, an unreachable bucket) are kept, reported once, and
+    written with a later row; training goes on. A local file is appended to; a bucket, where that
+    is impossible, gets the whole object every UPLOAD_SECONDS and at each flush.
     """
 
-    def __init__(
-        self,
-        run_dir: str,
-        *,
-        events: bool = True,
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
-        self._run_dir = run_dir
-        self._record = _record(run_dir)
-        self._events = EventFile(run_dir) if events else None
-        self._warn = warn or (lambda line: print(line, file=sys.stderr))
-        self._pending: list[str] = []
-        self._troubled = False
+    def __init__(self, run_dir: str) -> None:
+        self._path = _path(run_dir)
+        self._append = self._append_to_object if files.is_bucket(run_dir) else self._append_to_file
+        self._seconds_between_writes = UPLOAD_SECONDS if files.is_bucket(run_dir) else 0.0
+        self._last_write = time.monotonic()
+        self._pending = b""
+        self._object: bytes | None = None
+        """Content of the object in a bucket, if it is known."""
+        self._events: EventFile | None = EventFile(run_dir)
+        self._reported: set[str] = set()
 
     def truncate_after(self, step: int) -> float:
-        """Drops rows beyond `step`, the step a run goes on from, and a torn last line.
+        """Removes rows beyond `step`, from which a run continues, and an incomplete last line.
 
-        Returns the seconds that the dropped rows had taken: time lost, for Clock.add("lost").
-        Raises StorageError if the record cannot be rewritten.
+        Returns:
+          The seconds that the removed rows had taken: lost time, for Clock.add.
+
+        Raises:
+          StorageError: The record cannot be rewritten.
+          DataError: A line of it is not a row.
         """
-        # A start that was killed while it rewrote the pieces has left some lines twice.
-        lines = list(dict.fromkeys(self._record.load()))
-        rows = _parse(self._run_dir, lines)
-        beyond = [row["step"] > step for row in rows]  # type: ignore[operator]
-        keep = [line for line, late in zip(lines, beyond, strict=True) if not late]
-        self._record.replace(keep)
-        self._event(lambda events: events.purge(step + 1))
-        dropped = [row for row, late in zip(rows, beyond, strict=True) if late]
-        return sum(sum(row.get("seconds", {}).values()) for row in dropped)  # type: ignore
+        data = files.read(self._path)
+        rows = _lines_and_rows(self._path, data or b"")
+        kept = b"".join(line + b"\n" for line, row in rows if row["step"] <= step)
+        if data is not None and kept != data:
+            files.write(self._path, kept)
+        self._object = kept
+        self._with_events(lambda events: events.purge(step + 1))
+        removed = [row for _, row in rows if row["step"] > step]
+        return sum(sum(row.get("seconds", {}).values()) for row in removed)
 
     def write(self, row: Mapping[str, object]) -> None:
-        """Appends one row; "kind" is "train" unless the row says otherwise."""
-        plain = plain_row({"kind": "train", **row, "time": round(time.time(), 3)})
-        self._pending.append(json.dumps(plain, allow_nan=False, separators=(",", ":")))
-        self._flush_pending()
-        self._event(lambda events: events.write(plain))
+        """Adds one row; "kind" is "train" unless the row has another one."""
+        plain = _plain({"kind": "train", **row, "time": round(time.time(), 3)})
+        line = json.dumps(plain, allow_nan=False, separators=(",", ":"))
+        self._pending += line.encode() + b"\n"
+        if time.monotonic() - self._last_write >= self._seconds_between_writes:
+            self._write_pending()
+        self._with_events(lambda events: events.write(plain))
 
     def flush(self) -> None:
-        """Brings all rows to their place, without waiting for a piece of a bucket to fill."""
-        self._flush_pending()
-        try:
-            self._record.flush()
-        except (OSError, StorageError) as error:
-            self._trouble(error)
+        """Writes buffered rows and events now instead of waiting for the next timed upload."""
+        self._write_pending()
+        self._with_events(lambda events: events.flush())
 
     def close(self) -> None:
-        """Writes what is still kept back; the writer takes no more rows."""
+        """Flushes everything; the writer takes no more rows."""
         self.flush()
-        self._event(lambda events: events.close())
+        self._with_events(lambda events: events.close())
         self._events = None
 
-    def _flush_pending(self) -> None:
+    def _write_pending(self) -> None:
         if not self._pending:
             return
+        self._last_write = time.monotonic()
         try:
-            self._record.append(self._pending)
+            self._append(self._pending)
         except (OSError, StorageError) as error:
-            self._trouble(error)
-            del self._pending[:-BACKLOG]
+            self._report("metrics.jsonl", error)
             return
-        self._pending = []
-        if self._troubled:
-            self._troubled = False
-            self._warn("metrics.jsonl can be written again; no row was lost")
+        self._pending = b""
+        if "metrics.jsonl" in self._reported:
+            self._reported.remove("metrics.jsonl")
+            log.warning("metrics.jsonl can be written again; no row was lost")
 
-    def _trouble(self, error: Exception) -> None:
-        if not self._troubled:
-            self._troubled = True
-            self._warn(f"metrics.jsonl cannot be written ({error}); training goes on without it")
+    def _append_to_object(self, data: bytes) -> None:
+        if self._object is None:
+            self._object = files.read(self._path) or b""
+        files.write(self._path, self._object + data)
+        self._object += data
 
-    def _event(self, action: Callable[[EventFile], None]) -> None:
+    def _append_to_file(self, data: bytes) -> None:
+        """Appends complete lines, or nothing after an error."""
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            size = os.fstat(descriptor).st_size
+            try:
+                while data:
+                    data = data[os.write(descriptor, data) :]
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+
+    def _with_events(self, action: Callable[[EventFile], None]) -> None:
         if self._events is None:
             return
         try:
             action(self._events)
-        except (OSError, StorageError) as error:
-            # What a full disk tore cannot be mended in the middle of an event file.
+        except StorageError as error:  # A failed upload can be repeated.
+            self._report("event files", error)
+        except OSError as error:  # The file may end in the middle of an event.
             self._events = None
-            self._warn(f"event files cannot be written ({error}); training goes on without them")
+            self._report("event files", error)
+
+    def _report(self, name: str, error: Exception) -> None:
+        if name not in self._reported:
+            self._reported.add(name)
+            log.warning("%s cannot be written (%s); training goes on without it", name, error)
 
 
-class _Record(Protocol):
-    def load(self) -> list[str]:
-        """All whole lines."""
-        ...
-
-    def replace(self, lines: list[str]) -> None:
-        """The record is these lines and no others."""
-
-    def append(self, lines: list[str]) -> None:
-        """Adds lines; all or, after an error, none."""
-
-    def flush(self) -> None:
-        """Brings what was taken to its place."""
+def _path(run_dir: str) -> str:
+    return files.join(run_dir, "metrics.jsonl")
 
 
-def _record(run_dir: str) -> _Record:
-    if files.is_bucket(run_dir):
-        return _Pieces(run_dir)
-    return _LocalFile(os.path.join(run_dir, "metrics.jsonl"))
-
-
-class _LocalFile:
-    """Appends whole lines to a local file; what a full disk tore is cut off again."""
-
-    def __init__(self, path: str) -> None:
-        self._path = path
-
-    def load(self) -> list[str]:
-        return _whole_lines(files.read(self._path) or b"")
-
-    def replace(self, lines: list[str]) -> None:
-        if lines or os.path.exists(self._path):
-            files.write(self._path, "".join(line + "\n" for line in lines).encode())
-
-    def append(self, lines: list[str]) -> None:
-        data = "".join(line + "\n" for line in lines).encode()
-        handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            size = os.fstat(handle).st_size
-            try:
-                while data:
-                    data = data[os.write(handle, data) :]
-            except OSError:
-                os.ftruncate(handle, size)
-                raise
-        finally:
-            os.close(handle)
-
-    def flush(self) -> None:
-        pass
-
-
-class _Pieces:
-    """Numbered objects metrics/000000.jsonl ... of a folder that knows no append."""
-
-    def __init__(self, run_dir: str) -> None:
-        self._folder = files.join(run_dir, "metrics")
-        self._waiting: list[str] = []
-        self._last = time.monotonic()
-
-    def load(self) -> list[str]:
-        lines: list[str] = []
-        for name in self._names():
-            lines += _whole_lines(files.read(files.join(self._folder, name)) or b"")
-        return lines
-
-    def replace(self, lines: list[str]) -> None:
-        self._waiting = []
-        names = self._names()
-        self._put(0, lines)
-        for name in names:
-            if name != _piece_name(0):
-                files.delete(files.join(self._folder, name))
-
-    def append(self, lines: list[str]) -> None:
-        self._waiting += lines
-        if time.monotonic() - self._last >= PIECE_SECONDS:
-            self._upload()
-
-    def flush(self) -> None:
-        if self._waiting:
-            self._upload()
-
-    def _upload(self) -> None:
-        self._last = time.monotonic()
-        names = self._names()
-        self._put(int(names[-1].partition(".")[0]) + 1 if names else 0, self._waiting)
-        self._waiting = []
-
-    def _put(self, number: int, lines: list[str]) -> None:
-        data = "".join(line + "\n" for line in lines).encode()
-        files.write(files.join(self._folder, _piece_name(number)), data)
-
-    def _names(self) -> list[str]:
-        return sorted(n for n in files.names(self._folder) if n.endswith(".jsonl"))
-
-
-def _parse(run_dir: str, lines: list[str]) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(lines, start=1):
+def _lines_and_rows(path: str, data: bytes) -> list[tuple[bytes, Row]]:
+    complete, newline, _ = data.rpartition(b"\n")
+    rows: list[tuple[bytes, Row]] = []
+    for number, line in enumerate(complete.split(b"\n") if newline else [], start=1):
         try:
             row = json.loads(line)
             if not isinstance(row["step"], int):
                 raise TypeError
         except (ValueError, TypeError, KeyError) as error:
-            raise DataError(
-                f"{run_dir}: metrics.jsonl, line {number} is not a row: remove that line"
-            ) from error
-        rows.append(row)
+            raise DataError(f"{path}, line {number} is not a row: remove that line") from error
+        rows.append((line, row))
     return rows
 
 
-def _piece_name(number: int) -> str:
-    return f"{number:06d}.jsonl"
-
-
-def _whole_lines(data: bytes) -> list[str]:
-    whole, _, _ = data.rpartition(b"\n")
-    return whole.decode().split("\n") if whole else []
-
-
-def plain_row(row: Mapping[str, object]) -> Row:
-    """The row as JSON can hold it: numpy and jax scalars become numbers, non-finite ones None."""
-    return {str(key): _plain(value) for key, value in row.items()}
-
-
 def _plain(value: Any) -> Any:
+    """The value as JSON can hold it: arrays of one number become numbers, non-finite ones None."""
     if isinstance(value, Mapping):
-        return plain_row(value)
+        return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if value is None or isinstance(value, bool | int | str):

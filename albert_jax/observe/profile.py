@@ -1,4 +1,4 @@
-"""A profiler trace of a few steps of a run, written when it is asked for."""
+"""A profiler trace of a few steps of a run."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 from albert_jax import files
 
 FOLDER = "profile"
-"""Folder of a run with its traces; TensorBoard's profile plugin and Perfetto read them."""
+"""Folder of a run's traces, which TensorBoard's profile plugin and Perfetto can read."""
 
 
 class Trace:
     """Traces steps `first` to `last` (both counted from 1) of this process.
 
-    `steps` is (first, last), or empty for no trace at all. A run that starts behind `first`
-    traces from there on; a run that ends before `last` keeps what there is.
+    `steps` is (first, last), or empty for no trace. A run that starts after `first` traces from
+    its start; a run that ends before `last` keeps the trace up to its end.
     """
 
     def __init__(self, run_dir: str, steps: tuple[int, ...]) -> None:
@@ -25,25 +25,22 @@ class Trace:
         self._local: tempfile.TemporaryDirectory[str] | None = None
 
     def before(self, step: int) -> None:
-        """Call it before step number `step` is handed to the devices."""
+        """Starts the trace if it is due; called before step number `step` goes to the devices."""
         if self._local is None and self._first <= step <= self._last:
             import jax
 
-            # The profiler knows local folders only, a run may lie in a bucket.
+            # The profiler writes to local folders only, but a run may be in a bucket.
             self._local = tempfile.TemporaryDirectory(prefix="profile-")
             jax.profiler.start_trace(self._local.name)
 
     def after(self, step: int, wait: Callable[[], None]) -> None:
-        """Call it after step number `step`; `wait` returns once the devices have done it."""
+        """Ends the trace if step number `step` is its last; `wait` waits for the devices."""
         if self._local is not None and step >= self._last:
             wait()
             self.close()
 
     def close(self) -> None:
-        """Ends a trace that is under way and writes its files.
-
-        Raises StorageError if they cannot be written.
-        """
+        """Ends a running trace and writes its files. Raises StorageError if that fails."""
         if self._local is None:
             return
         import jax

@@ -25,7 +25,7 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.observe.profile import Trace
-from albert_jax.observe.streams import shield_output
+from albert_jax.observe.streams import safe_output
 from albert_jax.optim.schedule import learning_rate
 from albert_jax.parallel.mesh import global_batch, local_rows
 from albert_jax.train.report import Report
@@ -41,6 +41,7 @@ MAX_SKIPS = 3
 log = logging.getLogger(__name__)
 
 
+@safe_output()
 def train(
     config: Config,
     task: TrainingTask,
@@ -69,7 +70,6 @@ def train(
       NumericsError: MAX_SKIPS steps in a row were not finite.
       CheckpointError: No checkpoint of the folder is complete.
     """
-    shield_output()
     loop = _Loop(config, task, run_dir, mesh, record, lock)
     with loop.open():
         state = loop.first_state(parent_state)

@@ -46,7 +46,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
         state = {"params": params, "ema": api.init(config.model, seed=10 + step)}
         checkpoints.save(step, state, {}, {"mlm_loss": loss})
     checkpoints.close()
-    writer = MetricsWriter(str(path), events=False)
+    writer = MetricsWriter(str(path))
     writer.write({"step": 1, "mlm_loss": 5.0})
     writer.close()
     return str(path)

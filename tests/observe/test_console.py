@@ -5,7 +5,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
 from albert_jax.observe.console import PLAIN_SECONDS, Console, progress_line
+from albert_jax.observe.streams import safe_output
 
 
 class Terminal(io.StringIO):
@@ -42,8 +45,7 @@ def test_plain_lines_are_limited_in_rate() -> None:
     for second in range(int(PLAIN_SECONDS) + 1):
         now[0] = second
         console.progress(f"at {second}")
-    console.progress("last", always=True)
-    assert stream.getvalue().split("\n") == ["at 0", f"at {int(PLAIN_SECONDS)}", "last", ""]
+    assert stream.getvalue().split("\n") == ["at 0", f"at {int(PLAIN_SECONDS)}", ""]
 
 
 def test_closed_stream_is_silence() -> None:
@@ -51,7 +53,7 @@ def test_closed_stream_is_silence() -> None:
     console = Console(stream)
     stream.close()
     console.say("nobody hears this")
-    console.progress("nor this", always=True)
+    console.progress("nor this")
 
 
 def test_text_that_the_stream_cannot_encode_is_escaped() -> None:
@@ -77,6 +79,19 @@ def test_stdout_closed_by_head_does_not_change_the_exit_code() -> None:
     os.close(reading)
     _, errors = child.communicate(timeout=60)
     assert (child.returncode, errors) == (3, "")
+
+
+def test_the_streams_of_the_caller_come_back(monkeypatch) -> None:
+    """Output is protected during a run only; a stream that was None is None again."""
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr(sys, "stdout", closed)
+    monkeypatch.setattr(sys, "stderr", None)
+    with pytest.raises(KeyError), safe_output():
+        print("nobody reads this")
+        print("nor this", file=sys.stderr)
+        raise KeyError
+    assert sys.stdout is closed and sys.stderr is None
 
 
 def test_progress_line_tells_what_is_there() -> None:

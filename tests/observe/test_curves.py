@@ -12,7 +12,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def test_png_from_a_record(tmp_path: Path) -> None:
-    with_rows = MetricsWriter(str(tmp_path), events=False)
+    with_rows = MetricsWriter(str(tmp_path))
     for step in range(1, 4):
         row = {"step": step, "mlm_loss": 6.0 / step, "learning_rate": 1e-3, "gradient_norm": None}
         with_rows.write(row)
@@ -20,7 +20,8 @@ def test_png_from_a_record(tmp_path: Path) -> None:
     path = curves.draw(str(tmp_path))
     assert path == str(tmp_path / "curves.png")
     assert Path(path).read_bytes().startswith(PNG)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["curves.png", "metrics.jsonl"]
+    names = sorted(p.name for p in tmp_path.iterdir())
+    assert names == ["curves.png", "events", "metrics.jsonl"]
 
 
 def test_held_out_numbers_change_the_picture() -> None:

@@ -17,10 +17,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = """
 import sys, time
-from albert_jax.observe.streams import shield_output
+from albert_jax.observe.streams import safe_output
 from albert_jax.train.stop import Stop
-shield_output()
-with Stop() as stop:
+with safe_output(), Stop() as stop:
     print("ready", flush=True)
     for step in range(1, 3000):
         time.sleep(0.01)
