@@ -8,21 +8,14 @@ be built, checked and printed without jax.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
+from albert_jax.config_fields import bounded, check_bounds, check_within
 from albert_jax.errors import ConfigError
 
 LAYER_NORM_EPS = 1e-12
 """LayerNorm epsilon of the original (modeling.py, contrib default); it is part of the model."""
-
-
-def bounded(default: Any, low: float, high: float = math.inf) -> Any:
-    """A number field whose value must lie between `low` and `high`, both included."""
-    return dataclasses.field(default=default, metadata={"bounds": (low, high)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +129,9 @@ class PhaseConfig:
 
     def validate(self, where: str, model: ModelConfig) -> None:
         """Raises ConfigError; `where` is the path of this section in messages."""
-        _within(f"{where}.sequence_length", self.sequence_length, 8, model.max_position_embeddings)
+        check_within(
+            f"{where}.sequence_length", self.sequence_length, 8, model.max_position_embeddings
+        )
         if self.batch_size % self.gradient_accumulation_steps:
             raise ConfigError(
                 f"{where}.batch_size {self.batch_size} is not divisible by "
@@ -145,7 +140,7 @@ class PhaseConfig:
             )
         max_depth = model.num_hidden_layers if model.sharing != "all" else 1_000
         for depth in self.depths:
-            _within(f"{where}.depths", depth, model.num_hidden_groups, max_depth)
+            check_within(f"{where}.depths", depth, model.num_hidden_groups, max_depth)
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
         if self.objective.max_ngram > self.sequence_length:
@@ -317,7 +312,7 @@ class Config:
 
     def validate(self) -> None:
         """Raises ConfigError (one line: field, value, rule) without touching a device."""
-        _check_bounds(self)
+        check_bounds(self)
         self.model.validate()
         if not self.phases:
             raise ConfigError("phases is empty: a run needs at least one phase")
@@ -328,7 +323,7 @@ class Config:
                     f"phases.{i}.mixture has {len(phase.mixture)} weights for "
                     f"{len(self.data.prepared)} folders in data.prepared: give one each"
                 )
-        _within(
+        check_within(
             "optimizer.end_learning_rate",
             self.optimizer.end_learning_rate,
             0.0,
@@ -349,38 +344,3 @@ class Config:
                 f"model.attention_probs_dropout_prob is {self.model.attention_probs_dropout_prob}: "
                 "use 'xla' or set it to 0"
             )
-
-
-def leaves(config: object) -> list[tuple[str, object]]:
-    """All (dotted path, value) pairs of a config in the order of its fields, except None."""
-    return [(path, value) for path, value, _ in _fields(config, "") if value is not None]
-
-
-def _fields(config: object, prefix: str) -> Iterator[tuple[str, Any, dataclasses.Field[Any]]]:
-    """Path, value and dataclass field of every leaf of a config."""
-    for field in dataclasses.fields(config):  # type: ignore[arg-type]
-        value = getattr(config, field.name)
-        path = f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(value):
-            yield from _fields(value, path + ".")
-        elif isinstance(value, tuple) and value and dataclasses.is_dataclass(value[0]):
-            for i, item in enumerate(value):
-                yield from _fields(item, f"{path}.{i}.")
-        else:
-            yield path, value, field
-
-
-def _check_bounds(config: Config) -> None:
-    """Raises ConfigError for a number that is not finite or outside the bounds of its field."""
-    for path, value, field in _fields(config, ""):
-        if isinstance(value, float) and not math.isfinite(value):
-            raise ConfigError(f"{path} is {value}: give a finite number")
-        if "bounds" in field.metadata:
-            _within(path, value, *field.metadata["bounds"])
-
-
-def _within(path: str, value: float, low: float, high: float) -> None:
-    if low <= value <= high:
-        return
-    rule = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
-    raise ConfigError(f"{path} is {value}: it must {rule}")

@@ -9,8 +9,9 @@ import tomllib
 
 import pytest
 
-from albert_jax import configfile
-from albert_jax.config import Config, PhaseConfig, leaves
+from albert_jax import config_changes, configfile
+from albert_jax.config import Config, PhaseConfig
+from albert_jax.config_fields import leaves
 from albert_jax.observe import flops
 
 NAMES = [name for name in configfile.presets() if not name.startswith("finetune/")]
@@ -81,7 +82,9 @@ def test_published_sizes(size, version, capsys):
 
 def test_versions_differ_only_where_they_should():
     for size in ENCODER:
-        lines = configfile.difference(configfile.load(f"{size}-v2"), configfile.load(f"{size}-v1"))
+        lines = config_changes.difference(
+            configfile.load(f"{size}-v2"), configfile.load(f"{size}-v1")
+        )
         fields = {line.split(" ")[0] for line in lines}
         assert fields <= {
             "phases.0.steps", "run.eval_steps",

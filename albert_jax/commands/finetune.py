@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from albert_jax import configfile
+from albert_jax import config_builder, configfile
 from albert_jax.commands import options
 from albert_jax.commands.options import Fields
 from albert_jax.errors import ConfigError
@@ -56,7 +56,7 @@ class Finetune:
         usual = "finetune/default" if options.given(arguments, "--init") else "finetune/scratch"
         config = configfile.load(name or usual)
         task = options.given(arguments, "--task") or options.given(arguments, "--task.name")
-        config = configfile.with_task(config, task)
+        config = config_builder.with_task(config, task)
         return cls(out=tyro.MISSING, config=name, task=task, fields=config)
 
     def run(self) -> None:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from albert_jax.config import ModelConfig, TaskConfig, bounded
+from albert_jax.config import ModelConfig, TaskConfig
+from albert_jax.config_fields import bounded
 from albert_jax.data.sources import hub_datasets
 from albert_jax.data.sources.tables import read_records
 from albert_jax.data.vocabularies.vocabulary import Vocabulary

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from albert_jax.config import ModelConfig, TaskConfig, bounded
+from albert_jax.config import ModelConfig, TaskConfig
+from albert_jax.config_fields import bounded
 from albert_jax.data.sources import hub_datasets
 from albert_jax.data.sources.tables import read_text
 from albert_jax.data.vocabularies.vocabulary import Vocabulary

@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from albert_jax import configfile, files
+from albert_jax import config_changes, configfile, files
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
-from albert_jax.config import Config, leaves
+from albert_jax.config import Config
+from albert_jax.config_fields import leaves
 from albert_jax.errors import CheckpointError, ConfigError, DataError
 from albert_jax.observe import curves, environment
 from albert_jax.parallel import agreement, hosts
@@ -84,7 +85,7 @@ class RunFolder:
         """
         changes: list[str] = []
         if files.read(self.config) is not None:
-            changes += configfile.same_run(configfile.load(self.config), config, allow_change)
+            changes += config_changes.same_run(configfile.load(self.config), config, allow_change)
             changes += self._changed_facts(facts, data_may_change="data" in allow_change)
         else:
             for name, data in vocabulary_files.items():

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from albert_jax import configfile
+from albert_jax import config_builder
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model_io import native
 from albert_jax.model_io import safetensors_files as safetensors_io
@@ -74,7 +74,7 @@ def test_what_has_no_form_there_is_refused(
 def test_pooling_is_the_classifiers_business_alone(tmp_path, vocabulary):
     table = {"name": "token-classification", "pooling": "mean"}
     with pytest.raises(ConfigError, match="unknown key 'task.pooling'"):
-        configfile.from_dict({"task": table}, "x.toml")
+        config_builder.from_dict({"task": table}, "x.toml")
     run_config, params = tuned("token-classification", tiny())
     native.export_run(params, run_config, vocabulary, tmp_path / "x")
     assert (tmp_path / "x" / "config.json").is_file()

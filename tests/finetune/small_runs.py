@@ -79,10 +79,7 @@ def write_files(folder: Path) -> None:
     targets = ["not found" if "not" in b else "found" for _, b, _ in pairs]
     write_json(
         "generation.jsonl",
-        [
-            {"source": a, "target": target}
-            for (a, _, _), target in zip(pairs, targets, strict=True)
-        ],
+        [{"source": a, "target": target} for (a, _, _), target in zip(pairs, targets, strict=True)],
     )
     write_json(
         "pairs.jsonl",

@@ -8,11 +8,11 @@ import itertools
 import numpy as np
 import pytest
 import tiny_models
+from albert_jax.tasks.examples import Sentences
 
 from albert_jax import cli, configfile
 from albert_jax.errors import CheckpointError
 from albert_jax.finetune import augmentation as augmenting
-from albert_jax.tasks.examples import Sentences
 
 EXAMPLES = [
     Sentences(f"f:{i}", (text,) if i % 2 else (text, "the file"), str(i))

@@ -1,0 +1,185 @@
+"""Builds a config from the plain tables of a TOML file.
+
+Every key must exist (otherwise the nearest name is suggested), and every value must have the type
+of its field. The section `task` has the fields of the task that it names. Values that look like
+secrets are refused, because configs are copied around.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import re
+import types
+import typing
+from typing import Any, Literal
+
+from albert_jax.config import Config, TaskConfig
+from albert_jax.errors import ConfigError
+from albert_jax.tasks import registry
+
+_SECRET_VALUE = re.compile(
+    r"-----BEGIN|\b(hf|ghp|gho|github_pat|glpat|xox[a-z])[_-]\w{16}|\bAKIA[0-9A-Z]{16}"
+    r"|(token|secret|password|key|signature)=[^&\s]{8}|://[^/@\s]+:[^/@\s]+@",
+    re.I,
+)
+DEFAULT_TASK = "classification"
+"""The task of a config that has a section `task` without a name."""
+RENAMED = {
+    "rows": "batch_size",
+    "micro_batches": "gradient_accumulation_steps",
+    "passes": "depths",
+    "short_pair_prob": "short_seq_prob",
+    "mask": "mask_unit",
+    "ngram_law": "ngram_distribution",
+    "clip_norm": "max_grad_norm",
+    "log_every": "logging_steps",
+    "evaluate_every": "eval_steps",
+    "evaluate_rows": "max_eval_samples",
+    "checkpoint_every": "save_steps",
+    "keep": "save_total_limit",
+    "pairs": "minimal_pairs",
+    "profile": "profile_steps",
+    "epochs": "num_train_epochs",
+    "head_dropout": "classifier_dropout_prob",
+    "choices": "max_choices",
+    "qa_length": "max_qa_length",
+    "stride": "doc_stride",
+    "query_length": "max_query_length",
+    "answer_length": "max_answer_length",
+    "best_answers": "n_best_size",
+    "beam": "start_n_top",
+    "group": "pairs_per_row",
+    "canvas": "max_target_length",
+    "full_share": "full_mask_prob",
+    "end_weight": "padding_weight",
+    "rounds": "denoising_steps",
+    "teacher_share": "distillation_weight",
+    "teacher_temperature": "distillation_temperature",
+    "teacher_states": "hidden_state_weight",
+}
+"""Fields of version 0.1 and their present names, which the message about them gives."""
+
+
+def from_dict(raw: dict[str, Any], where: str) -> Config:
+    """Builds and validates a Config from nested plain values; `where` stands in messages."""
+    config = build(Config, raw, where, "")
+    try:
+        config.validate()
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    return config
+
+
+def with_task(config: Config, name: str | None) -> Config:
+    """The config with the settings of another task, which keep what both tasks have.
+
+    Without a name the config keeps its task, or gets the default one. Raises ConfigError for an
+    unknown name.
+    """
+    old = config.task
+    name = name or (old.name if old is not None else DEFAULT_TASK)
+    kind = registry.get(name).config_class
+    if old is not None and type(old) is kind:
+        return config
+    default = {} if old is None else dataclasses.asdict(type(old)())
+    known = {field.name for field in dataclasses.fields(kind)} - {"name"}
+    kept = {k: getattr(old, k) for k in default if k in known and getattr(old, k) != default[k]}
+    return dataclasses.replace(config, task=kind(**kept))
+
+
+def build(kind: type, raw: Any, where: str, path: str) -> Any:
+    """An instance of a config dataclass from a table; missing keys take their default."""
+    if not isinstance(raw, dict):
+        raise ConfigError(f"{where}: {path or 'the file'} must be a table, not {_kind(raw)}")
+    hints = _hints(kind)
+    for key in raw:
+        full = f"{path}.{key}" if path else key
+        if key in hints:
+            continue
+        near = difflib.get_close_matches(key[:80], hints, 1, 0.5)
+        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(hints)}"
+        renamed = "schedule" if key == "learning_rate" else RENAMED.get(key)
+        if renamed in hints:
+            hint = f"it is called {renamed} now"
+        raise ConfigError(f"{where}: unknown key {full[:80]!r}; {hint}")
+    values = {
+        key: _value(hints[key], value, where, f"{path}.{key}" if path else key)
+        for key, value in raw.items()
+    }
+    return kind(**values)
+
+
+def _task_class(raw: Any, where: str) -> type:
+    """The settings class of the task that a table names."""
+    name = raw.get("name", DEFAULT_TASK) if isinstance(raw, dict) else DEFAULT_TASK
+    if not isinstance(name, str):
+        raise ConfigError(f"{where}: task.name must be a string, not {_kind(name)}")
+    try:
+        return registry.get(name).config_class
+    except ConfigError as error:
+        raise ConfigError(f"{where}: task.name: {error}") from None
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _value(hint: Any, raw: Any, where: str, path: str) -> Any:
+    """`raw` as the type of its field; ConfigError names file, field and expected type."""
+    if dataclasses.is_dataclass(hint):
+        return build(typing.cast(type, hint), raw, where, path)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        kind = _task_class(raw, where) if arguments[0] is TaskConfig else arguments[0]
+        return _value(kind, raw, where, path)
+    if origin is tuple:
+        if not isinstance(raw, list):
+            raise ConfigError(f"{where}: {path} must be a list, not {_kind(raw)}")
+        if arguments[-1] is not ... and len(raw) != len(arguments):
+            raise ConfigError(f"{where}: {path} must have {len(arguments)} values, not {len(raw)}")
+        return tuple(_value(arguments[0], v, where, f"{path}.{i}") for i, v in enumerate(raw))
+    if origin is Literal:
+        if not isinstance(raw, str) or raw not in arguments:
+            near = difflib.get_close_matches(raw, arguments, 1) if isinstance(raw, str) else []
+            suggestion = f"; did you mean {near[0]!r}?" if near else ""
+            choices = ", ".join(repr(a) for a in arguments)
+            raise ConfigError(f"{where}: {path} must be one of {choices}{suggestion}")
+        return raw
+    number = isinstance(raw, (int, float)) and not isinstance(raw, bool)
+    if hint is float and number:
+        if isinstance(raw, int) and abs(raw) > 2**63:
+            raise ConfigError(f"{where}: {path} is beyond 64 bits: give a smaller number")
+        return float(raw)
+    if type(raw) is not hint:
+        suggestion = f": write {path.rsplit('.', 1)[-1]} = {raw}" if _is_number(raw) else ""
+        raise ConfigError(f"{where}: {path} must be {_NAMES[hint]}, not {_kind(raw)}{suggestion}")
+    if hint is int and abs(raw) > 2**63:
+        raise ConfigError(f"{where}: {path} is beyond 64 bits: give a smaller number")
+    if isinstance(raw, str) and _SECRET_VALUE.search(raw):
+        raise ConfigError(f"{where}: the value of {path} looks like a secret: remove it")
+    return raw
+
+
+_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "a string"}
+
+
+def _kind(raw: Any) -> str:
+    if isinstance(raw, dict):
+        return "a table"
+    if isinstance(raw, list):
+        return "a list"
+    return _NAMES.get(type(raw), f"a {type(raw).__name__}")
+
+
+def _is_number(raw: Any) -> bool:
+    """Whether a string is a short number in quotes, the commonest wrong type."""
+    if not isinstance(raw, str) or len(raw) > 20:
+        return False
+    try:
+        float(raw)
+    except ValueError:
+        return False
+    return True
