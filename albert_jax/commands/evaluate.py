@@ -97,7 +97,7 @@ class Evaluate:
         examples = task.read_examples(path, config, labelled=True)[: self.max_samples]
         majority, missing = finetuned.majority_scores(model, examples)
         results: dict[str, Mapping[str, float]] = {}
-        interval: dict[str, Any] = {"metric": task.metrics[0], "level": 0.95}
+        interval: dict[str, Any] = {"metric": config.metrics[0], "level": 0.95}
         lines = [f"{task.name}, {len(examples)} examples of {path}"]
         for depth in depths or (model.config.num_hidden_layers,):
             scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.changes)
@@ -107,7 +107,7 @@ class Evaluate:
                 low, high = scores.interval
                 interval[column] = {"low": low, "high": high}
                 lines.append(
-                    f"{task.metrics[0]} at {column}: {low:.4f} to {high:.4f} (95 %, bootstrap)"
+                    f"{config.metrics[0]} at {column}: {low:.4f} to {high:.4f} (95 %, bootstrap)"
                 )
         if majority:
             results["majority"] = majority

@@ -72,7 +72,7 @@ class Predict:
         from albert_jax.model_io.model import load
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)
-        config, _ = task_of(model)
+        task_of(model)
         if self.num_layers is not None:
             check_depth(model.config, self.num_layers)
         if self.denoising_steps is not None:

@@ -10,11 +10,10 @@ import numpy as np
 
 from albert_jax.errors import AlbertError
 from albert_jax.inference.layer_similarity import mean_cosines
-from albert_jax.inference.predict import BATCH_SIZE, predict, task_of
+from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of
 from albert_jax.model_io.model import Model
 from albert_jax.observe import flops
-from albert_jax.tasks import metrics
-from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.metrics import bootstrap
 from albert_jax.tasks.task import BatchSpec
 
 COSINE_EXAMPLES = 256
@@ -36,7 +35,7 @@ class Scores:
 def evaluate(
     model: Model, examples: Sequence[Any], *, num_layers: int | None = None, cosines: bool = False
 ) -> Scores:
-    """Scores a model on labelled examples of its task.
+    """Scores a model on labeled examples of its task.
 
     Beside the scores of the task stand forward_flops_per_token in the longest rows and, with
     `cosines`, the mean cosine of each layer over the first examples.
@@ -58,13 +57,19 @@ def evaluate(
             model.params,
             model.config,
             model.run_config.compute,
-            _rows(model, examples[:COSINE_EXAMPLES]),
+            _batches(model, examples[:COSINE_EXAMPLES]),
             num_layers=num_layers,
         )
-    bounds = None
-    if task.confidence_interval:
-        bounds = confidence_interval(model, examples, predictions)
-    return Scores(values, bounds)
+
+    def first_score(chosen: np.ndarray) -> float:
+        sample = [examples[i] for i in chosen]
+        return task.score(sample, [predictions[i] for i in chosen], config)[config.metrics[0]]
+
+    if not task.confidence_interval:
+        return Scores(values, None)
+    numbers = np.arange(len(examples))
+    _, low, high = bootstrap(first_score, numbers, samples=BOOTSTRAP_SAMPLES)
+    return Scores(values, (low, high))
 
 
 def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, float], str]:
@@ -79,27 +84,15 @@ def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, fl
         return {}, str(error)
 
 
-def confidence_interval(
-    model: Model, examples: Sequence[Any], predictions: Sequence[Any]
-) -> tuple[float, float]:
-    """95 % bounds of the first metric, from examples that are resampled with replacement."""
-    config, task = task_of(model)
-
-    def score(chosen: np.ndarray) -> float:
-        sample = [examples[i] for i in chosen]
-        return task.score(sample, [predictions[i] for i in chosen], config)[config.metrics[0]]
-
-    interval = metrics.bootstrap(score, np.arange(len(examples)), samples=BOOTSTRAP_SAMPLES)
-    return interval.low, interval.high
-
-
-def _rows(model: Model, examples: Sequence[Any]) -> Iterator[Any]:
+def _batches(model: Model, examples: Sequence[Any]) -> Iterator[Any]:
     """Batches with one sequence per row, whatever the task."""
+    from albert_jax.tasks.encoder import flatten_groups
+
     config, task = task_of(model)
     length = model.run_config.phases[-1].sequence_length
-    config = task.prediction_config(config)
-    features = task.featurize(model.vocabulary, examples, length, config)
+    features = featurize(model, examples)
     spec = BatchSpec(model.vocabulary, length, BATCH_SIZE)
     for begin in range(0, len(features), BATCH_SIZE):
-        batch = task.collate(features[begin : begin + BATCH_SIZE], config, spec)
-        yield {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in INPUTS}
+        part = features[begin : begin + BATCH_SIZE]
+        batch: Any = task.collate(part, task.prediction_config(config), spec)
+        yield flatten_groups(batch) if batch["input_ids"].ndim == 3 else batch

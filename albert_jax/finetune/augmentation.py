@@ -11,13 +11,13 @@ import numpy as np
 from albert_jax.data import counter_rng
 from albert_jax.errors import CheckpointError
 from albert_jax.inference.masked_lm import (
-    length_groups,
     logits_function,
     masked_batch,
     special_ids,
 )
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.columns import TextExample
+from albert_jax.tasks.prediction import length_buckets
 
 BATCH_SIZE = 32
 TOP_K = 20
@@ -107,7 +107,7 @@ def _fill(model: Model, masked: Sequence[_MaskedText]) -> list[str]:
 
     maximum = model.config.max_position_embeddings
     texts = [""] * len(masked)
-    for length, numbers in length_groups([len(text.ids) + 2 for text in masked], maximum):
+    for length, numbers in length_buckets([len(text.ids) + 2 for text in masked], maximum):
         for begin in range(0, len(numbers), BATCH_SIZE):
             part = numbers[begin : begin + BATCH_SIZE]
             batch = _batch(model, [masked[i] for i in part], length)

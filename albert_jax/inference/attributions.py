@@ -13,7 +13,7 @@ import numpy as np
 
 from albert_jax.config import ComputeConfig
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.classification import Classification, ClassificationConfig
+from albert_jax.tasks import registry
 from albert_jax.tasks.features import INPUTS
 from albert_jax.tasks.task import Batch
 
@@ -68,9 +68,9 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     from albert_jax.model import albert
     from albert_jax.tasks.encoder import Encoder
 
-    config, vocabulary = model.config, model.vocabulary
-    task = model.run_config.task
-    assert isinstance(task, ClassificationConfig)
+    config, vocabulary, settings = model.config, model.vocabulary, model.run_config.task
+    assert settings is not None
+    task = registry.get(settings.name)
     compute = ComputeConfig(dtype="float32")
     encoder = Encoder(config, compute)
     row: dict[str, Any] = {name: jnp.asarray(batch[name]) for name in INPUTS}
@@ -88,7 +88,7 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
             return albert.apply_layer(params, config, x, ids, number, num_layers=num_layers), None
 
         x, _ = jax.lax.scan(layer, x, jnp.arange(num_layers or config.num_hidden_layers))
-        return Classification().head_logits(encoder, params, x, rows, task, None)
+        return task.head_logits(encoder, params, x, rows, settings)
 
     def margin(params: Any, x: jax.Array, label: int) -> jax.Array:
         every = logits(params, x)

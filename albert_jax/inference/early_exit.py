@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,9 @@ from scipy.special import softmax
 
 from albert_jax.errors import ConfigError
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.classification import Classification, ClassificationConfig
+from albert_jax.tasks import registry
 from albert_jax.tasks.features import INPUTS
-from albert_jax.tasks.task import Batch, Prediction
+from albert_jax.tasks.task import Batch, Task
 
 HALVINGS = 3
 """How often the size of a batch may be halved."""
@@ -49,15 +48,19 @@ class Tally:
     full_seconds: float = 0.0
 
 
-class _EarlyClassification(Classification):
-    """Classification whose outputs are logits and numbers of layers."""
+class _WithDepths:
+    """A classification task whose outputs are (logits, numbers of layers)."""
 
-    def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
-    ) -> list[Prediction]:
-        """The label, its probability, and the number of layers."""
+    def __init__(self, task: Task) -> None:
+        self._task = task
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def predict(self, examples: Any, features: Any, outputs: Any, config: Any) -> list[Any]:
+        """The predictions of the task, each with the number of layers that it took."""
         logits, depths = outputs
-        predictions = super().predict(examples, features, logits, config)
+        predictions = self._task.predict(examples, features, logits, config)
         return [
             prediction | {"num_layers": int(depth)}
             for prediction, depth in zip(predictions, depths, strict=True)
@@ -78,8 +81,9 @@ class EarlyExit:
         from albert_jax.tasks.encoder import Encoder
 
         run_config, config = model.run_config, model.config
-        task = run_config.task
-        if not isinstance(task, ClassificationConfig):
+        settings: Any = run_config.task
+        task = None if settings is None else registry.get(settings.name)
+        if task is None or not task.classifies:
             raise ConfigError(
                 "--exit-confidence is for classification, not for "
                 f"{'models without a task' if task is None else task.name}: leave it out"
@@ -90,11 +94,11 @@ class EarlyExit:
         trained = {depth for phase in run_config.phases for depth in phase.depths}
         self.exits = trained or set(range(1, self.num_layers))
         """Depths at which a row may leave; the last layer ends all rows."""
+        self.task: Task = _WithDepths(task)  # type: ignore[assignment]
+        """The task, reading the outputs of this object."""
         self.tally = Tally()
         self._confidence = confidence
         self._params = jax.device_put(model.params)
-        self.task = _EarlyClassification()
-        """Classification from these outputs; each prediction holds its number of layers."""
         self._compiled: dict[Any, Any] = {}
         self._compile_seconds = 0.0
 
@@ -107,7 +111,7 @@ class EarlyExit:
                 params, config, rows["hidden"], rows["segment_ids"], layer,
                 num_layers=num_layers, backend=backend,
             )  # fmt: skip
-            logits = self.task.head_logits(encoder, params, hidden, rows, task, None)
+            logits = task.head_logits(encoder, params, hidden, rows, settings)
             return rows | {"hidden": hidden}, logits
 
         def take(rows: dict[str, Any], indices: Any) -> dict[str, Any]:

@@ -18,8 +18,9 @@ from albert_jax.inference import attributions
 from albert_jax.inference.attributions import Attribution
 from albert_jax.inference.fill_mask import Candidate, encode_masked, most_probable
 from albert_jax.inference.layer_similarity import cosine
+from albert_jax.inference.predict import task_of
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.classification import Classification, ClassificationConfig
+from albert_jax.tasks import registry
 from albert_jax.tasks.features import Tokens, fitting_length, sequence_rows
 from albert_jax.tasks.task import Batch
 
@@ -85,7 +86,7 @@ def explain(
     from albert_jax.model import albert
     from albert_jax.tasks.encoder import Encoder
 
-    config, task, params = model.config, model.run_config.task, model.params
+    config, params, fine_tuned = model.config, model.params, model.run_config.task
     layers = look(model, text, num_layers=num_layers)
     # The layers stand in the place of the rows of a batch.
     outputs, count = jnp.asarray(layers.states[1:]), len(layers.attention)
@@ -104,9 +105,10 @@ def explain(
             for mask in range(positions.size)
         ]
     labels, classes, attribution = (), None, None
-    if isinstance(task, ClassificationConfig):
-        encoder, labels = Encoder(config, EXACT), task.labels
-        logits = Classification().head_logits(encoder, params, outputs, batch, task, None)
+    if fine_tuned is not None and registry.get(fine_tuned.name).classifies:
+        settings, task = task_of(model)
+        labels = settings.labels
+        logits = task.head_logits(Encoder(config, EXACT), params, outputs, batch, settings)
         classes = softmax(np.asarray(logits, np.float64), -1)
         attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)
     return Explanation(

@@ -11,12 +11,8 @@ from scipy.special import softmax
 
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.errors import DataError
-from albert_jax.inference.masked_lm import (
-    length_groups,
-    logits_function,
-    masked_batch,
-    special_ids,
-)
+from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
+from albert_jax.tasks.prediction import length_buckets
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -97,7 +93,7 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
     masks = [np.flatnonzero(ids == vocabulary.mask_id) for ids in sequences]
     predictions: list[list[list[Candidate]]] = [[] for _ in texts]
     program = _program(model.config)
-    for length, members in length_groups([ids.size for ids in sequences], max_length):
+    for length, members in length_buckets([ids.size for ids in sequences], max_length):
         for start in range(0, len(members), BATCH_SIZE):
             chosen = members[start : start + BATCH_SIZE]
             batch = masked_batch(

@@ -6,13 +6,13 @@ Legend: B rows, P masked positions of a row, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.tasks.features import Tokens, fitting_length, sequence_rows
+from albert_jax.tasks.features import Tokens, sequence_rows
 from albert_jax.tasks.task import Batch
 
 if TYPE_CHECKING:
@@ -41,16 +41,6 @@ def logits_function(
         return albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
 
     return logits
-
-
-def length_groups(lengths: Sequence[int], max_length: int) -> Iterator[tuple[int, list[int]]]:
-    """Groups sequences by the row length that fits them, so that few shapes are compiled.
-
-    Yields (row length, indices of its sequences), the shortest rows first.
-    """
-    row_lengths = [fitting_length(length, max_length) for length in lengths]
-    for row_length in sorted(set(row_lengths)):
-        yield row_length, [i for i, own in enumerate(row_lengths) if own == row_length]
 
 
 def masked_batch(

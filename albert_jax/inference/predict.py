@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from albert_jax.config import Config, TaskConfig
+from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import prediction, registry
-from albert_jax.tasks.generation import GenerationConfig
 from albert_jax.tasks.task import Forward, Prediction, Sampling, Task
 
 if TYPE_CHECKING:
@@ -21,14 +20,14 @@ BATCH_SIZE = 32
 """Rows of a batch; fewer examples make one smaller batch."""
 
 
-def task_of(model: Model) -> tuple[TaskConfig, Task]:
-    """The settings and the task of a fine-tuned model. Raises CheckpointError for another one."""
-    task = model.run_config.task
-    if task is None:
+def task_of(model: Model) -> tuple[Any, Task]:
+    """The settings and the task of a fine-tuned model. Raises CheckpointError for other models."""
+    config = model.run_config.task
+    if config is None:
         raise CheckpointError(
             f"{model.source} was not fine-tuned: name the --out of albert-jax finetune"
         )
-    return task, registry.get(task.name)
+    return config, registry.get(config.name)
 
 
 def with_denoising_steps(model: Model, steps: int) -> Model:
@@ -36,9 +35,9 @@ def with_denoising_steps(model: Model, steps: int) -> Model:
 
     Raises ConfigError for a model that does not generate, or a number below 1.
     """
-    config, _ = task_of(model)
-    if not isinstance(config, GenerationConfig):
-        raise ConfigError(f"--denoising-steps is for generation, not for {config.name}")
+    config, task = task_of(model)
+    if not task.page_form.generates:
+        raise ConfigError(f"--denoising-steps is for generation, not for {task.name}: leave it out")
     run_config = replace(model.run_config, task=replace(config, denoising_steps=steps))
     run_config.validate()
     return replace(model, run_config=run_config)
@@ -58,7 +57,7 @@ def predict(
     num_layers: int | None = None,
     early_exit: EarlyExit | None = None,
     features: Sequence[Any] | None = None,
-    sampling: Sampling = Sampling(),  # noqa: B008
+    sampling: Sampling | None = None,
 ) -> list[Prediction]:
     """Predicts with a fine-tuned model, on this process's first device.
 

@@ -18,9 +18,10 @@ import numpy as np
 from albert_jax.config import Config
 from albert_jax.data.sources.tables import Record, read_records, text_field
 from albert_jax.errors import CheckpointError, DataError
-from albert_jax.inference.masked_lm import length_groups, logits_function, masked_batch
+from albert_jax.inference.masked_lm import logits_function, masked_batch
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.metrics import Interval, bootstrap
+from albert_jax.tasks.prediction import length_buckets
 from albert_jax.tasks.task import Batch
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 BATCH_SIZE = 64
 """Masked copies of sentences in a batch, at most."""
-
 
 ALL_PAIRS = "all"
 """Name of all sets of minimal pairs together."""
@@ -122,7 +122,7 @@ def log_likelihoods(
     multiple of `shards`.
     """
     scores = np.zeros(masked[-1].sentence + 1)
-    for length, members in length_groups([len(copy.ids) for copy in masked], max_length):
+    for length, members in length_buckets([len(copy.ids) for copy in masked], max_length):
         size = min(BATCH_SIZE, 1 << (len(members) - 1).bit_length())
         size = -(-size // shards) * shards
         for start in range(0, len(members), size):
@@ -199,10 +199,7 @@ def pair_accuracy(
     correct = np.where(good == bad, 0.5, (good > bad).astype(np.float64))
     names = np.array([pair.group for pair in pairs])
 
-    def mean(values: np.ndarray) -> float:
-        return float(values.mean())
-
-    accuracies = {ALL_PAIRS: bootstrap(mean, correct)}
+    accuracies = {ALL_PAIRS: bootstrap(np.mean, correct)}
     for name in sorted(set(names.tolist()) - {""}):
-        accuracies[name] = bootstrap(mean, correct[names == name])
+        accuracies[name] = bootstrap(np.mean, correct[names == name])
     return accuracies

@@ -13,7 +13,6 @@ from albert_jax.inference.fill_mask import fill_mask
 from albert_jax.inference.predict import predict, task_of, with_denoising_steps
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
-from albert_jax.tasks.generation import GenerationConfig
 from albert_jax.tasks.task import Sampling
 
 MAX_TOKENS = 64
@@ -47,13 +46,14 @@ class Answers:
         """The models and what each can do, under "models"."""
         models = []
         for name, model in self._models.items():
-            task = model.run_config.task
+            config = model.run_config.task
+            form = None if config is None else registry.get(config.name).page_form
             models.append(
                 {
                     "name": name,
-                    "task": "" if task is None else task.name,
-                    "form": task and dataclasses.asdict(registry.get(task.name).page_form),
-                    "denoising_steps": getattr(task, "denoising_steps", None),
+                    "task": "" if config is None else config.name,
+                    "form": None if form is None else dataclasses.asdict(form),
+                    "denoising_steps": getattr(config, "denoising_steps", None),
                     "masks": "mlm_head" in model.params,
                     "step": model.step,
                     "num_layers": model.config.num_hidden_layers,
@@ -89,7 +89,7 @@ class Answers:
         line = "\t".join(" ".join(part.split()) for part in parts)
         example = task.parse_line(line, "the text", config)
         sampling, steps = Sampling(), []
-        if isinstance(config, GenerationConfig):
+        if task.page_form.generates:
             count = int(_number(asked, "denoising_steps", config.denoising_steps, 1, 1000))
             model = with_denoising_steps(model, count)
             sampling = Sampling(

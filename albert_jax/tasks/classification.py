@@ -170,7 +170,13 @@ class _TextTask(Task):
         return self.head_logits(encoder, params, hidden, batch, config, dropout)
 
     def head_logits(
-        self, encoder: Encoder, params: Any, hidden: Any, batch: Any, config: Any, dropout: Any
+        self,
+        encoder: Encoder,
+        params: Any,
+        hidden: Any,
+        batch: Any,
+        config: Any,
+        dropout: Any = None,
     ) -> Any:
         """Outputs of the head [B, C] for hidden states [B, S, H]."""
         from albert_jax.tasks.encoder import dropped_dense
@@ -209,6 +215,7 @@ class Classification(_TextTask):
     """Choose one of several labels for a text or a pair of texts."""
 
     name = "classification"
+    classifies = True
     config_class = ClassificationConfig
     metrics = ("accuracy", "f1", "matthews")
     label_names = LABEL_NAMES + SCORE_NAMES

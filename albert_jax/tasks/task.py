@@ -109,6 +109,8 @@ class Task(abc.ABC):
     """Direction in which the first score improves."""
     confidence_interval: ClassVar[bool] = True
     """Whether scores are cheap enough to be resampled for an interval."""
+    classifies: ClassVar[bool] = False
+    """Whether `head_logits` gives one logit per label, for early exit and explanations."""
     page_form: ClassVar[PageForm]
     """How the web page asks for an example."""
 
@@ -197,6 +199,15 @@ class Task(abc.ABC):
         self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
     ) -> Any:
         """Arrays (one, or a tuple) that ``predict`` reads, one entry per row; dropout is off."""
+
+    def head_logits(
+        self, encoder: Encoder, params: Any, hidden: Any, batch: Any, config: Any
+    ) -> Any:
+        """Logits of the labels [B, C] for hidden states [B, S, H] of any layer; dropout is off.
+
+        Only tasks that classify have them.
+        """
+        raise NotImplementedError
 
     # ---- predictions and scores ----------------------------------------------------------------
 
