@@ -1,4 +1,4 @@
-"""Generation by masked diffusion on a language pair made by rules: BLEU, and BLEU over rounds.
+"""Generation by masked diffusion on a language pair made by rules: BLEU, and BLEU over steps.
 
     python benchmarks/generation.py --out DIR [--steps 9000] [--pairs 20000] [--seed 0]
 
@@ -8,8 +8,8 @@ adjectives with a gender that must be learnt noun by noun) and change the length
 nouns and adverbs of two words, negation in two parts). Sources of the test stand nowhere else.
 Trains `generation` as `albert-jax finetune` does, from random weights and a vocabulary of the
 words (the same command goes on where it was cut off), and prints the BLEU (sacrebleu) of the model
-at several numbers of rounds, of a copy of the source and of a dictionary that translates word for
-word.
+at several numbers of denoising steps, of a copy of the source and of a dictionary that translates
+word for word.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from albert_jax import configfile, files
-from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
+from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.tasks import metrics
+from albert_jax.tasks.generation import GenerationConfig
 
 NOUNS, ADJECTIVES, VERBS, ADVERBS, PREPOSITIONS = 60, 24, 30, 12, 4
 HELD_OUT = 500
 """Sentences for dev, and as many for the test."""
-CANVAS = 20
-ROUNDS = (1, 2, 4, 8, CANVAS)
+TARGET_LENGTH = 20
+STEPS = (1, 2, 4, 8, TARGET_LENGTH)
 ARTICLE, NOT, NOT_1, NOT_2 = "the", "not", "ne", "pa"
 
 
@@ -196,7 +197,7 @@ def start(options: argparse.Namespace, model: ModelConfig, texts: Sequence[str])
         pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
         vocabulary = WordPiece("\n".join(pieces).encode())
         sized = dataclasses.replace(model, vocab_size=vocabulary.size)
-        config = Config(model=sized, phases=(PhaseConfig(sequence_length=2 * CANVAS),))
+        config = Config(model=sized, phases=(PhaseConfig(sequence_length=2 * TARGET_LENGTH),))
         params = api.init(sized, options.seed)
         api.save(api.Model(config, params, vocabulary, "random"), folder)
     return folder
@@ -220,16 +221,17 @@ def run_config(options: argparse.Namespace, folder: str) -> Config:
         save_steps=max(1, options.steps // 9),
         max_eval_samples=200,
     )
-    task = TaskConfig(
-        name="generation",
+    task = GenerationConfig(
         train=files.join(folder, "train.jsonl"),
         dev=files.join(folder, "dev.jsonl"),
         metrics=("bleu",),
-        canvas=CANVAS,
-        rounds=1,
-        full_share=0.3,
+        max_target_length=TARGET_LENGTH,
+        denoising_steps=1,
+        full_mask_prob=0.3,
     )
-    phase = PhaseConfig(steps=options.steps, sequence_length=2 * CANVAS, batch_size=options.rows)
+    phase = PhaseConfig(
+        steps=options.steps, sequence_length=2 * TARGET_LENGTH, batch_size=options.rows
+    )
     return dataclasses.replace(
         config,
         seed=options.seed,
@@ -275,8 +277,8 @@ def main() -> None:
     model = loading.load(run)
     assert model.run_config.task is not None
     sources, targets = (list(side) for side in zip(*data["test"], strict=True))
-    _, kind = predict.task_of(model)
-    examples = kind.family.read(files.join(options.out, "test.jsonl"), model.run_config.task, True)
+    config, task = predict.task_of(model)
+    examples = task.read_examples(files.join(options.out, "test.jsonl"), config, labelled=True)
 
     def line(name: str, found: Sequence[str], seconds: float | None = None) -> None:
         score = metrics.bleu_chrf(found, targets)["bleu"]
@@ -286,15 +288,12 @@ def main() -> None:
 
     line("copy", sources)
     line("dictionary", word_for_word(Language(options.seed), sources))
-    for rounds in ROUNDS:
-        task = dataclasses.replace(model.run_config.task, rounds=rounds)
-        deeper = dataclasses.replace(
-            model, run_config=dataclasses.replace(model.run_config, task=task)
-        )
-        predict.predict(deeper, examples[:32])  # Compiles.
+    for steps in STEPS:
+        writer = predict.with_denoising_steps(model, steps)
+        predict.predict(writer, examples[:32])  # Compiles.
         began = time.perf_counter()
-        found = [said["text"] for said in predict.predict(deeper, examples)]
-        line(f"{rounds} rounds", found, time.perf_counter() - began)
+        found = [prediction["text"] for prediction in predict.predict(writer, examples)]
+        line(f"{steps} steps", found, time.perf_counter() - began)
 
 
 if __name__ == "__main__":

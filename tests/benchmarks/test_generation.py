@@ -31,9 +31,9 @@ def test_enough_pairs_and_test_sources_that_are_unseen(program, data):
     assert program.make(100, 0) == program.make(100, 0) != program.make(100, 1)
 
 
-def test_every_target_fits_the_canvas(program, data):
+def test_every_target_fits(program, data):
     for pairs in data.values():
-        assert max(len(target.split()) for _, target in pairs) < program.CANVAS
+        assert max(len(target.split()) for _, target in pairs) < program.TARGET_LENGTH
 
 
 def test_the_rules_of_the_second_language(program):
@@ -78,12 +78,14 @@ def test_copying_and_a_dictionary_score_low(program, data):
     assert sum(share) / len(share) > 0.95
 
 
-def test_each_word_is_a_piece_of_the_start(program, data, tmp_path):
+def test_each_word_is_a_token_of_the_start(program, data, tmp_path):
     texts = [text for pair in data["train"] for text in pair]
-    small = dataclasses.replace(tiny_models.MODEL, max_position_embeddings=2 * program.CANVAS)
+    small = dataclasses.replace(
+        tiny_models.MODEL, max_position_embeddings=2 * program.TARGET_LENGTH
+    )
     options = argparse.Namespace(out=str(tmp_path), seed=0)
     model = api.load(program.start(options, small, texts))
     assert model.vocabulary.unk_id not in np.concatenate(model.vocabulary.encode(texts[:1000]))
     for text, ids in zip(texts[:1000], model.vocabulary.encode(texts[:1000]), strict=True):
-        assert len(ids) == len(text.split()) <= program.CANVAS - 2
+        assert len(ids) == len(text.split()) <= program.TARGET_LENGTH - 2
         assert model.vocabulary.decode(ids) == text
