@@ -78,7 +78,7 @@ class SourceTarget:
 
 
 class Generation(Task):
-    """Write a text, given another one or a dialogue."""
+    """Write a text that answers another text or a dialogue."""
 
     name = "generation"
     config_class = GenerationConfig
@@ -269,26 +269,26 @@ class Generation(Task):
 
 
 def _example(record: Record, targeted: bool) -> SourceTarget:
-    given = record.fields.get("source")
-    if isinstance(given, list):
-        for turn in given:
+    source: Any = record.fields.get("source", ())
+    if isinstance(source, list):
+        for turn in source:
             if not isinstance(turn, str) or not turn.strip():
                 raise DataError(
                     f"{record.where}: a turn of 'source' is {str(turn)[:60]!r}, not a text; "
                     "give a list of texts"
                 )
-        source = tuple(given)
-    else:
-        source = (text_field(record, "source"),) if "source" in record.fields else ()
-    if "target" not in record.fields and (targeted or not source):
-        if source:
+    elif "source" in record.fields:
+        source = (text_field(record, "source"),)
+    if "target" not in record.fields:
+        if not source:
+            raise DataError(
+                f"{record.where}: neither 'source' nor 'target' among {', '.join(record.fields)}; "
+                "name the columns so"
+            )
+        if targeted:
             raise DataError(f"{record.where}: no 'target'; add it")
-        raise DataError(
-            f"{record.where}: neither 'source' nor 'target' among {', '.join(record.fields)}; "
-            "name the columns so"
-        )
     target = text_field(record, "target") if targeted else None
-    return SourceTarget(record.where, source, target)
+    return SourceTarget(record.where, tuple(source), target)
 
 
 registry.register(Generation())

@@ -30,9 +30,9 @@ def decode(
 ) -> np.ndarray:
     """Writes targets int32 [B, T] in at most `steps` forward passes, which compile once.
 
-    Each step fills the masked positions where the best token is most probable, an equal share of
-    what is masked at the start; what is filled stays. With a temperature tokens are drawn instead
-    of the best one taken. Special tokens are never written, except for the end. `show` is called
+    Each step fills those masked positions whose best token is most probable, an equal share of all
+    positions. Filled positions keep their token. With a temperature tokens are drawn instead of
+    the best one taken. Special tokens are never written, except for the end. `show` is called
     with the targets after each step.
     """
     vocabulary, size = spec.vocabulary, len(features[0].target)

@@ -231,7 +231,7 @@ class SquadV2(_Squad):
     metrics = ("f1", "exact")
 
     def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
-        """Start, end given the start, and answerability."""
+        """Layers for the start, for the end that depends on it, and for answerability."""
         from albert_jax.tasks.encoder import dense_shapes
 
         h = hidden_size

@@ -31,8 +31,8 @@ def conditioned_scores(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Scores for training, with the end conditioned on the true start (2.0).
 
-    Returns log-probabilities of the start [B, S], of the end given the true start [B, S], and the
-    logit that there is no answer [B].
+    Returns log-probabilities of the start [B, S] and of the end after the true start [B, S], and
+    the logit that there is no answer [B].
     """
     hidden = hidden.astype(jnp.float32)
     start = _masked(dense(head["start"], hidden)[..., 0], batch["p_mask"])
@@ -110,7 +110,7 @@ def span_loss(encoder: Encoder) -> Loss:
 
 
 def conditioned_span_loss(encoder: Encoder, rate: float) -> Loss:
-    """Half the losses of start, end given the true start, and answerability (2.0).
+    """Half the losses of the start, of the end after the true start, and of answerability (2.0).
 
     Terms "start", "end" and "answerable". `rate` is the dropout rate inside the answerability
     head.

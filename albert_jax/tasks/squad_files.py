@@ -61,8 +61,8 @@ def from_hub(record: Record, answered: bool) -> Question:
     """A record in SQuAD's layout of the hubs, with parallel lists of texts and starts."""
     fields: Any = record.fields
     try:
-        given = fields["answers"] if answered else {"text": (), "answer_start": ()}
-        pairs = zip(given["text"], given["answer_start"], strict=True)
+        lists = fields["answers"] if answered else {"text": (), "answer_start": ()}
+        pairs = zip(lists["text"], lists["answer_start"], strict=True)
         answers = tuple(Answer(text(answer), int(start)) for answer, start in pairs)
         question = Question(
             record.where,
@@ -83,9 +83,9 @@ def from_hub(record: Record, answered: bool) -> Question:
 
 
 def _question(item: Any, where: str, context: str, answered: bool) -> Question:
-    given: Sequence[Any] = ()
+    answers: Sequence[Any] = ()
     if answered and isinstance(item, dict) and item.get("answers") is not None:
-        given = require(item, "answers", where, list)
+        answers = require(item, "answers", where, list)
     question = Question(
         where=where,
         question=require(item, "question", where, str),
@@ -93,7 +93,7 @@ def _question(item: Any, where: str, context: str, answered: bool) -> Question:
         context=context,
         answers=tuple(
             Answer(require(x, "text", where, str), require(x, "answer_start", where, int))
-            for x in given
+            for x in answers
         ),
     )
     impossible = answered and bool(item.get("is_impossible", False))
@@ -106,8 +106,8 @@ def _checked(question: Question, *, impossible: bool, answered: bool) -> Questio
     if not question.question.strip():
         raise DataError(f"{where}: question is empty; fill it or drop it")
     for answer in question.answers:
-        found = context[answer.start : answer.start + len(answer.text)]
-        if answer.start < 0 or not answer.text.strip() or found != answer.text:
+        text_there = context[answer.start : answer.start + len(answer.text)]
+        if answer.start < 0 or not answer.text.strip() or text_there != answer.text:
             raise DataError(
                 f"{where}: answer {answer.text[:60]!r} is not in the context at character "
                 f"{answer.start}; fix answer_start or the text"
