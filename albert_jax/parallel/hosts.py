@@ -11,8 +11,7 @@ import socket
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -33,12 +32,10 @@ GOODBYE_SECONDS = 5.0
 """How long a coordinator with an error stays, so that the others hear of it before it is gone."""
 
 
-@dataclass(frozen=True)
-class _Membership:
-    """The place of this process in its cluster."""
+class _Membership(NamedTuple):
+    """The place of this process in a cluster; `job` is None for the environment variables."""
 
     job: str | None
-    """JAX's name for the kind of job; None for the environment variables."""
     coordinator: str
     count: int
     index: int

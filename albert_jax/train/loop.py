@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -82,20 +83,20 @@ def train(
     return state
 
 
+@dataclass
 class _Loop:
-    """A run on its way: what it holds open, and the number of steps done."""
+    """The resources of a running loop, and the number of steps done."""
 
-    def __init__(
-        self,
-        config: Config,
-        task: TrainingTask,
-        run_dir: str,
-        mesh: jax.sharding.Mesh,
-        record: Mapping[str, Any],
-        lock: RunLock | None,
-    ) -> None:
-        self.config, self.task, self.run_dir, self.mesh = config, task, run_dir, mesh
-        self.record, self.lock = record, lock
+    config: Config
+    task: TrainingTask
+    run_dir: str
+    mesh: jax.sharding.Mesh
+    record: Mapping[str, Any]
+    lock: RunLock | None
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        config, task, run_dir, mesh = self.config, self.task, self.run_dir, self.mesh
         process, num_processes = jax.process_index(), jax.process_count()
         self.clock, self.console = Clock(), Console(quiet=process > 0)
         self.checkpoints = Checkpoints(
@@ -124,7 +125,6 @@ class _Loop:
         )
         self.output_step = task.outputs and make_output_step(mesh, task.outputs, params)
         self.compiled: set[Any] = set()
-        self.step = 0
 
     @contextmanager
     def open(self) -> Iterator[None]:

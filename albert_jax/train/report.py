@@ -68,11 +68,8 @@ class Report:
         """
         self.flush()
         counts = self._task.count(batch)
-        self._pending = (
-            step,
-            metrics,
-            {"timed_tokens": 0.0 if compiled else counts["tokens"]} | counts,
-        )
+        counts["timed_tokens"] = 0.0 if compiled else counts["tokens"]
+        self._pending = (step, metrics, counts)
 
     def flush(self) -> None:
         """Waits for the newest step and adds its metrics to the row."""

@@ -14,6 +14,7 @@ a dict of columns [B, ...]; parameters and gradients are nested dicts of float32
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from albert_jax.config import Config, PhaseConfig
+from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.dropout import row_keys
 from albert_jax.objectives.loss_terms import Loss, mean, weight_names
@@ -70,23 +71,17 @@ def make_train_step(
     compute_gradients = _gradient_function(
         loss, mesh, shapes, frozen, phase.gradient_accumulation_steps, num_layers
     )
-    update = _update_function(config, frozen)
 
     def step(
         state: TrainState, batch: Batch, scalars: Mapping[str, Any]
     ) -> tuple[TrainState, dict[str, Any]]:
         seed = jnp.asarray(scalars["seed"], jnp.int32)
-        learning_rate = jnp.asarray(scalars["learning_rate"], jnp.float32)
         gradients, metrics = compute_gradients(state.params, dict(batch), seed, state.step)
-        norm = optax.tree.norm(gradients)
-        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
-        state = update(state, gradients, norm, learning_rate, finite)
-        metrics |= {
-            "grad_norm": norm,
-            "learning_rate": learning_rate,
-            "skipped": state.skipped.astype(jnp.float32),
-            "skipped_in_a_row": state.skipped_in_a_row.astype(jnp.float32),
-        }
+        metrics["grad_norm"] = optax.tree.norm(gradients)
+        metrics["learning_rate"] = jnp.asarray(scalars["learning_rate"], jnp.float32)
+        state = _apply_gradients(state, gradients, metrics, config.optimizer, frozen)
+        for name in ("skipped", "skipped_in_a_row"):
+            metrics[name] = getattr(state, name).astype(jnp.float32)
         return state, metrics
 
     shardings = jax.tree.map(lambda leaf: leaf.sharding, abstract_state(config, shapes, mesh))
@@ -151,51 +146,49 @@ def _jit_on_rows(
     )
 
 
-def _update_function(config: Config, frozen: Params) -> Callable[..., TrainState]:
-    """(state, gradients, their norm, learning rate, finite) to the next state.
+def _apply_gradients(
+    state: TrainState,
+    gradients: Params,
+    metrics: Sums,
+    config: OptimizerConfig,
+    frozen: Params,
+) -> TrainState:
+    """The next state, from gradients and the metrics loss, grad_norm and learning_rate.
 
     A step that is not finite leaves parameters, optimizer state and averaged copy bitwise as they
     were; frozen parameters and the leaves of the optimizer state that belong to them never change.
     """
-    max_norm, decay = config.optimizer.max_grad_norm, config.optimizer.ema_decay
+    norm = metrics["grad_norm"]
+    finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(norm)
 
-    def update(
-        state: TrainState,
-        gradients: Params,
-        norm: jax.Array,
-        learning_rate: jax.Array,
-        finite: jax.Array,
-    ) -> TrainState:
-        def select(is_frozen: bool, new: jax.Array, old: jax.Array) -> jax.Array:
-            return old if is_frozen else jnp.where(finite, new, old)
+    def select(is_frozen: bool, new: jax.Array, old: jax.Array) -> jax.Array:
+        return old if is_frozen else jnp.where(finite, new, old)
 
-        scale = max_norm / jnp.maximum(norm, max_norm)
-        gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
-        optimizer = make_optimizer(config.optimizer, learning_rate)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        params = jax.tree.map(select, frozen, params, state.params)
-        frozen_state = optax.tree_utils.tree_map_params(
-            optimizer, lambda _, is_frozen: is_frozen, opt_state, frozen,
-            transform_non_params=lambda _: False,
-        )  # fmt: skip
-        opt_state = jax.tree.map(select, frozen_state, opt_state, state.opt_state)
-        ema = state.ema and jax.tree.map(
+    scale = config.max_grad_norm / jnp.maximum(norm, config.max_grad_norm)
+    gradients = jax.tree.map(lambda gradient: gradient * scale, gradients)
+    optimizer = make_optimizer(config, metrics["learning_rate"])
+    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+    params = optax.apply_updates(state.params, updates)
+    params = jax.tree.map(select, frozen, params, state.params)
+    frozen_state = optax.tree_utils.tree_map_params(
+        optimizer, lambda _, is_frozen: is_frozen, opt_state, frozen,
+        transform_non_params=lambda _: False,
+    )  # fmt: skip
+    decay = config.ema_decay
+    skipped = 1 - finite.astype(jnp.int32)
+    return TrainState(
+        step=state.step + 1,
+        params=params,
+        opt_state=jax.tree.map(select, frozen_state, opt_state, state.opt_state),
+        ema=state.ema
+        and jax.tree.map(
             lambda mean, w: jnp.where(finite, decay * mean + (1.0 - decay) * w, mean),
             state.ema,
             params,
-        )
-        skipped = 1 - finite.astype(jnp.int32)
-        return TrainState(
-            step=state.step + 1,
-            params=params,
-            opt_state=opt_state,
-            ema=ema,
-            skipped=state.skipped + skipped,
-            skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
-        )
-
-    return update
+        ),
+        skipped=state.skipped + skipped,
+        skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
+    )
 
 
 def _gradient_function(
@@ -239,13 +232,7 @@ def _gradient_function(
             (batch, rows),
             gradient_accumulation_steps,
         )
-
-        def reduce(
-            part: jax.Array, gradient: jax.Array, spec: PartitionSpec, is_frozen: bool
-        ) -> Any:
-            return jnp.zeros_like(part) if is_frozen else _reduce(gradient, spec, axes)
-
-        gradients = jax.tree.map(reduce, params, gradients, specs, frozen)
+        gradients = jax.tree.map(partial(_reduce, axes), params, gradients, specs, frozen)
         return gradients, _sum_over_devices(sums, axes) | weights
 
     def compute(
@@ -321,10 +308,18 @@ def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
     return jax.lax.all_gather(leaf, "fsdp", axis=dimension, tiled=True)
 
 
-def _reduce(leaf: jax.Array, spec: PartitionSpec, axes: tuple[str, ...]) -> jax.Array:
-    """The sum of a gradient over the devices; each keeps the part that it stores."""
+def _reduce(
+    axes: tuple[str, ...],
+    part: jax.Array,
+    gradient: jax.Array,
+    spec: PartitionSpec,
+    is_frozen: bool,
+) -> jax.Array:
+    """The sum of a gradient over the devices, of which each keeps the part that it stores."""
+    if is_frozen:
+        return jnp.zeros_like(part)
     dimension = fsdp_dimension(spec)
     if dimension is not None:
-        leaf = jax.lax.psum_scatter(leaf, "fsdp", scatter_dimension=dimension, tiled=True)
+        gradient = jax.lax.psum_scatter(gradient, "fsdp", scatter_dimension=dimension, tiled=True)
         axes = tuple(axis for axis in axes if axis != "fsdp")
-    return jax.lax.psum(leaf, axes) if axes else leaf
+    return jax.lax.psum(gradient, axes) if axes else gradient
