@@ -1,4 +1,4 @@
-"""Question answering: files, alignment, windows, answers and the official scores."""
+"""Question answering: files, alignment, windows and answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,6 @@ from albert_jax.tasks.answer_spans import window_bounds
 from albert_jax.tasks.offsets import align
 from albert_jax.tasks.question_answering import SquadV1, SquadV1Config, SquadV2, SquadV2Config
 from albert_jax.tasks.squad_files import Answer, Question, from_hub, read_squad
-from albert_jax.tasks.squad_metrics import (
-    best_threshold,
-    exact_match,
-    normalize_answer,
-    squad_v1,
-    squad_v2,
-    token_f1,
-)
 from albert_jax.tasks.task import BatchSpec
 
 WORDS = Words("a b c d e f g h i j k l m n o p")
@@ -316,46 +308,6 @@ def test_beam_and_null_score() -> None:
     assert found["best"][0]["score"] == pytest.approx(-0.3)
     assert found["null_score"] == -1  # the lowest of the windows
     assert (empty["text"], empty["best"], empty["null_score"]) == ("", [], 0.0)
-
-
-# ---- the official scores -------------------------------------------------------------------------
-
-
-def test_answers_are_normalized() -> None:
-    assert normalize_answer("The  U.S. Army, a\tfew") == "us army few"
-    assert exact_match("the Cat!", "cat") == 1
-    assert token_f1("the black cat", "cat sat") == pytest.approx(0.5)
-    assert token_f1("", "") == 1
-    assert token_f1("x", "") == 0
-
-
-def test_squad_v1() -> None:
-    gold = {"a": ["a cat", "the dog"], "b": ["red hat"], "c": ["x"]}
-    scores = squad_v1({"a": "dog", "b": "hat"}, gold)
-    assert scores["exact_match"] == pytest.approx(100 / 3)
-    assert scores["f1"] == pytest.approx(100 * (1 + 2 / 3) / 3)
-    # Version 1.1 has no empty answers: two empty bags of words share no word.
-    assert squad_v1({"a": "the"}, {"a": ["a"]}) == {"exact_match": 100, "f1": 0}
-
-
-def test_the_threshold_of_squad_v2_is_the_best_of_all() -> None:
-    gold = {"a": ["cat"], "b": [], "c": ["hat"], "d": [], "e": ["x"]}
-    texts = {"a": "cat", "b": "dog", "c": "red hat", "d": "y", "e": "z"}
-    nulls = {"a": -2.0, "b": 1.0, "c": -1.0, "d": -1.5, "e": 3.0}
-
-    def at(threshold: float) -> dict[str, float]:
-        answers = {name: "" if nulls[name] > threshold else text for name, text in texts.items()}
-        return squad_v2(answers, gold)
-
-    scores = squad_v2(texts, gold, nulls)
-    for kind in ("f1", "exact"):
-        best = max(at(threshold)[kind] for threshold in (-9.0, *nulls.values()))
-        assert scores[f"best_{kind}"] == pytest.approx(best)
-        assert at(scores[f"best_{kind}_thresh"])[kind] == pytest.approx(best)
-    assert scores.items() >= at(scores["best_f1_thresh"]).items()
-    assert (scores["HasAns_total"], scores["NoAns_total"], scores["total"]) == (3, 2, 5)
-    # Without any right answer nothing beats silence.
-    assert best_threshold(texts, dict.fromkeys(gold, 0.0), nulls, gold) == (40, 0)
 
 
 def test_the_task_scores_and_its_baseline() -> None:
