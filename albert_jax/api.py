@@ -124,12 +124,12 @@ def batches(
     [(4, 2), (4, 2)]
     """
     from albert_jax.data.batches import pipeline
-    from albert_jax.data.batches.rows import RowMaker
+    from albert_jax.data.batches.builder import BatchBuilder
     from albert_jax.data.corpus.corpus import Corpus
 
     corpora = [Corpus.open(folder) for folder in prepared]
-    maker = RowMaker(corpora, corpora[0].vocabulary(), phase, seed=seed, phase_index=0)
-    return pipeline.batches(maker, first_step, phase.steps, np.arange(phase.batch_size))
+    builder = BatchBuilder(corpora, corpora[0].vocabulary(), phase, seed=seed, phase_index=0)
+    return pipeline.batches(builder, first_step, phase.steps, np.arange(phase.batch_size))
 
 
 def pretraining_loss(

@@ -21,8 +21,9 @@ import numpy as np
 from input import Pieces, make_corpus
 
 from albert_jax.config import PhaseConfig
+from albert_jax.data.batches.batch import Batch
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.batches.pipeline import batches
-from albert_jax.data.batches.rows import Batch, RowMaker
 from albert_jax.data.corpus.corpus import Corpus
 
 INTERRUPTIONS = 20
@@ -33,8 +34,8 @@ def host(
 ) -> Iterator[Batch]:
     """The batches of one host, begun anew at each of the starts (the last one is the end)."""
     for start, stop in zip(starts[:-1], starts[1:], strict=True):
-        maker = RowMaker([corpus], Pieces(), phase, seed=1, phase_index=0)  # type: ignore[arg-type]
-        yield from batches(maker, start, stop, rows, workers)
+        builder = BatchBuilder([corpus], Pieces(), phase, seed=1, phase_index=0)  # type: ignore[arg-type]
+        yield from batches(builder, start, stop, rows, workers)
 
 
 def sequence_hash(

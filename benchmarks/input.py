@@ -21,10 +21,10 @@ from pathlib import Path
 import numpy as np
 
 from albert_jax.config import PhaseConfig
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.batches.pipeline import batches
-from albert_jax.data.batches.rows import RowMaker
 from albert_jax.data.corpus.corpus import Corpus
-from albert_jax.data.corpus.shards import ShardWriter
+from albert_jax.data.corpus.shard_writer import ShardWriter
 
 VOCAB = 30_000
 NEEDED = {"8 x H200": 7.2e6, "8 x v6e": 8.3e6}
@@ -63,26 +63,26 @@ def measure_ours(
     """Rates over the batches, with the planning of their group shared out among its rows."""
     phase = PhaseConfig(sequence_length=length, batch_size=rows, packing=packing)
     started = time.process_time()
-    maker = RowMaker([corpus], Pieces(), phase, seed=0, phase_index=0)  # type: ignore[arg-type]
-    per_epoch = maker.rows_per_epoch()
+    builder = BatchBuilder([corpus], Pieces(), phase, seed=0, phase_index=0)  # type: ignore[arg-type]
+    per_epoch = builder.rows_per_epoch()
     counting = time.process_time() - started
     middle = per_epoch // rows // 2
-    order = maker.orders[0]
+    order = builder.orders[0]
     # The first batch that lies in one group whole, past the middle of the epoch.
     touched = [order.locate(np.array([step * rows, step * rows + count * rows - 1]))
                for step in range(middle, middle + 1000)]  # fmt: skip
     middle += next((k for k, groups in enumerate(touched) if len(groups) == 1), 0)
     started = time.process_time()
-    maker.batch(middle, np.arange(1))
+    builder.batch(middle, np.arange(1))
     planning = time.process_time() - started
     epoch, group, _, _ = order.locate(np.array([middle * rows]))[0]
     group_rows = len(order.group(epoch, group).order)
     real = 0
-    list(batches(maker, middle, middle + 1, np.arange(1)))  # Imports Grain.
+    list(batches(builder, middle, middle + 1, np.arange(1)))  # Imports Grain.
     times = []
     for _ in range(repeats):
         started = time.process_time()
-        for batch in batches(maker, middle, middle + count, np.arange(rows)):
+        for batch in batches(builder, middle, middle + count, np.arange(rows)):
             real = int((batch["segment_ids"] > 0).sum())
         times.append((time.process_time() - started) / count)
     # Every batch pays for its part of the group.

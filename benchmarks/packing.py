@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
@@ -28,9 +28,9 @@ ROWS = 256
 def real_share(corpus: Corpus, vocab: vocabulary.Vocabulary, length: int, packing: bool) -> float:
     """Share of the places of an epoch's whole batches that hold tokens."""
     phase = PhaseConfig(sequence_length=length, batch_size=ROWS, packing=packing)
-    maker = RowMaker([corpus], vocab, phase, seed=0, phase_index=0)
-    steps = max(1, maker.rows_per_epoch() // ROWS)
-    made = (maker.batch(step, np.arange(ROWS)) for step in range(steps))
+    builder = BatchBuilder([corpus], vocab, phase, seed=0, phase_index=0)
+    steps = max(1, builder.rows_per_epoch() // ROWS)
+    made = (builder.batch(step, np.arange(ROWS)) for step in range(steps))
     return float(np.mean([(batch["segment_ids"] > 0).mean() for batch in made]))
 
 

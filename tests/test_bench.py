@@ -9,7 +9,7 @@ import pytest
 
 from albert_jax import configfile
 from albert_jax.bench import step
-from albert_jax.data.batches.rows import batch_shapes
+from albert_jax.data.batches.batch import batch_shapes
 from albert_jax.errors import ConfigError
 from albert_jax.observe import flops
 from tests.test_house import _loaded

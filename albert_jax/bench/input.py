@@ -9,7 +9,7 @@ import numpy as np
 from albert_jax.bench import step
 from albert_jax.config import Config
 from albert_jax.data.batches import pipeline
-from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 
 
@@ -36,10 +36,11 @@ def seconds_per_batch(config: Config, number: int) -> float:
     """Mean time to make a batch of phase `number` on this host, without the first ones."""
     phase, workers = config.phases[number], config.data.workers
     corpora = [Corpus.open(folder, "train") for folder in config.data.prepared]
-    maker = RowMaker(corpora, corpora[0].vocabulary(), phase, seed=config.seed, phase_index=number)
+    vocabulary = corpora[0].vocabulary()
+    builder = BatchBuilder(corpora, vocabulary, phase, seed=config.seed, phase_index=number)
     # Time more batches than are prefetched, or nothing but the queue would be measured.
     count = 4 * pipeline.AHEAD * max(1, workers)
-    batches = pipeline.batches(maker, 0, count + 1, np.arange(phase.batch_size), workers)
+    batches = pipeline.batches(builder, 0, count + 1, np.arange(phase.batch_size), workers)
     next(batches)  # The first batch waits for the plan of the epoch.
     start = time.perf_counter()
     for _ in batches:

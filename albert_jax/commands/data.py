@@ -13,7 +13,7 @@ from albert_jax.commands.text_options import Directory, Sources, TextOptions, lo
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from albert_jax.data.batches.rows import RowMaker
+    from albert_jax.data.batches.builder import BatchBuilder
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -119,10 +119,10 @@ class _Rows:
     seed: int = 0
     """Decides the order and the masks."""
 
-    def maker(self) -> tuple[RowMaker, Vocabulary, int]:
-        """Returns the RowMaker of the phase, its vocabulary and its batch size."""
+    def builder(self) -> tuple[BatchBuilder, Vocabulary, int]:
+        """Returns the BatchBuilder of the phase, its vocabulary and its batch size."""
         from albert_jax import configfile
-        from albert_jax.data.batches.rows import RowMaker
+        from albert_jax.data.batches.builder import BatchBuilder
         from albert_jax.data.corpus.corpus import Corpus
 
         phases = configfile.load(self.config).phases
@@ -133,8 +133,8 @@ class _Rows:
         corpus = Corpus.open(self.data, self.split)
         vocabulary = corpus.vocabulary()
         phase = phases[self.phase]
-        maker = RowMaker([corpus], vocabulary, phase, seed=self.seed, phase_index=self.phase)
-        return maker, vocabulary, phase.batch_size
+        builder = BatchBuilder([corpus], vocabulary, phase, seed=self.seed, phase_index=self.phase)
+        return builder, vocabulary, phase.batch_size
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,12 +152,12 @@ class DataShow(_Rows):
 
         from albert_jax.data.batches import show
 
-        maker, vocabulary, size = self.maker()
+        builder, vocabulary, size = self.builder()
         if self.step < 0 or self.rows < 1:
             raise ConfigError("--step must be at least 0 and --rows at least 1")
         numbers = np.arange(min(self.rows, size))
-        batch = maker.batch(self.step, numbers)
-        print(show.show(batch, vocabulary, numbers=numbers, colour=sys.stdout.isatty()))
+        batch = builder.batch(self.step, numbers)
+        print(show.show(batch, vocabulary, numbers=numbers, color=sys.stdout.isatty()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,14 +173,14 @@ class DataStats(_Rows):
         """Prints to stdout."""
         import numpy as np
 
-        from albert_jax.data.batches import show
+        from albert_jax.data.batches import statistics
 
-        maker, vocabulary, size = self.maker()
+        builder, vocabulary, size = self.builder()
         if self.batches < 1:
             raise ConfigError(f"--batches {self.batches}: give at least 1")
         numbers = np.arange(size)
-        batches = (maker.batch(step, numbers) for step in range(self.batches))
-        figures = show.measure(batches, vocabulary)
-        print(show.table(figures))
+        batches = (builder.batch(step, numbers) for step in range(self.batches))
+        measured = statistics.measure(batches, vocabulary)
+        print(statistics.table(measured))
         if self.png:
-            show.draw(figures, self.png)
+            statistics.draw(measured, self.png)

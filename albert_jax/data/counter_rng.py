@@ -1,9 +1,9 @@
 """Random numbers that depend on nothing but their key.
 
-A draw is a hash of integers: the run's seed, what is drawn, the step, the row, and so on. So it
-is the same on every host, in every worker and after every restart, whole arrays come at once,
-and nothing has to be saved. The hash is the finaliser of SplitMix64 (Steele, Lea and Flood
-2014, with Stafford's variant 13 of the constants), applied once per level of the key.
+A draw is a hash of integers, such as the run's seed, the purpose, the step and the row. So it is
+the same on every host, in every worker and after every restart, and there is no state to save.
+The hash is the finalizer of SplitMix64 (Steele, Lea and Flood 2014, with Stafford's variant 13
+of the constants), applied once for each part of the key.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def _mix(x: np.ndarray) -> np.ndarray:
 
 
 def key(*parts: int) -> int:
-    """A 64-bit key from integers (taken modulo 2^64), the order of which matters."""
+    """A 64-bit key made of integers (taken modulo 2^64), whose order matters."""
     state = 0
     for part in parts:
         state = (state ^ (part & _MASK)) + _GAMMA & _MASK
@@ -60,5 +60,5 @@ def uniform(random_bits: np.ndarray) -> np.ndarray:
 
 def permutation(key_: int, size: int) -> np.ndarray:
     """A random order of range(size), int64."""
-    # The hash is a bijection, so no two keys are equal and any way of sorting gives one order.
+    # The hash is a bijection, so no two values are equal and every sort yields the same order.
     return np.argsort(bits(key_, np.arange(size)))

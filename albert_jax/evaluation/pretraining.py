@@ -174,8 +174,8 @@ def held_out_batches(
             corpus,
             phase,
             vocabulary,
-            rows=max(1, max_samples * corpus.num_tokens // max(1, total)),
-            batch_rows=batch_size,
+            max_rows=max(1, max_samples * corpus.num_tokens // max(1, total)),
+            batch_size=batch_size,
             seed=SEED,
         )
     ]
@@ -249,12 +249,12 @@ def _cut_accuracy(
     config: Config, train: list[Corpus], vocabulary: Vocabulary, batches: Sequence[Batch]
 ) -> dict[str, float]:
     """{"sop_cut_accuracy": ...}, or nothing where the objective has no sentence order."""
-    from albert_jax.data.batches.rows import RowMaker
+    from albert_jax.data.batches.builder import BatchBuilder
 
     if config.phases[-1].objective.sentence_order == "none":
         return {}
     phase = dataclasses.replace(config.phases[-1], batch_size=CUT_ROWS)
-    maker = RowMaker(train, vocabulary, phase, seed=SEED, phase_index=0)
-    rule = CutRule.learn([maker.batch(0, np.arange(CUT_ROWS))], vocabulary.starts_word)
+    builder = BatchBuilder(train, vocabulary, phase, seed=SEED, phase_index=0)
+    rule = CutRule.learn([builder.batch(0, np.arange(CUT_ROWS))], vocabulary.starts_word)
     accuracy = rule.accuracy(batches)
     return {"sop_cut_accuracy": accuracy} if np.isfinite(accuracy) else {}

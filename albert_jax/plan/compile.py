@@ -112,7 +112,7 @@ def _lower(config: Config, phase: PhaseConfig, devices: Any) -> Any:
     import jax
     from jax.sharding import NamedSharding, PartitionSpec
 
-    from albert_jax.data.batches.rows import batch_shapes
+    from albert_jax.data.batches.batch import batch_shapes
     from albert_jax.model import attention
     from albert_jax.model.albert import abstract_params
     from albert_jax.objectives.pretraining import pretraining_loss

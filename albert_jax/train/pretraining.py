@@ -10,7 +10,7 @@ import numpy as np
 
 from albert_jax.config import Config
 from albert_jax.data.batches import pipeline
-from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
@@ -63,16 +63,16 @@ def run(
     parent_state = state_of_parent(branch) if branch else None
     mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
     counts = RunFolder(out).row_counts
-    makers = [
-        RowMaker(train, vocabulary, phase, seed=config.seed, phase_index=number, counts=counts)
+    builders = [
+        BatchBuilder(train, vocabulary, phase, seed=config.seed, phase_index=number, counts=counts)
         for number, phase in enumerate(config.phases)
     ]
-    order = [maker.order_hash() for maker in makers]
+    order = [builder.order_hash() for builder in builders]
     data = {"vocabulary": vocabulary.fingerprint, "data order": " ".join(order)}
     agreement.agree("the data", data, seconds=PLANNING_SECONDS)
     run_training(
         config,
-        pretraining_task(config, train, held_out, makers, vocabulary, init=init, mesh=mesh),
+        pretraining_task(config, train, held_out, builders, vocabulary, init=init, mesh=mesh),
         out,
         mesh,
         facts={"data_order": order, "parent": branch, "init": init},
@@ -86,7 +86,7 @@ def pretraining_task(
     config: Config,
     train: list[Corpus],
     held_out: list[Corpus],
-    makers: list[RowMaker],
+    builders: list[BatchBuilder],
     vocabulary: Vocabulary,
     *,
     init: str | None,
@@ -104,7 +104,7 @@ def pretraining_task(
 
     def batches(phase: int, first_step: int, rows: np.ndarray) -> Iterator[Batch]:
         steps = config.phases[phase].steps
-        return pipeline.batches(makers[phase], first_step, steps, rows, config.data.workers)
+        return pipeline.batches(builders[phase], first_step, steps, rows, config.data.workers)
 
     def loss(phase: int, top: int = 1) -> Any:
         objective = config.phases[phase].objective

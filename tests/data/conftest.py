@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 
 from albert_jax.data.corpus.corpus import Corpus
-from albert_jax.data.corpus.shards import ShardWriter
+from albert_jax.data.corpus.shard_writer import ShardWriter
 
-from made import SIZE, Pieces, documents  # isort: skip
-
-
-@pytest.fixture
-def pieces() -> Pieces:
-    """The vocabulary of `prepared`."""
-    return Pieces()
+from made import SIZE, add_documents, documents  # isort: skip
 
 
 @pytest.fixture
@@ -29,8 +23,7 @@ def prepared(tmp_path: Path):
         shards = []
         for number, part in enumerate((docs[: len(docs) // 2], docs[len(docs) // 2 :])):
             with ShardWriter(folder, f"train-{number}", vocab_size) as writer:
-                for ids, lengths in part:
-                    writer.add(ids, lengths)
+                add_documents(writer, part)
                 shards.append(writer.close())
         manifest = {
             "format": 1, "vocabulary": "a" * 64, "vocab_size": vocab_size,
@@ -46,8 +39,8 @@ def prepared(tmp_path: Path):
 def small_windows(monkeypatch):
     """Windows, blocks and groups so small that a tiny corpus has many of each."""
     from albert_jax.data.batches import order
-    from albert_jax.data.corpus import shards as store
+    from albert_jax.data.corpus import shard_writer
 
-    monkeypatch.setattr(store, "WINDOW_TOKENS", 400)
+    monkeypatch.setattr(shard_writer, "WINDOW_TOKENS", 400)
     monkeypatch.setattr(order, "BLOCK_WINDOWS", 3)
     monkeypatch.setattr(order, "GROUP_ROWS", 60)

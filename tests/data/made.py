@@ -7,11 +7,12 @@ import hashlib
 import numpy as np
 
 from albert_jax import files
+from albert_jax.data.corpus.shard_writer import ShardWriter
 
 SIZE = 120
 
 
-class Pieces:
+class IdVocabulary:
     """A vocabulary of 120 ids; those from 60 on continue a word."""
 
     size, pad_id, unk_id, cls_id, sep_id, mask_id = SIZE, 0, 1, 2, 3, 4
@@ -33,6 +34,12 @@ def documents(count: int, seed: int = 0, longest: int = 9) -> list[tuple[np.ndar
         lengths = rng.integers(1, 25, rng.integers(1, longest))
         made.append((rng.integers(5, SIZE, lengths.sum()), lengths))
     return made
+
+
+def add_documents(writer: ShardWriter, docs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Writes documents into a shard."""
+    for ids, lengths in docs:
+        writer.add_many(ids, lengths, np.array([len(lengths)]))
 
 
 def digest(directory: str) -> str:

@@ -1,17 +1,20 @@
-"""A prepared folder: what is refused, and by which words."""
+"""A prepared folder: how it is read, and what is refused."""
 
 from __future__ import annotations
 
+import errno
 import json
 import pickle
+import resource
 
 import numpy as np
 import pytest
 
+from albert_jax import cli
 from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
-from albert_jax.errors import DataError
+from albert_jax.errors import DataError, StorageError
 
-from made import Pieces, documents  # isort: skip
+from made import IdVocabulary, documents  # isort: skip
 
 
 def test_windows_are_numbered_over_the_shards(prepared, small_windows):
@@ -19,12 +22,12 @@ def test_windows_are_numbered_over_the_shards(prepared, small_windows):
     corpus = pickle.loads(pickle.dumps(prepared(docs)))
     every = range(corpus.num_windows)
     assert corpus.ids(every).tolist() == np.concatenate([ids for ids, _ in docs]).tolist()
-    pieces, sentences = corpus.lengths(every)
+    parts, sentences = corpus.lengths(every)
     assert sentences.tolist() == np.concatenate([lengths for _, lengths in docs]).tolist()
-    assert pieces.sum() == len(sentences) and corpus.num_documents == 60
+    assert parts.sum() == len(sentences) and corpus.num_documents == 60
     assert corpus.tokens_in(every) == corpus.num_tokens == len(corpus.ids(every))
     last = corpus.num_windows - 1
-    assert corpus.ids([last, 0]).tolist() == [*corpus.window(last).ids, *corpus.window(0).ids]
+    assert corpus.ids([last, 0]).tolist() == [*corpus.ids([last]), *corpus.ids([0])]
     corpus.verify()
 
 
@@ -55,9 +58,9 @@ def test_folders_that_are_refused(prepared, tmp_path):
 
 def test_another_vocabulary_is_refused(prepared):
     corpus = prepared()
-    check_vocabulary(corpus, Pieces())
+    check_vocabulary(corpus, IdVocabulary())
     with pytest.raises(DataError, match="prepared with vocabulary aaaaaaaaaaaa .* not with bbbb"):
-        check_vocabulary(corpus, Pieces("b" * 64))
+        check_vocabulary(corpus, IdVocabulary("b" * 64))
 
 
 def test_unigram_counts_are_checked(prepared):
@@ -69,3 +72,30 @@ def test_unigram_counts_are_checked(prepared):
         _ = corpus.unigram
     np.save(corpus.directory / "unigram.npy", np.arange(120))
     assert corpus.unigram.tolist() == list(range(120))
+
+
+@pytest.fixture
+def few_open_files():
+    """A soft limit on open files that is below the hard one."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, limits[1] - 1), limits[1]))
+    yield resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_only_the_command_line_raises_the_limit_of_open_files(prepared, few_open_files):
+    prepared()
+    assert resource.getrlimit(resource.RLIMIT_NOFILE) == few_open_files
+    assert cli.main(["--version"]) == 0
+    assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] > few_open_files[0]
+
+
+def test_too_many_open_files_are_named_with_a_fix(prepared, monkeypatch):
+    corpus = prepared()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(np, "load", refuse)
+    with pytest.raises(StorageError, match="too many open files.*raise `ulimit -n`"):
+        Corpus.open(corpus.directory)

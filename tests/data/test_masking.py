@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.data import counter_rng as random
+from albert_jax.data import counter_rng
 from albert_jax.data.batches import masking
 
 
@@ -16,8 +16,8 @@ def words_of(pairs=300, seed=0, most=60):
 
 
 def choose(sizes, words, budget, seed=0, **options):
-    keys = random.bits(random.key(seed), np.arange(len(words)))
-    options = {"max_ngram": 3, "law": "inverse"} | options
+    keys = counter_rng.bits(counter_rng.key(seed), np.arange(len(words)))
+    options = {"max_ngram": 3, "distribution": "inverse"} | options
     return masking.choose_ngrams(sizes, words, np.asarray(budget), keys, **options)
 
 
@@ -78,13 +78,13 @@ def test_masked_tokens_are_those_of_the_chosen_words():
     assert masking.masked_tokens(ngrams, sizes).tolist() == [2, 3, 4, 5, 7, 8]
 
 
-def sequential(sizes, budget, law, rng):
+def sequential(sizes, budget, probabilities, rng):
     """The original's process for one pair; (n, first word) of each n-gram."""
     total, left, covered, taken = len(sizes), budget, set(), []
     for first in rng.permutation(total).tolist():
         if left <= 0:
             break
-        n = int(rng.choice(len(law), p=law)) + 1
+        n = int(rng.choice(len(probabilities), p=probabilities)) + 1
         while sum(sizes[first : first + n]) > left and n > 1:
             n -= 1
         span = range(first, min(first + n, total))
@@ -96,15 +96,19 @@ def sequential(sizes, budget, law, rng):
     return taken
 
 
-@pytest.mark.parametrize("law", ["inverse", "uniform", "proportional"])
-def test_chosen_lengths_and_places_are_those_of_the_sequential_process(law):
+@pytest.mark.parametrize("distribution", ["inverse", "uniform", "proportional"])
+def test_chosen_lengths_and_places_are_those_of_the_sequential_process(distribution):
     rng = np.random.default_rng(0)
     sizes = rng.choice([1, 1, 2, 3], 30)
     pairs, budget = 3000, 9
-    found = choose(np.tile(sizes, pairs), np.full(pairs, 30), np.full(pairs, budget), law=law)
+    found = choose(
+        np.tile(sizes, pairs), np.full(pairs, 30), np.full(pairs, budget), distribution=distribution
+    )
     theirs = []
     for _ in range(pairs):
-        theirs += sequential(sizes.tolist(), budget, masking.ngram_probabilities(3, law), rng)
+        theirs += sequential(
+            sizes.tolist(), budget, masking.ngram_probabilities(3, distribution), rng
+        )
     for ours, other in (
         (found.lengths, [n for n, _ in theirs]), (found.first % 30, [k for _, k in theirs]),
     ):  # fmt: skip
@@ -115,13 +119,13 @@ def test_chosen_lengths_and_places_are_those_of_the_sequential_process(law):
 
 def test_choices_depend_on_the_pair_s_own_key_only():
     sizes, words = words_of()
-    keys = random.bits(1, np.arange(len(words)))
+    keys = counter_rng.bits(1, np.arange(len(words)))
     budget = np.full(len(words), 8)
-    whole = masking.choose_ngrams(sizes, words, budget, keys, max_ngram=3, law="inverse")
+    whole = masking.choose_ngrams(sizes, words, budget, keys, max_ngram=3, distribution="inverse")
     offset = int(words[:7].sum())
     part = slice(offset, offset + int(words[7]))
     alone = masking.choose_ngrams(
-        sizes[part], words[7:8], budget[7:8], keys[7:8], max_ngram=3, law="inverse"
+        sizes[part], words[7:8], budget[7:8], keys[7:8], max_ngram=3, distribution="inverse"
     )
     inside = (whole.first >= part.start) & (whole.first < part.stop)
     assert sorted(zip(whole.first[inside] - offset, whole.words[inside], strict=True)) == sorted(
@@ -137,7 +141,7 @@ def test_everything_can_be_masked():
 
 def test_replacement_shares():
     labels = np.full(100_000, 7)
-    seen = masking.replace(labels, random.bits(3, np.arange(len(labels))), 4, 50)
+    seen = masking.replace(labels, counter_rng.bits(3, np.arange(len(labels))), 4, 50)
     assert abs((seen == 4).mean() - 0.8 - 0.1 / 50) < 0.006
     assert abs((seen == 7).mean() - 0.1 - 0.1 / 50) < 0.005
     others = np.bincount(seen[(seen != 4) & (seen != 7)], minlength=50)

@@ -6,11 +6,11 @@ import jax
 import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig, PhaseConfig
-from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.model.init import init_params
 from albert_jax.objectives.pretraining import pretraining_loss
 
-from made import SIZE, Pieces, documents  # isort: skip
+from made import SIZE, IdVocabulary, documents  # isort: skip
 
 LENGTH = 64
 MODEL = ModelConfig(
@@ -47,7 +47,9 @@ def taken_apart(batch):
 def test_losses_and_gradients_are_those_of_single_pairs(prepared):
     phase = PhaseConfig(sequence_length=LENGTH, batch_size=12, packing=True)
     corpus = prepared(documents(300, longest=3))
-    packed = RowMaker([corpus], Pieces(), phase, seed=1, phase_index=0).batch(3, np.arange(12))
+    packed = BatchBuilder([corpus], IdVocabulary(), phase, seed=1, phase_index=0).batch(
+        3, np.arange(12)
+    )
     single = taken_apart(packed)
     assert len(single["input_ids"]) > 2 * 12
     assert single["mlm_weights"].sum() == packed["mlm_weights"].sum() > 50

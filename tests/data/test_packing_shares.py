@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
@@ -25,9 +25,9 @@ def test_real_tokens_at_512(shared: Path, tmp_path: Path, form: str, unpacked: f
     corpus, found = Corpus.open(tmp_path / "p"), {}
     for packing in (False, True):
         phase = PhaseConfig(sequence_length=512, batch_size=256, packing=packing)
-        maker = RowMaker([corpus], vocab, phase, seed=0, phase_index=0)
-        steps = range(max(1, min(20, maker.rows_per_epoch() // 256)))
-        made = [maker.batch(step, np.arange(256))["segment_ids"] > 0 for step in steps]
+        builder = BatchBuilder([corpus], vocab, phase, seed=0, phase_index=0)
+        steps = range(max(1, min(20, builder.rows_per_epoch() // 256)))
+        made = [builder.batch(step, np.arange(256))["segment_ids"] > 0 for step in steps]
         found[packing] = np.mean(made)
     assert found[True] >= 0.98
     assert found[False] < unpacked

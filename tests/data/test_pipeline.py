@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import threading
+import time
 
 import numpy as np
 import pytest
 
 from albert_jax.config import PhaseConfig
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.batches.pipeline import batches, held_out
-from albert_jax.data.batches.rows import RowMaker
 from albert_jax.errors import DataError
 
-from made import Pieces, documents  # isort: skip
+from made import IdVocabulary, documents  # isort: skip
 
 ROWS = 16
 
@@ -33,8 +35,8 @@ def sequence(corpus, count, hosts=1, workers=0, cuts=()):
         found = []
         for start, stop in zip((0, *cuts), (*cuts, count), strict=True):
             phase = PhaseConfig(sequence_length=32, batch_size=ROWS)
-            maker = RowMaker([corpus], Pieces(), phase, seed=1, phase_index=0)
-            found += list(batches(maker, start, stop, rows, workers))
+            builder = BatchBuilder([corpus], IdVocabulary(), phase, seed=1, phase_index=0)
+            found += list(batches(builder, start, stop, rows, workers))
         parts.append(found)
     return [
         {name: np.concatenate([part[name] for part in row]) for name in row[0]}
@@ -76,17 +78,20 @@ def test_the_batches_stay_what_they_are(prepared):
     assert digest(sequence(prepared(documents(60)), 5))[:16] == "dafd4f918d4db896"
 
 
-def test_an_early_stop_leaves_nothing_running(prepared):
-    import threading
+def test_an_early_stop_leaves_no_thread(prepared):
+    def reading():
+        return [t for t in threading.enumerate() if t.name.startswith("grain-prefetch")]
 
     phase = PhaseConfig(sequence_length=32, batch_size=ROWS)
-    maker = RowMaker([prepared()], Pieces(), phase, seed=1, phase_index=0)
-    before = threading.active_count()
-    stream = batches(maker, 0, 10_000, np.arange(ROWS))
+    builder = BatchBuilder([prepared()], IdVocabulary(), phase, seed=1, phase_index=0)
+    stream = batches(builder, 0, 10_000, np.arange(ROWS))
     next(stream)
+    assert reading()
     stream.close()
-    del stream
-    assert threading.active_count() <= before + 2
+    deadline = time.monotonic() + 20
+    while reading() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not reading()
 
 
 def test_a_damaged_record_reaches_the_caller(prepared):
@@ -94,24 +99,26 @@ def test_a_damaged_record_reaches_the_caller(prepared):
     path = corpus.directory / "train-0.array_record"
     content = path.read_bytes().replace(corpus.shards[0].ids(0).tobytes()[:64], b"\1" * 64)
     path.write_bytes(content)
-    maker = RowMaker([corpus], Pieces(), PhaseConfig(sequence_length=32, batch_size=4), seed=0,
+    builder = BatchBuilder([corpus], IdVocabulary(), PhaseConfig(sequence_length=32, batch_size=4), seed=0,
                      phase_index=0)  # fmt: skip
-    with pytest.raises(DataError, match="train-0 is damaged: record 0"):
-        list(batches(maker, 0, 3, np.arange(4)))
+    with pytest.raises(
+        DataError, match=r"row \d of batch \d of phase 0: shard .*train-0 is damaged: record 0"
+    ):
+        list(batches(builder, 0, 3, np.arange(4)))
 
 
 @pytest.mark.parametrize("packing", [False, True])
 def test_held_out_rows_are_fixed_and_filled_up(prepared, packing):
     corpus = prepared(documents(80))
     phase = PhaseConfig(sequence_length=32, batch_size=ROWS, packing=packing, mixture=(1.0,))
-    options = {"rows": 50, "seed": 3}
-    small = held_out(corpus, phase, Pieces(), batch_rows=16, **options)
-    large = held_out(corpus, phase, Pieces(), batch_rows=50, **options)
+    options = {"max_rows": 50, "seed": 3}
+    small = held_out(corpus, phase, IdVocabulary(), batch_size=16, **options)
+    large = held_out(corpus, phase, IdVocabulary(), batch_size=50, **options)
     assert len(small) == 4 and len(large) == 1
     for name, array in large[0].items():
         joined = np.concatenate([batch[name] for batch in small])
         assert (joined[:50] == array).all() and not joined[50:].any()
-    few = held_out(corpus, phase, Pieces(), rows=10**6, batch_rows=64, seed=3)
+    few = held_out(corpus, phase, IdVocabulary(), max_rows=10**6, batch_size=64, seed=3)
     real = sum(int((batch["segment_ids"] > 0).any(1).sum()) for batch in few)
-    fixed = RowMaker([corpus], Pieces(), phase, seed=3, phase_index=-1)
+    fixed = BatchBuilder([corpus], IdVocabulary(), phase, seed=3, phase_index=-1)
     assert real == fixed.rows_per_epoch()

@@ -81,9 +81,10 @@ def test_what_a_folder_holds(corpus: Path, vocab: vocabulary.Vocabulary, tmp_pat
     for split in splits:
         split.verify()
         assert split.vocabulary().fingerprint == vocab.fingerprint
-        for window in map(split.window, range(split.num_windows)):
-            bounds = np.cumsum(window.sentences)[np.cumsum(window.pieces) - 1]
-            found |= {vocab.decode(ids.tolist()) for ids in np.split(window.ids, bounds)[:-1]}
+        parts, sentences = split.lengths(range(split.num_windows))
+        bounds = np.cumsum(sentences)[np.cumsum(parts) - 1]
+        texts = np.split(split.ids(range(split.num_windows)), bounds)[:-1]
+        found |= {vocab.decode(ids.tolist()) for ids in texts}
     assert found == {document(i).lower() for i in range(300)}
     ids = np.concatenate([splits[0].ids([w]) for w in range(splits[0].num_windows)])
     assert (splits[0].unigram == np.bincount(ids, minlength=vocab.size)).all()

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from albert_jax.data.batches import row_plan
-from albert_jax.data.batches.packing import pack, pairs_per_row
+from albert_jax.data.batches.packing import pack, sequences_per_row
 from albert_jax.data.batches.row_plan import PlanSettings, plan_rows
 
 
 def lengths(documents=200, longest=12, seed=0, most=40):
     rng = np.random.default_rng(seed)
-    pieces = rng.integers(1, longest, documents)
-    return pieces, rng.integers(1, most, pieces.sum())
+    counts = rng.integers(1, longest, documents)
+    return counts, rng.integers(1, most, counts.sum())
 
 
 def settings(length=64, short=0.1, order="sop", packing=False):
@@ -23,14 +23,14 @@ def settings(length=64, short=0.1, order="sop", packing=False):
 @pytest.mark.parametrize("order", ["sop", "nsp", "none"])
 @pytest.mark.parametrize("packing", [False, True])
 def test_rows_fit_and_pairs_stay_in_their_documents(order, packing):
-    pieces, sentences = lengths()
-    plan = plan_rows(pieces, sentences, settings(order=order, packing=packing), 3)
+    counts, sentences = lengths()
+    plan = plan_rows(counts, sentences, settings(order=order, packing=packing), 3)
     row = np.repeat(np.arange(plan.rows), np.diff(plan.first))
     assert np.bincount(row, plan.tokens).max() <= 64
     assert np.bincount(row).min() >= 1
-    assert np.bincount(row).max() <= (pairs_per_row(64) if packing else 1)
+    assert np.bincount(row).max() <= (sequences_per_row(64) if packing else 1)
     assert plan.a_size.min() >= 1
-    ends = np.cumsum(np.add.reduceat(sentences, np.cumsum(pieces) - pieces))
+    ends = np.cumsum(np.add.reduceat(sentences, np.cumsum(counts) - counts))
     document = [
         np.searchsorted(ends, start, side="right") for start in (plan.a_start, plan.b_start)
     ]
@@ -50,8 +50,8 @@ def test_rows_fit_and_pairs_stay_in_their_documents(order, packing):
 
 
 def test_no_text_is_lost_or_repeated_when_nothing_is_too_long():
-    pieces, sentences = lengths(most=8)
-    plan = plan_rows(pieces, sentences, settings(64, 0.0), 0)
+    counts, sentences = lengths(most=8)
+    plan = plan_rows(counts, sentences, settings(64, 0.0), 0)
     pair_text = np.concatenate(
         [np.r_[a : a + n, b : b + m] for a, n, b, m in zip(*plan[1:5], strict=True)]
     )
@@ -84,8 +84,8 @@ def test_a_lone_sentence_has_no_order():
 
 
 def test_long_sentences_are_cut_and_kept_whole_together():
-    units, pieces = row_plan._cut_long(np.array([2, 1]), np.array([100, 7, 50]), 20)
-    assert sorted(units)[-2:] == [5, 7] and units.sum() == 157 and pieces.tolist() == [21, 10]
+    units, documents = row_plan._cut_long(np.array([2, 1]), np.array([100, 7, 50]), 20)
+    assert sorted(units)[-2:] == [5, 7] and units.sum() == 157 and documents.tolist() == [21, 10]
     plan = plan_rows(np.array([1]), np.array([1000]), settings(64, 0.0), 0)
     assert plan.weight.mean() > 0.9
     assert (plan.a_size + plan.b_size).sum() > 0.95 * 1000
@@ -130,19 +130,19 @@ def test_coin_flips_of_many_tosses():
 
 
 def test_short_targets_are_per_document_or_when_packed_per_pair():
-    pieces, sentences = np.full(2000, 60), np.full(120_000, 3)
-    plan = plan_rows(pieces, sentences, settings(64, 0.25), 0)
+    counts, sentences = np.full(2000, 60), np.full(120_000, 3)
+    plan = plan_rows(counts, sentences, settings(64, 0.25), 0)
     document = plan.a_start // 180
     mean = np.bincount(document, plan.tokens) / np.bincount(document)
     assert abs((mean < 55).mean() - 0.25 * 50 / 60) < 0.05
-    packed = plan_rows(pieces, sentences, settings(64, 0.25, packing=True), 0)
+    packed = plan_rows(counts, sentences, settings(64, 0.25, packing=True), 0)
     ends = packed.a_start % 180 + packed.tokens < 170  # not the rest of a document
     assert abs((packed.tokens[ends] < 55).mean() - 0.25 * 50 / 60) < 0.05
 
 
 def test_a_plan_is_a_function_of_its_key():
-    pieces, sentences = lengths()
-    one, same, other = (plan_rows(pieces, sentences, settings(), key) for key in (5, 5, 6))
+    counts, sentences = lengths()
+    one, same, other = (plan_rows(counts, sentences, settings(), key) for key in (5, 5, 6))
     assert all((a == b).all() for a, b in zip(one, same, strict=True))
     assert one.rows != other.rows or (one.a_size != other.a_size).any()
 
@@ -161,5 +161,5 @@ def test_packing_places_every_item_once(most):
 def test_packing_fills_rows():
     rng = np.random.default_rng(0)
     sizes = np.clip(rng.gamma(2, 25, 20_000), 5, 512).astype(int)  # paragraphs
-    rows = pack(sizes, 512, pairs_per_row(512), 1).max() + 1
+    rows = pack(sizes, 512, sequences_per_row(512), 1).max() + 1
     assert sizes.sum() / rows / 512 > 0.99

@@ -13,7 +13,7 @@ import tiny_models
 
 from albert_jax import api, cli, configfile
 from albert_jax.checkpoint.manager import Checkpoints
-from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import CheckpointError
@@ -95,8 +95,8 @@ def held_out_rows(run: str, folder: str, seed: int) -> list[dict[str, np.ndarray
     config = configfile.load(str(Path(run) / "config.toml"))
     phase = dataclasses.replace(config.phases[-1], batch_size=8)
     corpus = Corpus.open(folder, "validation")
-    maker = RowMaker([corpus], tiny_models.vocabulary(), phase, seed=seed, phase_index=-1)
-    return [maker.batch(0, np.array([row])) for row in range(min(8, maker.rows_per_epoch()))]
+    builder = BatchBuilder([corpus], tiny_models.vocabulary(), phase, seed=seed, phase_index=-1)
+    return [builder.batch(0, np.array([row])) for row in range(min(8, builder.rows_per_epoch()))]
 
 
 def test_the_loss_is_that_of_the_held_out_rows_one_by_one(run: str) -> None:

@@ -29,10 +29,11 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ObjectiveConfig, PhaseConfig
-from albert_jax.data.batches import masking, row_plan, rows
-from albert_jax.data.batches.rows import RowMaker
+from albert_jax.data.batches import batch as batches
+from albert_jax.data.batches import masking, row_plan
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
-from albert_jax.data.corpus.shards import ShardWriter
+from albert_jax.data.corpus.shard_writer import ShardWriter
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 from tests.reference import golden_cases
 
@@ -65,7 +66,8 @@ def prepared(golden, tmp_path_factory):
                 for document in text.split("\n\n"):
                     ids = words.encode([line for line in document.split("\n") if line.strip()])
                     if ids:
-                        writer.add(np.concatenate(ids), np.array([len(part) for part in ids]))
+                        lengths = np.array([len(part) for part in ids])
+                        writer.add_many(np.concatenate(ids), lengths, np.array([len(ids)]))
                 entry = writer.close()
             manifest = {
                 "format": 1, "vocabulary": words.fingerprint, "vocab_size": words.size,
@@ -82,7 +84,7 @@ def _phase(settings: dict) -> PhaseConfig:
     assert not settings["do_permutation"], "a mode with do_permutation has no counterpart"
     words, several = settings["do_whole_word_mask"], settings["ngram"] > 1
     objective = ObjectiveConfig(
-        mask=("ngram" if several else "word") if words else ("span" if several else "token"),
+        mask_unit=("ngram" if several else "word") if words else ("span" if several else "token"),
         mask_rate=settings["masked_lm_prob"],
         max_ngram=settings["ngram"],
         ngram_distribution="inverse" if settings["favor_shorter_ngram"] else "proportional",
@@ -90,7 +92,7 @@ def _phase(settings: dict) -> PhaseConfig:
     )
     return PhaseConfig(
         sequence_length=settings["max_seq_length"],
-        rows=1 << 20,
+        batch_size=1 << 20,
         short_seq_prob=settings["short_seq_prob"],
         objective=objective,
     )
@@ -101,9 +103,9 @@ def _draw(mode: dict, corpus: Corpus, words, seed: int, monkeypatch) -> tuple[di
     settings = mode["settings"]
     phase = _phase(settings)
     # The slots of a phase follow from its rate; the original's are a setting of their own.
-    monkeypatch.setattr(rows, "slots", lambda _: (settings["max_predictions_per_seq"], 1))
-    maker = RowMaker([corpus], words, phase, seed=seed, phase_index=0)
-    total = sum(maker.orders[0].epoch_rows(epoch) for epoch in range(mode["dupe_factor"]))
+    monkeypatch.setattr(batches, "slots", lambda _: (settings["max_predictions_per_seq"], 1))
+    builder = BatchBuilder([corpus], words, phase, seed=seed, phase_index=0)
+    total = sum(builder.orders[0].epoch_rows(epoch) for epoch in range(mode["dupe_factor"]))
     chosen = []
     choose = masking.choose_ngrams
 
@@ -113,7 +115,7 @@ def _draw(mode: dict, corpus: Corpus, words, seed: int, monkeypatch) -> tuple[di
         return ngrams
 
     monkeypatch.setattr(masking, "choose_ngrams", watched)
-    batch = maker.batch(0, np.arange(total))
+    batch = builder.batch(0, np.arange(total))
     monkeypatch.setattr(masking, "choose_ngrams", choose)
     return batch, settings, chosen
 
@@ -219,7 +221,7 @@ def _names(mode: dict) -> list[str]:
 def test_distributions_with_the_rules_of_the_original_put_back(name, prepared, monkeypatch):
     mode = MODES[name]
     corpus, words = prepared(mode["settings"]["do_lower_case"])
-    monkeypatch.setattr(row_plan, "_cut_long", lambda pieces, sentences, _: (sentences, pieces))
+    monkeypatch.setattr(row_plan, "_cut_long", lambda counts, sizes, _: (sizes, counts))
     if not mode["settings"]["random_next_sentence"]:
         monkeypatch.setattr(
             row_plan, "_foreign", lambda start, end, settings, key: end - start == 1

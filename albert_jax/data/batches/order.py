@@ -1,11 +1,11 @@
-"""The order of rows: epochs, blocks, groups.
+"""The order of rows: epochs, groups and blocks.
 
-Each epoch permutes the windows of the whole corpus. Runs of ``BLOCK_WINDOWS`` consecutive
-permuted windows are blocks; a block is planned by itself (its pairs, its packing, its random
-documents), so its number of rows is known without its neighbours. Runs of blocks with at least
-``GROUP_ROWS`` rows are groups, and the rows of a group are permuted. So neighbours in the corpus
-land far apart, yet the rows of a batch come from one or two groups, which are read and planned
-once. The place of a row is found by binary search and depends on integers only.
+Each epoch permutes the windows of the whole corpus. A block is a run of ``BLOCK_WINDOWS`` permuted
+windows. It is planned by itself (its sequences, its packing, its random documents), so its number
+of rows is known without its neighbors. A group is a run of blocks with at least ``GROUP_ROWS``
+rows, and its rows are permuted. So neighbors in the corpus land far apart, yet the rows of a batch
+come from one or two groups, each of which is read and planned once. A row is found by binary
+search, and its place depends on integers only.
 """
 
 from __future__ import annotations
@@ -20,36 +20,48 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data import counter_rng as random
-from albert_jax.data.batches.row_plan import Plan, PlanSettings, plan_rows
+from albert_jax.data import counter_rng
+from albert_jax.data.batches.row_plan import PlanSettings, RowPlan, plan_rows
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import DataError, StorageError
 
 BLOCK_WINDOWS = 32
 """Windows planned together: about two million tokens."""
 GROUP_ROWS = 1 << 17
-"""Least rows in a group, unless the corpus has fewer."""
+"""Minimum number of rows in a group, unless the corpus has fewer."""
 
 _WINDOWS, _PLAN, _ROWS = range(3)
+"""Purposes of random draws."""
 _CACHED_GROUPS = 2
 
 
 class Group(NamedTuple):
-    """The rows of a group, ready to be filled."""
+    """The rows of a group, ready to be written into batches."""
 
     tokens: np.ndarray
     """Token ids [tokens], uint16 or uint32."""
-    plan: Plan
+    plan: RowPlan
     """Rows as ranges of ``tokens``."""
     order: np.ndarray
-    """int64 [rows]: planned row that comes at each place."""
+    """int64 [rows]: the planned row at each place of the group's order."""
+
+
+class RowsOfGroup(NamedTuple):
+    """Those of some rows that lie in one group."""
+
+    epoch: int
+    group: int
+    rows: np.ndarray
+    """int64 [n]: indices of the rows among those that were asked for."""
+    places: np.ndarray
+    """int64 [n]: their places in the order of the group."""
 
 
 class _Epoch(NamedTuple):
     windows: np.ndarray
-    """int64 [windows]: their permutation."""
+    """int64 [windows]: the permuted windows."""
     rows: np.ndarray
-    """int64 [blocks + 1]: rows before each block."""
+    """int64 [blocks + 1]: number of rows before each block."""
     groups: np.ndarray
     """int64 [groups + 1]: first block of each group."""
 
@@ -57,41 +69,43 @@ class _Epoch(NamedTuple):
 class RowOrder:
     """The endless sequence of rows of one corpus under one plan.
 
-    ``seed`` is a key of :mod:`albert_jax.data.random`. ``counts`` names a folder, perhaps in a
-    bucket, in which the row counts of epochs are kept, so that a resumed run need not plan the
-    corpus again. Objects may be pickled (without their caches) and used by several threads.
+    It may be pickled, without its caches, and used by several threads.
+
+    Args:
+      corpus: The corpus.
+      settings: How rows are planned.
+      key: Key of the random draws (counter_rng.key).
+      counts: Folder, perhaps in a bucket, that keeps the row counts of epochs, so that a resumed
+        run need not plan the whole corpus again.
     """
 
     def __init__(
-        self, corpus: Corpus, settings: PlanSettings, seed: int, counts: str | None = None
+        self, corpus: Corpus, settings: PlanSettings, key: int, counts: str | None = None
     ) -> None:
-        self.corpus, self.settings, self.seed = corpus, settings, seed
+        self.corpus, self.settings, self.key = corpus, settings, key
         self._counts = counts
         self._epochs: list[_Epoch] = []
         self._first_rows = [0]
         self._prepare_caches()
 
-    def locate(self, rows: np.ndarray) -> list[tuple[int, int, np.ndarray, np.ndarray]]:
-        """Finds rows by their number since the start, int64 [n].
-
-        Returns for each group touched: epoch, group, which of the n rows lie there, and their
-        places in the group.
-        """
+    def locate(self, rows: np.ndarray) -> list[RowsOfGroup]:
+        """Finds the groups of rows by the numbers of the rows since the start, int64 [n]."""
         with self._lock:
             while self._first_rows[-1] <= int(rows.max(initial=0)):
                 self._add_epoch()
-        found = []
+        located = []
         epochs = np.searchsorted(np.array(self._first_rows), rows, side="right") - 1
-        for epoch in np.unique(epochs).tolist():
-            entry = self._epochs[epoch]
-            inside = np.flatnonzero(epochs == epoch)
-            place = rows[inside] - self._first_rows[epoch]
-            group_rows = entry.rows[entry.groups]
-            groups = np.searchsorted(group_rows, place, side="right") - 1
+        for number in np.unique(epochs).tolist():
+            epoch = self._epochs[number]
+            in_epoch = np.flatnonzero(epochs == number)
+            row_of_epoch = rows[in_epoch] - self._first_rows[number]
+            first_rows = epoch.rows[epoch.groups]
+            groups = np.searchsorted(first_rows, row_of_epoch, side="right") - 1
             for group in np.unique(groups).tolist():
-                here = groups == group
-                found.append((epoch, group, inside[here], place[here] - group_rows[group]))
-        return found
+                in_group = groups == group
+                places = row_of_epoch[in_group] - first_rows[group]
+                located.append(RowsOfGroup(number, group, in_epoch[in_group], places))
+        return located
 
     def group(self, epoch: int, group: int) -> Group:
         """Reads and plans a group, or takes it from the cache. Raises DataError."""
@@ -106,74 +120,75 @@ class RowOrder:
             return cached
 
     def epoch_rows(self, epoch: int) -> int:
-        """Rows of an epoch."""
+        """Number of rows of an epoch."""
         with self._lock:
             while len(self._epochs) <= epoch:
                 self._add_epoch()
         return self._first_rows[epoch + 1] - self._first_rows[epoch]
 
     def digest(self) -> str:
-        """Hash of the order: the first epoch's windows and counts, and the first block's rows.
+        """Hash of the first epoch's windows and row counts and of its first block's rows.
 
         It changes with the corpus, the seed, the plan, and any change of this code or of numpy
         that would change the order.
         """
         self.epoch_rows(0)
-        entry = self._epochs[0]
-        plan = self._plan(0, 0)
-        order = random.permutation(random.key(self.seed, _ROWS, 0, 0), plan.rows)
+        epoch = self._epochs[0]
+        plan = self._plan(_windows_of_blocks(epoch.windows, 0, 1), 0, 0)
         digest = hashlib.sha256(repr(self.settings).encode())
-        for array in (entry.windows, entry.rows, entry.groups, *plan, order):
+        order = self._permuted_rows(0, 0, plan.rows)
+        for array in (epoch.windows, epoch.rows, epoch.groups, *plan, order):
             digest.update(np.ascontiguousarray(array, np.int64).tobytes())
         return digest.hexdigest()
 
-    def _plan(self, epoch: int, block: int, windows: np.ndarray | None = None) -> Plan:
-        windows = self._epochs[epoch].windows if windows is None else windows
-        run = windows[block * BLOCK_WINDOWS : (block + 1) * BLOCK_WINDOWS]
-        pieces, sentences = self.corpus.lengths(run.tolist())
-        return plan_rows(
-            pieces, sentences, self.settings, random.key(self.seed, _PLAN, epoch, block)
-        )
+    def _plan(self, windows: list[int], epoch: int, block: int) -> RowPlan:
+        key = counter_rng.key(self.key, _PLAN, epoch, block)
+        return plan_rows(*self.corpus.lengths(windows), self.settings, key)
+
+    def _permuted_rows(self, epoch: int, group: int, rows: int) -> np.ndarray:
+        return counter_rng.permutation(counter_rng.key(self.key, _ROWS, epoch, group), rows)
 
     def _make_group(self, epoch: int, group: int) -> Group:
         entry = self._epochs[epoch]
-        begin, end = entry.groups[group : group + 2].tolist()
-        windows = entry.windows[begin * BLOCK_WINDOWS : end * BLOCK_WINDOWS]
-        plans, pair, token = [], 0, 0
-        for block in range(begin, end):
-            plan = self._plan(epoch, block)
+        first_block, end_block = entry.groups[group : group + 2].tolist()
+        plans, sequences, tokens = [], 0, 0
+        for block in range(first_block, end_block):
+            windows = _windows_of_blocks(entry.windows, block, block + 1)
+            plan = self._plan(windows, epoch, block)
             plans.append(
                 plan._replace(
-                    first=plan.first[block > begin :] + pair,
-                    a_start=plan.a_start + token,
-                    b_start=plan.b_start + token,
+                    # The end of a block's last row is the start of the next block's first.
+                    first=plan.first[block > first_block :] + sequences,
+                    a_start=plan.a_start + tokens,
+                    b_start=plan.b_start + tokens,
                 )
             )
-            pair += len(plan.a_start)
-            run = entry.windows[block * BLOCK_WINDOWS : (block + 1) * BLOCK_WINDOWS]
-            token += self.corpus.tokens_in(run.tolist())
-        plan = Plan(*(np.concatenate(columns) for columns in zip(*plans, strict=True)))
-        order = random.permutation(random.key(self.seed, _ROWS, epoch, group), plan.rows)
-        return Group(self.corpus.ids(windows.tolist()), plan, order)
+            sequences += len(plan.a_start)
+            tokens += self.corpus.tokens_in(windows)
+        plan = RowPlan(*(np.concatenate(columns) for columns in zip(*plans, strict=True)))
+        ids = self.corpus.ids(_windows_of_blocks(entry.windows, first_block, end_block))
+        return Group(ids, plan, self._permuted_rows(epoch, group, plan.rows))
 
     def _add_epoch(self) -> None:
-        epoch = len(self._epochs)
-        windows = random.permutation(
-            random.key(self.seed, _WINDOWS, epoch), self.corpus.num_windows
-        )
+        number = len(self._epochs)
+        key = counter_rng.key(self.key, _WINDOWS, number)
+        windows = counter_rng.permutation(key, self.corpus.num_windows)
         blocks = -(-len(windows) // BLOCK_WINDOWS)
-        counts = self._load_counts(epoch, blocks)
+        counts = self._load_counts(number, blocks)
         if counts is None:
-            planned = [self._plan(epoch, block, windows).rows for block in range(blocks)]
-            counts = np.array(planned, np.int64)
-            self._store_counts(epoch, counts)
+            planned = (
+                self._plan(_windows_of_blocks(windows, block, block + 1), number, block)
+                for block in range(blocks)
+            )
+            counts = np.array([plan.rows for plan in planned], np.int64)
+            self._store_counts(number, counts)
         rows = np.concatenate([[0], np.cumsum(counts)])
         if not rows[-1]:
             raise DataError(f"{self.corpus.directory} holds no rows: prepare more text")
         groups = [0]
         while groups[-1] < blocks:
             groups.append(min(int(np.searchsorted(rows, rows[groups[-1]] + GROUP_ROWS)), blocks))
-        # A short rest joins the group before it.
+        # A last group that is too short joins the group before it.
         if len(groups) > 2 and rows[groups[-1]] - rows[groups[-2]] < GROUP_ROWS:
             del groups[-2]
         self._epochs.append(_Epoch(windows, rows, np.array(groups)))
@@ -183,7 +198,7 @@ class RowOrder:
         if self._counts is None:
             return None
         sizes = [shard.files for shard in self.corpus.shards]
-        name = hashlib.sha256(repr((self.settings, self.seed, epoch, sizes)).encode()).hexdigest()
+        name = hashlib.sha256(repr((self.settings, self.key, epoch, sizes)).encode()).hexdigest()
         return files.join(self._counts, f"rows-{name[:24]}.npy")
 
     def _load_counts(self, epoch: int, blocks: int) -> np.ndarray | None:
@@ -203,7 +218,7 @@ class RowOrder:
             return
         content = io.BytesIO()
         np.save(content, counts, allow_pickle=False)
-        # They are only a shortcut.
+        # The counts only save time, so that a folder that cannot be written is no error.
         with contextlib.suppress(StorageError):
             files.make_folder(str(self._counts))
             files.write(path, content.getvalue())
@@ -220,3 +235,8 @@ class RowOrder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare_caches()
+
+
+def _windows_of_blocks(windows: np.ndarray, first: int, end: int) -> list[int]:
+    """The permuted windows of the blocks first to end - 1."""
+    return windows[first * BLOCK_WINDOWS : end * BLOCK_WINDOWS].tolist()

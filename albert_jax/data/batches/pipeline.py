@@ -1,11 +1,12 @@
-"""Batches ahead of the step, through Grain.
+"""Batches that are built ahead of the training step, through Grain.
 
-Grain maps over batch numbers: its element is a whole batch, made from one integer, so its state
+Grain maps over batch numbers: its element is a whole batch, built from one integer. So its state
 is that integer, and any number of hosts, threads or worker processes yields the same batches.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import signal
 from collections.abc import Iterator
@@ -13,42 +14,46 @@ from collections.abc import Iterator
 import numpy as np
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.batches.rows import Batch, RowMaker, empty_batch
+from albert_jax.data.batches.batch import Batch, empty_batch
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
 AHEAD = 4
-"""Batches made before they are asked for (per worker process, if there are any)."""
+"""Batches that are built ahead, for each worker process if there are any."""
 
 
 def batches(
-    maker: RowMaker, first_step: int, stop_step: int, rows: np.ndarray, workers: int = 0
+    builder: BatchBuilder, first_step: int, stop_step: int, rows: np.ndarray, workers: int = 0
 ) -> Iterator[Batch]:
-    """Batches ``first_step`` to ``stop_step`` - 1 of a phase, rows ``rows`` of each.
+    """Yields the rows ``rows`` of the batches first_step to stop_step - 1 of a phase.
 
-    ``workers`` processes make them; with 0 a thread of this process does. Raises DataError for a
-    damaged record.
+    They are built by ``workers`` processes, or by a thread of this process if that is 0. Raises
+    DataError for a damaged record.
     """
     import grain.python as grain
 
     numbers = grain.MapDataset.range(first_step, stop_step)
-    made = numbers.map(_Made(maker, np.asarray(rows)))
+    dataset = numbers.map(_BuildBatch(builder, np.asarray(rows)))
     if not workers:
-        # One thread: the time goes to numpy, and a second thread would fight for the same lock.
+        # One thread: the time goes to numpy, and a second thread would compete for the same lock.
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
-        yield from made.to_iter_dataset(ahead)
+        with contextlib.closing(iter(dataset.to_iter_dataset(ahead))) as iterator:
+            yield from iterator
         return
     from absl import flags
 
     if not flags.FLAGS.is_parsed():  # Grain's workers copy absl's flags, which nobody parsed.
         flags.FLAGS.mark_as_parsed()
-    maker.rows_per_epoch()  # Counted once here instead of in every worker.
+    builder.rows_per_epoch()  # Rows are counted here once instead of in every worker.
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     serial = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    for batch in made.to_iter_dataset(serial).mp_prefetch(options, worker_init_fn=_deaf):
-        # Copied out of Grain's shared memory, which is then free (and complains at exit if not).
-        yield {name: np.array(array) for name, array in batch.items()}
+    processes = dataset.to_iter_dataset(serial).mp_prefetch(options, worker_init_fn=_ignore_signals)
+    with contextlib.closing(iter(processes)) as iterator:
+        for batch in iterator:
+            # A copy, because Grain's shared memory must be released.
+            yield {name: np.array(array) for name, array in batch.items()}
 
 
 def held_out(
@@ -56,43 +61,47 @@ def held_out(
     phase: PhaseConfig,
     vocabulary: Vocabulary,
     *,
-    rows: int,
-    batch_rows: int,
+    max_rows: int,
+    batch_size: int,
     seed: int,
 ) -> list[Batch]:
-    """At most ``rows`` rows of a held-out corpus, in batches of ``batch_rows`` under fixed masks.
+    """At most ``max_rows`` rows of a held-out corpus under fixed masks, in batches.
 
-    They depend on the corpus, the phase's plan and objective, and the seed, not on
-    ``batch_rows``; the last batch is filled up with rows of weight 0. Raises DataError if the
-    corpus has no row.
+    The rows depend on the corpus, on plan and objective of the phase, and on the seed, but not on
+    ``batch_size``. The last batch is filled up with rows of weight 0.
+
+    Raises:
+      DataError: The corpus has no rows.
     """
-    fixed = dataclasses.replace(phase, mixture=(), batch_size=max(rows, 1))
-    maker = RowMaker([corpus], vocabulary, fixed, seed=seed, phase_index=-1)
-    total = min(rows, maker.rows_per_epoch())
+    fixed = dataclasses.replace(phase, mixture=(), batch_size=max(max_rows, 1))
+    builder = BatchBuilder([corpus], vocabulary, fixed, seed=seed, phase_index=-1)
+    total = min(max_rows, builder.rows_per_epoch())
     if total < 1:
         raise DataError(f"{corpus.directory} holds no held-out row: prepare more text")
-    found = []
-    for start in range(0, total, batch_rows):
-        real = maker.batch(0, np.arange(start, min(start + batch_rows, total)))
-        batch = empty_batch(phase, batch_rows)
-        for name, array in real.items():
+    filled = []
+    for start in range(0, total, batch_size):
+        rows = builder.batch(0, np.arange(start, min(start + batch_size, total)))
+        batch = empty_batch(phase, batch_size)
+        for name, array in rows.items():
             batch[name][: len(array)] = array
-        found.append(batch)
-    return found
+        filled.append(batch)
+    return filled
 
 
-def _deaf(number: int, count: int) -> None:
-    """What a worker does first: signals that are sent to all processes of a run are for the one
-    that saves it; the workers end with that one."""
+def _ignore_signals(number: int, count: int) -> None:
+    """Worker initializer: ignores SIGTERM and SIGINT, which the trainer handles.
+
+    Workers exit when the trainer does.
+    """
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
 
 
-class _Made:
-    """What Grain maps: batch number to batch (a class, so that workers can receive it)."""
+class _BuildBatch:
+    """The function that Grain maps, a class so that it can be sent to workers."""
 
-    def __init__(self, maker: RowMaker, rows: np.ndarray) -> None:
-        self._maker, self._rows = maker, rows
+    def __init__(self, builder: BatchBuilder, rows: np.ndarray) -> None:
+        self._builder, self._rows = builder, rows
 
     def __call__(self, step: int) -> Batch:
-        return self._maker.batch(int(step), self._rows)
+        return self._builder.batch(int(step), self._rows)

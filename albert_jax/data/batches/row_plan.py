@@ -1,18 +1,20 @@
-"""Which text stands in which row: segment pairs as the original cuts them.
+"""Which text stands in which row: sequences of two segments, cut as the original cuts them.
 
 A plan is a pure function of lengths and a key, in plain numpy. It follows
-create_pretraining_data.py of google-research/albert: sentences of a document accumulate until
-they reach a target length (row length minus three special tokens; with a small probability a
-shorter one for all pairs of a document), the chunk is split into A and B between two sentences,
-and tokens are dropped from the front or back of the longer side until the pair fits. In "nsp"
-half of the pairs get B from another document, and the sentences thereby left over start the next
-chunk. Two differences are deliberate:
+create_pretraining_data.py of google-research/albert. Sentences of a document accumulate until they
+reach a target length, which is the row length minus three special tokens, or with a small
+probability a shorter length for all sequences of a document. This chunk is split into the segments
+A and B between two sentences, and tokens are dropped from the front or back of the longer segment
+until the sequence fits. In "nsp" half of the sequences take B from another document, and the
+sentences that are thereby left over start the next chunk. Two differences are deliberate:
 
 - A chunk of a single sentence has no order to predict. The original fills it with text of
-  another document and labels it "swapped"; here (but for "nsp") it stays alone, B is empty and
-  its order weight is 0. Its masked tokens are trained on as all others.
+  another document and labels it "swapped". Here (except in "nsp") it stays alone: B is empty and
+  the weight of its order is 0. Its masked tokens are trained on like all others.
 - A sentence longer than a row is cut into parts of a quarter of a row, so that hardly any text is
-  lost; the original throws away what does not fit.
+  lost; the original discards what does not fit.
+
+Shapes: D documents, U units (a unit is a sentence or a part of a long one), N sequences.
 """
 
 from __future__ import annotations
@@ -21,15 +23,18 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from albert_jax.data import counter_rng as random
-from albert_jax.data.batches.packing import pack, pairs_per_row
+from albert_jax.data import counter_rng
+from albert_jax.data.batches.packing import pack, sequences_per_row
 
 SPECIALS = 3
-"""[CLS] A [SEP] B [SEP]"""
+"""Special tokens of a sequence: [CLS] A [SEP] B [SEP]."""
+
+_SHORT, _TARGET, _FOREIGN, _SPLIT, _DOCUMENT, _SENTENCE, _TRUNCATE, _PACK = range(8)
+"""Purposes of random draws."""
 
 
 class PlanSettings(NamedTuple):
-    """What a plan depends on beside lengths and key."""
+    """What a plan depends on besides lengths and key."""
 
     sequence_length: int
     short_seq_prob: float
@@ -45,23 +50,23 @@ class PlanSettings(NamedTuple):
         )
 
 
-class Plan(NamedTuple):
-    """Rows as pairs of token ranges; offsets count from the first token of what was planned."""
+class RowPlan(NamedTuple):
+    """Rows as ranges of tokens, whose offsets count from the first token of the planned text."""
 
     first: np.ndarray
-    """int64 [rows + 1]: row r holds pairs first[r] to first[r + 1]."""
+    """int64 [rows + 1]: row r holds the sequences first[r] to first[r + 1] - 1."""
     a_start: np.ndarray
-    """int64 [pairs]: first token of A."""
+    """int64 [N]: first token of A."""
     a_size: np.ndarray
-    """int64 [pairs]: tokens of A, at least 1."""
+    """int64 [N]: tokens of A, at least 1."""
     b_start: np.ndarray
-    """int64 [pairs]: first token of B."""
+    """int64 [N]: first token of B."""
     b_size: np.ndarray
-    """int64 [pairs]: tokens of B, 0 if there is none."""
+    """int64 [N]: tokens of B, 0 if there is none."""
     label: np.ndarray
-    """int64 [pairs]: 1 where B is from another document ("nsp")."""
+    """int64 [N]: 1 where B is from another document ("nsp")."""
     weight: np.ndarray
-    """float32 [pairs]: 0 where there is no order to predict."""
+    """float32 [N]: 0 where there is no order to predict."""
 
     @property
     def rows(self) -> int:
@@ -70,128 +75,145 @@ class Plan(NamedTuple):
 
     @property
     def tokens(self) -> np.ndarray:
-        """Tokens of each pair with its special tokens, int64 [pairs]."""
+        """Tokens of each sequence with its special tokens, int64 [N]."""
         return self.a_size + self.b_size + 2 + (self.b_size > 0)
 
 
-def plan_rows(pieces: np.ndarray, sentences: np.ndarray, settings: PlanSettings, key: int) -> Plan:
+class _Units(NamedTuple):
+    """The planned text as units, in which chunks start and end."""
+
+    offsets: np.ndarray
+    """int64 [U + 1]: tokens before each unit."""
+    document_ends: np.ndarray
+    """int64 [D]: unit after the last one of each document."""
+    document: np.ndarray
+    """int64 [U]: document of each unit."""
+
+
+def plan_rows(
+    sentences_per_document: np.ndarray,
+    tokens_per_sentence: np.ndarray,
+    settings: PlanSettings,
+    key: int,
+) -> RowPlan:
     """Plans rows over some documents.
 
-    ``pieces`` [documents]: sentences of each; ``sentences`` [sentences]: tokens of each. In a
-    packed plan short target lengths are drawn per pair instead of per document, since a packed
-    row needs companions of many lengths.
+    In a packed plan short target lengths are drawn for each sequence instead of each document,
+    because a packed row needs sequences of many lengths.
+
+    Args:
+      sentences_per_document: int64 [D].
+      tokens_per_sentence: int64 [sentences of all documents].
+      settings: How rows are planned.
+      key: Decides all random draws.
     """
     limit = settings.sequence_length - SPECIALS
-    units, pieces = _cut_long(pieces, sentences, limit)
-    offsets = np.concatenate([[0], np.cumsum(units)])
-    piece_ends = np.cumsum(pieces)
-    piece_of = np.repeat(np.arange(len(pieces)), pieces)
-    target = _targets(piece_of, len(pieces), limit, settings, key)
-    ends = np.searchsorted(offsets, offsets[:-1] + target)
-    ends = np.minimum(ends, piece_ends[piece_of])
+    sizes, counts = _cut_long(sentences_per_document, tokens_per_sentence, limit)
+    units = _Units(
+        offsets=np.concatenate([[0], np.cumsum(sizes)]),
+        document_ends=np.cumsum(counts),
+        document=np.repeat(np.arange(len(counts)), counts),
+    )
+    target = _targets(units, limit, settings, key)
+    ends = np.searchsorted(units.offsets, units.offsets[:-1] + target)
+    ends = np.minimum(ends, units.document_ends[units.document])
     if settings.sentence_order == "nsp":
-        number = np.arange(len(units))
-        splits = _splits(number, ends, key)
-        start = _chain(np.where(_foreign(number, ends, settings, key), splits, ends))
+        every = np.arange(len(sizes))
+        splits = _splits(every, ends, key)
+        start = _chain(np.where(_foreign(every, ends, settings, key), splits, ends))
     else:
         start = _chain(ends)
     end = ends[start]
     split = _splits(start, end, key)
-    foreign = _foreign(start, end, settings, key) & (len(pieces) > 1)
-    b_start, b_size = offsets[split], offsets[end] - offsets[split]
-    a_size = offsets[split] - offsets[start]
+    a_start, b_start = units.offsets[start], units.offsets[split]
+    a_size, b_size = b_start - a_start, units.offsets[end] - b_start
+    foreign = _foreign(start, end, settings, key) & (len(counts) > 1)
     if foreign.any():
         chosen = np.flatnonzero(foreign)
-        b_start[chosen], b_size[chosen] = _other_documents(
-            start[chosen], target[start[chosen]] - a_size[chosen], offsets, piece_ends, piece_of,
-            key,
-        )  # fmt: skip
-    a_start, a_size, b_start, b_size = _truncate(
-        offsets[start], a_size, b_start, b_size, limit, random.bits(random.key(key, 6), start)
-    )
+        wanted = target[start[chosen]] - a_size[chosen]
+        b_start[chosen], b_size[chosen] = _other_documents(start[chosen], wanted, units, key)
+    draws = counter_rng.bits(counter_rng.key(key, _TRUNCATE), start)
+    a_start, a_size, b_start, b_size = _truncate(a_start, a_size, b_start, b_size, limit, draws)
     weight = ((b_size > 0) & (settings.sentence_order != "none")).astype(np.float32)
-    plan = Plan(
-        np.arange(len(start) + 1), a_start, a_size, b_start, b_size, foreign.astype(np.int64),
-        weight,
-    )  # fmt: skip
+    first = np.arange(len(start) + 1)
+    plan = RowPlan(first, a_start, a_size, b_start, b_size, foreign.astype(np.int64), weight)
     return _packed(plan, settings.sequence_length, key) if settings.packing else plan
 
 
 def _cut_long(
-    pieces: np.ndarray, sentences: np.ndarray, limit: int
+    sentences_per_document: np.ndarray, tokens_per_sentence: np.ndarray, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of each unit, and units of each piece; a unit is a sentence or part of a long one."""
-    if not len(sentences) or sentences.max() <= limit:
-        return sentences, pieces
+    """Tokens of each unit, and units of each document."""
+    if not len(tokens_per_sentence) or tokens_per_sentence.max() <= limit:
+        return tokens_per_sentence, sentences_per_document
     part = -(-limit // 4)  # Four parts just reach the longest target.
-    parts = np.where(sentences > limit, -(-sentences // part), 1)
+    parts = np.where(tokens_per_sentence > limit, -(-tokens_per_sentence // part), 1)
     last = np.cumsum(parts) - 1
-    units = np.full(parts.sum(), part)
-    units[last] = sentences - (parts - 1) * part
-    added = np.concatenate([[0], np.cumsum(parts)])
-    bounds = np.concatenate([[0], np.cumsum(pieces)])
-    return units, np.diff(added[bounds])
+    sizes = np.full(parts.sum(), part)
+    sizes[last] = tokens_per_sentence - (parts - 1) * part
+    units_before = np.concatenate([[0], np.cumsum(parts)])
+    bounds = np.concatenate([[0], np.cumsum(sentences_per_document)])
+    return sizes, np.diff(units_before[bounds])
 
 
-def _targets(
-    piece_of: np.ndarray, pieces: int, limit: int, settings: PlanSettings, key: int
-) -> np.ndarray:
-    """Target length of a chunk that starts at each unit."""
-    drawn = np.arange(len(piece_of) if settings.packing else pieces)
-    short = random.uniform(random.bits(random.key(key, 0), drawn)) < settings.short_seq_prob
-    lengths = 2 + random.below(random.bits(random.key(key, 1), drawn), limit - 1)
-    target = np.where(short, lengths, limit)
-    return target if settings.packing else target[piece_of]
+def _targets(units: _Units, limit: int, settings: PlanSettings, key: int) -> np.ndarray:
+    """Target length of a chunk that starts at each unit, int64 [U]."""
+    drawn = np.arange(len(units.document if settings.packing else units.document_ends))
+    chance = counter_rng.uniform(counter_rng.bits(counter_rng.key(key, _SHORT), drawn))
+    shorter = counter_rng.bits(counter_rng.key(key, _TARGET), drawn)
+    lengths = 2 + counter_rng.below(shorter, limit - 1)
+    target = np.where(chance < settings.short_seq_prob, lengths, limit)
+    return target if settings.packing else target[units.document]
 
 
 def _chain(following: np.ndarray) -> np.ndarray:
     """Units at which chunks start: 0, following[0], following[following[0]] and so on.
 
-    The end of a document is the start of the next, so one walk visits all documents. A loop over
-    chunks costs 60 ns each; array operations over all documents at once need as many rounds as
+    The end of a document is the start of the next, so one walk visits all documents. The loop
+    costs 60 ns for each chunk. Array operations over all documents at once need as many rounds as
     the longest document has chunks, which is slower.
     """
-    steps, size = following.tolist(), len(following)
-    found = []
+    next_start, size = following.tolist(), len(following)
+    starts = []
     unit = 0
     while unit < size:
-        found.append(unit)
-        unit = steps[unit]
-    return np.array(found, np.int64)
+        starts.append(unit)
+        unit = next_start[unit]
+    return np.array(starts, np.int64)
 
 
 def _splits(start: np.ndarray, end: np.ndarray, key: int) -> np.ndarray:
-    """First unit of B, uniform over the borders inside a chunk (its end, if it has none)."""
-    drawn = random.below(random.bits(random.key(key, 3), start), np.maximum(end - start - 1, 1))
-    return start + 1 + drawn
+    """First unit of B, uniform over the boundaries in a chunk, or the chunk's end without any."""
+    draws = counter_rng.bits(counter_rng.key(key, _SPLIT), start)
+    return start + 1 + counter_rng.below(draws, np.maximum(end - start - 1, 1))
 
 
 def _foreign(start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: int) -> np.ndarray:
-    """Which chunks take B from another document: in "nsp" every second one, and those of a
-    single unit."""
+    """Which chunks take B from another document: in "nsp" a random half and single units."""
     if settings.sentence_order != "nsp":
         return np.zeros(len(start), bool)
-    coin = random.bits(random.key(key, 2), start) >> np.uint64(63)
+    coin = counter_rng.bits(counter_rng.key(key, _FOREIGN), start) >> np.uint64(63)
     return (coin == 1) | (end - start == 1)
 
 
 def _other_documents(
-    start: np.ndarray,
-    wanted: np.ndarray,
-    offsets: np.ndarray,
-    piece_ends: np.ndarray,
-    piece_of: np.ndarray,
-    key: int,
+    start: np.ndarray, wanted: np.ndarray, units: _Units, key: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token ranges (start, size) from other documents, at a random sentence, of at least the
-    wanted length where that document is long enough."""
-    piece = random.below(random.bits(random.key(key, 4), start), len(piece_ends) - 1)
-    piece += piece >= piece_of[start]
-    begin = np.where(piece > 0, piece_ends[piece - 1], 0)
-    unit = begin + random.below(random.bits(random.key(key, 5), start), piece_ends[piece] - begin)
-    last = np.searchsorted(offsets, offsets[unit] + np.maximum(wanted, 1))
-    last = np.minimum(last, piece_ends[piece])
-    return offsets[unit], offsets[last] - offsets[unit]
+    """Token ranges (start, size) of other documents for the chunks at some start units.
+
+    A range begins at a random sentence and has at least the wanted length where the document is
+    long enough.
+    """
+    ends = units.document_ends
+    document_draws = counter_rng.bits(counter_rng.key(key, _DOCUMENT), start)
+    document = counter_rng.below(document_draws, len(ends) - 1)
+    document += document >= units.document[start]
+    begin = np.where(document > 0, ends[document - 1], 0)
+    sentence_draws = counter_rng.bits(counter_rng.key(key, _SENTENCE), start)
+    unit = begin + counter_rng.below(sentence_draws, ends[document] - begin)
+    end = np.searchsorted(units.offsets, units.offsets[unit] + np.maximum(wanted, 1))
+    end = np.minimum(end, ends[document])
+    return units.offsets[unit], units.offsets[end] - units.offsets[unit]
 
 
 def _truncate(
@@ -202,10 +224,11 @@ def _truncate(
     limit: int,
     draws: np.ndarray,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Drops single tokens from the front or back (evenly at random) of the longer side.
+    """Drops single tokens from a random end of the longer segment until a sequence fits.
 
-    The sequential rule in closed form: first the longer side shrinks to the shorter, then both
-    lose tokens in turn, B first.
+    This is the sequential rule in closed form: first the longer segment shrinks to the length of
+    the shorter one, then both lose tokens in turn, B first. All arrays are [N]; ``draws`` are
+    random bits.
     """
     excess = np.maximum(a_size + b_size - limit, 0)
     gap = np.minimum(np.abs(a_size - b_size), excess)
@@ -219,23 +242,24 @@ def _truncate(
 
 
 def _coin_flips(tosses: np.ndarray, draws: np.ndarray, side: int) -> np.ndarray:
-    """Heads among some tosses of a fair coin: set bits of as many random bits."""
+    """Number of heads in some tosses of a fair coin: the set bits of as many random bits."""
     heads = np.zeros(len(tosses), np.int64)
-    chosen = np.flatnonzero(tosses)
+    remaining = np.flatnonzero(tosses)
     word = 0
-    while len(chosen):
-        left = np.minimum(tosses[chosen] - 64 * word, 64).astype(np.uint64)
-        coins = random.bits(draws[chosen], 2 * word + side)
-        heads[chosen] += np.bitwise_count(coins >> (np.uint64(64) - left))
+    while len(remaining):
+        bits = np.minimum(tosses[remaining] - 64 * word, 64).astype(np.uint64)
+        coins = counter_rng.bits(draws[remaining], 2 * word + side)
+        heads[remaining] += np.bitwise_count(coins >> (np.uint64(64) - bits))
         word += 1
-        chosen = chosen[tosses[chosen] > 64 * word]
+        remaining = remaining[tosses[remaining] > 64 * word]
     return heads
 
 
-def _packed(plan: Plan, sequence_length: int, key: int) -> Plan:
-    """The same pairs, several to a row."""
-    row = pack(plan.tokens, sequence_length, pairs_per_row(sequence_length), random.key(key, 7))
+def _packed(plan: RowPlan, sequence_length: int, key: int) -> RowPlan:
+    """The same sequences, several to a row."""
+    max_sequences = sequences_per_row(sequence_length)
+    row = pack(plan.tokens, sequence_length, max_sequences, counter_rng.key(key, _PACK))
     rows = int(row.max()) + 1 if len(row) else 0
     order = np.argsort(row.astype(np.min_scalar_type(rows)), kind="stable")
     first = np.searchsorted(row[order], np.arange(rows + 1))
-    return Plan(first, *(column[order] for column in plan[1:]))
+    return RowPlan(first, *(column[order] for column in plan[1:]))

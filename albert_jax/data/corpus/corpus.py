@@ -1,6 +1,6 @@
-"""A prepared folder opened for reading: its manifest, its shards, its windows.
+"""A prepared folder, opened for reading.
 
-``manifest.json`` is written last, so a folder without one is unfinished. It names the shards of
+``manifest.json`` is written last, so a folder without one is incomplete. It names the shards of
 each split with their counts and checksums, and the vocabulary that made the ids.
 """
 
@@ -15,24 +15,31 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data.corpus.local_copy import local_copy
-from albert_jax.data.corpus.shards import ShardReader, Window
+from albert_jax.data.corpus.local_copy import MANIFEST, local_copy
+from albert_jax.data.corpus.shards import ShardReader
 from albert_jax.errors import DataError
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
-OPEN_FILES = 1 << 16
-"""Files that a process may have open at a time, if the system allows as many."""
 FORMAT = 1
-"""Number of the layout of a prepared folder; a folder of another number is refused."""
+"""Version of the layout of a prepared folder; a folder of another version is refused."""
 
 
 class Corpus:
-    """One split of a prepared folder. Windows are numbered over its shards in their order.
+    """One split of a prepared folder, whose windows are numbered through all shards.
 
-    Attributes: ``directory``, ``split``, ``fingerprint`` (of the vocabulary), ``vocab_size``,
-    ``num_documents``, ``num_tokens``, ``num_windows``. May be pickled.
+    It may be pickled.
+
+    Attributes:
+      directory: The folder, on a local disk.
+      split: Name of the split.
+      fingerprint: Fingerprint of the vocabulary that made the ids.
+      vocab_size: Number of ids of the vocabulary.
+      num_documents: Number of documents.
+      num_tokens: Number of tokens.
+      num_windows: Number of windows (shards.py).
+      shards: The readers of the shards.
     """
 
     def __init__(self, directory: Path, split: str, manifest: dict[str, Any]) -> None:
@@ -43,20 +50,22 @@ class Corpus:
         self.shards = [ShardReader(directory, entry, self.vocab_size) for entry in entries]
         self.num_documents = sum(entry["documents"] for entry in entries)
         self.num_tokens = sum(entry["tokens"] for entry in entries)
-        sizes = [len(shard.windows) for shard in self.shards]
-        self._first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
-        self.num_windows = int(self._first[-1])
+        counts = [len(shard.windows) for shard in self.shards]
+        self._first_windows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self.num_windows = int(self._first_windows[-1])
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], split: str = "train") -> Corpus:
-        """Opens a folder made by ``albert-jax data prepare``; from a bucket it is copied first.
+        """Opens a folder made by ``albert-jax data prepare``; one in a bucket is copied first.
 
-        Sizes of all files and the checksums of the indexes are compared with the manifest; the
-        ids are checked record by record when they are read. Raises DataError otherwise.
+        The sizes of all files and the checksums of the indexes are compared with the manifest.
+        Records are checked one by one when they are read.
+
+        Raises:
+          DataError: The folder is incomplete or damaged, or has no such split.
         """
-        _open_many_files()
-        place = str(directory)
-        folder = local_copy(place) if files.is_bucket(place) else Path(place)
+        path = str(directory)
+        folder = local_copy(path) if files.is_bucket(path) else Path(path)
         manifest = read_manifest(folder)
         if split not in manifest["splits"]:
             raise DataError(
@@ -97,42 +106,43 @@ class Corpus:
         return vocabulary
 
     def lengths(self, windows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths in some windows, one after the other: sentences of each piece, tokens of each
-        sentence (int64)."""
-        parts = [shard.lengths(record) for shard, record in map(self._locate, windows)]
-        pieces = np.concatenate([part[0] for part in parts]).astype(np.int64)
-        return pieces, np.concatenate([part[1] for part in parts]).astype(np.int64)
+        """Lengths in some windows, one after the other.
+
+        Returns:
+          Sentences of each part of a document, and tokens of each sentence, both int64.
+        """
+        lengths = [shard.lengths(record) for shard, record in map(self._locate, windows)]
+        sentences_per_part, tokens_per_sentence = zip(*lengths, strict=True)
+        return (
+            np.concatenate(sentences_per_part).astype(np.int64),
+            np.concatenate(tokens_per_sentence).astype(np.int64),
+        )
 
     def tokens_in(self, windows: Sequence[int]) -> int:
-        """Tokens of some windows together."""
-        found = map(self._locate, windows)
-        return sum(int(shard.windows[record, 2]) for shard, record in found)
+        """Number of tokens of some windows together."""
+        return sum(shard.num_tokens(record) for shard, record in map(self._locate, windows))
 
     def ids(self, windows: Sequence[int]) -> np.ndarray:
-        """Token ids of some windows, one after the other. Raises DataError for a bad record."""
+        """Token ids of some windows, one after the other. Raises DataError for a damaged record."""
         return np.concatenate([shard.ids(record) for shard, record in map(self._locate, windows)])
 
-    def window(self, window: int) -> Window:
-        """One window with its lengths."""
-        shard, record = self._locate(window)
-        return shard.window(record)
-
     def verify(self) -> None:
-        """Compares every file of the split with its checksum; DataError names the first bad."""
+        """Compares every file of the split with its checksum; raises DataError if one differs."""
         for shard in self.shards:
             shard.verify()
 
     def _locate(self, window: int) -> tuple[ShardReader, int]:
-        shard = int(np.searchsorted(self._first, window, side="right")) - 1
-        return self.shards[shard], int(window - self._first[shard])
+        """The shard of a window, and its number there."""
+        shard = int(np.searchsorted(self._first_windows, window, side="right")) - 1
+        return self.shards[shard], int(window - self._first_windows[shard])
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a prepared folder. Raises DataError if there is none that we can read."""
-    path = folder / "manifest.json"
+    """The manifest of a prepared folder. Raises DataError if it is missing or unreadable."""
+    path = folder / MANIFEST
     if not path.is_file():
         raise DataError(
-            f"{folder} is not a prepared folder (it has no manifest.json): run "
+            f"{folder} is not a prepared folder (it has no {MANIFEST}): run "
             "`albert-jax data prepare` to its end, or name its --out folder"
         )
     try:
@@ -152,21 +162,10 @@ def check_vocabulary(corpus: Corpus, vocabulary: Vocabulary) -> None:
     if corpus.fingerprint != vocabulary.fingerprint or corpus.vocab_size != vocabulary.size:
         raise DataError(
             f"{corpus.directory} was prepared with vocabulary {corpus.fingerprint[:12]} "
-            f"({corpus.vocab_size} pieces), not with {vocabulary.fingerprint[:12]} "
-            f"({vocabulary.size} pieces): prepare it again with this vocabulary"
+            f"({corpus.vocab_size} tokens), not with {vocabulary.fingerprint[:12]} "
+            f"({vocabulary.size} tokens): prepare it again with this vocabulary"
         )
 
 
-def _unreadable(folder: Path, what: str) -> DataError:
-    return DataError(f"{folder / 'manifest.json'} cannot be used: {what}: prepare the text again")
-
-
-def _open_many_files() -> None:
-    """Lets this process open as many files as the system allows: a shard needs four, and a shell's
-    usual 1,024 would end at 11 GB of text."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+def _unreadable(folder: Path, problem: str) -> DataError:
+    return DataError(f"{folder / MANIFEST} cannot be used: {problem}: prepare the text again")

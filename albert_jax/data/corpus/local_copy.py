@@ -1,4 +1,4 @@
-"""The local copy of a prepared folder in a bucket: rows are read at random, which wants a disk."""
+"""A local copy of a prepared folder in a bucket, because training reads rows in random order."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _log = logging.getLogger(__name__)
 
 
 def local_copy(directory: str) -> Path:
-    """Copies a prepared folder from a bucket, unless that was done, and returns where it lies.
+    """Copies a prepared folder from a bucket, unless a copy exists, and returns the copy.
 
-    The copy's name comes from the manifest, which holds the checksums of the shards, so a folder
-    that was prepared anew is copied anew. Files appear whole, the manifest last: what was cut off
-    goes on, and several processes of a machine may copy at once.
+    The copy is named after the manifest, which holds the checksums of the shards, so a folder
+    that was prepared anew is copied anew. Files appear complete and the manifest last, so an
+    interrupted copy continues, and several processes of a machine may copy at once.
 
     Raises:
-      DataError: there is no whole prepared folder.
-      StorageError: the bucket does not answer, or the disk is full.
+      DataError: The bucket holds no complete prepared folder there.
+      StorageError: The bucket does not answer, or the disk is full.
     """
     manifest = files.read(files.join(directory, MANIFEST))
     if manifest is None:
@@ -33,16 +33,14 @@ def local_copy(directory: str) -> Path:
     folder = Path(files.cache_folder("data", hashlib.sha256(manifest).hexdigest()[:16]))
     if (folder / MANIFEST).is_file():
         return folder
-    sizes = files.file_sizes(directory)
-    wanted = {
+    copied = files.file_sizes(str(folder))
+    missing = {
         name: size
-        for name, size in sizes.items()
-        if name != MANIFEST and not name.startswith(("work/", "."))
+        for name, size in files.file_sizes(directory).items()
+        if name != MANIFEST and not name.startswith(("work/", ".")) and copied.get(name) != size
     }
-    there = files.file_sizes(str(folder))
-    left = {name: size for name, size in wanted.items() if there.get(name) != size}
-    total, done = sum(left.values()), 0
-    for name, size in left.items():
+    total, done = sum(missing.values()), 0
+    for name, size in missing.items():
         _log.info("copying %s to %s: %d of %d MB", directory, folder, done >> 20, total >> 20)
         files.download(files.join(directory, name), files.join(str(folder), name))
         done += size

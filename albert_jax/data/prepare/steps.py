@@ -22,7 +22,7 @@ from functools import lru_cache
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data.corpus.shards import ShardWriter
+from albert_jax.data.corpus.shard_writer import ShardWriter
 from albert_jax.data.prepare import deduplication
 from albert_jax.data.prepare.decontamination import Overlap
 from albert_jax.data.prepare.plan import Plan

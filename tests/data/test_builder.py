@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ObjectiveConfig, PhaseConfig
-from albert_jax.data.batches.rows import RowMaker, batch_shapes, slots
+from albert_jax.data.batches.batch import batch_shapes, slots
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.errors import ConfigError, DataError
 
-from made import Pieces, documents  # isort: skip
+from made import IdVocabulary, documents  # isort: skip
 
 PHASE = PhaseConfig(sequence_length=48, batch_size=64)
 
 
-def maker_of(corpora, phase=PHASE, seed=1, **options):
-    return RowMaker(corpora, Pieces(), phase, seed=seed, **({"phase_index": 0} | options))
+def builder_of(corpora, phase=PHASE, seed=1, **options):
+    return BatchBuilder(corpora, IdVocabulary(), phase, seed=seed, **({"phase_index": 0} | options))
 
 
 def original_text(batch):
@@ -40,8 +41,8 @@ def test_layout(prepared, small_windows, packing, order):
     phase = dataclasses.replace(
         PHASE, packing=packing, objective=ObjectiveConfig(sentence_order=order)
     )
-    maker = maker_of([prepared()], phase)
-    batch = maker.batch(3, np.arange(64))
+    builder = builder_of([prepared()], phase)
+    batch = builder.batch(3, np.arange(64))
     shapes = batch_shapes(phase, 64)
     assert {k: (v.shape, v.dtype) for k, v in batch.items()} == shapes
     assert slots(phase) == (7, 6 if packing else 1)
@@ -84,10 +85,10 @@ def test_layout(prepared, small_windows, packing, order):
 def test_pairs_are_text_of_one_document_swapped_half_of_the_time(prepared):
     docs = documents(300)
     text = [ids.tolist() for ids, _ in docs]
-    maker = maker_of([prepared(docs)])
+    builder = builder_of([prepared(docs)])
     labels = []
     for step in range(4):
-        batch = maker.batch(step, np.arange(64))
+        batch = builder.batch(step, np.arange(64))
         ids = original_text(batch)
         for row in range(64):
             real = ids[row, batch["segment_ids"][row] > 0].tolist()
@@ -115,33 +116,33 @@ def _where(document, part):
 def test_any_rows_of_any_host_are_those_of_the_whole_batch(prepared, small_windows, packing):
     phase = dataclasses.replace(PHASE, packing=packing)
     corpus = prepared()
-    maker = maker_of([corpus], phase)
+    builder = builder_of([corpus], phase)
     for step in (0, 7, 30):  # 30 lies in a later epoch
-        whole = maker.batch(step, np.arange(64))
+        whole = builder.batch(step, np.arange(64))
         for rows in (np.arange(32, 64), np.arange(0, 64, 4), np.array([63, 2, 17])):
-            fresh = pickle.loads(pickle.dumps(maker_of([corpus], phase)))
+            fresh = pickle.loads(pickle.dumps(builder_of([corpus], phase)))
             part = fresh.batch(step, rows)
             assert equal(part, {name: array[rows] for name, array in whole.items()})
-    assert maker.rows_per_epoch() < 31 * 64
+    assert builder.rows_per_epoch() < 31 * 64
 
 
 def test_seed_phase_and_step_change_rows_and_masks(prepared):
     corpus = prepared()
     rows = np.arange(64)
     batches = [
-        maker_of([corpus]).batch(0, rows), maker_of([corpus]).batch(1, rows),
-        maker_of([corpus], seed=2).batch(0, rows), maker_of([corpus], phase_index=1).batch(0, rows),
+        builder_of([corpus]).batch(0, rows), builder_of([corpus]).batch(1, rows),
+        builder_of([corpus], seed=2).batch(0, rows), builder_of([corpus], phase_index=1).batch(0, rows),
     ]  # fmt: skip
     for k, one in enumerate(batches):
         for other in batches[:k]:
             assert (one["input_ids"] != other["input_ids"]).any(axis=1).mean() > 0.9
-    assert equal(maker_of([corpus]).batch(0, rows), batches[0])
+    assert equal(builder_of([corpus]).batch(0, rows), batches[0])
 
 
 def test_masks_are_fresh_when_a_row_comes_again(prepared):
     corpus = prepared(documents(3))
-    maker = maker_of([corpus], dataclasses.replace(PHASE, batch_size=400))
-    batch = maker.batch(0, np.arange(400))
+    builder = builder_of([corpus], dataclasses.replace(PHASE, batch_size=400))
+    batch = builder.batch(0, np.arange(400))
     masks = {}
     for row, text in enumerate(original_text(batch)):
         if (text > 0).sum() > 30:
@@ -153,13 +154,13 @@ def test_masks_are_fresh_when_a_row_comes_again(prepared):
 @pytest.mark.parametrize("mask", ["ngram", "word", "token", "span"])
 def test_units(prepared, mask):
     phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(mask_unit=mask, mask_rate=0.3))
-    batch = maker_of([prepared()], phase).batch(0, np.arange(64))
+    batch = builder_of([prepared()], phase).batch(0, np.arange(64))
     text = original_text(batch)
     broken = 0
     for row in range(64):
         used = batch["mlm_positions"][row][batch["mlm_weights"][row] > 0]
         masked = np.isin(np.arange(48), used)
-        begins = Pieces.starts_word[text[row]] | np.isin(np.r_[0, text[row][:-1]], (2, 3))
+        begins = IdVocabulary.starts_word[text[row]] | np.isin(np.r_[0, text[row][:-1]], (2, 3))
         word = np.cumsum(begins)
         broken += sum(len(set(masked[word == k])) > 1 for k in np.unique(word[masked]))
     assert (broken > 0) == (mask in ("token", "span"))
@@ -170,7 +171,7 @@ def test_rates(prepared):
 
     def shares(**changes):
         objective = ObjectiveConfig(**changes)
-        batch = maker_of([corpus], dataclasses.replace(PHASE, objective=objective)).batch(
+        batch = builder_of([corpus], dataclasses.replace(PHASE, objective=objective)).batch(
             0, np.arange(64)
         )
         text = (batch["segment_ids"] > 0).sum(1) - 2 - (batch["token_type_ids"] > 0).any(1)
@@ -188,27 +189,27 @@ def test_rates(prepared):
 def test_mixture_follows_the_weights_and_each_corpus_its_own_order(prepared):
     one, two = prepared(documents(200, 1), "one"), prepared(documents(200, 2), "two")
     phase = dataclasses.replace(PHASE, mixture=(3.0, 1.0), batch_size=4096)
-    maker = maker_of([one, two], phase)
-    assert abs((maker._pattern == 0).mean() - 0.75) < 1e-3
-    part = maker.batch(5, np.arange(1000, 1100))
-    again = maker.batch(5, np.arange(1099, 999, -1))
+    builder = builder_of([one, two], phase)
+    assert abs((builder.mixture.pattern == 0).mean() - 0.75) < 1e-3
+    part = builder.batch(5, np.arange(1000, 1100))
+    again = builder.batch(5, np.arange(1099, 999, -1))
     assert equal(part, {name: array[::-1] for name, array in again.items()})
-    share = (maker._pattern[np.arange(256)] == 0).mean()
+    share = (builder.mixture.pattern[np.arange(256)] == 0).mean()
     assert 0.6 < share < 0.9
-    by_size = maker_of([one, two], dataclasses.replace(phase, mixture=()))
+    by_size = builder_of([one, two], dataclasses.replace(phase, mixture=()))
     expected = one.num_tokens / (one.num_tokens + two.num_tokens)
-    assert abs((by_size._pattern == 0).mean() - expected) < 1e-3
-    assert maker.order_hash() != by_size.order_hash()
+    assert abs((by_size.mixture.pattern == 0).mean() - expected) < 1e-3
+    assert builder.order_hash() != by_size.order_hash()
 
 
 def test_what_is_refused(prepared):
     corpus = prepared()
     with pytest.raises(ConfigError, match="data.prepared is empty"):
-        maker_of([])
+        builder_of([])
     with pytest.raises(ConfigError, match="2 weights for 1 folders"):
-        maker_of([corpus], dataclasses.replace(PHASE, mixture=(1.0, 2.0)))
+        builder_of([corpus], dataclasses.replace(PHASE, mixture=(1.0, 2.0)))
     with pytest.raises(DataError, match="prepare it again with this vocabulary"):
-        RowMaker([corpus], Pieces("b" * 64), PHASE, seed=0, phase_index=0)
+        BatchBuilder([corpus], IdVocabulary("b" * 64), PHASE, seed=0, phase_index=0)
 
 
 def test_a_damaged_record_is_named(prepared):
@@ -219,5 +220,5 @@ def test_a_damaged_record_is_named(prepared):
     content[start + 11] ^= 1
     path.write_bytes(content)
     fresh = type(corpus).open(corpus.directory)
-    with pytest.raises(DataError, match="train-1 is damaged: record 0"):
-        maker_of([fresh]).batch(0, np.arange(64))
+    with pytest.raises(DataError, match="row 0 of batch 7 of phase 2: shard .*train-1 is damaged"):
+        builder_of([fresh], phase_index=2).batch(7, np.arange(64))

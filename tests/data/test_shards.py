@@ -8,22 +8,21 @@ import pickle
 import numpy as np
 import pytest
 
-from albert_jax.data.corpus import shards as store
-from albert_jax.data.corpus.shards import ShardReader, ShardWriter
+from albert_jax.data.corpus import shard_writer
+from albert_jax.data.corpus.shard_writer import ShardWriter
+from albert_jax.data.corpus.shards import ShardReader
 from albert_jax.errors import DataError, StorageError
 
+from made import add_documents  # isort: skip
 
-def write(folder, docs, vocab_size=120, many=False):
+
+def write(folder, docs, vocab_size=120, at_once=False):
     with ShardWriter(folder, "s", vocab_size) as writer:
-        if many:
-            writer.add_many(
-                np.concatenate([ids for ids, _ in docs]),
-                np.concatenate([lengths for _, lengths in docs]),
-                np.array([len(lengths) for _, lengths in docs]),
-            )
+        if at_once:
+            ids, lengths = map(np.concatenate, zip(*docs, strict=True))
+            writer.add_many(ids, lengths, np.array([len(lengths) for _, lengths in docs]))
         else:
-            for ids, lengths in docs:
-                writer.add(ids, lengths)
+            add_documents(writer, docs)
         return writer.close()
 
 
@@ -34,37 +33,37 @@ def random_documents(sizes, vocab_size=120):
 
 @pytest.mark.parametrize("vocab_size", [120, 65536, 65537, 200_000])
 def test_documents_come_back(tmp_path, monkeypatch, vocab_size):
-    monkeypatch.setattr(store, "WINDOW_TOKENS", 50)
+    monkeypatch.setattr(shard_writer, "WINDOW_TOKENS", 50)
     sizes = [[3, 4], [7], [20, 20, 5], [1] * 30, [10, 10, 10, 10, 9]]
     docs = random_documents(sizes, vocab_size)
     entry = write(tmp_path, docs, vocab_size)
     reader = pickle.loads(pickle.dumps(ShardReader(tmp_path, entry, vocab_size)))
-    windows = [reader.window(number) for number in range(entry["windows"])]
-    assert (
-        np.concatenate([w.ids for w in windows]).tolist()
-        == np.concatenate([ids for ids, _ in docs]).tolist()
-    )
-    assert np.concatenate([w.sentences for w in windows]).tolist() == sum(sizes, [])
-    assert np.concatenate([w.pieces for w in windows]).tolist() == [len(size) for size in sizes]
-    assert all(len(w.ids) <= 50 for w in windows)
+    windows = range(entry["windows"])
+    ids = [reader.ids(window) for window in windows]
+    assert np.concatenate(ids).tolist() == np.concatenate([ids for ids, _ in docs]).tolist()
+    assert [len(part) for part in ids] == [reader.num_tokens(window) for window in windows]
+    assert max(map(len, ids)) <= 50
+    parts, sentences = map(np.concatenate, zip(*map(reader.lengths, windows), strict=True))
+    assert sentences.tolist() == sum(sizes, [])
+    assert parts.tolist() == [len(size) for size in sizes]
     assert (entry["documents"], entry["tokens"]) == (5, sum(map(sum, sizes)))
     assert sorted(entry["files"]) == sorted(path.name for path in tmp_path.iterdir())
     reader.verify()
 
 
 def test_long_documents_are_cut_between_sentences(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "WINDOW_TOKENS", 10)
+    monkeypatch.setattr(shard_writer, "WINDOW_TOKENS", 10)
     entry = write(tmp_path, random_documents([[4, 4, 4, 8, 3], [25], [2]]))
     reader = ShardReader(tmp_path, entry, 120)
-    assert reader.sentences.tolist() == [4, 4, 4, 8, 3, 10, 10, 5, 2]
-    assert reader.pieces.tolist() == [2, 1, 1, 1, 1, 1, 1, 1]
+    assert reader.tokens_per_sentence.tolist() == [4, 4, 4, 8, 3, 10, 10, 5, 2]
+    assert reader.sentences_per_part.tolist() == [2, 1, 1, 1, 1, 1, 1, 1]
     assert (entry["documents"], entry["pieces"]) == (3, 8)
 
 
 def test_bytes_do_not_depend_on_the_calls(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "WINDOW_TOKENS", 60)
+    monkeypatch.setattr(shard_writer, "WINDOW_TOKENS", 60)
     docs = random_documents([[3, 0, 4], [7], [0], [20, 20, 5], [100, 3], [1] * 30])
-    one, all_ = write(tmp_path / "one", docs), write(tmp_path / "all", docs, many=True)
+    one, all_ = write(tmp_path / "one", docs), write(tmp_path / "all", docs, at_once=True)
     assert one == all_
     assert one["sentences"] == 2 + 1 + 3 + 3 + 30 and one["documents"] == 5
 

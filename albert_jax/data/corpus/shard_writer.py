@@ -1,0 +1,231 @@
+"""Writes shards of prepared documents (their format: shards.py).
+
+The bytes are a function of the documents that were added, and no file bears its final name before
+it is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
+
+from albert_jax import files
+from albert_jax.data.corpus.shards import SUFFIXES, id_dtype
+from albert_jax.errors import DataError, StorageError
+
+WINDOW_TOKENS = 65_535
+"""Most tokens in a window; one less than 2^16, so that every length fits a uint16."""
+
+
+class ShardWriter:
+    """Writes one shard; a context manager that deletes its files if it is left by an error.
+
+    Raises:
+      DataError: An id is outside the vocabulary, or lengths do not add up.
+      StorageError: The files cannot be written.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], name: str, vocab_size: int) -> None:
+        self._directory, self._name, self._vocab_size = Path(directory), name, vocab_size
+        self._dtype = id_dtype(vocab_size)
+        self._documents = 0
+        # The window that is being filled, in runs of parts.
+        self._ids: list[np.ndarray] = []
+        self._sentence_lengths: list[np.ndarray] = []
+        self._part_sentences: list[np.ndarray] = []
+        self._tokens = 0
+        # The index of the windows that were written.
+        self._windows: list[tuple[int, int, int, int]] = []
+        self._sentences_per_part: list[np.ndarray] = []
+        self._tokens_per_sentence: list[np.ndarray] = []
+        try:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._temporary(SUFFIXES[0]).write_bytes(b"")
+        except OSError as error:
+            raise self._write_error(error) from error
+        # group_size 1 and no compression: a record is read alone, and token ids hardly shrink.
+        self._writer = self._guard(
+            lambda: array_record_module.ArrayRecordWriter(
+                str(self._temporary(SUFFIXES[0])), "group_size:1,uncompressed"
+            )
+        )
+
+    def add_many(
+        self, ids: np.ndarray, sentence_lengths: np.ndarray, sentences: np.ndarray
+    ) -> None:
+        """Appends documents. The bytes do not depend on how documents are divided into calls.
+
+        Args:
+          ids: Token ids of all documents [tokens].
+          sentence_lengths: Tokens of each sentence; those of length 0 are left out.
+          sentences: Sentences of each document; documents without tokens are left out.
+        """
+        ids = np.asarray(ids)
+        lengths = np.asarray(sentence_lengths, dtype=np.int64)
+        counts = np.asarray(sentences, dtype=np.int64)
+        where = f"{self._name}, documents from {self._documents} on"
+        if lengths.size != counts.sum() or lengths.min(initial=0) < 0 or lengths.sum() != ids.size:
+            raise DataError(
+                f"{where}: {int(counts.sum())} sentences with {lengths.size} lengths that add up "
+                f"to {int(lengths.sum())} for {ids.size} tokens: give the lengths of the same "
+                "documents"
+            )
+        if not ids.size:
+            return
+        if int(ids.min()) < 0 or int(ids.max()) >= self._vocab_size:
+            bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
+            raise DataError(
+                f"{where}: token id {bad} is outside the vocabulary of {self._vocab_size}: "
+                "use the vocabulary that made the ids, or state its size"
+            )
+        if not lengths.all():
+            kept_before = np.concatenate([[0], np.cumsum(lengths != 0)])
+            counts = np.diff(kept_before[np.concatenate([[0], np.cumsum(counts)])])
+            lengths = lengths[lengths != 0]
+        counts = counts[counts != 0]
+        self._documents += len(counts)
+        lengths, counts = _cut_long(lengths, counts)
+        sentence_ends = np.cumsum(counts)
+        token_ends = np.cumsum(lengths)[sentence_ends - 1]
+        ids = ids.astype(self._dtype)
+        part = sentence = token = 0
+        while part < len(counts):
+            # The window takes as many of the following parts as fit.
+            limit = token + WINDOW_TOKENS - self._tokens
+            end = int(np.searchsorted(token_ends, limit, side="right"))
+            if end == part:
+                self._flush()
+                continue
+            next_token, next_sentence = int(token_ends[end - 1]), int(sentence_ends[end - 1])
+            self._ids.append(ids[token:next_token])
+            self._sentence_lengths.append(lengths[sentence:next_sentence].astype("<u2"))
+            self._part_sentences.append(counts[part:end].astype("<u2"))
+            self._tokens += next_token - token
+            part, sentence, token = end, next_sentence, next_token
+
+    def close(self) -> dict[str, Any]:
+        """Completes the files, gives them their names, and returns the shard's manifest entry.
+
+        Its keys are name, documents, pieces (parts of documents), sentences, tokens, windows, and
+        files with the ``bytes`` and ``sha256`` of each file name.
+        """
+        self._flush()
+        self._guard(self._writer.close)
+        windows = np.array(self._windows, dtype="<i8").reshape(-1, 4)
+        index = (
+            windows,
+            _concatenated(self._sentences_per_part),
+            _concatenated(self._tokens_per_sentence),
+        )
+        entries = {}
+        try:
+            for suffix, array in zip(SUFFIXES[1:], index, strict=True):
+                with open(self._temporary(suffix), "wb") as file:
+                    np.save(file, array, allow_pickle=False)
+            for suffix in SUFFIXES:
+                path = self._temporary(suffix)
+                digest = files.sha256(str(path), sync=True)
+                entries[self._name + suffix] = {"bytes": path.stat().st_size, "sha256": digest}
+            for suffix in SUFFIXES:
+                os.replace(self._temporary(suffix), self._directory / (self._name + suffix))
+        except OSError as error:
+            raise self._write_error(error) from error
+        return {
+            "name": self._name,
+            "documents": self._documents,
+            "pieces": int(windows[:, 0].sum()),
+            "sentences": int(windows[:, 1].sum()),
+            "tokens": int(windows[:, 2].sum()),
+            "windows": len(windows),
+            "files": entries,
+        }
+
+    def discard(self) -> None:
+        """Deletes the incomplete files."""
+        for suffix in SUFFIXES:
+            self._temporary(suffix).unlink(missing_ok=True)
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            try:
+                self._writer.close()
+            except Exception:  # noqa: BLE001 - the error that left the block is reported
+                pass
+            self.discard()
+
+    def _flush(self) -> None:
+        if not self._tokens:
+            return
+        record = np.concatenate(self._ids).tobytes()
+        parts, sentences = map(np.concatenate, (self._part_sentences, self._sentence_lengths))
+        self._guard(lambda: self._writer.write(record))
+        self._windows.append((len(parts), len(sentences), self._tokens, zlib.crc32(record)))
+        self._sentences_per_part.append(parts)
+        self._tokens_per_sentence.append(sentences)
+        self._ids, self._sentence_lengths, self._part_sentences = [], [], []
+        self._tokens = 0
+
+    def _temporary(self, suffix: str) -> Path:
+        return self._directory / f"{self._name}{suffix}.unfinished"
+
+    def _write_error(self, error: Exception) -> StorageError:
+        return StorageError(
+            f"cannot write shard {self._directory / self._name}: {error}: free some space or "
+            "choose another folder"
+        )
+
+    def _guard(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (OSError, RuntimeError, ValueError) as error:
+            self.discard()
+            raise self._write_error(error) from error
+
+
+def _cut_long(lengths: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts documents that are longer than a window into parts, and sentences that are, too.
+
+    Args:
+      lengths: Tokens of each sentence.
+      counts: Sentences of each document.
+
+    Returns:
+      Tokens of each sentence, and sentences of each part.
+    """
+    ends = np.cumsum(counts)
+    sizes = np.add.reduceat(lengths, ends - counts)
+    if sizes.max() <= WINDOW_TOKENS:
+        return lengths, counts
+    parts: list[np.ndarray] = []
+    for start, end, size in zip((ends - counts).tolist(), ends.tolist(), sizes, strict=True):
+        document = lengths[start:end]
+        parts += [document] if size <= WINDOW_TOKENS else _cut_document(document)
+    return np.concatenate(parts), np.array([len(part) for part in parts], np.int64)
+
+
+def _cut_document(lengths: np.ndarray) -> list[np.ndarray]:
+    """Cuts the sentence lengths of one document into runs of at most WINDOW_TOKENS tokens."""
+    sentences: list[int] = []
+    for length in lengths.tolist():
+        full, rest = divmod(length, WINDOW_TOKENS)
+        sentences += [WINDOW_TOKENS] * full + [rest] * (rest > 0)
+    ends = np.cumsum(sentences)
+    cuts, start = [], 0
+    while start < len(sentences):
+        tokens_before = ends[start - 1] if start else 0
+        start = int(np.searchsorted(ends, tokens_before + WINDOW_TOKENS, side="right"))
+        cuts.append(start)
+    return np.split(np.array(sentences, np.int64), cuts[:-1])
+
+
+def _concatenated(arrays: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(arrays) if arrays else np.zeros(0, "<u2")
