@@ -9,7 +9,6 @@ import jax
 
 from albert_jax.errors import ConfigError
 from albert_jax.export.transformers_classes import Head
-from albert_jax.inference import depth
 from albert_jax.model_io import model as loading
 from albert_jax.model_io import native
 
@@ -65,7 +64,7 @@ def export(
         raise ConfigError(f"--to {to} needs the package {package}: pip install 'albert-jax[{to}]'")
     model = loading.load(source, step=step, weights=weights)
     if num_layers is not None:
-        model = depth.at_depth(model, num_layers)
+        model = model.at_depth(num_layers)
     if to in ("onnx", "stablehlo"):
         from albert_jax.export import graphs
 

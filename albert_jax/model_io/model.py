@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from albert_jax import configfile, files
@@ -41,6 +41,17 @@ class Model:
     def config(self) -> ModelConfig:
         """The structure of the network."""
         return self.run_config.model
+
+    def at_depth(self, num_layers: int) -> Model:
+        """The model that consists of the first `num_layers` layers, as `encode` applies them.
+
+        Raises ConfigError for a number of layers that the model does not have.
+        """
+        from albert_jax.model import depth
+
+        config, params = depth.at_depth(self.config, self.params, num_layers)
+        run_config = replace(self.run_config, model=config)
+        return replace(self, run_config=run_config, params=params)
 
     def __repr__(self) -> str:
         """One short line, without the parameters."""

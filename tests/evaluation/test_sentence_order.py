@@ -52,8 +52,8 @@ def test_edges_of_a_pair_are_found_behind_masks() -> None:
     batch["input_ids"][0, 1] = MASK
     batch["mlm_positions"][0, 0], batch["mlm_labels"][0, 0] = 1, 11
     batch["mlm_weights"][0, 0] = 1
-    pieces, labels = edges(batch)
-    assert pieces.tolist() == [[11, 13, 21, 22], [31, 31, 41, 41]]
+    tokens, labels = edges(batch)
+    assert tokens.tolist() == [[11, 13, 21, 22], [31, 31, 41, 41]]
     assert labels.tolist() == [1, 0]
 
 
@@ -72,8 +72,8 @@ def test_packed_pairs_and_those_without_weight() -> None:
         "sop_labels": np.array([[1, 0, 0]], np.int32),
         "sop_weights": np.array([[1, 1, 0]], np.float32),
     }
-    pieces, labels = edges(packed)
-    assert pieces.tolist() == [[11, 12, 21, 22], [31, 31, 41, 42]]
+    tokens, labels = edges(packed)
+    assert tokens.tolist() == [[11, 12, 21, 22], [31, 31, 41, 42]]
     assert labels.tolist() == [1, 0]
     packed["sop_weights"][0, 0] = 0
     assert edges(packed)[1].tolist() == [0]
@@ -89,7 +89,7 @@ def test_finished_sentences_give_nothing_away() -> None:
     assert 0.4 < rule.accuracy([batch_of(pairs(500, 1, cut=False))]) < 0.6
 
 
-def test_rare_pieces_count_by_their_class() -> None:
+def test_rare_tokens_count_by_their_class() -> None:
     # Words that begin the swapped second segment are all different, but begin a word; the
     # others go on one.
     starts, goes_on = [9], [10]

@@ -1,4 +1,4 @@
-"""One set of parameters at several depths: cut, exported, measured pass by pass, left early."""
+"""One set of parameters at several depths: cut, exported, measured layer by layer, left early."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from albert_jax import api, cli
 from albert_jax.commands.evaluate import parse_depths
 from albert_jax.config import ModelConfig
 from albert_jax.errors import ConfigError
-from albert_jax.inference import depth
 from albert_jax.inference.early_exit import EarlyExit
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import predict
@@ -26,11 +25,11 @@ from albert_jax.tasks.token_classification import TokenClassificationConfig
 TEXTS = [TextExample(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
 
 
-def test_a_model_at_a_depth_is_its_encoder_with_that_many_passes():
+def test_a_model_at_a_depth_is_its_encoder_with_that_many_layers():
     batch = api.rows(tiny_models.vocabulary(), ["the file is found"], length=16)
     for mode, num_layers in (("all", 1), ("all", 7), ("none", 2), ("ffn", 3)):
         model = tiny_models.model(num_hidden_layers=4, sharing=mode)
-        cut = depth.at_depth(model, num_layers)
+        cut = model.at_depth(num_layers)
         assert cut.config.num_hidden_layers == num_layers
         shapes = jax.tree.map(np.shape, api.init(cut.config))
         assert jax.tree.map(np.shape, cut.params) == shapes

@@ -1,4 +1,4 @@
-"""What is shown of a text: attention, guesses after each pass, shares of the pieces; the folder."""
+"""What is shown of a text: attention, predictions after each layer, contributions of the tokens; the folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def sure() -> Model:
     return classifier(num_layers=3)
 
 
-def test_each_pass_is_the_model_of_that_depth(sure: Model) -> None:
+def test_each_layer_is_the_model_of_that_depth(sure: Model) -> None:
     found = explain(sure, TEXT, top_k=2)
     size = len(found.tokens)
     assert found.tokens[0] == "[CLS]" and "[MASK]" in found.tokens and "file" in found.tokens
@@ -45,7 +45,7 @@ def test_each_pass_is_the_model_of_that_depth(sure: Model) -> None:
         np.testing.assert_allclose(
             [g.probability for g in guesses], [b.probability for b in best], atol=1e-5
         )
-    assert len({g[0].word for g in mask}) > 1  # passes differ, or the test would say little
+    assert len({g[0].word for g in mask}) > 1  # layers differ, or the test would say little
     assert found.classes is not None and found.classes.shape == (3, 3)
     np.testing.assert_allclose(found.classes.sum(-1), 1)
 
@@ -57,7 +57,7 @@ def test_attention_is_what_the_text_changes(sure: Model) -> None:
 
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 @pytest.mark.parametrize("text", ["the value is not found", "the file\tevery thread waits"])
-def test_shares_add_up_to_the_gain(sure: Model, text: str, pooling: str) -> None:
+def test_contributions_add_up_to_the_gain(sure: Model, text: str, pooling: str) -> None:
     """Also against a sum over many points without the bound's help."""
     assert sure.run_config.task is not None
     task = dataclasses.replace(sure.run_config.task, pooling=pooling)
@@ -68,7 +68,7 @@ def test_shares_add_up_to_the_gain(sure: Model, text: str, pooling: str) -> None
     assert shares.error <= 0.01 * abs(shares.gain) + 1e-3
     assert abs(shares.gain) > 0.05  # there is something to share out
     assert len(shares.values) == len(found.tokens)
-    # [CLS] and [SEP] are the same in both rows: nothing is their doing.
+    # [CLS] and [SEP] are the same in both rows: they contribute nothing.
     for place in (0, len(shares.values) - 1):
         assert shares.values[place] == 0
     assert found.classes is not None and shares.label == found.classes[-1].argmax()
@@ -96,7 +96,7 @@ def test_the_gain_is_the_difference_of_margins(sure: Model) -> None:
     assert found.gain == pytest.approx(whole - margin(hidden_row, label)[0], abs=1e-4)
 
 
-def test_incomplete_shares_are_said(sure: Model) -> None:
+def test_incomplete_contributions_are_reported(sure: Model) -> None:
     found = attributions.Attribution(0, np.array([0.5, 0.2]), 0.9, 16)
     assert not found.complete and "NOT within" in str(found)
 
