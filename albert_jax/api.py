@@ -59,9 +59,9 @@ def save(model: Model, path: str, *, to: Literal["native", "huggingface"] = "nat
     >>> load(directory + "-copy").config == load(directory).config
     True
     """
-    from albert_jax.model_io import native
+    from albert_jax.export.export import export
 
-    native.export_run(jax.device_get(model.params), model.run_config, model.vocabulary, path, to=to)
+    export(model, path, to=to)
 
 
 def rows(

@@ -1,79 +1,112 @@
-"""`albert-jax export`: a step of a run, or a directory of ours, in the format of others."""
+"""Writing a model for another program: the targets in one table.
+
+A new target needs a module with a function like those below, its entry in the table, and its name
+in `Format`.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from typing import Literal
-
-import jax
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from albert_jax.errors import ConfigError
 from albert_jax.export.transformers_classes import Head
-from albert_jax.model_io import model as loading
-from albert_jax.model_io import native
 
-Format = Literal["huggingface", "native", "tf1", "onnx", "stablehlo"]
+if TYPE_CHECKING:
+    from albert_jax.model_io.model import Model
+
+Format = Literal["huggingface", "native", "onnx", "stablehlo"]
 StoredType = Literal["float32", "bfloat16", "int8"]
+Writer = Callable[["Model", str, Head | None, StoredType], str]
+"""(model, new directory, head, type of the weights) -> lines on what was written."""
 
-_TYPES: dict[Format, tuple[StoredType, ...]] = {
-    "huggingface": ("float32", "bfloat16"),
-    "native": ("float32",),
-    "tf1": ("float32",),
-    "onnx": ("float32", "int8"),
-    "stablehlo": ("float32",),
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A format that models are exported to."""
+
+    write: Writer
+    dtypes: tuple[StoredType, ...] = ("float32",)
+    """Types that the weights can be stored as."""
+    has_heads: bool = True
+    """Whether one of several heads can be chosen."""
+    package: str | None = None
+    """A package beyond our requirements; the extra that has the target's name installs it."""
+
+
+def _huggingface(model: Model, out: str, head: Head | None, dtype: StoredType) -> str:
+    from albert_jax.export import huggingface
+
+    return huggingface.export(model, out, head=head, dtype=dtype)
+
+
+def _native(model: Model, out: str, head: Head | None, dtype: StoredType) -> str:
+    from albert_jax.model_io import native
+
+    return native.save(model, out)
+
+
+def _onnx(model: Model, out: str, head: Head | None, dtype: StoredType) -> str:
+    from albert_jax.export import graph_folder, onnx
+
+    return graph_folder.export(model, out, onnx.FORMAT, head=head, int8=dtype == "int8")
+
+
+def _stablehlo(model: Model, out: str, head: Head | None, dtype: StoredType) -> str:
+    from albert_jax.export import graph_folder, stablehlo
+
+    return graph_folder.export(model, out, stablehlo.FORMAT, head=head)
+
+
+TARGETS: dict[Format, Target] = {
+    "huggingface": Target(write=_huggingface, dtypes=("float32", "bfloat16")),
+    "native": Target(write=_native, has_heads=False),
+    "onnx": Target(write=_onnx, dtypes=("float32", "int8"), package="onnx"),
+    "stablehlo": Target(write=_stablehlo, package="flatbuffers"),
 }
-"""What the weights of a format can be stored as."""
 
-_PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers"}
-"""What a format needs beyond our requirements; the extra of its name brings it."""
+
+def check(to: Format, head: Head | None, dtype: StoredType) -> None:
+    """Raises ConfigError for a head or type that a target lacks, or a package that is missing."""
+    target = TARGETS[to]
+    if dtype not in target.dtypes:
+        others = [name for name, other in TARGETS.items() if dtype in other.dtypes]
+        raise ConfigError(
+            f"--dtype {dtype}: --to {to} stores {' or '.join(target.dtypes)}; "
+            f"export {dtype} --to {' or '.join(others)}"
+        )
+    if head is not None and not target.has_heads:
+        raise ConfigError(f"--head {head}: --to {to} always holds all heads: leave it out")
+    if target.package and importlib.util.find_spec(target.package) is None:
+        raise ConfigError(
+            f"--to {to} needs the package {target.package}: pip install 'albert-jax[{to}]'"
+        )
 
 
 def export(
-    source: str,
+    model: Model,
     out: str,
     *,
-    step: int | Literal["best", "newest"] = "newest",
-    weights: Literal["trained", "averaged"] = "trained",
     to: Format = "huggingface",
     head: Head | None = None,
     dtype: StoredType = "float32",
-    num_layers: int | None = None,
-) -> None:
-    """Writes the directory `out`, which must not exist, and prints what was written.
+) -> str:
+    """Writes the directory `out`, which must not exist, and returns lines on what was written.
 
-    `step` and `weights` choose what is taken from a run, `to` the format, `head` which outputs
-    it has (none: the task's of a fine-tuned run, else all of pretraining), `dtype` the type of
-    the stored weights, `passes` the depth of the network.
+    Args:
+      model: The model.
+      out: The new directory.
+      to: The target.
+      head: The outputs; the default is the head of the model's task, or else all of pretraining.
+      dtype: Type of the stored weights.
 
     Raises:
-      CheckpointError: no such weights, or `out` exists; nothing is left behind.
-      ConfigError: a depth that the model, or a head, type or task that the format does not have,
-        or a package is missing.
-      StorageError: the disk is full or not writable.
+      CheckpointError: The weights lack a module or are not finite, or `out` exists. Nothing is
+        left behind.
+      ConfigError: The target has no such head, type or task, or a package is missing.
+      StorageError: The disk is full or not writable.
     """
-    if dtype not in _TYPES[to]:
-        others = [name for name, types in _TYPES.items() if dtype in types]
-        raise ConfigError(
-            f"--dtype {dtype}: --to {to} stores {' or '.join(_TYPES[to])}; "
-            f"{dtype} goes --to {' or '.join(others)}"
-        )
-    if head is not None and to in ("native", "tf1"):
-        raise ConfigError(f"--head {head}: --to {to} always holds all that there is: leave it out")
-    package = _PACKAGES.get(to)
-    if package and importlib.util.find_spec(package) is None:
-        raise ConfigError(f"--to {to} needs the package {package}: pip install 'albert-jax[{to}]'")
-    model = loading.load(source, step=step, weights=weights)
-    if num_layers is not None:
-        model = model.at_depth(num_layers)
-    if to in ("onnx", "stablehlo"):
-        from albert_jax.export import graphs
-
-        print(graphs.export(model, out, to=to, head=head, int8=dtype == "int8"))
-        return
-    assert dtype != "int8"  # said above
-    params = jax.device_get(model.params)
-    print(
-        native.export_run(
-            params, model.run_config, model.vocabulary, out, to=to, head=head, dtype=dtype
-        )
-    )
+    check(to, head, dtype)
+    return TARGETS[to].write(model, out, head, dtype)

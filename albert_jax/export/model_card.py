@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from albert_jax import configfile
-from albert_jax.config import Config, ModelConfig, TaskConfig
+from albert_jax.config import TaskConfig
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.export.transformers_classes import own_task
-from albert_jax.model_io import published_models as released
-from albert_jax.model_io.tokenizer_json import unsayable
+from albert_jax.model_io import published_models
+from albert_jax.model_io.model import Model
+from albert_jax.model_io.tokenizer_json import inexpressible_tokens
 from albert_jax.tasks import registry
-from albert_jax.tasks.task import TransformersClass
 
 
 def text(
-    config: ModelConfig,
-    vocabulary: Vocabulary | None,
-    run: Config | None,
+    model: Model,
     task: TaskConfig | None,
     *,
     stored: str,
@@ -29,10 +24,15 @@ def text(
     pipeline: str | None,
     usage: Sequence[str],
 ) -> bytes:
-    """The card in Markdown with the front matter that model hubs read.
+    """The card in Markdown, with the front matter that model hubs read.
 
-    `task` is the one that the export has its head for, `stored` says how many parameters of
-    which kind there are, `library` and `pipeline` are the hubs' words, `usage` lines of Python.
+    Args:
+      model: The model.
+      task: The task whose head the export has, if it has one.
+      stored: How many parameters of which kind are stored, a sentence without its full stop.
+      library: What hubs call the program that loads the model.
+      pipeline: What hubs call its use.
+      usage: Lines of Python.
     """
     lines = [
         "---",
@@ -44,73 +44,49 @@ def text(
         "",
         f"# ALBERT, {'fine-tuned' if task is not None else 'trained'} with albert_jax",
         "",
-        f"{stored}. Name the licence and the training text here before you publish it.",
+        f"{stored}. Name the license and the training text here before you publish it.",
     ]
     if task is not None:
         lines += ["", "## Task", "", *registry.get(task.name).card_lines(task)]
     lines += ["", "## Structure", "", "| field | value |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in dataclasses.asdict(config).items()]
-    like = released.recognise(dataclasses.asdict(config))
+    lines += [f"| {name} | {value} |" for name, value in dataclasses.asdict(model.config).items()]
+    like = published_models.recognize(model.config)
     if like:
         lines += ["", f"The structure is that of {like}."]
     lines += ["", "## Use", "", "```python", *usage, "```"]
-    if vocabulary is not None and has_text(vocabulary):
-        lines += ["", "## Vocabulary", "", *_vocabulary(vocabulary)]
-    if run is not None:
-        toml = configfile.dumps(run).rstrip()
-        lines += ["", "## Recipe", "", "```toml", toml, "```"]
+    if has_text(model.vocabulary):
+        lines += ["", "## Vocabulary", "", *_vocabulary(model.vocabulary)]
+    if model.has_run_config:
+        toml = configfile.dumps(model.run_config).rstrip()
+        lines += ["", "## Training config", "", "```toml", toml, "```"]
     return ("\n".join(lines) + "\n").encode()
 
 
-def transformers(
-    config: ModelConfig,
-    vocabulary: Vocabulary | None,
-    run: Config | None,
-    head: TransformersClass,
-    tensors: Mapping[str, Any],
-    dtype: str,
-) -> bytes:
-    """The card of a directory for Transformers."""
-    total = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    task = own_task(head, run)
-    usage = registry.get(task.name).usage(task) if task is not None else []
-    embeds = head.pipeline == "sentence-similarity"
-    return text(
-        config,
-        vocabulary,
-        run,
-        task,
-        stored=f"{total:,} parameters as {head.name}, {dtype}",
-        library="sentence-transformers" if embeds else "transformers",
-        pipeline=head.pipeline,
-        usage=usage or _usage(head, has_text(vocabulary)),
-    )
+def auto_class_usage(name: str, vocabulary: Vocabulary) -> list[str]:
+    """Lines of Python that load a directory by an Auto class of Transformers."""
+    lines = [f"from transformers import {name}" + ", AutoTokenizer" * has_text(vocabulary), ""]
+    lines.append(f'model = {name}.from_pretrained("THIS_FOLDER")')
+    if has_text(vocabulary):
+        lines.append('tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")')
+    return lines
 
 
-def _usage(head: TransformersClass, tokenizer: bool) -> list[str]:
-    name = head.auto
-    lines = [f"from transformers import {name}" + (", AutoTokenizer" if tokenizer else ""), ""]
-    lines += [f'model = {name}.from_pretrained("THIS_FOLDER")']
-    return lines + (
-        ['tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")'] if tokenizer else []
-    )
-
-
-def has_text(vocabulary: Vocabulary | None) -> bool:
-    """Whether files of a tokenizer lie beside: bare ids have none."""
-    return vocabulary is not None and not isinstance(vocabulary, IdRange)
+def has_text(vocabulary: Vocabulary) -> bool:
+    """Whether there are files of a tokenizer; bare ids have none."""
+    return not isinstance(vocabulary, IdRange)
 
 
 def _vocabulary(vocabulary: Vocabulary) -> list[str]:
-    if released.is_published_vocabulary(vocabulary):
-        lines = ["The published vocabulary of the English ALBERT models (30,000 pieces)."]
+    if published_models.is_published_vocabulary(vocabulary):
+        lines = ["The published vocabulary of the English ALBERT models (30,000 tokens)."]
     else:
-        lines = [f"{vocabulary.size} pieces, fingerprint {vocabulary.fingerprint}."]
+        lines = [f"{vocabulary.size} tokens, fingerprint {vocabulary.fingerprint}."]
     lines.append("tokenizer.json gives the ids of training; its class is PreTrainedTokenizerFast.")
-    apart = unsayable(vocabulary)
-    if apart:
+    exceptions = inexpressible_tokens(vocabulary)
+    if exceptions:
         lines.append(
-            f"Exception: {len(apart)} pieces of digits and a comma inside a word (such as "
-            f"`{apart[0]}`) were taken apart in training in a way tokenizer.json cannot say."
+            f"Exception: {len(exceptions)} tokens of digits and a comma inside a word (such as "
+            f"`{exceptions[0]}`) were taken apart in training in a way that tokenizer.json cannot "
+            "express."
         )
     return lines

@@ -1,7 +1,7 @@
 """The network as an ONNX graph: one builder for all heads, each weight held once.
 
-The passes are written out, and all that share a parameter set name the same initializers. Axes
-are symbolic (programs.py). Weights stored as int8 are made float32 again by one Cast and one Mul.
+All layers are written out, and those that share a parameter set name the same initializers. Axes
+are symbolic (programs.py). Weights stored as int8 become float32 again by one Cast and one Mul.
 """
 
 from __future__ import annotations
@@ -14,23 +14,21 @@ import numpy as np
 from albert_jax.config import LAYER_NORM_EPS, Config
 from albert_jax.export.programs import Axes, Program
 from albert_jax.export.quantization import Int8
+from albert_jax.export.transformers_classes import HEADS
 from albert_jax.model import sharing
 from albert_jax.tasks import registry
 from albert_jax.tasks.encoder import NEGATIVE
 from albert_jax.tree import flatten
 
 OPSET = 20
-"""The first with Gelu; onnxruntime has it since 1.17."""
+"""The first version with Gelu; onnxruntime has it since 1.17."""
 
 _MASKED = -1e9
-"""Score of what a token does not see, as in model/attention.py."""
+"""Attention score of what a token does not see, as in model/attention.py."""
 
 
 def build(
-    program: Program,
-    run_config: Config,
-    params: Mapping[str, Any],
-    int8: Mapping[str, Int8],
+    program: Program, run_config: Config, params: Mapping[str, Any], int8: Mapping[str, Int8]
 ) -> Any:
     """The ModelProto of a program; `int8` holds the weights (by path) that are stored so."""
     import onnx
@@ -38,25 +36,23 @@ def build(
     graph = Graph(onnx, run_config, flatten(params), int8)
     for name, value in _outputs(graph, program).items():
         graph.nodes.append(onnx.helper.make_node("Identity", [value], [name]))
-    types = onnx.TensorProto
 
     def described(tensors: Mapping[str, Axes]) -> list[Any]:
-        found = []
+        infos = []
         for name, axes in tensors.items():
-            whole = name.endswith("_positions") or (name in program.inputs and name != "p_mask")
-            kind = types.INT64 if whole else types.FLOAT
-            found.append(onnx.helper.make_tensor_value_info(name, kind, list(axes)))
-        return found
+            integer = name.endswith("_positions") or (name in program.inputs and name != "p_mask")
+            kind = onnx.TensorProto.INT64 if integer else onnx.TensorProto.FLOAT
+            infos.append(onnx.helper.make_tensor_value_info(name, kind, list(axes)))
+        return infos
 
-    made = onnx.helper.make_graph(
-        graph.nodes,
-        f"albert_{program.kind}",
-        described(program.inputs),
-        described(program.outputs),
-        graph.initializers,
-    )
     model = onnx.helper.make_model(
-        made,
+        onnx.helper.make_graph(
+            graph.nodes,
+            f"albert_{program.kind}",
+            described(program.inputs),
+            described(program.outputs),
+            graph.initializers,
+        ),
         producer_name="albert_jax",
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=9,
@@ -66,61 +62,68 @@ def build(
 
 
 class Graph:
-    """Nodes and initializers as they come up; values are known by their names."""
+    """A graph that is being built; values are known by their names.
+
+    Methods add nodes for what the model's modules compute, and return the name of the result.
+    """
 
     def __init__(
         self, onnx: Any, run_config: Config, flat: Mapping[str, Any], int8: Mapping[str, Int8]
     ) -> None:
         self.onnx, self.run_config, self.model = onnx, run_config, run_config.model
-        self.flat, self.int8 = flat, int8
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.mask = "attention_mask"
-        """The mask of plain rows; multiple choice has a flattened one."""
+        """The mask of plain rows; grouped rows have a flattened one."""
+        self._flat, self._int8 = flat, int8
         self._known: dict[Any, str] = {}
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
-        """Adds a node; the name of its output, or a list of names."""
+        """Adds a node and returns the name of its output, or a list of names."""
         number = len(self.nodes)
         names = [f"{kind}_{number}" + (f"_{i}" if i else "") for i in range(outputs)]
         self.nodes.append(self.onnx.helper.make_node(kind, inputs, names, **attributes))
         return names if outputs > 1 else names[0]
 
-    def store(self, name: str, array: Any) -> str:
-        """An initializer."""
-        array = np.asarray(array, order="C")  # ascontiguousarray would give scalars an axis
+    def cast(self, x: str, kind: str) -> str:
+        """A value in a type of TensorProto ("FLOAT")."""
+        return self.op("Cast", x, to=getattr(self.onnx.TensorProto, kind))
+
+    def _store(self, name: str, array: Any) -> str:
+        """Adds an initializer."""
+        array = np.asarray(array, order="C")  # ascontiguousarray would give scalars an axis.
         self.initializers.append(self.onnx.numpy_helper.from_array(array, name))
         return name
 
     def constant(self, values: Any, dtype: Any = np.int64) -> str:
-        """A small constant; equal ones are held once."""
+        """A small constant; equal ones are stored once."""
         array = np.asarray(values, dtype)
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in self._known:
-            self._known[key] = self.store(f"constant_{len(self._known)}", array)
+            self._known[key] = self._store(f"constant_{len(self._known)}", array)
         return self._known[key]
 
     def weight(self, path: str, index: int | None = None) -> str:
-        """A parameter (of the stacked ones: set `index`), stored where it is first asked for."""
+        """A parameter, or the set `index` of a stacked one, stored when it is first used."""
         key = path if index is None else f"{path}/{index}"
         if key not in self._known:
             chosen = slice(None) if index is None else index
-            if path in self.int8:
-                stored = self.int8[path]
-                values = self.store(f"{key}/int8", stored.values[chosen])
+            if path in self._int8:
+                stored = self._int8[path]
+                values = self._store(f"{key}/int8", stored.values[chosen])
                 scales = np.expand_dims(stored.scales[chosen], 1 - stored.axis)
-                # Not DequantizeLinear: onnxruntime makes that and a product into one of
-                # rounded activations, whose errors add up over the passes.
-                restored = self.op("Cast", values, to=self.onnx.TensorProto.FLOAT)
-                self._known[key] = self.op("Mul", restored, self.store(f"{key}/scale", scales))
+                # Not DequantizeLinear, because onnxruntime fuses it with a product into one of
+                # rounded activations, whose errors add up over the layers.
+                floats = self.cast(values, "FLOAT")
+                self._known[key] = self.op("Mul", floats, self._store(f"{key}/scale", scales))
             else:
-                self._known[key] = self.store(key, self.flat[path][chosen])
+                self._known[key] = self._store(key, self._flat[path][chosen])
         return self._known[key]
 
     def dense(self, x: str, path: str, index: int | None = None) -> str:
-        """Product with a kernel, and the bias where there is one."""
+        """A dense layer, with a bias if it has one."""
         y = self.op("MatMul", x, self.weight(f"{path}/kernel", index))
-        if f"{path}/bias" not in self.flat:
+        if f"{path}/bias" not in self._flat:
             return y
         return self.op("Add", y, self.weight(f"{path}/bias", index))
 
@@ -141,9 +144,13 @@ class Graph:
             case _:
                 return x
 
-    def take(self, x: str, place: int, axis: int) -> str:
-        """One place of an axis, which goes away."""
-        return self.op("Gather", x, self.constant(place), axis=axis)
+    def take(self, x: str, index: int, axis: int) -> str:
+        """One index of an axis, which is removed."""
+        return self.op("Gather", x, self.constant(index), axis=axis)
+
+    def unsqueeze(self, x: str, *axes: int) -> str:
+        """Adds axes of size 1."""
+        return self.op("Unsqueeze", x, self.constant(axes))
 
     def pooled(self, hidden: str) -> str:
         """The pooled [CLS] [B, H]."""
@@ -161,55 +168,51 @@ class Graph:
         """One vector per row [B, H]: the pooled [CLS], or the mean of the real tokens."""
         if pooling == "cls":
             return self.pooled(hidden)
-        real = self.op(
-            "Cast", self.op("Greater", self.mask, self.constant(0)), to=self.onnx.TensorProto.FLOAT
-        )
-        real = self.op("Unsqueeze", real, self.constant([2]))
+        real = self.cast(self.op("Greater", self.mask, self.constant(0)), "FLOAT")
+        real = self.unsqueeze(real, 2)
         total = self.op("ReduceSum", self.op("Mul", hidden, real), self.constant([1]), keepdims=0)
         count = self.op("ReduceSum", real, self.constant([1]), keepdims=0)
         return self.op("Div", total, self.op("Max", count, self.constant(1, np.float32)))
 
     def normalized(self, x: str) -> str:
-        """Vectors of length 1."""
+        """Vectors [B, H] of length 1."""
         square = self.op("ReduceSumSquare", x, self.constant([1]), keepdims=1)
-        return self.op(
-            "Div", x, self.op("Sqrt", self.op("Max", square, self.constant(1e-24, np.float32)))
-        )
+        square = self.op("Max", square, self.constant(1e-24, np.float32))
+        return self.op("Div", x, self.op("Sqrt", square))
 
     def masked_choices(self, logits: str) -> str:
-        """[B * G, 1] -> [B, G], empty choices out of the running where there is any at all."""
+        """Logits [B * G, 1] -> [B, G]; padding choices get NEGATIVE in rows that have a choice."""
         logits = self.op("Reshape", logits, self.op("Shape", "input_ids", start=0, end=2))
-        there = self.op("Greater", self.take("attention_mask", 0, 2), self.constant(0))
-        whole = self.op("Cast", there, to=self.onnx.TensorProto.INT32)
-        some = self.op(
-            "Cast", self.op("ReduceMax", whole, self.constant([1])), to=self.onnx.TensorProto.BOOL
-        )
-        gone = self.op("And", some, self.op("Not", there))
-        return self.op("Where", gone, self.constant(NEGATIVE, np.float32), logits)
+        present = self.op("Greater", self.take("attention_mask", 0, 2), self.constant(0))
+        counts = self.op("ReduceMax", self.cast(present, "INT32"), self.constant([1]))
+        padding = self.op("And", self.cast(counts, "BOOL"), self.op("Not", present))
+        return self.op("Where", padding, self.constant(NEGATIVE, np.float32), logits)
 
 
 def _encode(g: Graph, ids: str, types: str, mask: str) -> str:
-    """Hidden states [B, S, H] of three [B, S]."""
+    """Hidden states [B, S, H] of ids, token types and mask [B, S]."""
     length = g.op("Shape", ids, start=1, end=2)
-    tables = "embeddings/{}_embeddings/embedding".format
-    places = g.op("Slice", g.weight(tables("position")), g.constant([0]), length, g.constant([0]))
-    x = g.op("Gather", g.weight(tables("word")), ids)
-    x = g.op("Add", g.op("Add", x, places), g.op("Gather", g.weight(tables("token_type")), types))
+    words, positions, token_types = (
+        g.weight(f"embeddings/{name}_embeddings/embedding")
+        for name in ("word", "position", "token_type")
+    )
+    positions = g.op("Slice", positions, g.constant([0]), length, g.constant([0]))
+    x = g.op("Add", g.op("Gather", words, ids), positions)
+    x = g.op("Add", x, g.op("Gather", token_types, types))
     x = g.norm(x, "embeddings/layer_norm")
     if g.model.embedding_size != g.model.hidden_size:
         x = g.dense(x, "embeddings/projection")
-    queries, keys = (g.op("Unsqueeze", mask, g.constant([1, axis])) for axis in (3, 2))
-    seen = g.op("Equal", queries, keys)
+    visible = g.op("Equal", g.unsqueeze(mask, 1, 3), g.unsqueeze(mask, 1, 2))
     table = sharing.table(g.model)
     for attention, ffn in zip(table.attention, table.ffn, strict=True):
-        x = _attend(g, x, seen, attention)
+        x = _attend(g, x, visible, attention)
         inner = g.activate(g.dense(x, "encoder/ffn/intermediate", ffn))
         inner = g.dense(inner, "encoder/ffn/output", ffn)
         x = g.norm(g.op("Add", x, inner), "encoder/ffn/layer_norm", ffn)
     return x
 
 
-def _attend(g: Graph, x: str, seen: str, index: int) -> str:
+def _attend(g: Graph, x: str, visible: str, index: int) -> str:
     """One attention sublayer with the parameter set `index`."""
     heads, size = g.model.num_attention_heads, g.model.head_size
 
@@ -220,7 +223,7 @@ def _attend(g: Graph, x: str, seen: str, index: int) -> str:
     query, value = split("query", [0, 2, 1, 3]), split("value", [0, 2, 1, 3])
     query = g.op("Mul", query, g.constant(size**-0.5, np.float32))
     scores = g.op("MatMul", query, split("key", [0, 2, 3, 1]))
-    scores = g.op("Where", seen, scores, g.constant(_MASKED, np.float32))
+    scores = g.op("Where", visible, scores, g.constant(_MASKED, np.float32))
     context = g.op("MatMul", g.op("Softmax", scores, axis=-1), value)
     context = g.op("Transpose", context, perm=[0, 2, 1, 3])
     context = g.op("Reshape", context, g.constant([0, 0, heads * size]))
@@ -235,15 +238,18 @@ def _outputs(g: Graph, program: Program) -> dict[str, str]:
         names = tuple(g.op("Flatten", name, axis=2) for name in names)
     ids, types, g.mask = names
     hidden = _encode(g, ids, types, g.mask)
-    match program.kind:
-        case "pretraining":
-            values = [g.mlm_logits(hidden), g.dense(g.pooled(hidden), "sop_head")]
-        case "mlm":
-            values = [g.mlm_logits(hidden)]
-        case "base":
-            values = [hidden, g.pooled(hidden)]
-        case _:
-            config = g.run_config.task
-            assert config is not None
-            values = registry.get(config.name).onnx_outputs(g, hidden, config)
+    if program.kind in HEADS:
+        values = _pretrained_outputs(g, program.kind, hidden)
+    else:
+        config = g.run_config.task
+        assert config is not None
+        values = registry.get(config.name).onnx_outputs(g, hidden, config)
     return dict(zip(program.outputs, values, strict=True))
+
+
+def _pretrained_outputs(g: Graph, head: str, hidden: str) -> list[str]:
+    if head == "mlm":
+        return [g.mlm_logits(hidden)]
+    if head == "base":
+        return [hidden, g.pooled(hidden)]
+    return [g.mlm_logits(hidden), g.dense(g.pooled(hidden), "sop_head")]

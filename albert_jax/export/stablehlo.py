@@ -3,45 +3,67 @@
     exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
     exported.call({"input_ids": ..., "token_type_ids": ..., "attention_mask": ...})
 
-Weights are constants of the program; the loop over passes holds the shared ones once.
+Weights are constants of the program. The loop over the layers holds shared ones once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from albert_jax.export.graph_folder import GraphFormat
 from albert_jax.export.programs import Program
+from albert_jax.export.quantization import Int8
+from albert_jax.model_io.model import Model
 
-NAME = "model.stablehlo"
-
+FILE_NAME = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
-USAGE = (
-    "import jax, numpy",
-    "",
-    f'exported = jax.export.deserialize(bytearray(open("THIS_FOLDER/{NAME}", "rb").read()))',
-    "print(exported.in_avals, exported.out_avals)  # int32 ids, types, mask (1: text)",
-)
 
-
-def serialize(program: Program, params: Mapping[str, Any], longest: int) -> bytes:
-    """The program with these weights; batch is free, and length up to `longest`."""
+def serialize(
+    program: Program, model: Model, params: Mapping[str, Any], int8: Mapping[str, Int8]
+) -> bytes:
+    """The program with its weights; `int8` is empty, because there is no such type here."""
+    assert not int8
     axes = dict.fromkeys(axis for shape in program.inputs.values() for axis in shape)
-    bounds = [f"length <= {longest}"]
-    if program.shortest > 1:
-        bounds.append(f"length >= {program.shortest}")
+    bounds = [f"length <= {model.config.max_position_embeddings}"]
+    if program.shortest_length > 1:
+        bounds.append(f"length >= {program.shortest_length}")
     symbols = jax.export.symbolic_shape(", ".join(map(str, axes)), constraints=bounds)
-    known = dict(zip(axes, symbols, strict=True))
+    symbol = dict(zip(axes, symbols, strict=True))
     arguments = {
         name: jax.ShapeDtypeStruct(
-            tuple(known[axis] for axis in shape), jnp.float32 if name == "p_mask" else jnp.int32
+            tuple(symbol[axis] for axis in shape), jnp.float32 if name == "p_mask" else jnp.int32
         )
         for name, shape in program.inputs.items()
     }
     weights = jax.tree.map(jnp.asarray, params)
     function = jax.jit(lambda inputs: program.call(weights, inputs))
     return bytes(jax.export.export(function, platforms=PLATFORMS)(arguments).serialize())
+
+
+def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[str, Any]:
+    """Outputs by name."""
+    outputs: Any = jax.export.deserialize(bytearray(path.read_bytes())).call(inputs)
+    return outputs
+
+
+def usage(program: Program, tokenizer: bool) -> list[str]:
+    """Python that loads the program and shows what it takes and gives."""
+    return [
+        "import jax, numpy",
+        "",
+        f'content = open("THIS_FOLDER/{FILE_NAME}", "rb").read()',
+        "exported = jax.export.deserialize(bytearray(content))",
+        "print(exported.in_avals, exported.out_avals)  # int32 ids, types, mask (1: text)",
+    ]
+
+
+FORMAT = GraphFormat(
+    name="stablehlo", file_name=FILE_NAME, library="jax", serialize=serialize, run=run, usage=usage
+)

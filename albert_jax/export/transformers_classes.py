@@ -1,15 +1,15 @@
-"""The class of Transformers that a model becomes: of the named head, its task or pretraining."""
+"""The class of Transformers that a model becomes."""
 
 from __future__ import annotations
 
 from typing import Literal
 
-from albert_jax.config import Config, TaskConfig
-from albert_jax.errors import ConfigError
+from albert_jax.config import TaskConfig
 from albert_jax.tasks import registry
 from albert_jax.tasks.task import TransformersClass
 
 Head = Literal["pretraining", "mlm", "base"]
+"""Outputs of a pretrained model: both heads, the MLM head, or the hidden states."""
 
 HEADS: dict[Head, TransformersClass] = {
     "pretraining": TransformersClass(
@@ -26,27 +26,13 @@ HEADS: dict[Head, TransformersClass] = {
     ),
     "base": TransformersClass(name="AlbertModel", auto="AutoModel", modules=("pooler",)),
 }
-"""By --head."""
 
 
 def choose(head: Head | None, task: TaskConfig | None) -> TransformersClass:
-    """The class to write: the named head's, else the task's, else pretraining's.
+    """The class of the named head, or else of the task, or else of pretraining.
 
     Raises ConfigError for a task whose head no class of Transformers has.
     """
-    if head is not None:
-        return HEADS[head]
-    if task is None:
-        return HEADS["pretraining"]
-    return registry.get(task.name).transformers_class(task)
-
-
-def own_task(cls: TransformersClass, run: Config | None) -> TaskConfig | None:
-    """The task of a fine-tuned run that is exported with its own head, else None."""
-    if run is None or run.task is None:
-        return None
-    try:
-        own = registry.get(run.task.name).transformers_class(run.task)
-    except ConfigError:
-        return None
-    return run.task if own == cls else None
+    if head is None and task is not None:
+        return registry.get(task.name).transformers_class(task)
+    return HEADS[head or "pretraining"]

@@ -43,7 +43,7 @@ def pretrained_network(
     """
     from albert_jax.data.vocabularies import vocabulary as vocabularies
     from albert_jax.model_io import model as models
-    from albert_jax.model_io.huggingface import check_vocabulary
+    from albert_jax.model_io.weights import check_vocabulary
 
     if models.is_run(source):
         model = configfile.load(files.join(source, "config.toml")).model
@@ -87,7 +87,7 @@ def new_network(
 def initial_params(config: Config, task: Task, vocabulary: Vocabulary, init: str | None) -> Any:
     """The weights of `init` (random ones if None) with a new head; raises CheckpointError."""
     from albert_jax.model.init import init_params
-    from albert_jax.model_io.adapt import initial_params_from
+    from albert_jax.model_io.warm_start import initial_params_from
     from albert_jax.tasks.encoder import init_head, task_params
 
     model = config.model

@@ -1,8 +1,8 @@
-"""The report beside each conversion: every tensor under both names, and how far it moved."""
+"""The report beside each conversion: every foreign tensor, and how far its values moved."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,14 @@ import numpy as np
 
 from albert_jax.files.json_files import json_bytes
 from albert_jax.files.new_folder import write_files
+from albert_jax.model_io.safetensors_files import chunks
 
-_SLICE = 1 << 20
-"""Values that are compared at a time."""
+REPORT_NAME = "conversion.json"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One tensor of the foreign format."""
+    """One stored tensor."""
 
     name: str
     shape: tuple[int, ...]
@@ -27,68 +27,45 @@ class Row:
 
 
 def compare(expected: Mapping[str, Any], stored: Mapping[str, Any]) -> list[Row]:
-    """What was read back against what was meant, one tensor at a time (neither is copied whole)."""
+    """Compares stored tensors with expected ones, one at a time; neither is copied whole."""
     rows = []
     for name in sorted(expected):
-        found = np.asarray(stored[name])
-        rows.append(Row(name, found.shape, str(found.dtype), _difference(expected[name], found)))
+        tensor = np.asarray(stored[name])
+        difference = _difference(np.asarray(expected[name]), tensor)
+        rows.append(Row(name, tensor.shape, str(tensor.dtype), difference))
     return rows
 
 
-def _difference(a: Any, b: np.ndarray) -> float:
-    a = np.asarray(a)
+def _difference(a: np.ndarray, b: np.ndarray) -> float:
     if a.shape != b.shape:
         return float("inf")
-    worst = 0.0
-    # In slices: two large tensors in float64 would double the memory of the whole conversion.
-    for part_a, part_b in _slices(a, b):
-        delta = np.abs(part_a.astype(np.float64) - part_b.astype(np.float64))
-        worst = max(worst, float(delta.max(initial=0.0)))
-    return worst
+    # In chunks, because float64 copies of large tensors would double the memory of a conversion.
+    return max(
+        float(np.abs(x.astype(np.float64) - y.astype(np.float64)).max(initial=0.0))
+        for x, y in zip(chunks(a), chunks(b), strict=True)
+    )
 
 
-def _slices(a: np.ndarray, b: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    if a.size <= _SLICE:
-        yield a, b
-        return
-    rows = _SLICE * len(a) // a.size
-    if not rows:  # one parameter set, say, whose leading axis is 1
-        for one_a, one_b in zip(a, b, strict=True):
-            yield from _slices(one_a, one_b)
-        return
-    for start in range(0, len(a), rows):
-        yield a[start : start + rows], b[start : start + rows]
+def summary(rows: list[Row]) -> str:
+    """Number of tensors and largest difference, for the line that a verb prints."""
+    return f"{len(rows)} tensors, largest difference {largest_difference(rows):.3g}"
 
 
-def worst(rows: list[Row]) -> float:
+def largest_difference(rows: list[Row]) -> float:
     """The largest difference of any tensor."""
     return max((row.max_difference for row in rows), default=0.0)
 
 
 def write(
-    folder: Path, rows: list[Row], *, ours: Mapping[str, Any], theirs: Mapping[str, Any], notes: str
+    folder: Path, rows: list[Row], *, ours: Any, theirs: Mapping[str, Any], notes: str
 ) -> None:
-    """conversion.json and conversion.txt; no times and no paths, so equal conversions are equal."""
-    content = {
+    """Writes the report with both configs. It has no times and no paths, so that equal
+    conversions give equal bytes."""
+    report = {
         "notes": notes,
-        "max_difference": worst(rows),
-        "our_config": dict(ours),
+        "max_difference": largest_difference(rows),
+        "our_config": asdict(ours),
         "their_config": dict(theirs),
         "tensors": [asdict(row) for row in rows],
     }
-    write_files(
-        folder, {"conversion.json": json_bytes(content), "conversion.txt": table(rows, notes)}
-    )
-
-
-def table(rows: list[Row], notes: str) -> bytes:
-    """The same for people."""
-    width = max((len(row.name) for row in rows), default=4)
-    lines = [notes, "", f"{'tensor':<{width}}  {'shape':<16} {'stored as':<9} max difference"]
-    for row in rows:
-        shape = "x".join(map(str, row.shape))
-        lines.append(
-            f"{row.name:<{width}}  {shape:<16} {row.stored_as:<9} {row.max_difference:.3g}"
-        )
-    lines.append(f"{len(rows)} tensors, largest difference {worst(rows):.3g}")
-    return ("\n".join(lines) + "\n").encode()
+    write_files(folder, {REPORT_NAME: json_bytes(report)})

@@ -1,4 +1,4 @@
-"""A model from wherever it lies: a run, our own export, or a directory of Transformers."""
+"""A model, loaded from a run, from our own export or from a directory of Transformers."""
 
 from __future__ import annotations
 
@@ -12,10 +12,6 @@ from albert_jax.errors import CheckpointError
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
-BEST = "mlm_loss"
-"""The number whose smallest value marks the best checkpoint of a pretraining run; of a fine-tuning
-run it is the largest of the first of task.metrics."""
-
 Weights = Literal["trained", "averaged"]
 
 
@@ -28,14 +24,16 @@ class Model:
     """
 
     run_config: Config
-    """The whole config that it was trained with; of a foreign directory only the model counts."""
+    """The config of its training, if `has_run_config`; else the model's, with defaults."""
     params: dict[str, Any]
     """Nested dict of float32 arrays."""
     vocabulary: Vocabulary
     source: str
     """Where it was read."""
     step: int | None = None
-    """Steps it was trained, if it came from a run."""
+    """Number of steps that it was trained, if it comes from a run."""
+    has_run_config: bool = True
+    """Whether `run_config` is that of a training; weights of other programs come without one."""
 
     @property
     def config(self) -> ModelConfig:
@@ -67,13 +65,13 @@ class Model:
 def load(
     path: str, *, step: int | Literal["best", "newest"] = "newest", weights: Weights = "trained"
 ) -> Model:
-    """Reads a model from a run folder or an exported directory.
+    """Loads a model from a run folder or an exported directory.
 
-    `step` and `weights` choose among a run's checkpoints, and whether its parameters or their
-    average; an exported directory has one set only.
+    `step` and `weights` choose a checkpoint of a run, and its parameters or their average; an
+    exported directory has only one set of parameters.
 
     Raises:
-      CheckpointError: nothing of ours or Transformers' lies there, or it is damaged, or the run
+      CheckpointError: There is no model of ours or of Transformers, it is damaged, or the run
         has no such step or no averaged parameters.
 
     >>> model = load(directory)
@@ -86,15 +84,22 @@ def load(
         return _load_run(path, step, weights)
     if step != "newest" or weights != "trained":
         raise CheckpointError(f"{path} is no run folder: it has one step and one set of weights")
-    from albert_jax.model_io import native
+    from albert_jax.model_io import directories
+    from albert_jax.model_io.weights import default_config
 
-    run_config, params, vocabulary = native.load_directory(path)
-    if vocabulary is None:
+    loaded = directories.read(path)
+    if loaded.vocabulary is None:
         raise CheckpointError(
             f"{path} has no vocabulary beside its weights: give it one with albert-jax import "
             "--vocabulary"
         )
-    return Model(run_config, params, vocabulary, path)
+    return Model(
+        loaded.run_config or default_config(loaded.config),
+        loaded.params,
+        loaded.vocabulary,
+        path,
+        has_run_config=loaded.run_config is not None,
+    )
 
 
 def is_run(path: str) -> bool:
@@ -103,36 +108,47 @@ def is_run(path: str) -> bool:
     return "config.toml" in names and "record.json" in names
 
 
+def best_metric(config: Config) -> tuple[str, Literal["min", "max"]]:
+    """The score that selects the best checkpoint of a run, and whether it is minimized."""
+    if config.task is None:
+        return "mlm_loss", "min"
+    from albert_jax.tasks import registry
+
+    task = registry.get(config.task.name)
+    return config.task.metrics[0], "max" if task.greater_is_better else "min"
+
+
 def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights) -> Model:
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.data.vocabularies import vocabulary as vocabularies
+
+    config = configfile.load(files.join(path, "config.toml"))
+    if weights == "averaged" and not config.optimizer.ema_decay:
+        raise CheckpointError(
+            f"{path} keeps no averaged parameters (optimizer.ema_decay is 0): use the trained ones"
+        )
+    part = "ema" if weights == "averaged" else "params"
+    best, mode = best_metric(config)
+    checkpoints = Checkpoints(path, keep=1, best=best, best_mode=mode, read_only=True)
+    try:
+        number = checkpoints.best_step() if step == "best" else None if step == "newest" else step
+        if step == "best" and number is None:
+            raise CheckpointError(f"{path}: no checkpoint was evaluated yet: choose a step")
+        restored = checkpoints.restore({part: _shapes(config)}, number, partial=True)
+    finally:
+        checkpoints.close()
+    if restored is None:
+        raise CheckpointError(f"{path} has no complete checkpoint yet: let the run save one")
+    vocabulary = vocabularies.load(files.join(path, "vocabulary"))
+    return Model(config, restored.state[part], vocabulary, path, restored.step)
+
+
+def _shapes(config: Config) -> dict[str, Any]:
+    """Shapes of the parameters that a run trains."""
     from albert_jax.model import albert
     from albert_jax.tasks import registry
     from albert_jax.tasks.encoder import abstract_params
 
-    config = configfile.load(files.join(path, "config.toml"))
-    task = config.task
-    shapes = albert.abstract_params(config.model)
-    best, mode = BEST, "min"
-    if task is not None:
-        finetuned = registry.get(task.name)
-        shapes = abstract_params(finetuned, config.model, task)
-        best, mode = task.metrics[0], "max" if finetuned.greater_is_better else "min"
-    checkpoints = Checkpoints(path, keep=1, best=best, best_mode=mode, read_only=True)
-    try:
-        wanted = checkpoints.best_step() if step == "best" else None if step == "newest" else step
-        if step == "best" and wanted is None:
-            raise CheckpointError(f"{path}: no checkpoint was evaluated yet: choose a step")
-        if weights == "averaged" and not config.optimizer.ema_decay:
-            raise CheckpointError(
-                f"{path} keeps no averaged parameters (optimizer.ema_decay is 0): "
-                "take the trained ones"
-            )
-        part = "ema" if weights == "averaged" else "params"
-        restored = checkpoints.restore({part: shapes}, wanted, partial=True)
-    finally:
-        checkpoints.close()
-    if restored is None:
-        raise CheckpointError(f"{path} has no whole checkpoint yet: let the run save one")
-    vocabulary = vocabularies.load(files.join(path, "vocabulary"))
-    return Model(config, restored.state[part], vocabulary, path, restored.step)
+    if config.task is None:
+        return albert.abstract_params(config.model)
+    return abstract_params(registry.get(config.task.name), config.model, config.task)

@@ -1,18 +1,20 @@
-"""tokenizer.json and its companions: our vocabulary for the Rust tokenizers of Transformers.
+"""tokenizer.json and its companions: our vocabularies for the Rust tokenizers of Transformers.
 
 AlbertTokenizer of Transformers is not used: it rebuilds its own rules from a few flags, rewrites
-`` and '' to ", and makes punctuation special (never masked) where it finds spiece.model alone. A
-plain PreTrainedTokenizerFast takes the file below as it stands, so that its ids are training's.
+`` and '' to ", and makes punctuation special (never masked) if it finds spiece.model alone. A
+plain PreTrainedTokenizerFast takes the file as it is, so that its ids are those of training.
 
-What has to be said in another way than the vocabulary says it:
+The file differs from the vocabulary in these points:
 
-* The preprocessing (data/normalize.py) becomes normalizers, then the model's own character map.
-* User-defined pieces get the score that SentencePiece gives them while it segments.
-* A piece "digits," is taken apart after segmentation in the original. Here it is too costly to
-  be chosen, which leads to the same pieces where it begins a word, as all such pieces of the
-  published vocabulary do. Inside a word the original adds a word mark, which no tokenizer.json
-  can say: `unsayable` names such pieces.
-* The word mark is put in front of the first word only: text after [MASK] keeps its own spaces.
+* The preprocessing (data/vocabularies/normalize.py) becomes normalizers, followed by the model's
+  own character map.
+* User-defined tokens get the score that SentencePiece gives them while it segments.
+* The original takes a token "digits," apart after the segmentation. Here such a token has too low
+  a score to be chosen, which gives the same tokens if it begins a word, as it does in the
+  published vocabulary. Inside a word the original adds a word mark, which tokenizer.json cannot
+  express: `inexpressible_tokens` lists these tokens.
+* The word mark is put in front of the first word only, because the text after [MASK] keeps its
+  own spaces.
 """
 
 from __future__ import annotations
@@ -53,10 +55,10 @@ _PENALTY = 100.0
 
 
 def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]:
-    """File name -> content of everything AutoTokenizer reads, spiece.model or vocab.txt beside it.
+    """Name -> content of the files that AutoTokenizer reads, with spiece.model or vocab.txt.
 
-    A vocabulary of bare ids has no text, hence no files. Raises CheckpointError for one that
-    cannot be written as a tokenizer (a SentencePiece model other than unigram).
+    A vocabulary of bare ids has no text and therefore no files. Raises CheckpointError for a
+    SentencePiece model other than unigram.
     """
     if isinstance(vocabulary, SentencePiece):
         tokenizer, beside = _unigram(vocabulary), {MODEL: vocabulary.model}
@@ -105,58 +107,57 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
     }
 
 
-def unsayable(vocabulary: Vocabulary) -> list[str]:
-    """Pieces "digits," inside words: where training meets one, the exported ids differ.
+def inexpressible_tokens(vocabulary: Vocabulary) -> list[str]:
+    """Tokens "digits," that are found inside words: texts with one of them get other ids.
 
-    A vocabulary that was trained here has none in use.
+    A vocabulary that was trained by us uses none.
     """
     if not isinstance(vocabulary, SentencePiece):
         return []
-    pieces, _ = _contents(vocabulary.model)
-    return [piece for piece, _, kind in pieces if kind == _NORMAL and is_inner_digits_comma(piece)]
+    tokens, _ = _contents(vocabulary.model)
+    return [token for token, _, kind in tokens if kind == _NORMAL and is_inner_digits_comma(token)]
 
 
-# --- SentencePiece --------------------------------------------------------------------------------
-
+# ---- SentencePiece -------------------------------------------------------------------------------
 
 _NORMAL, _USER_DEFINED, _UNUSED, _BYTE = 1, 4, 5, 6
-"""Kinds of pieces in a SentencePiece model."""
+"""Kinds of tokens in a SentencePiece model."""
 
 
 def _unigram(vocabulary: SentencePiece) -> Tokenizer:
-    pieces, character_map = _contents(vocabulary.model)
-    highest = max(score for _, score, kind in pieces if kind == _NORMAL)
+    tokens, character_map = _contents(vocabulary.model)
+    highest = max(score for _, score, kind in tokens if kind == _NORMAL)
     scores = []
-    for piece, score, kind in pieces:
+    for token, score, kind in tokens:
         if kind == _USER_DEFINED:
-            score = len(piece.encode()) * highest - 0.1
+            score = len(token.encode()) * highest - 0.1
         elif kind == _UNUSED:
             score = -2 * _PENALTY
-        elif ends_in_digit_comma(piece):
+        elif ends_in_digit_comma(token):
             score -= _PENALTY
-        scores.append((piece, score))
-    bytes_too = any(kind == _BYTE for _, _, kind in pieces)
-    tokenizer = Tokenizer(models.Unigram(scores, vocabulary.unk_id, byte_fallback=bytes_too))
+        scores.append((token, score))
+    has_bytes = any(kind == _BYTE for _, _, kind in tokens)
+    tokenizer = Tokenizer(models.Unigram(scores, vocabulary.unk_id, byte_fallback=has_bytes))
     tokenizer.normalizer = normalizers.Sequence(
         [
             *_text_rules(vocabulary.rules),
-            # SentencePiece's map composes what was taken apart (Korean, Bengali); the library
-            # that reads this file applies the same map to whole graphemes only.
+            # SentencePiece's map composes decomposed characters (Korean, Bengali); the library
+            # that reads this file applies the map to whole graphemes only.
             *([normalizers.NFC(), normalizers.Precompiled(character_map)] if character_map else []),
             normalizers.Replace(Regex(" {2,}"), " "),
             normalizers.Strip(left=False, right=True),
         ]
     )
-    # Pieces that hold a word mark further in can only be found in unsplit text.
-    across = any(SPACE in piece.lstrip(SPACE) for piece, _, _ in pieces)
+    # Tokens with a word mark further in can only be found in text that is not split.
+    across = any(SPACE in token.lstrip(SPACE) for token, _, _ in tokens)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "first", split=not across)
     tokenizer.decoder = decoders.Metaspace(SPACE, "first")
     return tokenizer
 
 
 def _contents(model: bytes) -> tuple[list[tuple[str, float, int]], bytes]:
-    """([(piece, score, kind)], precompiled character map) of a unigram SentencePiece model."""
-    pieces: list[tuple[str, float, int]] = []
+    """([(token, score, kind)], precompiled character map) of a unigram SentencePiece model."""
+    tokens: list[tuple[str, float, int]] = []
     character_map: Any = b""
     try:
         for number, value in fields(model):
@@ -165,28 +166,28 @@ def _contents(model: bytes) -> tuple[list[tuple[str, float, int]], bytes]:
             inner: dict[int, Any] = dict(fields(value))
             if number == 1:
                 (score,) = struct.unpack("<f", inner.get(2, bytes(4)))
-                pieces.append((inner.get(1, b"").decode(), score, inner.get(3, _NORMAL)))
+                tokens.append((inner.get(1, b"").decode(), score, inner.get(3, _NORMAL)))
             elif number == 2 and inner.get(3, 1) != 1:
                 raise CheckpointError(
                     "the vocabulary is a SentencePiece model other than unigram, which "
-                    "tokenizer.json cannot say here: train one with `albert-jax tokenizer train`"
+                    "tokenizer.json cannot express: train one with `albert-jax tokenizer train`"
                 )
             elif number == 3:
                 character_map = inner.get(2, b"")
     except (WireError, UnicodeDecodeError, struct.error) as error:
         raise CheckpointError(f"the SentencePiece model is damaged ({error})") from None
-    return pieces, character_map
+    return tokens, character_map
 
 
 def _text_rules(rules: TextRules) -> list[Any]:
-    """data/normalize.py as normalizers."""
+    """The rules of data/vocabularies/normalize.py as normalizers."""
     steps: list[Any] = []
     if rules.collapse_spaces:
         steps.append(normalizers.Replace(Regex(f"[{_ranges('space')}]+"), " "))
     if not rules.keep_accents:
-        # Not StripAccents: it also drops vowel signs of Indic scripts and Thai.
-        # A mark at the very beginning becomes a space: where the first character is gone, the
-        # first word would not be known for the first.
+        # StripAccents is not used: it also drops vowel signs of Indic scripts and Thai.
+        # A mark at the very beginning becomes a space, because without its first character the
+        # first word would not be recognized as the first.
         marks = f"[{_ranges('marks')}]"
         steps += [
             normalizers.NFKD(),
@@ -209,7 +210,7 @@ _KINDS: dict[str, Callable[[str], bool]] = {
 """Sets of characters as the vocabularies see them."""
 
 _FINAL_SIGMA = normalizers.Replace(Regex(r"(?<=\p{L})\x{03A3}(?!\p{L})"), "\u03c2")
-"""A capital sigma at the end of a word is lowered to another letter; Lowercase sees no words."""
+"""Lowers a capital sigma at the end of a word to its final form, which Lowercase does not know."""
 
 
 @cache
@@ -225,11 +226,11 @@ def _ranges(kind: str) -> str:
     return "".join(rf"\x{{{a:X}}}-\x{{{b:X}}}" for a, b in spans)
 
 
-# --- WordPiece ------------------------------------------------------------------------------------
+# ---- WordPiece -----------------------------------------------------------------------------------
 
 
 def _wordpiece(vocabulary: WordPiece) -> Tokenizer:
-    """BasicTokenizer (data/wordpiece.py) as normalizers and splits; its spaces become splits."""
+    """The rules of data/vocabularies/wordpiece.py; its spaces become splits."""
     ids = {vocabulary.id_to_token(i): i for i in range(vocabulary.size)}
     unknown = vocabulary.id_to_token(vocabulary.unk_id)
     tokenizer = Tokenizer(

@@ -18,7 +18,7 @@ from albert_jax.evaluation import pretraining as evaluation
 from albert_jax.inference import scoring
 from albert_jax.model import albert, attention
 from albert_jax.model.init import init_params
-from albert_jax.model_io.adapt import initial_params_from
+from albert_jax.model_io.warm_start import initial_params_from
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.parallel import agreement
 from albert_jax.parallel.mesh import row_shards

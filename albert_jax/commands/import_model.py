@@ -1,0 +1,46 @@
+"""`albert-jax import`: weights of another program as a directory of ours."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Read the weights of another program into a directory of ours."""
+
+    source: Positional[Annotated[str, tyro.conf.arg(metavar="DIR|FILE")]]
+    """Transformers' directory or safetensors file, or a TensorFlow 1 checkpoint of the original."""
+    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    """Directory to make; it must not exist."""
+    vocabulary: str | None = None
+    """Vocabulary that does not lie beside the weights."""
+    config: str | None = None
+    """config.json or albert_config.json that does not lie beside the weights."""
+
+    def run(self) -> None:
+        """Writes the directory, and prints a line on what came in."""
+        from albert_jax.files import storage_errors
+        from albert_jax.files.new_folder import new_folder
+        from albert_jax.model_io import conversion_report, directories, native, published_models
+        from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
+
+        with storage_errors(self.source):
+            weights = directories.read(self.source, vocabulary=self.vocabulary, config=self.config)
+        with new_folder(self.out) as folder:
+            rows = native.write(folder, weights)
+        like = published_models.recognize(weights.config)
+        parts = [f"{self.source} ({weights.format}{', ' + like if like else ''}) -> {self.out}"]
+        parts.append(conversion_report.summary(rows))
+        absent = [module for module in OPTIONAL_MODULES if module not in weights.params]
+        if absent:
+            parts.append(f"without {', '.join(absent)}")
+        if weights.vocabulary is None:
+            parts.append("no vocabulary lay beside the weights: name one with --vocabulary")
+        elif published_models.is_published_vocabulary(weights.vocabulary):
+            parts.append("the published English vocabulary")
+        print("; ".join(parts))

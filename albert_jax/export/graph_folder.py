@@ -1,0 +1,145 @@
+"""Folders that hold the network as one graph, with its tokenizer, config and card."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.export import huggingface, model_card, programs, quantization, transformers_classes
+from albert_jax.export.programs import Program
+from albert_jax.export.quantization import Int8
+from albert_jax.export.transformers_classes import Head
+from albert_jax.files.json_files import json_bytes
+from albert_jax.files.new_folder import new_folder, write_files
+from albert_jax.model_io.conversion_report import REPORT_NAME
+from albert_jax.model_io.huggingface import CONFIG_NAME
+from albert_jax.model_io.model import Model
+from albert_jax.model_io.tokenizer_json import tokenizer_files
+from albert_jax.model_io.weights import check_finite, check_vocabulary
+from albert_jax.tasks import registry
+from albert_jax.tree import flatten
+
+MAX_BYTES = 2_000_000_000
+"""Bytes of weights that one file of either format can hold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphFormat:
+    """A file format of graphs."""
+
+    name: str
+    file_name: str
+    library: str
+    """What model hubs call the library that runs it."""
+    serialize: Callable[[Program, Model, Mapping[str, Any], Mapping[str, Int8]], bytes]
+    """(program, model, parameters, weights to be stored as int8 by path) -> the file."""
+    run: Callable[[Path, Program, dict[str, np.ndarray]], Mapping[str, Any]]
+    """(file, program, inputs) -> outputs by name."""
+    usage: Callable[[Program, bool], list[str]]
+    """(program, whether it has a tokenizer) -> Python for the card that runs THIS_FOLDER."""
+
+
+def export(
+    model: Model, out: str, format: GraphFormat, *, head: Head | None, int8: bool = False
+) -> str:
+    """Writes the folder `out` and returns lines on what was written.
+
+    The written file is read again and compared with our own forward pass. With `int8` the weights
+    are stored so, and what that changes is measured and recorded in conversion.json.
+
+    Raises:
+      CheckpointError: `out` exists, the parameters lack a module that the head needs or are not
+        finite, or they are too large for one file.
+      StorageError: The disk is full or not writable.
+    """
+    params = jax.device_get(model.params)
+    program = programs.program(model.run_config, params, head)
+    check_vocabulary(model.vocabulary, model.config)
+    check_finite(params, "the weights")
+    stored, restored = quantization.quantize(params) if int8 else ({}, params)
+    size = sum(leaf.nbytes for leaf in flatten(params).values()) // (4 if int8 else 1)
+    if size > MAX_BYTES:
+        raise CheckpointError(
+            f"the weights take {size:,} bytes, and one {format.name} file holds {MAX_BYTES:,}: "
+            "export them for Transformers"
+        )
+    kind = "int8" if int8 else "float32"
+    with new_folder(out) as folder:
+        content = format.serialize(program, model, params, stored)
+        files = _other_files(model, program, format, f"{kind} weights", head)
+        write_files(folder, files | {format.file_name: content})
+        difference = _difference(program, restored, folder / format.file_name, format, model)
+        record: dict[str, Any] = {
+            "graph": program.kind,
+            "weights": kind,
+            "inputs": {name: list(axes) for name, axes in program.inputs.items()},
+            "outputs": {name: list(axes) for name, axes in program.outputs.items()},
+            "max_difference": difference,
+        }
+        lines = [
+            f"{out}: {format.name} graph of {program.kind}, {kind} weights, "
+            f"{len(content):,} bytes, largest difference {difference:.3g}"
+        ]
+        if int8:
+            record["int8"] = quantization.measure(model, params, restored, head)
+            lines += quantization.report(record["int8"])
+        write_files(folder, {REPORT_NAME: json_bytes(record)})
+    return "\n".join(lines)
+
+
+def _other_files(
+    model: Model, program: Program, format: GraphFormat, weights: str, head: Head | None
+) -> dict[str, bytes]:
+    """config.json, the tokenizer and the card."""
+    task = model.run_config.task if head is None else None
+    entries = huggingface.config_json(model.config, model.vocabulary, "float32")
+    try:
+        cls = transformers_classes.choose(head, task)
+        entries["architectures"] = [cls.name]
+    except ConfigError:  # Transformers has no class with this head.
+        cls = None
+    if task is not None:
+        length = model.run_config.phases[-1].sequence_length
+        entries |= registry.get(task.name).transformers_config(task, length)
+    card = model_card.text(
+        model,
+        task,
+        stored=f"The graph of {program.kind} for {format.name}, {weights}",
+        library=format.library,
+        pipeline=None if cls is None else cls.pipeline,
+        usage=format.usage(program, model_card.has_text(model.vocabulary)),
+    )
+    tokenizer = tokenizer_files(model.vocabulary, model.config.max_position_embeddings)
+    return {CONFIG_NAME: json_bytes(entries), "README.md": card, **tokenizer}
+
+
+def _difference(
+    program: Program, params: Mapping[str, Any], path: Path, format: GraphFormat, model: Model
+) -> float:
+    """The largest difference of the written graph to our own forward pass, on random rows."""
+    config = model.config
+    length = min(config.max_position_embeddings, max(16, program.shortest_length + 2))
+    sizes = {"batch": 2, "choices": 2, "length": length}
+    shape = tuple(sizes[str(axis)] for axis in program.inputs["input_ids"])
+    mask = np.ones(shape, np.int32)
+    mask[-1, ..., length - 2 :] = 0
+    ids = np.random.default_rng(0).integers(0, config.vocab_size, shape, np.int32)
+    inputs: dict[str, np.ndarray] = {
+        "input_ids": ids * mask,
+        "token_type_ids": mask * (np.arange(length, dtype=np.int32) > length // 2),
+        "attention_mask": mask,
+    }
+    if "p_mask" in program.inputs:
+        inputs["p_mask"] = (1 - mask).astype(np.float32)
+    outputs = format.run(path, program, inputs)
+    expected = jax.jit(program.call)(params, inputs)
+    return max(
+        float(np.abs(np.asarray(expected[name], np.float64) - np.asarray(outputs[name])).max())
+        for name in program.outputs
+    )

@@ -1,0 +1,80 @@
+"""ONNX: the network as one file for onnxruntime, with any batch size and length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from albert_jax.export import onnx_graph
+from albert_jax.export.graph_folder import GraphFormat
+from albert_jax.export.programs import Program
+from albert_jax.export.quantization import Int8
+from albert_jax.model_io.model import Model
+
+FILE_NAME = "model.onnx"
+
+
+def serialize(
+    program: Program, model: Model, params: Mapping[str, Any], int8: Mapping[str, Int8]
+) -> bytes:
+    """The file; equal weights give equal bytes."""
+    graph = onnx_graph.build(program, model.run_config, params, int8)
+    return graph.SerializeToString(deterministic=True)
+
+
+def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[str, Any]:
+    """Outputs by name, from ONNX' reference implementation."""
+    from onnx.reference import ReferenceEvaluator
+
+    wide = {n: x.astype(np.int64) if x.dtype == np.int32 else x for n, x in inputs.items()}
+    with np.errstate(divide="ignore"):  # The logarithm of a probability may be that of 0.
+        values: Any = ReferenceEvaluator(str(path)).run(None, wide)
+    return dict(zip(program.outputs, values, strict=True))
+
+
+def usage(program: Program, tokenizer: bool) -> list[str]:
+    """Python that runs the graph on a text, or on ids if there is no tokenizer."""
+    grouped = len(program.inputs["input_ids"]) == 3
+    if not tokenizer:
+        lines = [
+            "import numpy",
+            "import onnxruntime",
+            "",
+            'ids = numpy.ones((1, 16), "int64")',
+            'inputs = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": ids}',
+        ]
+    else:
+        if grouped:
+            texts = '["the context"] * 2, ["one choice", "another"], padding=True'
+        elif any(name.startswith("start_") for name in program.outputs):
+            texts = '["a question"], ["the context"]'
+        else:
+            texts = '["a text"]'
+        lines = [
+            "import onnxruntime",
+            "from transformers import AutoTokenizer",
+            "",
+            'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
+            f'inputs = dict(tokenizer({texts}, return_tensors="np"))',
+        ]
+    if grouped:
+        lines.append("inputs = {name: rows[None] for name, rows in inputs.items()}  # one question")
+    if "p_mask" in program.inputs:
+        lines += [
+            'inputs["p_mask"] = (1 - inputs["token_type_ids"]).astype("float32")',
+            'inputs["p_mask"][:, 0] = 0  # An answer lies in the context; [CLS] stands for none.',
+            'inputs["p_mask"][:, -1] = 1',
+        ]
+    return [
+        *lines,
+        f'session = onnxruntime.InferenceSession("THIS_FOLDER/{FILE_NAME}")',
+        "outputs = session.run(None, inputs)",
+    ]
+
+
+FORMAT = GraphFormat(
+    name="onnx", file_name=FILE_NAME, library="onnx", serialize=serialize, run=run, usage=usage
+)

@@ -1,0 +1,170 @@
+"""Parameters of one structure as the start of another: sharing, depth, vocabulary and heads change.
+
+Between modes of sharing, parameters and moments are gathered along the axis of parameter sets. A
+deep model starts from a shallow one as in the paper: shared sets serve any number of layers, and
+where each layer has its own set it takes that of the layer at the same relative depth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.sentencepiece import SPACE
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.model import sharing
+from albert_jax.model.init import init_params
+from albert_jax.model_io import directories
+from albert_jax.model_io import model as models
+from albert_jax.model_io.parameter_names import OPTIONAL_MODULES, Params, num_sets
+from albert_jax.tree import flatten, unflatten
+
+_FIXED_FIELDS = (
+    "embedding_size",
+    "hidden_size",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "type_vocab_size",
+)
+"""Fields that must be equal, because the weights would mean something else."""
+
+
+def initial_params_from(
+    source: str, config: ModelConfig, vocabulary: Vocabulary | None, *, seed: int
+) -> Params:
+    """Start parameters (numpy, float32, with both heads) for `config` from a run or directory.
+
+    Sharing, groups, depth, vocabulary and the number of positions may differ. Heads that the
+    source lacks, and positions and tokens that it does not know, are initialized with `seed`.
+
+    Raises:
+      CheckpointError: The source cannot be read, or has another width.
+    """
+    if models.is_run(source):
+        loaded = models.load(source)
+    else:
+        loaded = directories.read(source)
+    return fit(
+        loaded.params, loaded.config, loaded.vocabulary, config, vocabulary, seed=seed, where=source
+    )
+
+
+def fit(
+    params: Mapping[str, Any],
+    source: ModelConfig,
+    source_vocabulary: Vocabulary | None,
+    target: ModelConfig,
+    vocabulary: Vocabulary | None,
+    *,
+    seed: int,
+    where: str = "--init",
+) -> Params:
+    """`params` of structure `source` as the start of `target` (see initial_params_from)."""
+    for name in _FIXED_FIELDS:
+        old, new = getattr(source, name), getattr(target, name)
+        if old != new:
+            raise CheckpointError(
+                f"{where} has {name} {old}, the config {new}: only sharing, depth, positions and "
+                "vocabulary can change; set the same value"
+            )
+    same = (
+        source_vocabulary is None
+        or vocabulary is None
+        or source_vocabulary.fingerprint == vocabulary.fingerprint
+    )
+    if same and source.vocab_size != target.vocab_size:
+        raise ConfigError(
+            f"{where} has {source.vocab_size} tokens, the config {target.vocab_size}, and one of "
+            "them comes without its vocabulary: give it"
+        )
+    fresh = init_params(target, seed)
+    tree = {name: params[name] for name in ("embeddings", "encoder")}
+    tree |= {module: params.get(module, fresh[module]) for module in OPTIONAL_MODULES}
+    tree = regroup(tree, source, target)
+    flat, new = {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}, flatten(fresh)
+    path = "embeddings/position_embeddings/embedding"
+    count = min(len(flat[path]), len(new[path]))
+    flat[path] = np.concatenate([flat[path][:count], new[path][count:]])
+    if not same:
+        assert source_vocabulary is not None and vocabulary is not None
+        ids = matching_ids(source_vocabulary, vocabulary)
+        path = "embeddings/word_embeddings/embedding"
+        flat[path] = _averaged(flat[path], new[path], ids)
+        if "mlm_head" in params:
+            flat["mlm_head/bias"] = _averaged(flat["mlm_head/bias"], new["mlm_head/bias"], ids)
+    return unflatten({path: np.array(flat[path], np.float32) for path in new})
+
+
+def regroup(tree: Mapping[str, Any], source: ModelConfig, target: ModelConfig) -> Params:
+    """Parameters (or moments) of structure `source` laid out for `target`.
+
+    Each parameter set of the target is that of the first block that uses it. Going from shared
+    to separate sets changes nothing that the network computes.
+    """
+    chosen = {name: _source_sets(source, target, name) for name in ("attention", "ffn")}
+    flat = {}
+    for path, leaf in flatten(tree).items():
+        top, sublayer, *_ = path.split("/")
+        flat[path] = np.asarray(leaf)[chosen[sublayer]] if top == "encoder" else leaf
+    return unflatten(flat)
+
+
+def _source_sets(source: ModelConfig, target: ModelConfig, sublayer: str) -> np.ndarray:
+    """The source's parameter set for each parameter set of the target."""
+    old = getattr(sharing.table(source), sublayer)
+    first_block: dict[int, int] = {}
+    for block, number in enumerate(getattr(sharing.table(target), sublayer)):
+        first_block.setdefault(number, block)
+    # A group that no layer uses (because of rounding) still has parameters: it takes block 0's.
+    blocks = [first_block.get(number, 0) for number in range(num_sets(target, sublayer))]
+    return np.array([old[_same_depth(block, source, target)] for block in blocks])
+
+
+def _same_depth(block: int, source: ModelConfig, target: ModelConfig) -> int:
+    """The source's block at the relative depth of the target's block."""
+    if source.inner_group_num == target.inner_group_num:
+        layer, inner = divmod(block, target.inner_group_num)
+        layer = layer * source.num_hidden_layers // target.num_hidden_layers
+        return layer * source.inner_group_num + inner
+    count = source.num_hidden_layers * source.inner_group_num
+    return block * count // (target.num_hidden_layers * target.inner_group_num)
+
+
+def matching_ids(old: Vocabulary, new: Vocabulary) -> list[list[int]]:
+    """For each token of the new vocabulary the ids of the old one that stand for it.
+
+    Special tokens match by their role, shared tokens by their text, and others by how the old
+    vocabulary tokenizes their text, which may yield no ids.
+    """
+    roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
+    special = {getattr(new, role): getattr(old, role) for role in roles}
+    old_ids = {old.id_to_token(i): i for i in range(old.size)}
+    tokens = [new.id_to_token(i) for i in range(new.size)]
+    encoded = old.encode([token.replace(SPACE, " ").removeprefix("##") for token in tokens])
+    word_mark = old_ids.get(SPACE)
+    matching = []
+    for i, token in enumerate(tokens):
+        if i in special:
+            matching.append([special[i]] if special[i] >= 0 else [])
+        elif token in old_ids:
+            matching.append([old_ids[token]])
+        else:
+            ids = [int(n) for n in encoded[i] if n != old.unk_id]
+            if len(ids) > 1 and ids[0] == word_mark and not token.startswith(SPACE):
+                ids = ids[1:]  # The tokenizer puts a word mark in front that the token lacks.
+            matching.append(ids)
+    return matching
+
+
+def _averaged(old: np.ndarray, fresh: np.ndarray, matching: list[list[int]]) -> np.ndarray:
+    """The mean of the matching old rows for each new row; rows without any stay fresh."""
+    rows = np.array(fresh)
+    for i, ids in enumerate(matching):
+        if ids:
+            rows[i] = old[ids].mean(0) if len(ids) > 1 else old[ids[0]]
+    return rows

@@ -1,0 +1,75 @@
+"""The weights that a folder or file holds, in our form, and what is checked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from albert_jax.config import Config, ModelConfig, PhaseConfig
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import CheckpointError
+from albert_jax.model_io.parameter_names import Params
+from albert_jax.tree import flatten, unflatten
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What was read from a folder or file. Optional modules that it lacks are absent."""
+
+    config: ModelConfig
+    params: Params
+    """Nested dict of float32 arrays."""
+    format: Literal["native", "huggingface", "tf1"]
+    vocabulary: Vocabulary | None = None
+    run_config: Config | None = None
+    """The config of the training, if it is known."""
+    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
+    """The tensors of another program under its names, read when they are asked for."""
+    foreign_config: Mapping[str, Any] = field(default_factory=dict)
+    """The config file of another program."""
+
+
+def default_config(model: ModelConfig) -> Config:
+    """A whole config around a model whose training config is unknown."""
+    phase = PhaseConfig(sequence_length=min(512, model.max_position_embeddings))
+    return Config(model=model, phases=(phase,))
+
+
+def check_vocabulary(vocabulary: Vocabulary | None, config: ModelConfig) -> None:
+    """Raises CheckpointError if the vocabulary has another size than the embeddings."""
+    if vocabulary is not None and vocabulary.size != config.vocab_size:
+        raise CheckpointError(
+            f"the vocabulary has {vocabulary.size} tokens, the model {config.vocab_size}: give the "
+            "vocabulary that the model was trained with"
+        )
+
+
+def check_finite(params: Mapping[str, Any], where: str) -> None:
+    """Raises CheckpointError naming the first parameter with a NaN or an infinity."""
+    for path, value in flatten(params).items():
+        if not np.isfinite(np.asarray(value)).all():
+            raise CheckpointError(f"{where}: {path} holds NaN or infinity: take an earlier step")
+
+
+def check_modules(params: Mapping[str, Any], modules: tuple[str, ...], needed_by: str) -> None:
+    """Raises CheckpointError if the parameters lack a module that a head or class needs."""
+    missing = [module for module in modules if module not in params]
+    if missing:
+        raise CheckpointError(
+            f"the weights have no {' and no '.join(missing)}, which {needed_by} needs: "
+            "export another head"
+        )
+
+
+def to_float32(params: Mapping[str, Any], where: str) -> Params:
+    """Float32 parameters; float16 and bfloat16 widen without loss, float64 is refused."""
+    flat = flatten(params)
+    for path, value in flat.items():
+        if value.dtype == np.float64:
+            raise CheckpointError(f"{where}: {path} is float64: save it as float32 first")
+        flat[path] = np.asarray(value, np.float32)
+    check_finite(flat, where)
+    return unflatten(flat)
