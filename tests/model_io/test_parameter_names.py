@@ -6,14 +6,24 @@ import numpy as np
 import pytest
 
 from albert_jax.errors import CheckpointError
+from albert_jax.model import sharing
 from albert_jax.model.albert import abstract_params
-from albert_jax.model_io import parameter_names as names
+from albert_jax.model_io.foreign_parameters import HUGGINGFACE, ORIGINAL, to_foreign
+from albert_jax.model_io.huggingface import from_huggingface, to_huggingface
+from albert_jax.model_io.parameter_names import native_shapes
+from albert_jax.model_io.published_models import relative
+from albert_jax.model_io.tf1 import from_original
 from albert_jax.tree import flatten
-from tests.convert.models import STRUCTURES, same, tiny, weights
+from tests.model_io.structures import STRUCTURES, same, tiny, weights
+
+
+def to_original(params, config):
+    return to_foreign(params, config, ORIGINAL)
+
 
 FORMATS = {
-    "original": (names.to_original, names.from_original),
-    "huggingface": (names.to_huggingface, names.from_huggingface),
+    "original": (to_original, from_original),
+    "huggingface": (to_huggingface, from_huggingface),
 }
 
 
@@ -21,7 +31,7 @@ FORMATS = {
 def test_table_knows_every_parameter_and_shape(kind):
     config = tiny(**STRUCTURES[kind])
     shapes = {path: leaf.shape for path, leaf in flatten(abstract_params(config)).items()}
-    assert names.native_shapes(config) == shapes
+    assert native_shapes(config) == shapes
 
 
 @pytest.mark.parametrize("kind", STRUCTURES)
@@ -36,11 +46,11 @@ def test_round_trip_is_bit_exact(form, kind):
 def test_set_tables_of_both_formats_say_the_same_passes():
     config = tiny(num_hidden_layers=4, num_hidden_groups=3, inner_group_num=2)
     params = weights(config)
-    written = names.to_huggingface(params, config)
+    written = to_huggingface(params, config)
     scale = params["encoder"]["ffn"]["layer_norm"]["scale"]
-    for number, chosen in enumerate(names.set_table(config, "ffn")):
+    for number, chosen in enumerate(sharing.table(config).ffn):
         layer, inner = divmod(number, 2)
-        group = names.huggingface_group(layer, 4, 3)
+        group = HUGGINGFACE.group(layer, 4, 3)
         stored = written[
             f"albert.encoder.albert_layer_groups.{group}.albert_layers.{inner}"
             ".full_layer_layer_norm.weight"
@@ -50,10 +60,10 @@ def test_set_tables_of_both_formats_say_the_same_passes():
 
 def test_where_rounding_differs_each_layer_gets_its_group():
     config = tiny(num_hidden_layers=22, num_hidden_groups=22, hidden_size=4, num_attention_heads=1)
-    theirs = [names.huggingface_group(x, 22, 22) for x in range(22)]
-    assert theirs != [names.original_group(x, 22, 22) for x in range(22)]
-    written = names.to_huggingface(weights(config), config)
-    table = names.set_table(config, "attention")
+    theirs = [HUGGINGFACE.group(x, 22, 22) for x in range(22)]
+    assert theirs != [ORIGINAL.group(x, 22, 22) for x in range(22)]
+    written = to_huggingface(weights(config), config)
+    table = sharing.table(config).attention
     scale = weights(config)["encoder"]["attention"]["layer_norm"]["scale"]
     for layer in range(22):
         name = f"albert.encoder.albert_layer_groups.{theirs[layer]}.albert_layers.0.attention"
@@ -63,44 +73,44 @@ def test_where_rounding_differs_each_layer_gets_its_group():
 def test_the_original_cannot_say_22_separate_layers():
     config = tiny(num_hidden_layers=22, sharing="none", hidden_size=4, num_attention_heads=1)
     with pytest.raises(CheckpointError, match="two layers one group"):
-        names.to_original(weights(config), config)
+        to_original(weights(config), config)
 
 
 def test_optimizer_slots_and_hub_prefix_are_understood():
     config = tiny()
     params = weights(config)
-    stored = {f"module/{k}": v for k, v in names.to_original(params, config).items()}
+    stored = {f"module/{k}": v for k, v in to_original(params, config).items()}
     stored |= {f"{k}/adam_m": v for k, v in list(stored.items())} | {"global_step": np.int64(3)}
-    assert same(names.from_original(stored, config), params)
+    assert same(from_original(stored, config), params)
 
 
 def test_whole_heads_may_be_absent_but_not_parts():
     config = tiny()
     params = weights(config)
     body = {k: v for k, v in params.items() if k in ("embeddings", "encoder")}
-    found = names.from_huggingface(names.to_huggingface(body, config), config)
+    found = from_huggingface(to_huggingface(body, config), config)
     assert same(found, body)
-    stored = names.to_huggingface(params, config)
+    stored = to_huggingface(params, config)
     del stored["predictions.dense.bias"]
     with pytest.raises(CheckpointError, match=r"predictions\.dense\.bias is missing"):
-        names.from_huggingface(stored, config)
+        from_huggingface(stored, config)
 
 
 def test_names_without_prefix_and_tied_copies():
     config = tiny()
     params = weights(config)
-    stored = names.to_huggingface(params, config)
+    stored = to_huggingface(params, config)
     table = stored["albert.embeddings.word_embeddings.weight"]
     stored["predictions.decoder.weight"] = table.copy()
     stored["predictions.decoder.bias"] = stored.pop("predictions.bias")
     stored["albert.embeddings.position_ids"] = np.arange(32)[None]
-    assert same(names.from_huggingface(stored, config), params)
+    assert same(from_huggingface(stored, config), params)
     stored["predictions.decoder.weight"] = table + 1
     with pytest.raises(CheckpointError, match="ALBERT ties them"):
-        names.from_huggingface(stored, config)
+        from_huggingface(stored, config)
     body = {k: v for k, v in params.items() if k in ("embeddings", "encoder", "pooler")}
-    bare = {k.removeprefix("albert."): v for k, v in names.to_huggingface(body, config).items()}
-    assert same(names.from_huggingface(bare, config), body)
+    bare = {k.removeprefix("albert."): v for k, v in to_huggingface(body, config).items()}
+    assert same(from_huggingface(bare, config), body)
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -126,20 +136,20 @@ def test_wrong_tensors_are_named(form):
 
 def test_equal_sizes_allow_an_identity_only():
     config = tiny(embedding_size=16)
-    stored = names.to_huggingface(weights(config), config)
+    stored = to_huggingface(weights(config), config)
     weight = "albert.encoder.embedding_hidden_mapping_in.weight"
     assert np.array_equal(stored[weight], np.eye(16))
     with pytest.raises(CheckpointError, match="not the identity"):
-        names.from_huggingface(stored | {weight: stored[weight] * 2}, config)
+        from_huggingface(stored | {weight: stored[weight] * 2}, config)
 
 
 def test_copies_that_went_apart_are_not_merged():
     config = tiny(sharing="attention")
-    stored = names.to_huggingface(weights(config), config)
+    stored = to_huggingface(weights(config), config)
     name = "albert.encoder.albert_layer_groups.1.albert_layers.0.attention.query.bias"
     stored[name] = stored[name] + 1
     with pytest.raises(CheckpointError, match="sharing 'none'"):
-        names.from_huggingface(stored, config)
+        from_huggingface(stored, config)
 
 
 @pytest.mark.parametrize(
@@ -154,10 +164,10 @@ def test_copies_that_went_apart_are_not_merged():
     ],
 )
 def test_relatives_are_recognised(name, kind):
-    assert names.other_model([name]) == kind
+    assert relative([name]) == kind
 
 
 @pytest.mark.parametrize("form", FORMATS)
 def test_albert_is_not_taken_for_a_relative(form):
     config = tiny()
-    assert names.other_model(FORMATS[form][0](weights(config), config)) is None
+    assert relative(FORMATS[form][0](weights(config), config)) is None

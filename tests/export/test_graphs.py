@@ -12,11 +12,11 @@ import tiny_models
 
 from albert_jax import api, cli
 from albert_jax.errors import CheckpointError
-from albert_jax.export import graphs, programs, stablehlo
-from albert_jax.export import quantization as quantise
+from albert_jax.export import graph_folder, programs, quantization, stablehlo
+from albert_jax.export.export import export
 from albert_jax.model_io.model import Model
 from albert_jax.tree import flatten
-from tests.convert.models import tiny, tuned, weights, whole
+from tests.model_io.structures import finetuned, pretrained, tiny, weights
 
 
 def inputs_of(program: programs.Program, vocab: int, seed: int, rows: int, length: int) -> dict:
@@ -39,24 +39,24 @@ def inputs_of(program: programs.Program, vocab: int, seed: int, rows: int, lengt
     return found
 
 
-def of_kind(kind: str, model, seed: int = 0):
-    """(recipe, parameters, head to ask for) of a kind of program."""
+def of_kind(kind: str, config, seed: int = 0, **settings) -> tuple[Model, str | None]:
+    """(model, head to export) of a kind of program."""
     if kind in ("pretraining", "mlm", "base"):
-        return whole(model), weights(model, seed), kind
-    return *tuned(kind, model, seed), None
+        return pretrained(config, weights(config, seed)), kind
+    return finetuned(kind, config, seed, **settings), None
 
 
 @pytest.mark.parametrize(
     "kind", ["pretraining", "multiple-choice", "squad-v2", "sentence-embedding"]
 )
 def test_a_stablehlo_program_takes_any_batch_and_length(kind):
-    run_config, params, head = of_kind(kind, tiny())
-    program = programs.program(run_config, params, head)
-    content = stablehlo.serialize(program, params, run_config.model.max_position_embeddings)
+    model, head = of_kind(kind, tiny())
+    program, params = programs.program(model.run_config, model.params, head), model.params
+    content = stablehlo.serialize(program, model, params, {})
     again = jax.export.deserialize(bytearray(content))
     assert again.platforms == stablehlo.PLATFORMS
     for rows, length in ((1, 32), (3, 9)):
-        inputs = inputs_of(program, 150, length, rows, length)
+        inputs = inputs_of(program, 64, length, rows, length)
         expected = jax.jit(program.call)(params, inputs)
         found = again.call(inputs)
         assert list(found) == list(expected) and set(found) == set(program.outputs)
@@ -65,15 +65,15 @@ def test_a_stablehlo_program_takes_any_batch_and_length(kind):
             assert found[name].shape == tuple(sizes.get(axis, axis) for axis in axes)
             np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5)
     with pytest.raises(ValueError, match="length|shapes"):
-        again.call(inputs_of(program, 150, 0, 1, 33))
+        again.call(inputs_of(program, 64, 0, 1, 33))
 
 
 def test_a_program_holds_shared_weights_once():
-    model = tiny(vocab_size=500, hidden_size=128, intermediate_size=512, num_hidden_layers=12)
-    params = weights(model)
-    program = programs.program(whole(model), params, None)
-    content = stablehlo.serialize(program, params, 32)
-    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(params))
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 12}
+    model = pretrained(tiny(vocab_size=500, **sizes))
+    program = programs.program(model.run_config, model.params, None)
+    content = stablehlo.serialize(program, model, model.params, {})
+    size = sum(leaf.size * 4 for leaf in jax.tree.leaves(model.params))
     assert size < len(content) <= 1.1 * size
 
 
@@ -115,7 +115,7 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
             2,
             ["bfloat16", "float32 or int8", "huggingface"],
         ),
-        (["--to", "tf1", "--head", "mlm"], 2, ["--head mlm", "--to tf1"]),
+        (["--to", "tf1"], 2, ["--to"]),
         (["--to", "native", "--head", "base"], 2, ["--head base", "--to native"]),
         (["--to", "onxx"], 2, ["--to"]),
         (["--to", "onnx"], 2, ["package onnx: pip install 'albert-jax[onnx]'"]),
@@ -138,19 +138,18 @@ def test_combinations_that_do_not_exist(options, exit_code, parts, tmp_path, cap
 
 
 def test_a_head_that_the_weights_lack(tmp_path, monkeypatch):
-    run_config, params = tuned("token-classification", tiny_models.MODEL)
-    model = Model(run_config, params, tiny_models.vocabulary(), "memory")
+    model = finetuned("token-classification", tiny())
     with pytest.raises(CheckpointError, match="no mlm_head, which mlm needs"):
-        graphs.export(model, str(tmp_path / "x"), to="stablehlo", head="mlm", int8=False)
-    monkeypatch.setattr(graphs, "LIMIT", 1000)
+        export(model, str(tmp_path / "x"), to="stablehlo", head="mlm")
+    monkeypatch.setattr(graph_folder, "MAX_BYTES", 1000)
     with pytest.raises(CheckpointError, match="one stablehlo file holds 1,000"):
-        graphs.export(model, str(tmp_path / "x"), to="stablehlo", head=None, int8=False)
+        export(model, str(tmp_path / "x"), to="stablehlo")
     assert not list(tmp_path.iterdir())
 
 
 def test_rounding_restores_within_half_a_step():
     params = weights(tiny())
-    stored, seen = quantise.quantise(params)
+    stored, seen = quantization.quantize(params)
     assert "encoder/ffn/output/kernel" in stored and "pooler/bias" not in stored
     for path, leaf in flatten(params).items():
         delta = np.abs(flatten(seen)[path] - leaf)
@@ -160,7 +159,7 @@ def test_rounding_restores_within_half_a_step():
         over = 1 if stored[path].axis == 0 else -2
         assert np.all(delta <= np.abs(leaf).max(over, keepdims=True) / 254 * 1.001)
         assert stored[path].values.min() >= -127
-    again, _ = quantise.quantise(seen)
+    again, _ = quantization.quantize(seen)
     assert all(np.array_equal(again[p].values, stored[p].values) for p in stored)
 
 
@@ -171,6 +170,6 @@ def test_no_drift_without_a_change():
         "input_ids": np.ones((2, 8), np.int32), "token_type_ids": np.zeros((2, 8), np.int32),
         "segment_ids": np.ones((2, 8), np.int32), "positions": np.tile(np.arange(8, dtype=np.int32), (2, 1)),
     }  # fmt: skip
-    same = quantise.drift(params, params, config, batch)
+    same = quantization.drift(params, params, config, batch)
     assert [row["max_difference"] for row in same] == [0.0] * 3
     assert all(row["cosine"] == pytest.approx(1, abs=1e-6) for row in same)

@@ -6,20 +6,21 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tiny_models
 
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import albert
 from albert_jax.model.init import init_params
-from albert_jax.model_io import adapt, native
-from tests.convert.models import same, tiny, weights, whole
+from albert_jax.model_io import native, warm_start
+from tests.model_io.structures import pretrained, same, tiny, weights
 
 COMPUTE = ComputeConfig(dtype="float32", attention="xla")
 
 
 def _hidden(params, config: ModelConfig, num_layers=None) -> np.ndarray:
-    ids = np.random.default_rng(0).integers(5, 150, (2, 10)).astype(np.int32)
+    ids = np.random.default_rng(0).integers(5, 64, (2, 10)).astype(np.int32)
     batch = {
         "input_ids": ids,
         "token_type_ids": np.zeros_like(ids),
@@ -35,15 +36,15 @@ def test_untying_changes_nothing_that_is_computed(mode, groups):
     shared = tiny(num_hidden_layers=4, num_hidden_groups=groups, inner_group_num=2)
     params = weights(shared)
     untied = dataclasses.replace(shared, sharing=mode)
-    found = adapt.regroup(params, shared, untied)
+    found = warm_start.regroup(params, shared, untied)
     assert np.array_equal(_hidden(found, untied), _hidden(params, shared))
-    assert same(adapt.regroup(found, untied, shared), params)
+    assert same(warm_start.regroup(found, untied, shared), params)
 
 
 def test_moments_are_gathered_like_parameters():
     shared, untied = tiny(), tiny(sharing="none")
     moments = weights(shared, 5)
-    found = adapt.regroup(moments, shared, untied)
+    found = warm_start.regroup(moments, shared, untied)
     kernel = found["encoder"]["ffn"]["output"]["kernel"]
     assert kernel.shape[0] == 3
     assert all(np.array_equal(k, moments["encoder"]["ffn"]["output"]["kernel"][0]) for k in kernel)
@@ -52,13 +53,13 @@ def test_moments_are_gathered_like_parameters():
 def test_deeper_from_shallower():
     shallow, deep = tiny(num_hidden_layers=2), tiny(num_hidden_layers=6)
     params = weights(shallow)
-    found = adapt.fit(params, shallow, None, deep, None, seed=0)
+    found = warm_start.fit(params, shallow, None, deep, None, seed=0)
     assert same(found, params)
     assert np.array_equal(_hidden(found, deep), _hidden(params, shallow, num_layers=6))
     own = dataclasses.replace(shallow, sharing="none")
     taller = dataclasses.replace(deep, sharing="none")
     params = weights(own)
-    found = adapt.fit(params, own, None, taller, None, seed=0)
+    found = warm_start.fit(params, own, None, taller, None, seed=0)
     bias = params["encoder"]["attention"]["query"]["bias"]
     stacked = found["encoder"]["attention"]["query"]["bias"]
     assert [int(np.flatnonzero((bias == row).all(1))[0]) for row in stacked] == [0, 0, 0, 1, 1, 1]
@@ -68,7 +69,7 @@ def test_missing_heads_and_longer_positions_are_drawn():
     old, new = tiny(), tiny(max_position_embeddings=40)
     params = weights(old)
     body = {k: v for k, v in params.items() if k in ("embeddings", "encoder")}
-    found = adapt.fit(body, old, None, new, None, seed=3)
+    found = warm_start.fit(body, old, None, new, None, seed=3)
     fresh = init_params(new, 3)
     assert same(found["pooler"], fresh["pooler"]) and same(found["mlm_head"], fresh["mlm_head"])
     table = found["embeddings"]["position_embeddings"]["embedding"]
@@ -80,9 +81,9 @@ def test_another_width_is_refused():
     for change in ({"hidden_size": 32}, {"num_attention_heads": 4}, {"hidden_act": "relu"}):
         (name,) = change
         with pytest.raises(CheckpointError, match=f"has {name} "):
-            adapt.fit(weights(tiny()), tiny(), None, tiny(**change), None, seed=0)
+            warm_start.fit(weights(tiny()), tiny(), None, tiny(**change), None, seed=0)
     with pytest.raises(ConfigError, match="comes without its vocabulary"):
-        adapt.fit(weights(tiny()), tiny(), None, tiny(vocab_size=140), None, seed=0)
+        warm_start.fit(weights(tiny()), tiny(), None, tiny(vocab_size=60), None, seed=0)
 
 
 class _Other(SentencePiece):
@@ -100,11 +101,12 @@ class _Other(SentencePiece):
         return self.names[id]
 
 
-def test_a_new_vocabulary_keeps_shared_rows_and_averages_the_others(vocabulary):
+def test_a_new_vocabulary_keeps_shared_rows_and_averages_the_others():
+    vocabulary = tiny_models.vocabulary()
     config = tiny()
     params = weights(config)
     other = _Other(vocabulary)
-    found = adapt.fit(params, config, vocabulary, config, other, seed=0)
+    found = warm_start.fit(params, config, vocabulary, config, other, seed=0)
     old = params["embeddings"]["word_embeddings"]["embedding"]
     new = found["embeddings"]["word_embeddings"]["embedding"]
     assert np.array_equal(new[:5], old[:5])
@@ -116,10 +118,12 @@ def test_a_new_vocabulary_keeps_shared_rows_and_averages_the_others(vocabulary):
     assert same(found["encoder"], params["encoder"])
 
 
-def test_start_from_a_directory(tmp_path, vocabulary):
+def test_start_from_a_directory(tmp_path):
     config = tiny()
-    params = weights(config)
-    native.export_run(params, whole(config), vocabulary, tmp_path / "hf")
+    model = pretrained(config)
+    native.save(model, tmp_path / "native")
     target = dataclasses.replace(config, num_hidden_layers=5)
-    found = adapt.initial_params_from(str(tmp_path / "hf"), target, vocabulary, seed=0)
-    assert same(found, params)
+    found = warm_start.initial_params_from(
+        str(tmp_path / "native"), target, model.vocabulary, seed=0
+    )
+    assert same(found, model.params)
