@@ -6,8 +6,9 @@ import os
 import tempfile
 from typing import Any
 
-from albert_jax.model_io import native
+from albert_jax.export import huggingface
 from albert_jax.model_io.model import Model
+from albert_jax.tasks.classification import ClassificationConfig
 
 
 def classifier(model: Model) -> tuple[Any, Any]:
@@ -22,19 +23,18 @@ def classifier(model: Model) -> tuple[Any, Any]:
     from transformers.utils import logging
 
     task = model.run_config.task
-    if task is None or task.name != "classification" or task.pooling != "cls":
+    if not isinstance(task, ClassificationConfig) or task.pooling != "cls":
         raise SystemExit(f"{model.source}: give a classification run with task.pooling cls")
     logging.set_verbosity_error()  # It would warn that the head is new, which is put on below.
     with tempfile.TemporaryDirectory() as temporary:
         folder = os.path.join(temporary, "exported")
-        network = {name: unit for name, unit in model.params.items() if name != "head"}
-        native.export_run(network, model.run_config, model.vocabulary, folder, head="base")
+        huggingface.export(model, folder, head="base")
         tokenizer = AutoTokenizer.from_pretrained(folder)
         theirs = AlbertForSequenceClassification.from_pretrained(
             folder,
             id2label=dict(enumerate(task.labels)),
             label2id={label: i for i, label in enumerate(task.labels)},
-            classifier_dropout_prob=task.head_dropout,
+            classifier_dropout_prob=task.classifier_dropout_prob,
         )
     head = model.params["head"]["classifier"]
     with torch.no_grad():

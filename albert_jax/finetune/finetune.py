@@ -111,6 +111,7 @@ def finetuning_task(
 ) -> TrainingTask:
     """A task as the training loop knows it; `config` is complete."""
     from albert_jax.model import attention
+    from albert_jax.model_io.model import best_metric
     from albert_jax.parallel.mesh import row_shards
     from albert_jax.tasks.encoder import Encoder, abstract_params
 
@@ -153,6 +154,7 @@ def finetuning_task(
         real = batch["segment_ids"]
         return {"tokens": float(np.count_nonzero(real)), "positions": float(real.size)}
 
+    best, best_mode = best_metric(config)
     return TrainingTask(
         name=settings.name,
         abstract_params=abstract_params(task, config.model, settings),
@@ -163,8 +165,8 @@ def finetuning_task(
         evaluate=evaluate,
         count=count,
         attention=backend.name,
-        best=settings.metrics[0],
-        best_mode="max" if task.greater_is_better else "min",
+        best=best,
+        best_mode=best_mode,
         outputs=lambda params, batch: task.outputs(encoder, params, batch, settings),
     )
 

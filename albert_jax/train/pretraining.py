@@ -18,6 +18,7 @@ from albert_jax.evaluation import pretraining as evaluation
 from albert_jax.inference import scoring
 from albert_jax.model import albert, attention
 from albert_jax.model.init import init_params
+from albert_jax.model_io.model import best_metric
 from albert_jax.model_io.warm_start import initial_params_from
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.parallel import agreement
@@ -130,7 +131,7 @@ def pretraining_task(
         count=count,
         attention=backend.name,
         reference_loss=reference.entropy,
-        best="mlm_loss",
+        best=best_metric(config)[0],
         outputs=scoring.label_log_probs(config, None, backend) if held_out_scores.pairs else None,
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from albert_jax.config import ModelConfig
-from albert_jax.model_io.parameter_names import from_original
+from albert_jax.model_io.tf1 import from_original
 
 
 def structure(folder: Path) -> ModelConfig:

@@ -6,11 +6,13 @@ import jax
 import numpy as np
 import pytest
 
-from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
+from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.export import huggingface
 from albert_jax.model import albert
 from albert_jax.model.init import init_params
-from albert_jax.model_io import native
+from albert_jax.model_io import directories
 from albert_jax.tree import flatten, unflatten
+from tests.model_io.structures import pretrained
 
 torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
@@ -97,18 +99,12 @@ def load_quietly(name: str, folder):
     return found.eval(), {key: value for key, value in info.items() if value}
 
 
-def run_config(config: ModelConfig) -> Config:
-    return Config(
-        model=config, phases=(PhaseConfig(sequence_length=config.max_position_embeddings),)
-    )
-
-
 @pytest.mark.parity
 @pytest.mark.parametrize("seed", range(20))
 def test_logits_equal_those_of_transformers(seed, tmp_path, record_property):
     config = random_structure(seed)
     params = random_weights(config, seed)
-    native.export_run(params, run_config(config), None, tmp_path / "x")
+    huggingface.export(pretrained(config, params), str(tmp_path / "x"))
     model, problems = load_quietly("AutoModelForPreTraining", tmp_path / "x")
     assert not problems and type(model).__name__ == "AlbertForPreTraining"
     batch, inputs = random_rows(config, seed)
@@ -130,7 +126,7 @@ def test_logits_equal_those_of_transformers(seed, tmp_path, record_property):
 def test_other_heads_load_without_remarks(head, tmp_path):
     config = random_structure(1)
     params = random_weights(config, 1)
-    native.export_run(params, run_config(config), None, tmp_path / "x", head=head)
+    huggingface.export(pretrained(config, params), str(tmp_path / "x"), head=head)
     name = {"mlm": "AutoModelForMaskedLM", "base": "AutoModel"}[head]
     model, problems = load_quietly(name, tmp_path / "x")
     assert not problems
@@ -158,17 +154,17 @@ def test_what_transformers_saves_comes_in(tmp_path, record_property):
         torch.manual_seed(0)
         model = getattr(transformers, name)(config).eval()
         model.save_pretrained(tmp_path / name)
-        found, params, _ = native.load_directory(tmp_path / name)
-        batch, inputs = random_rows(found.model, 2)
+        found = directories.read(tmp_path / name)
+        batch, inputs = random_rows(found.config, 2)
         with torch.no_grad():
             theirs = model(**inputs, output_hidden_states=False)
         real = batch["segment_ids"] == 1
-        hidden = albert.encode(params, found.model, batch, compute=COMPUTE)
+        hidden = albert.encode(found.params, found.config, batch, compute=COMPUTE)
         if name == "AlbertModel":
             ours, expected = np.asarray(hidden), theirs.last_hidden_state.numpy()
         else:
             places = batch["mlm_positions"]
-            ours = np.asarray(albert.mlm_logits(params, found.model, hidden, places))
+            ours = np.asarray(albert.mlm_logits(found.params, found.config, hidden, places))
             expected = (theirs.logits if "logits" in theirs else theirs.prediction_logits).numpy()
         worst = float(np.abs(ours - expected)[real].max())
         record_property("imported from Transformers", worst)
@@ -182,8 +178,8 @@ def test_the_originals_checkpoints_in_transformers(golden, tmp_path, record_prop
     cases = sorted(p for p in (golden / "model").iterdir() if p.is_dir())
     assert cases, f"{golden / 'model'} holds no cases"
     for case in cases:
-        config, params, _ = native.load_directory(case)
-        native.export_run(params, config, None, tmp_path / case.name)
+        found = directories.read(case)
+        huggingface.export(pretrained(found.config, found.params), str(tmp_path / case.name))
         model, problems = load_quietly("AutoModelForPreTraining", tmp_path / case.name)
         assert not problems
         with np.load(case / "golden.npz") as gold:

@@ -12,7 +12,7 @@ import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig, TaskConfig
 from albert_jax.model.attention import XLA
-from albert_jax.model_io.parameter_names import to_original
+from albert_jax.model_io.foreign_parameters import ORIGINAL, to_foreign
 from albert_jax.objectives import loss_terms
 from albert_jax.tasks import registry
 from albert_jax.tasks.encoder import Encoder
@@ -209,7 +209,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
         check(null, out["cls_logits"], "cls_logits")
 
     assert grads
-    ours = to_original({k: v for k, v in gradients.items() if k != "head"}, config)
+    ours = to_foreign({k: v for k, v in gradients.items() if k != "head"}, config, ORIGINAL)
     ours = {**ours, **variables_of(gradients["head"])}
     for name, theirs in grads.items():
         check(ours[name], theirs, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 import tiny_models
 
-from albert_jax.config import Config, PhaseConfig
-from albert_jax.model_io import native
+from albert_jax.config import PhaseConfig
+from albert_jax.export import huggingface
+from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.encoder import Encoder
 from albert_jax.tasks.generation import SourceTarget
 from albert_jax.tasks.task import BatchSpec, Sampling
-from tests.convert.models import LABELS, tuned
+from tests.model_io.structures import LABELS, finetuned
 from tests.parity.test_conversion import (
     COMPUTE,
     LOGITS,
@@ -30,12 +32,12 @@ torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
 
 
-def our_outputs(run_config: Config, params: dict, batch) -> list[np.ndarray]:
+def our_outputs(model: Model, batch) -> list[np.ndarray]:
     """The outputs that `predict` reads, in float32."""
-    config = run_config.task
+    config = model.run_config.task
     assert config is not None
-    task, encoder = registry.get(config.name), Encoder(run_config.model, COMPUTE)
-    found = jax.jit(lambda p, b: task.outputs(encoder, p, b, config))(params, batch)
+    task, encoder = registry.get(config.name), Encoder(model.config, COMPUTE)
+    found = jax.jit(lambda p, b: task.outputs(encoder, p, b, config))(model.params, batch)
     return [np.asarray(x) for x in (found if isinstance(found, tuple) else (found,))]
 
 
@@ -53,21 +55,21 @@ def grouped(batch: dict, inputs: dict, size: int) -> tuple[dict, dict]:
     ["classification", "regression", "multiple-choice", "squad-v1", "token-classification"],
 )
 def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_property):
-    run_config, params = tuned(name, random_structure(seed), seed)
-    native.export_run(params, run_config, None, tmp_path / "x")
-    cls = registry.get(name).transformers_class(run_config.task)
+    ours = finetuned(name, random_structure(seed), seed)
+    huggingface.export(ours, str(tmp_path / "x"))
+    cls = registry.get(name).transformers_class(ours.run_config.task)
     model, problems = load_quietly(cls.auto, tmp_path / "x")
     assert not problems and type(model).__name__ == cls.name
-    batch, inputs = random_rows(run_config.model, seed, rows=6)
+    batch, inputs = random_rows(ours.config, seed, rows=6)
     real = batch["segment_ids"] == 1
     if name == "multiple-choice":
         batch, inputs = grouped(batch, inputs, 3)
-    ours = our_outputs(run_config, params, batch)
+    outputs = our_outputs(ours, batch)
     with torch.no_grad():
         found = model(**inputs)
     theirs = [found.start_logits, found.end_logits] if name == "squad-v1" else [found.logits]
     worst = 0.0
-    for a, b in zip(ours, theirs, strict=True):
+    for a, b in zip(outputs, theirs, strict=True):
         assert a.shape == b.shape
         delta = np.abs(a - b.numpy())
         per_token = name in ("squad-v1", "token-classification")
@@ -87,14 +89,14 @@ def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_propert
 @pytest.mark.parametrize("seed", range(3))
 def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
     """The modules' own files say what is computed; the library itself is tried where installed."""
-    run_config, params = tuned("sentence-embedding", tiny_models.MODEL, seed)
-    native.export_run(params, run_config, tiny_models.vocabulary(), tmp_path / "x")
+    finetuned_model = finetuned("sentence-embedding", tiny_models.MODEL, seed)
+    huggingface.export(finetuned_model, str(tmp_path / "x"))
     modules = json.loads((tmp_path / "x" / "modules.json").read_text())
     assert [m["path"] for m in modules] == ["", "1_Pooling", "2_Normalize"]
     pooling = json.loads((tmp_path / "x" / "1_Pooling" / "config.json").read_text())
     assert pooling.pop("pooling_mode_mean_tokens") is True
     assert pooling.pop("word_embedding_dimension") == 16 and not any(pooling.values())
-    batch, inputs = random_rows(run_config.model, seed)
+    batch, inputs = random_rows(finetuned_model.config, seed)
     model, problems = load_quietly("AutoModel", tmp_path / "x")
     assert all(name.startswith("pooler.") for name in problems.get("missing_keys", ()))
     assert set(problems) <= {"missing_keys"}
@@ -103,7 +105,7 @@ def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
     mask = inputs["attention_mask"][..., None].float()
     mean = (states * mask).sum(1) / mask.sum(1)
     theirs = torch.nn.functional.normalize(mean, dim=1).numpy()
-    (ours,) = our_outputs(run_config, params, batch)
+    (ours,) = our_outputs(finetuned_model, batch)
     assert np.abs(ours - theirs).max() <= LOGITS
     if importlib.util.find_spec("sentence_transformers") is None:
         return
@@ -114,7 +116,7 @@ def test_vectors_equal_those_of_the_described_modules(seed, tmp_path):
     from albert_jax import api
 
     rows = api.rows(tiny_models.vocabulary(), texts, length=16)
-    (ours,) = our_outputs(run_config, params, rows)
+    (ours,) = our_outputs(finetuned_model, rows)
     assert np.abs(ours - library.encode(texts)).max() <= LOGITS
 
 
@@ -131,23 +133,21 @@ def script_of(folder):
 @pytest.mark.parametrize("steps", [1, 3, 8, 20])
 def test_the_script_writes_the_same_texts(steps, tmp_path):
     vocabulary, length = tiny_models.vocabulary(), 32
-    run_config, params = tuned(
-        "generation", tiny_models.MODEL, steps, max_target_length=9, denoising_steps=steps
-    )
-    run_config = Config(
-        model=run_config.model, phases=(PhaseConfig(sequence_length=length),), task=run_config.task
-    )
-    native.export_run(params, run_config, vocabulary, tmp_path / "x")
+    settings = {"max_target_length": 9, "denoising_steps": steps}
+    ours = finetuned("generation", tiny_models.MODEL, steps, **settings)
+    phases = (PhaseConfig(sequence_length=length),)
+    ours = replace(ours, run_config=replace(ours.run_config, phases=phases))
+    huggingface.export(ours, str(tmp_path / "x"))
     model, problems = load_quietly("AutoModelForMaskedLM", tmp_path / "x")
     assert not problems
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "x", local_files_only=True)
     long = "every thread waits until another one has written its own line of the file"
     sources = [("the file is found",), ("a folder", "the name of it"), (long, "it returns")]
-    task, config = registry.get("generation"), run_config.task
+    task, config = registry.get("generation"), ours.run_config.task
     examples = [SourceTarget("x", source) for source in sources]
     features = task.featurize(vocabulary, examples, length, config)
-    encoder = Encoder(run_config.model, COMPUTE)
-    run = partial(jax.jit(lambda p, b: task.outputs(encoder, p, b, config)), params)
+    encoder = Encoder(ours.config, COMPUTE)
+    run = partial(jax.jit(lambda p, b: task.outputs(encoder, p, b, config)), ours.params)
     spec = BatchSpec(vocabulary, length, 3)
     texts = task.forward(features, config, run, spec, Sampling())
     script = script_of(tmp_path / "x")
@@ -162,9 +162,9 @@ def test_the_script_writes_the_same_texts(steps, tmp_path):
 @pytest.mark.parity
 def test_pipelines_speak_the_labels(tmp_path):
     for name, options in (("classification", {}), ("token-classification", {"ignore_labels": []})):
-        run_config, params = tuned(name, tiny_models.MODEL)
-        native.export_run(params, run_config, tiny_models.vocabulary(), tmp_path / name)
-        kind = registry.get(name).transformers_class(run_config.task).pipeline
+        ours = finetuned(name, tiny_models.MODEL)
+        huggingface.export(ours, str(tmp_path / name))
+        kind = registry.get(name).transformers_class(ours.run_config.task).pipeline
         pipeline = transformers.pipeline(kind, model=str(tmp_path / name), **options)
         said = pipeline("the file is found")
         assert said

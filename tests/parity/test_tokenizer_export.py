@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import sentencepiece as spm
 
-from albert_jax.config import Config, ModelConfig, PhaseConfig
+from albert_jax.config import ModelConfig
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.data.vocabularies.sentencepiece import SPACE, SPECIAL, SentencePiece
 from albert_jax.data.vocabularies.wordpiece import WordPiece
+from albert_jax.export import huggingface
 from albert_jax.model.init import init_params
-from albert_jax.model_io import native
+from albert_jax.model_io import directories
+from albert_jax.model_io.model import Model
+from albert_jax.model_io.weights import default_config
 from albert_jax.tasks.answer_spans import window_features
 from albert_jax.tasks.squad_files import Answer, Question
 
@@ -41,8 +44,8 @@ def exported(vocabulary, folder):
         vocab_size=vocabulary.size, embedding_size=4, hidden_size=8, num_hidden_layers=1,
         num_attention_heads=1, intermediate_size=8, max_position_embeddings=512,
     )  # fmt: skip
-    whole = Config(model=config, phases=(PhaseConfig(),))
-    native.export_run(init_params(config, 0), whole, vocabulary, folder)
+    model = Model(default_config(config), init_params(config, 0), vocabulary, "memory")
+    huggingface.export(model, str(folder))
     return transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
@@ -93,9 +96,9 @@ def test_golden_vocabulary(golden, tmp_path):
     """With pieces "digits," inside words the ids may differ where such a piece is met only."""
     vocabulary = vocabularies.load(str(golden / "tokenizer" / "spm.model"))
     found = exported(vocabulary, tmp_path / "x")
-    from albert_jax.model_io.tokenizer_json import unsayable
+    from albert_jax.model_io.tokenizer_json import inexpressible_tokens
 
-    inside = unsayable(vocabulary)
+    inside = inexpressible_tokens(vocabulary)
     bad = differing(found, vocabulary, golden_strings(golden))
     cleaned = [vocabulary.rules.apply(text) for text in bad]
     assert all(any(piece in text for piece in inside) for text in cleaned)
@@ -111,7 +114,7 @@ def test_cased_vocabularies(shared, golden, tmp_path, lower, accents):
     # A letter under several loose marks is composed by another rule there.
     bad = [t for t in differing(found, vocabulary, texts) if "\u0303" not in t]
     assert not bad
-    again = native.load_directory(tmp_path / "x")[2]
+    again = directories.read(tmp_path / "x").vocabulary
     assert again is not None and again.fingerprint == vocabulary.fingerprint
 
 

@@ -21,8 +21,9 @@ from albert_jax.config import (
     ParallelConfig,
     PhaseConfig,
 )
+from albert_jax.export import huggingface
 from albert_jax.model.init import init_params
-from albert_jax.model_io import native
+from tests.model_io.structures import pretrained
 
 torch = pytest.importorskip("torch", reason="needs the extra parity (torch)")
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
@@ -107,7 +108,7 @@ def theirs(config: Config, steps: int, folder: Path) -> np.ndarray:
     """The same with PyTorch, from the export of the same initial weights."""
     from albert_jax.optim.schedule import learning_rate
 
-    native.export_run(init_params(config.model, 0), config, None, folder)
+    huggingface.export(pretrained(config.model, init_params(config.model, 0)), str(folder))
     model = transformers.AutoModelForPreTraining.from_pretrained(folder, local_files_only=True)
     model.eval()  # no dropout; gradients flow all the same
     names, values = zip(*model.named_parameters(), strict=True)
