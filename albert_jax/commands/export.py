@@ -46,7 +46,5 @@ class Export:
         export.check(self.to, self.head, self.dtype)
         model = load(self.model, step=step, weights=self.weights)
         if self.num_layers is not None:
-            from albert_jax.inference.depth import at_depth
-
-            model = at_depth(model, self.num_layers)
+            model = model.at_depth(self.num_layers)
         print(export.export(model, self.out, to=self.to, head=self.head, dtype=self.dtype))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from albert_jax import configfile
+from albert_jax import config_builder
 from albert_jax.commands.import_model import Import
 from albert_jax.errors import CheckpointError, ConfigError, StorageError
 from albert_jax.export.export import export
@@ -124,7 +124,7 @@ def test_what_has_no_form_there_is_refused(name, settings, options, error, messa
 def test_pooling_is_the_classifiers_business_alone(tmp_path):
     table = {"name": "token-classification", "pooling": "mean"}
     with pytest.raises(ConfigError, match="unknown key 'task.pooling'"):
-        configfile.from_dict({"task": table}, "x.toml")
+        config_builder.from_dict({"task": table}, "x.toml")
     export(finetuned("token-classification", tiny()), str(tmp_path / "x"))
     assert (tmp_path / "x" / "config.json").is_file()
 
