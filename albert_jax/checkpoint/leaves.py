@@ -6,7 +6,6 @@ tuples and dataclasses, so that a checkpoint does not depend on the classes of a
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
@@ -78,46 +77,20 @@ def restore_args(plain: dict[str, Any]) -> Any:
     return jax.tree.map(argument, plain)
 
 
-def finite_flags(tree: Any) -> list[tuple[list[str], Any]]:
+def finite_flags(tree: Any) -> dict[str, jax.Array]:
     """Starts the search for non-finite numbers on the devices; `not_finite` waits for its end.
 
-    Returns:
-      Groups of leaf names, each with a bool array that is True for leaves that are all finite.
+    The arrays must be on the same devices. Every process gets all flags.
     """
-    groups: dict[Any, tuple[list[str], list[Any]]] = {}
-    for name, leaf in named(tree).items():
-        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
-            continue
-        sharding = getattr(leaf, "sharding", None)
-        mesh = sharding.mesh if isinstance(sharding, jax.sharding.NamedSharding) else None
-        # One jitted call cannot mix arrays that live on different sets of devices.
-        devices = mesh or (frozenset(sharding.device_set) if sharding is not None else None)
-        names, leaves = groups.setdefault(devices, ([], []))
-        names.append(name)
-        leaves.append(leaf)
-    flags = []
-    for devices, (names, leaves) in groups.items():
-        mesh = devices if isinstance(devices, jax.sharding.Mesh) else None
-        flags.append((names, _all_finite(mesh)(leaves)))
-    return flags
+    leaves = named(tree).items()
+    return _all_finite({k: v for k, v in leaves if jnp.issubdtype(jnp.result_type(v), jnp.inexact)})
 
 
-def not_finite(flags: list[tuple[list[str], Any]]) -> list[str]:
-    """Names of the leaves that hold a NaN or an infinity."""
-    return [
-        name
-        for names, finite in flags
-        for name, good in zip(names, np.asarray(finite), strict=True)
-        if not good
-    ]
+def not_finite(flags: dict[str, jax.Array]) -> list[str]:
+    """The names of the leaves that hold a NaN or an infinity."""
+    return [name for name, finite in flags.items() if not finite]
 
 
-@functools.lru_cache(maxsize=8)
-def _all_finite(mesh: jax.sharding.Mesh | None) -> Any:
-    def check(leaves: list[Any]) -> jax.Array:
-        return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])
-
-    if mesh is None:
-        return jax.jit(check)
-    # Replicated, so that every process can read the result.
-    return jax.jit(check, out_shardings=jax.sharding.NamedSharding(mesh, jax.P()))
+@jax.jit
+def _all_finite(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    return {name: jnp.isfinite(leaf).all() for name, leaf in leaves.items()}

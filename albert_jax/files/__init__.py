@@ -1,55 +1,332 @@
 """All file I/O of a run, on local disk or object storage.
 
-``files.read(path)`` and its like come from storage.py; new_folder.py makes folders that appear
-completely or not at all, and json_files.py reads JSON of unknown origin within limits.
+The functions of this module offer only what a bucket has: whole objects are written, read, listed,
+deleted and created if absent. A write either happens completely or not at all (local: temporary
+name, fsync, rename; bucket: one put). A path with ``://`` is a bucket and goes through fsspec
+(``gs://`` needs gcsfs, extra ``gcs``); every other path is local. Beside them new_folder.py makes
+folders that appear completely or not at all, and json_files.py reads JSON of unknown origin.
+
+Every error of the operating system or of a bucket's client becomes a :class:`StorageError` of one
+line that names the path and how to fix it.
 """
 
-from albert_jax.files.storage import (
-    bucket_client,
-    cache_folder,
-    create_if_absent,
-    delete,
-    delete_temporary_files,
-    delete_tree,
-    download,
-    file_sizes,
-    free_bytes,
-    is_bucket,
-    is_folder,
-    join,
-    make_folder,
-    move_tree,
-    names,
-    read,
-    sha256,
-    storage_error,
-    storage_errors,
-    sync_folder,
-    upload,
-    write,
-)
+from __future__ import annotations
 
-__all__ = [
-    "bucket_client",
-    "cache_folder",
-    "create_if_absent",
-    "delete",
-    "delete_temporary_files",
-    "delete_tree",
-    "download",
-    "file_sizes",
-    "free_bytes",
-    "is_bucket",
-    "is_folder",
-    "join",
-    "make_folder",
-    "move_tree",
-    "names",
-    "read",
-    "sha256",
-    "storage_error",
-    "storage_errors",
-    "sync_folder",
-    "upload",
-    "write",
-]
+import errno
+import hashlib
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from albert_jax.errors import StorageError
+
+_TEMPORARY = re.compile(r".+\.[0-9a-f]{8}\.tmp")
+
+_BUCKET_CLIENTS = ("gcsfs", "google", "aiohttp", "botocore")
+
+_FIXES = {
+    errno.ENOSPC: "free space there or choose another folder",
+    errno.EDQUOT: "free space in your quota or choose another folder",
+    errno.EFBIG: "raise the file size limit (ulimit -f) or choose another folder",
+    errno.EACCES: "give this user the right to it or choose another folder",
+    errno.EPERM: "give this user the right to it or choose another folder",
+    errno.EROFS: "it is mounted read-only: choose another folder",
+    errno.ENOTDIR: "a part of this path is a file: choose another folder",
+    errno.EISDIR: "it is a folder: name a file in it",
+    errno.EEXIST: "a file is where a folder is needed: choose another folder",
+}
+
+
+@contextmanager
+def storage_errors(path: str) -> Iterator[None]:
+    """Turns an OSError inside the block into a StorageError about `path`."""
+    try:
+        yield
+    except Exception as error:
+        # Clients of buckets answer refused requests with exceptions that are no OSError.
+        client = type(error).__module__.split(".")[0] in _BUCKET_CLIENTS
+        if client or isinstance(error, OSError):
+            raise storage_error(path, error) from error
+        raise
+
+
+def storage_error(path: str, error: Exception) -> StorageError:
+    """The one-line StorageError for a failed operation at `path`."""
+    number = getattr(error, "errno", None)
+    fix = _FIXES.get(number or 0, "check that the disk or bucket exists and is reachable")
+    reason = getattr(error, "strerror", None) or " ".join(str(error).split())[:200]
+    return StorageError(f"{path}: {reason or type(error).__name__}; {fix}")
+
+
+def is_bucket(path: str) -> bool:
+    """Whether `path` names an object store (gs://, s3://) and not a local folder."""
+    return "://" in path
+
+
+def bucket_client(path: str) -> Any:
+    """The fsspec file system of a bucket. Raises StorageError if no client is installed for it."""
+    import fsspec
+
+    try:
+        client, _ = fsspec.core.url_to_fs(path)
+    except (ImportError, ValueError) as error:
+        raise StorageError(
+            f"{path}: no client for this kind of bucket ({error}); "
+            "pip install 'albert-jax[gcs]' for gs://"
+        ) from error
+    # A cached listing would hide the objects that other processes write.
+    client.invalidate_cache()
+    return client
+
+
+def join(path: str, *parts: str) -> str:
+    """`path` and `parts` joined by slashes."""
+    return "/".join([path.rstrip("/") or "/", *parts])
+
+
+def cache_folder(*parts: str) -> str:
+    """The user's folder for copies that can be made again; it may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "albert_jax", *parts)
+
+
+# ---- whole objects -------------------------------------------------------------------------------
+
+
+def write(path: str, data: bytes | memoryview) -> None:
+    """Writes an object and the folders above it; readers see either the old or the new content.
+
+    Raises:
+      StorageError: The disk is full, the path is not writable, or a folder is a file.
+    """
+    with storage_errors(path):
+        if is_bucket(path):
+            bucket_client(path).pipe_file(path, bytes(data))
+            return
+        with _renamed_when_complete(path) as temporary, open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        sync_folder(os.path.dirname(path) or ".")
+
+
+def create_if_absent(path: str, data: bytes) -> bool:
+    """Writes an object only if there is none; returns False if there is one already.
+
+    Of several callers exactly one gets True (local: O_EXCL; gs://: a put that demands
+    generation 0). A local reader may see the new file empty for a moment.
+
+    Raises:
+      StorageError: As :func:`write`.
+    """
+    with storage_errors(path):
+        if is_bucket(path):
+            try:
+                bucket_client(path).pipe_file(path, data, mode="create")
+            except FileExistsError:
+                return False
+            return True
+        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+        try:
+            file = open(path, "xb")  # noqa: SIM115
+        except FileExistsError:
+            return False
+        try:
+            with file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        except BaseException:
+            _unlink(path)
+            raise
+        return True
+
+
+def read(path: str) -> bytes | None:
+    """The whole object, or None if there is none. Raises StorageError if it is unreadable."""
+    with storage_errors(path):
+        try:
+            if is_bucket(path):
+                return bucket_client(path).cat_file(path)
+            with open(path, "rb") as file:
+                return file.read()
+        except FileNotFoundError:
+            return None
+
+
+def sha256(path: str, *, sync: bool = False) -> str:
+    """The hexadecimal SHA-256 of an object; `sync` also flushes a local file to the disk.
+
+    Raises:
+      StorageError: The object is absent or unreadable.
+    """
+    with storage_errors(path):
+        if is_bucket(path):
+            with bucket_client(path).open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        with open(path, "rb", buffering=0) as file:
+            digest = hashlib.file_digest(file, "sha256")
+            if sync:
+                os.fsync(file.fileno())
+            return digest.hexdigest()
+
+
+def upload(source: str, path: str) -> None:
+    """Writes a local file as an object of a bucket. Raises StorageError if that fails."""
+    with storage_errors(path):
+        bucket_client(path).put_file(source, path)
+
+
+def download(path: str, target: str) -> None:
+    """Writes an object of a bucket as a local file, with the folders above it.
+
+    Raises:
+      StorageError: The bucket refuses it, or the file cannot be written.
+    """
+    with storage_errors(path):
+        client = bucket_client(path)
+        with storage_errors(target), _renamed_when_complete(target) as temporary:
+            client.get_file(path, temporary)
+
+
+def delete(path: str) -> None:
+    """Deletes one object; it is no error if there is none."""
+    with storage_errors(path), suppress(FileNotFoundError):
+        if is_bucket(path):
+            bucket_client(path).rm_file(path)
+        else:
+            os.unlink(path)
+
+
+# ---- folders -------------------------------------------------------------------------------------
+
+
+def names(path: str) -> list[str]:
+    """The sorted names of the entries of a folder; empty if there is no such folder."""
+    with storage_errors(path):
+        try:
+            if not is_bucket(path):
+                return sorted(os.listdir(path))
+            client = bucket_client(path)
+            base = client._strip_protocol(path).rstrip("/").rsplit("/", 1)[-1]
+            entries = client.ls(path, detail=False)
+            return sorted({p.rstrip("/").rsplit("/", 1)[-1] for p in entries} - {base, ""})
+        except FileNotFoundError:
+            return []
+
+
+def file_sizes(path: str) -> dict[str, int]:
+    """All files below a folder: path relative to it ("a/b") -> size in bytes, sorted by path."""
+    with storage_errors(path):
+        if is_bucket(path):
+            client = bucket_client(path)
+            base = client._strip_protocol(path).rstrip("/") + "/"
+            return {
+                name.removeprefix(base): int(info["size"])
+                for name, info in sorted(client.find(path, detail=True).items())
+                if name.startswith(base)
+            }
+        sizes: dict[str, int] = {}
+        for folder, _, entries in os.walk(path, onerror=_raise_unless_absent):
+            for name in entries:
+                full = os.path.join(folder, name)
+                sizes[os.path.relpath(full, path).replace(os.sep, "/")] = os.lstat(full).st_size
+        return dict(sorted(sizes.items()))
+
+
+def is_folder(path: str) -> bool:
+    """Whether there is a folder at `path` (in a bucket: a prefix with objects)."""
+    with storage_errors(path):
+        if is_bucket(path):
+            return bool(bucket_client(path).isdir(path))
+        return os.path.isdir(path) and not os.path.islink(path)
+
+
+def make_folder(path: str) -> None:
+    """Makes a local folder with its parents (a bucket needs none) and checks that it is writable.
+
+    Raises:
+      StorageError: It cannot be made or written.
+    """
+    probe = join(path, f".write-test-{uuid.uuid4().hex[:8]}")
+    write(probe, b"")
+    delete(probe)
+
+
+def move_tree(source: str, target: str) -> None:
+    """Moves a folder (local: one rename; bucket: all objects are copied, then deleted).
+
+    In a bucket an interrupted move can be repeated; nothing is lost.
+    """
+    with storage_errors(target):
+        if not is_bucket(source):
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            os.rename(source, target)
+            return
+        client = bucket_client(source)
+        for name in file_sizes(source):
+            client.cp_file(join(source, name), join(target, name))
+        delete_tree(source)
+
+
+def delete_tree(path: str) -> None:
+    """Deletes a folder with its content; it is no error if there is none."""
+    with storage_errors(path), suppress(FileNotFoundError):
+        if is_bucket(path):
+            bucket_client(path).rm(path, recursive=True)
+        else:
+            shutil.rmtree(path)
+
+
+def delete_temporary_files(folder: str) -> None:
+    """Deletes the temporary files that killed processes left directly in a local folder."""
+    if is_folder(folder) and not is_bucket(folder):
+        for name in names(folder):
+            if _TEMPORARY.fullmatch(name):
+                delete(join(folder, name))
+
+
+def free_bytes(path: str) -> int | None:
+    """Bytes free on the disk of a local folder; None in a bucket, which has no limit."""
+    if is_bucket(path):
+        return None
+    with storage_errors(path):
+        return shutil.disk_usage(path).free
+
+
+def sync_folder(path: str) -> None:
+    """Flushes a local folder's entries to the disk, so that a rename in it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        # Some network file systems refuse this; the rename itself has happened.
+        with suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _renamed_when_complete(path: str) -> Iterator[str]:
+    """A temporary name beside `path`, which takes its place if the block succeeds."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    except BaseException:
+        _unlink(temporary)
+        raise
+
+
+def _unlink(path: str) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _raise_unless_absent(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from albert_jax.errors import CheckpointError
-from albert_jax.files.storage import storage_errors
+from albert_jax.files import storage_errors
 
 MAX_BYTES = 1 << 20
 MAX_DEPTH = 32
@@ -38,15 +39,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _max_depth(data: bytes) -> int:
-    """An upper bound of the nesting of JSON bytes (brackets inside strings count too)."""
-    depth = deepest = 0
-    for byte in data:
-        if byte in b"[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif byte in b"]}":
-            depth -= 1
-    return deepest
+    """An upper bound of the nesting (brackets inside strings count too)."""
+    steps = ((byte in b"[{") - (byte in b"]}") for byte in data)
+    return max(accumulate(steps), default=0)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

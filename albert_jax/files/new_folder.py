@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.files.storage import is_bucket, storage_error, sync_folder
+from albert_jax.files import is_bucket, storage_error, sync_folder
 
 
 @contextmanager

@@ -18,26 +18,23 @@ with the same seed are equal except for TIME_FIELDS.
 from __future__ import annotations
 
 import json
-import logging
 import math
-import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from albert_jax import files
-from albert_jax.errors import DataError, StorageError
-from albert_jax.observe.events import EventFile
+from albert_jax.errors import DataError
+from albert_jax.observe import events
+from albert_jax.observe.growing_file import GrowingFile
 
 TIME_FIELDS = frozenset({"seconds", "goodput", "tokens_per_second", "eta", "time", "cost"})
 """Fields that depend on time, and so differ between two runs of the same seed."""
 
 UPLOAD_SECONDS = 300.0
-"""Time between two uploads to a bucket. Each checkpoint uploads as well."""
+"""Time between two uploads of metrics.jsonl to a bucket. Each checkpoint uploads it as well."""
 
 Row = dict[str, Any]
-
-log = logging.getLogger(__name__)
 
 
 def timeless(row: Mapping[str, object]) -> Row:
@@ -57,26 +54,18 @@ def read_rows(run_dir: str) -> list[Row]:
 
 
 class MetricsWriter:
-    """Writes the rows of one process.
-
-    Rows that cannot be written (a full disk, an unreachable bucket) are kept, reported once, and
-    written with a later row; training goes on. A local file is appended to; a bucket, where that
-    is impossible, gets the whole object every UPLOAD_SECONDS and at each flush.
-    """
+    """Writes the rows of one process to metrics.jsonl and to an event file of its own."""
 
     def __init__(self, run_dir: str) -> None:
         self._path = _path(run_dir)
-        self._append = self._append_to_object if files.is_bucket(run_dir) else self._append_to_file
-        self._seconds_between_writes = UPLOAD_SECONDS if files.is_bucket(run_dir) else 0.0
-        self._last_write = time.monotonic()
-        self._pending = b""
-        self._object: bytes | None = None
-        """Content of the object in a bucket, if it is known."""
-        self._events: EventFile | None = EventFile(run_dir)
-        self._reported: set[str] = set()
+        self._rows = GrowingFile(self._path, upload_seconds=UPLOAD_SECONDS)
+        self._event_folder = files.join(run_dir, "events")
+        self._events: GrowingFile | None = None
 
     def truncate_after(self, step: int) -> float:
         """Removes rows beyond `step`, from which a run continues, and an incomplete last line.
+
+        It is called before the first row is written.
 
         Returns:
           The seconds that the removed rows had taken: lost time, for Clock.add.
@@ -85,13 +74,13 @@ class MetricsWriter:
           StorageError: The record cannot be rewritten.
           DataError: A line of it is not a row.
         """
-        data = files.read(self._path)
-        rows = _lines_and_rows(self._path, data or b"")
+        data = files.read(self._path) or b""
+        rows = _lines_and_rows(self._path, data)
         kept = b"".join(line + b"\n" for line, row in rows if row["step"] <= step)
-        if data is not None and kept != data:
+        if kept != data:
             files.write(self._path, kept)
-        self._object = kept
-        self._with_events(lambda events: events.purge(step + 1))
+        if files.is_folder(self._event_folder):
+            self._append_event(events.restart(step + 1))
         removed = [row for _, row in rows if row["step"] > step]
         return sum(sum(row.get("seconds", {}).values()) for row in removed)
 
@@ -99,71 +88,20 @@ class MetricsWriter:
         """Adds one row; "kind" is "train" unless the row has another one."""
         plain = _plain({"kind": "train", **row, "time": round(time.time(), 3)})
         line = json.dumps(plain, allow_nan=False, separators=(",", ":"))
-        self._pending += line.encode() + b"\n"
-        if time.monotonic() - self._last_write >= self._seconds_between_writes:
-            self._write_pending()
-        self._with_events(lambda events: events.write(plain))
+        self._rows.append(line.encode() + b"\n")
+        self._append_event(events.event(plain))
 
     def flush(self) -> None:
         """Writes buffered rows and events now instead of waiting for the next timed upload."""
-        self._write_pending()
-        self._with_events(lambda events: events.flush())
+        self._rows.flush()
+        if self._events is not None:
+            self._events.flush()
 
-    def close(self) -> None:
-        """Flushes everything; the writer takes no more rows."""
-        self.flush()
-        self._with_events(lambda events: events.close())
-        self._events = None
-
-    def _write_pending(self) -> None:
-        if not self._pending:
-            return
-        self._last_write = time.monotonic()
-        try:
-            self._append(self._pending)
-        except (OSError, StorageError) as error:
-            self._report("metrics.jsonl", error)
-            return
-        self._pending = b""
-        if "metrics.jsonl" in self._reported:
-            self._reported.remove("metrics.jsonl")
-            log.warning("metrics.jsonl can be written again; no row was lost")
-
-    def _append_to_object(self, data: bytes) -> None:
-        if self._object is None:
-            self._object = files.read(self._path) or b""
-        files.write(self._path, self._object + data)
-        self._object += data
-
-    def _append_to_file(self, data: bytes) -> None:
-        """Appends complete lines, or nothing after an error."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            size = os.fstat(descriptor).st_size
-            try:
-                while data:
-                    data = data[os.write(descriptor, data) :]
-            except OSError:
-                os.ftruncate(descriptor, size)
-                raise
-        finally:
-            os.close(descriptor)
-
-    def _with_events(self, action: Callable[[EventFile], None]) -> None:
+    def _append_event(self, event: bytes) -> None:
         if self._events is None:
-            return
-        try:
-            action(self._events)
-        except StorageError as error:  # A failed upload can be repeated.
-            self._report("event files", error)
-        except OSError as error:  # The file may end in the middle of an event.
-            self._events = None
-            self._report("event files", error)
-
-    def _report(self, name: str, error: Exception) -> None:
-        if name not in self._reported:
-            self._reported.add(name)
-            log.warning("%s cannot be written (%s); training goes on without it", name, error)
+            self._events = GrowingFile(files.join(self._event_folder, events.file_name()))
+            event = events.header() + event
+        self._events.append(event)
 
 
 def _path(run_dir: str) -> str:

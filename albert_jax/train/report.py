@@ -106,7 +106,7 @@ class Report:
     def close(self) -> None:
         """Writes the rows that are still buffered."""
         if self._writer is not None:
-            self._writer.close()
+            self._writer.flush()
         self._console.close()
 
     def _write(self, row: dict[str, Any]) -> None:

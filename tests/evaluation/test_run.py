@@ -48,7 +48,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     checkpoints.close()
     writer = MetricsWriter(str(path))
     writer.write({"step": 1, "mlm_loss": 5.0})
-    writer.close()
+    writer.flush()
     return str(path)
 
 
