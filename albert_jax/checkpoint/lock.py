@@ -112,24 +112,22 @@ class RunLock:
             if started is not None and started == owner.get("started"):
                 raise self._refusal(owner)
             return data
-        renewed = owner.get("renewed")
-        age = time.time() - renewed if isinstance(renewed, (int, float)) else 0.0
-        remaining = self._stale_seconds - max(0.0, age)
+        remaining = self._stale_seconds - (time.time() - owner.get("renewed", time.time()))
+        remaining = min(remaining, self._stale_seconds)
         if remaining > 0:
             log.warning(
-                "%s is locked by %s, renewed %.0f s ago: waiting up to %.0f s to see if it lives",
+                "%s is locked by %s: waiting up to %.0f s to see if it lives",
                 self._run_dir,
                 _describe(owner),
-                age,
                 remaining,
             )
         deadline = time.monotonic() + remaining
         while time.monotonic() < deadline:
             time.sleep(min(0.5, self._stale_seconds / 20))
             current = files.read(self._path)
-            if current is None:
-                return None
             if current != data:
+                if current is None:
+                    return None
                 raise self._refusal(_parse(current))
         return data
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import email.utils
 import os
+import shutil
 import platform
 import time
 import urllib.request
@@ -101,9 +102,9 @@ def _folder(out: str) -> list[Finding]:
         access = Finding("rights", same, f"{out}: written, read and deleted")
     except (AlbertError, OSError) as error:
         return [Finding("rights", False, str(error))]
-    free = files.free_bytes(out)
-    if free is None:
+    if files.is_bucket(out):
         return [access]
+    free = shutil.disk_usage(out).free
     text = f"{free / GIB:.1f} GiB free in {os.path.abspath(out)}"
     return [access, Finding("disk", free >= MIN_FREE_BYTES, text)]
 

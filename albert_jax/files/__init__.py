@@ -290,14 +290,6 @@ def delete_temporary_files(folder: str) -> None:
                 delete(join(folder, name))
 
 
-def free_bytes(path: str) -> int | None:
-    """Bytes free on the disk of a local folder; None in a bucket, which has no limit."""
-    if is_bucket(path):
-        return None
-    with storage_errors(path):
-        return shutil.disk_usage(path).free
-
-
 def sync_folder(path: str) -> None:
     """Flushes a local folder's entries to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
