@@ -112,8 +112,9 @@ class RunLock:
             if started is not None and started == owner.get("started"):
                 raise self._refusal(owner)
             return data
-        remaining = self._stale_seconds - (time.time() - owner.get("renewed", time.time()))
-        remaining = min(remaining, self._stale_seconds)
+        renewed = owner.get("renewed")
+        age = time.time() - renewed if isinstance(renewed, (int, float)) else 0.0
+        remaining = self._stale_seconds - max(0.0, age)
         if remaining > 0:
             log.warning(
                 "%s is locked by %s: waiting up to %.0f s to see if it lives",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import email.utils
 import os
-import shutil
 import platform
+import shutil
 import time
 import urllib.request
 from dataclasses import dataclass

@@ -10,8 +10,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,8 +20,7 @@ import pytest
 from albert_jax.checkpoint import recovery
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.checkpoint.manifest import Layout
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.checkpoint.programs import finish, start
 
 
 def _flip(path: Path, draw: random.Random) -> None:
@@ -142,16 +139,9 @@ with RunLock(sys.argv[1]):
 def _kill_while_saving(run: Path, rounds: int) -> None:
     """kill -9 at random moments of back-to-back saves: never a lost or a false checkpoint."""
     draw = random.Random(0)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     promised = 0
-    for number in range(rounds):
-        process = subprocess.Popen(
-            [sys.executable, "-c", SAVER, str(run)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=environment,
-        )
+    for _ in range(rounds):
+        process = start(SAVER, run)
         assert process.stdout is not None
         first = process.stdout.readline().split()
         assert first[:1] == ["at"], process.communicate()[1][-3000:]
@@ -162,16 +152,8 @@ def _kill_while_saving(run: Path, rounds: int) -> None:
         time.sleep(draw.random() * 0.12)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        if number == rounds - 1:
-            done = subprocess.run(
-                [sys.executable, "-c", SAVER, str(run), str(promised + 3)],
-                capture_output=True,
-                text=True,
-                env=environment,
-                timeout=120,
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-            assert int(done.stdout.split()[1]) >= promised
+    printed = finish(start(SAVER, run, promised + 3))
+    assert int(printed.split()[1]) >= promised
 
 
 def test_kill_while_saving(tmp_path):
@@ -208,14 +190,7 @@ with mock.patch.object(module, name, kill):
     [("digests", 1), ("complete", 1), ("marker", 2), ("retention", 2), ("deletion", 2)],
 )
 def test_killed_at_each_moment_between_commit_and_retention(tmp_path, moment, step):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_AT, str(tmp_path), moment],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]
+    finish(start(KILLED_AT, tmp_path, moment), -signal.SIGKILL)
     assert recovery.recover(Layout(str(tmp_path))) == step
     assert recovery.recover(Layout(str(tmp_path))) == step
     assert not (tmp_path / "damaged").exists()

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,8 +15,7 @@ import pytest
 from albert_jax import files
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.errors import CheckpointError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.checkpoint.programs import start
 
 HOLD = """
 import sys, time
@@ -31,18 +28,12 @@ with RunLock(sys.argv[1]):
 
 @pytest.fixture
 def holder(tmp_path):
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
+    process = start(HOLD, tmp_path)
     assert process.stdout is not None
     assert process.stdout.readline() == "held\n"
     yield process
     process.kill()
-    process.wait()
-    process.stdout.close()
+    process.communicate()
 
 
 def _lock(tmp_path: Path) -> dict:

@@ -6,8 +6,6 @@ import json
 import logging
 import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
@@ -19,8 +17,7 @@ from albert_jax.checkpoint import manifest, recovery
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.checkpoint.manifest import Layout
 from albert_jax.errors import CheckpointError, NumericsError, StorageError
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.checkpoint.programs import finish, start
 
 
 def _same(a, b) -> bool:
@@ -178,15 +175,8 @@ print(json.dumps(checkpoints.steps()))
 
 
 def test_a_full_disk_costs_the_save_not_the_run(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second, steps = [json.loads(line) for line in done.stdout.splitlines()]
+    printed = finish(start(FULL, tmp_path))
+    first, second, steps = [json.loads(line) for line in printed.splitlines()]
     assert first[0] == "wait" and "the last complete step is 1" in first[1]
     assert "checkpoints/2 could not be saved: File too large" in first[1]
     assert second[0] == "save" and "the last complete step is 1" in second[1]
@@ -242,15 +232,7 @@ checkpoints.close()
 def test_any_number_of_devices_restores(tmp_path):
     out = ""
     for devices in (4, 1, 2):
-        done = subprocess.run(
-            [sys.executable, "-c", MOVE, str(tmp_path), str(devices)],
-            capture_output=True,
-            text=True,
-            timeout=240,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
-        assert done.returncode == 0, done.stderr[-3000:]
-        out += done.stdout
+        out += finish(start(MOVE, tmp_path, devices))
     assert out.split() == ["restored", "1", "restored", "2"]
 
 
@@ -291,21 +273,10 @@ def test_any_number_of_processes_saves_and_restores(tmp_path):
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = str(probe.getsockname()[1])
-        processes = [
-            subprocess.Popen(
-                [sys.executable, "-c", TWO, str(tmp_path), str(index), str(count), port],
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-            for index in range(count)
-        ]
+        processes = [start(TWO, tmp_path, index, count, port) for index in range(count)]
         try:
             for process in processes:
-                out, err = process.communicate(timeout=120)
-                assert process.returncode == 0, err[-3000:]
-                assert out.splitlines()[-1] == told
+                assert finish(process).splitlines()[-1] == told
         finally:
             for process in processes:
                 process.kill()
