@@ -92,12 +92,13 @@ class Evaluate:
         from albert_jax.evaluation import finetuned
         from albert_jax.inference.predict import task_of
 
-        config, task = task_of(model)
-        path = self.input or config.dev
-        examples = task.read_examples(path, config, labelled=True)[: self.max_samples]
+        task = task_of(model)
+        path = self.input or task.config.dev
+        examples = task.read_examples(path, labelled=True)[: self.max_samples]
         majority, missing = finetuned.majority_scores(model, examples)
         results: dict[str, Mapping[str, float]] = {}
-        interval: dict[str, Any] = {"metric": config.metrics[0], "level": 0.95}
+        first = task.config.metrics[0]
+        interval: dict[str, Any] = {"metric": first, "level": 0.95}
         lines = [f"{task.name}, {len(examples)} examples of {path}"]
         for depth in depths or (model.config.num_hidden_layers,):
             scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.changes)
@@ -106,9 +107,7 @@ class Evaluate:
             if scores.interval is not None:
                 low, high = scores.interval
                 interval[column] = {"low": low, "high": high}
-                lines.append(
-                    f"{config.metrics[0]} at {column}: {low:.4f} to {high:.4f} (95 %, bootstrap)"
-                )
+                lines.append(f"{first} at {column}: {low:.4f} to {high:.4f} (95 %, bootstrap)")
         if majority:
             results["majority"] = majority
         if missing:

@@ -97,16 +97,16 @@ class Predict:
         from albert_jax.data.sources import tables
         from albert_jax.inference.predict import task_of
 
-        config, task = task_of(model)
+        task = task_of(model)
         lines = self.text
         if self.input == "-":
             lines = tables.decode(sys.stdin.buffer.read(), "stdin")
         if lines is None:
             columns = None if self.columns is None else column_names(self.columns)
             assert self.input is not None
-            return task.read_for_prediction(self.input, config, columns)
+            return task.read_for_prediction(self.input, columns)
         return [
-            task.parse_line(line, f"line {number}", config)
+            task.parse_line(line, f"line {number}")
             for number, line in enumerate(lines.rstrip("\n").split("\n"), start=1)
         ]
 

@@ -42,14 +42,14 @@ def evaluate(
 
     Raises CheckpointError for a model that was not fine-tuned, and DataError.
     """
-    config, task = task_of(model)
+    task = task_of(model)
     predictions = predict(model, examples, num_layers=num_layers)
-    scores = task.score(examples, predictions, config)
-    values = {name: scores[name] for name in config.metrics if name in scores} | scores
+    scores = task.score(examples, predictions)
+    values = {name: scores[name] for name in task.config.metrics if name in scores} | scores
     values["forward_flops_per_token"] = flops.forward_per_token(
         model.config,
         sequence_length=model.run_config.phases[-1].sequence_length,
-        predictions=task.predicted_positions(config),
+        predictions=task.predicted_positions(),
         num_layers=num_layers,
     )
     if cosines:
@@ -63,7 +63,7 @@ def evaluate(
 
     def first_score(chosen: np.ndarray) -> float:
         sample = [examples[i] for i in chosen]
-        return task.score(sample, [predictions[i] for i in chosen], config)[config.metrics[0]]
+        return task.score(sample, [predictions[i] for i in chosen])[task.config.metrics[0]]
 
     if not task.confidence_interval:
         return Scores(values, None)
@@ -74,12 +74,12 @@ def evaluate(
 
 def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, float], str]:
     """(scores of the commonest answer of the training examples, why there are none or "")."""
-    config, task = task_of(model)
+    task = task_of(model)
     if not task.has_baseline:
         return {}, ""
     try:
-        train = task.read_examples(config.train, config, labelled=True)
-        return task.baseline(train, examples, config), ""
+        train = task.read_examples(task.config.train, labelled=True)
+        return task.baseline(train, examples), ""
     except AlbertError as error:  # The file is gone, or no longer the one of the training.
         return {}, str(error)
 
@@ -88,11 +88,10 @@ def _batches(model: Model, examples: Sequence[Any]) -> Iterator[Any]:
     """Batches with one sequence per row, whatever the task."""
     from albert_jax.tasks.encoder import flatten_groups
 
-    config, task = task_of(model)
+    task = task_of(model).for_prediction()
     length = model.run_config.phases[-1].sequence_length
     features = featurize(model, examples)
     spec = BatchSpec(model.vocabulary, length, BATCH_SIZE)
     for begin in range(0, len(features), BATCH_SIZE):
-        part = features[begin : begin + BATCH_SIZE]
-        batch: Any = task.collate(part, task.prediction_config(config), spec)
+        batch: Any = task.collate(features[begin : begin + BATCH_SIZE], spec)
         yield flatten_groups(batch) if batch["input_ids"].ndim == 3 else batch

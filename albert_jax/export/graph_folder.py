@@ -106,7 +106,7 @@ def _other_files(
         cls = None
     if task is not None:
         length = model.run_config.phases[-1].sequence_length
-        entries |= registry.get(task.name).transformers_config(task, length)
+        entries |= registry.create(task).transformers_config(length)
     card = model_card.text(
         model,
         task,

@@ -61,10 +61,10 @@ def export(
     files = tokenizer_files(model.vocabulary, config.max_position_embeddings)
     usage = model_card.auto_class_usage(cls.auto, model.vocabulary)
     if task is not None:
-        finetuned, length = registry.get(task.name), model.run_config.phases[-1].sequence_length
-        entries |= finetuned.transformers_config(task, length)
-        files |= finetuned.transformers_files(task, length, config)
-        usage = finetuned.usage(task) or usage
+        finetuned, length = registry.create(task), model.run_config.phases[-1].sequence_length
+        entries |= finetuned.transformers_config(length)
+        files |= finetuned.transformers_files(length, config)
+        usage = finetuned.usage() or usage
     files[CONFIG_NAME] = json_bytes(entries)
     files["README.md"] = model_card.text(
         model,

@@ -47,7 +47,7 @@ def text(
         f"{stored}. Name the license and the training text here before you publish it.",
     ]
     if task is not None:
-        lines += ["", "## Task", "", *registry.get(task.name).card_lines(task)]
+        lines += ["", "## Task", "", *registry.create(task).card_lines()]
     lines += ["", "## Structure", "", "| field | value |", "| --- | --- |"]
     lines += [f"| {name} | {value} |" for name, value in dataclasses.asdict(model.config).items()]
     like = published_models.recognize(model.config)

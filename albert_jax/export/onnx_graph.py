@@ -243,7 +243,7 @@ def _outputs(g: Graph, program: Program) -> dict[str, str]:
     else:
         config = g.run_config.task
         assert config is not None
-        values = registry.get(config.name).onnx_outputs(g, hidden, config)
+        values = registry.create(config).onnx_outputs(g, hidden)
     return dict(zip(program.outputs, values, strict=True))
 
 

@@ -51,19 +51,17 @@ def program(run_config: Config, params: Mapping[str, Any], head: Head | None) ->
     config = run_config.task if head is None else None
     if config is None:
         return _pretrained(run_config, params, head or "pretraining")
-    task, model = registry.get(config.name), run_config.model
-    check_modules(params, task.pretrained_modules(config), config.name)
-    outputs = task.graph_outputs(config, model)
+    task, model = registry.create(config), run_config.model
+    check_modules(params, task.pretrained_modules(), config.name)
+    outputs = task.graph_outputs(model)
     encoder = Encoder(model, EXACT)
 
     def call(params: Mapping[str, Any], inputs: Inputs) -> dict[str, jax.Array]:
-        arrays = task.outputs(encoder, params, _batch(inputs), config)
+        arrays = task.outputs(encoder, params, _batch(inputs))
         arrays = arrays if isinstance(arrays, tuple) else (arrays,)
         return dict(zip(outputs, arrays, strict=True))
 
-    return Program(
-        config.name, task.graph_inputs(config), outputs, call, task.shortest_length(config)
-    )
+    return Program(config.name, task.graph_inputs(), outputs, call, task.shortest_length())
 
 
 def _pretrained(run_config: Config, params: Mapping[str, Any], head: Head) -> Program:

@@ -96,14 +96,15 @@ def _scores(
     model: Model, params: Mapping[str, Any], restored: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
     """(scores on the dev examples with both weights, texts of the examples)."""
-    config, task = task_of(model)
-    examples = task.read_examples(config.dev, config, labelled=True)
+    task = task_of(model)
+    config = task.config
+    examples = task.read_examples(config.dev, labelled=True)
     examples = examples[: model.run_config.run.max_eval_samples]
     scores: dict[str, Any] = {"file": config.dev, "examples": len(examples)}
     exact = dataclasses.replace(model.run_config, compute=EXACT)
     for name, weights in (("float32", params), ("int8", restored)):
         variant = dataclasses.replace(model, run_config=exact, params=dict(weights))
-        values = task.score(examples, predict(variant, examples), config)
+        values = task.score(examples, predict(variant, examples))
         scores[name] = {key: values[key] for key in config.metrics if key in values}
     return scores, [text for example in examples for text in task.texts(example) if text]
 

@@ -34,5 +34,5 @@ def choose(head: Head | None, task: TaskConfig | None) -> TransformersClass:
     Raises ConfigError for a task whose head no class of Transformers has.
     """
     if head is None and task is not None:
-        return registry.get(task.name).transformers_class(task)
+        return registry.create(task).transformers_class()
     return HEADS[head or "pretraining"]

@@ -13,7 +13,7 @@ from albert_jax.data import counter_rng
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.tasks.features import fitting_length
-from albert_jax.tasks.task import Batch, BatchSpec, Task
+from albert_jax.tasks.task import AnyTask, Batch, BatchSpec
 
 LENGTH_MULTIPLE = 16
 """Row lengths of shortened batches are rounded up to a multiple of this many tokens."""
@@ -25,11 +25,10 @@ class TrainingBatches:
     """The features of the training examples, and the batches of every step."""
 
     def __init__(
-        self, task: Task, vocabulary: Vocabulary, examples: Sequence[Any], config: Config
+        self, task: AnyTask, vocabulary: Vocabulary, examples: Sequence[Any], config: Config
     ) -> None:
-        assert config.task is not None
         self.task, self.vocabulary = task, vocabulary
-        self._examples, self._config, self._seed = examples, config.task, config.seed
+        self._examples, self._seed = examples, config.seed
         self._phases = [(phase.sequence_length, phase.batch_size) for phase in config.phases]
         self._features: dict[int, list[Any]] = {}
 
@@ -37,14 +36,12 @@ class TrainingBatches:
         """The features for the rows of a phase."""
         length = self._phases[phase][0]
         if length not in self._features:
-            self._features[length] = self.task.featurize(
-                self.vocabulary, self._examples, length, self._config
-            )
+            self._features[length] = self.task.featurize(self.vocabulary, self._examples, length)
         return self._features[length]
 
     def per_batch(self, phase: int) -> int:
         """Features in a batch of a phase."""
-        return self._phases[phase][1] * self.task.features_per_row(self._config)
+        return self._phases[phase][1] * self.task.features_per_row
 
     def steps_per_epoch(self) -> int:
         """Steps of the first phase that go through all features once."""
@@ -65,7 +62,7 @@ class TrainingBatches:
         length = fitting_length(longest, maximum, range(quarter, maximum, quarter))
         seed = counter_rng.key(self._seed, _BATCH, step)
         spec = BatchSpec(self.vocabulary, length, batch_size, seed)
-        batch = self.task.collate(chosen, self._config, spec)
+        batch = self.task.collate(chosen, spec)
         return {name: column[rows] for name, column in batch.items()}
 
 

@@ -88,7 +88,7 @@ def teacher_columns(
     @jax.jit
     def run(params: Params, batch: Batch) -> dict[str, jax.Array]:
         hidden, states = _all_states(encoder, params, batch, None, None)
-        logits = Classification().head_logits(encoder, params, hidden, batch, task, None)
+        logits = Classification(task).head_logits(encoder, params, hidden, batch)
         if not depths:
             return {"teacher_logits": logits}
         compared = _compared(states, batch["segment_ids"], encoder, None, depths)
@@ -111,7 +111,7 @@ def distillation_loss(encoder: Encoder, config: ClassificationConfig) -> Loss:
 
     def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
         hidden, states = _all_states(encoder, params, batch, dropout, num_layers)
-        logits = Classification().head_logits(encoder, params, hidden, batch, config, dropout)
+        logits = Classification(config).head_logits(encoder, params, hidden, batch, dropout)
         weights, labels = batch["example_weights"], batch["labels"]
         teacher = jax.nn.log_softmax(batch["teacher_logits"] / temperature)
         student = jax.nn.log_softmax(logits / temperature)

@@ -16,7 +16,7 @@ from albert_jax.finetune import setup
 from albert_jax.finetune.batches import TrainingBatches
 from albert_jax.tasks import prediction, registry
 from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
-from albert_jax.tasks.task import Task
+from albert_jax.tasks.task import AnyTask
 from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
 
 EVALUATION_BATCH_SIZE = 32
@@ -47,12 +47,11 @@ def run(
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    settings = setup.check_task(config, max_steps)
-    task = registry.get(settings.name)
-    settings = _with_sources(settings, init)
-    train = task.read_examples(settings.train, settings, labelled=True)
-    dev = task.read_examples(settings.dev, settings, labelled=True)
-    settings = task.complete_config(settings, train, dev)
+    settings = _with_sources(setup.check_task(config, max_steps), init)
+    task = registry.create(settings)
+    train = task.read_examples(settings.train, labelled=True)
+    dev = task.read_examples(settings.dev, labelled=True)
+    task = task.completed(train, dev)
 
     from albert_jax.model.depth import check_depth
     from albert_jax.model_io import model as models
@@ -61,8 +60,8 @@ def run(
 
     hosts.join()
     teacher = None
-    if isinstance(settings, ClassificationConfig) and settings.teacher:
-        teacher = models.load(settings.teacher)
+    if isinstance(task.config, ClassificationConfig) and task.config.teacher:
+        teacher = models.load(task.config.teacher)
     continued = models.is_run(out)
     source = out if continued else init
     if source is not None:
@@ -73,16 +72,16 @@ def run(
     if num_layers is not None:
         check_depth(model, num_layers)
         model = replace(model, num_hidden_layers=num_layers)
-    config = replace(config, model=model, task=settings)
+    config = replace(config, model=model, task=task.config)
     config.validate()
     order = digest(train)
-    if isinstance(settings, RegressionConfig) and settings.augment:
-        train += _augmented(settings, train, config.seed)
+    if isinstance(task.config, RegressionConfig) and task.config.augment:
+        train += _augmented(task.config, train, config.seed)
     batches = TrainingBatches(task, vocabulary, train, config)
     config = setup.with_steps(config, batches, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
     length = config.phases[-1].sequence_length
-    prediction.featurize(task, vocabulary, dev, settings, length)
+    prediction.featurize(task, vocabulary, dev, length)
     initial = functools.cache(lambda: setup.initial_params(config, task, vocabulary, init))
     if not continued:
         initial()
@@ -102,7 +101,7 @@ def run(
 
 def finetuning_task(
     config: Config,
-    task: Task,
+    task: AnyTask,
     batches: TrainingBatches,
     dev: Sequence[Any],
     mesh: Any,
@@ -115,11 +114,10 @@ def finetuning_task(
     from albert_jax.parallel.mesh import row_shards
     from albert_jax.tasks.encoder import Encoder, abstract_params
 
-    settings = config.task
-    assert settings is not None
+    settings = task.config
     backend = attention.choose(config, mesh.devices.flat[0])
     encoder = Encoder(config.model, config.compute, backend)
-    loss, add_columns = task.loss(encoder, settings), None
+    loss, add_columns = task.loss(encoder), None
     if teacher is not None:
         from albert_jax.finetune import distillation
 
@@ -142,12 +140,11 @@ def finetuning_task(
             task,
             batches.vocabulary,
             held_out,
-            settings,
             evaluator.outputs,
             length=settings_of.sequence_length,
             batch_size=-(-size // shards) * shards,
         )
-        scores = task.score(held_out, predictions, settings)
+        scores = task.score(held_out, predictions)
         return {name: scores[name] for name in settings.metrics if name in scores} | scores
 
     def count(batch: Batch) -> dict[str, float]:
@@ -157,7 +154,7 @@ def finetuning_task(
     best, best_mode = best_metric(config)
     return TrainingTask(
         name=settings.name,
-        abstract_params=abstract_params(task, config.model, settings),
+        abstract_params=abstract_params(task, config.model),
         initial_params=initial_params,
         batches=make_batches,
         loss=lambda phase: loss,
@@ -167,7 +164,7 @@ def finetuning_task(
         attention=backend.name,
         best=best,
         best_mode=best_mode,
-        outputs=lambda params, batch: task.outputs(encoder, params, batch, settings),
+        outputs=lambda params, batch: task.outputs(encoder, params, batch),
     )
 
 

@@ -12,7 +12,7 @@ from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.finetune.batches import TrainingBatches
-from albert_jax.tasks.task import Task
+from albert_jax.tasks.task import AnyTask
 
 SCRATCH = "finetune/scratch"
 """The preset whose network is trained where no weights are given."""
@@ -84,7 +84,7 @@ def new_network(
     return dataclasses.replace(model, vocab_size=vocabulary.size), vocabulary
 
 
-def initial_params(config: Config, task: Task, vocabulary: Vocabulary, init: str | None) -> Any:
+def initial_params(config: Config, task: AnyTask, vocabulary: Vocabulary, init: str | None) -> Any:
     """The weights of `init` (random ones if None) with a new head; raises CheckpointError."""
     from albert_jax.model.init import init_params
     from albert_jax.model_io.warm_start import initial_params_from
@@ -96,9 +96,9 @@ def initial_params(config: Config, task: Task, vocabulary: Vocabulary, init: str
         pretrained = init_params(model, config.seed)
     else:
         pretrained = initial_params_from(init, model, vocabulary, seed=config.seed)
-    shapes = task.head_shapes(model.hidden_size, config.task)
+    shapes = task.head_shapes(model.hidden_size)
     head = init_head(shapes, config.seed, model.initializer_range)
-    return task_params(task, pretrained, head, config.task)
+    return task_params(task, pretrained, head)
 
 
 def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) -> Config:

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from albert_jax.config import ComputeConfig
+from albert_jax.inference.predict import task_of
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import registry
 from albert_jax.tasks.features import INPUTS
 from albert_jax.tasks.task import Batch
 
@@ -68,9 +68,7 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     from albert_jax.model import albert
     from albert_jax.tasks.encoder import Encoder
 
-    config, vocabulary, settings = model.config, model.vocabulary, model.run_config.task
-    assert settings is not None
-    task = registry.get(settings.name)
+    config, vocabulary, task = model.config, model.vocabulary, task_of(model)
     compute = ComputeConfig(dtype="float32")
     encoder = Encoder(config, compute)
     row: dict[str, Any] = {name: jnp.asarray(batch[name]) for name in INPUTS}
@@ -88,7 +86,7 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
             return albert.apply_layer(params, config, x, ids, number, num_layers=num_layers), None
 
         x, _ = jax.lax.scan(layer, x, jnp.arange(num_layers or config.num_hidden_layers))
-        return task.head_logits(encoder, params, x, rows, settings)
+        return task.head_logits(encoder, params, x, rows)
 
     def margin(params: Any, x: jax.Array, label: int) -> jax.Array:
         every = logits(params, x)

@@ -20,7 +20,7 @@ from albert_jax.errors import ConfigError
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.features import INPUTS
-from albert_jax.tasks.task import Batch, Task
+from albert_jax.tasks.task import AnyTask, Batch
 
 HALVINGS = 3
 """How often the size of a batch may be halved."""
@@ -51,16 +51,20 @@ class Tally:
 class _WithDepths:
     """A classification task whose outputs are (logits, numbers of layers)."""
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: AnyTask) -> None:
         self._task = task
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._task, name)
 
-    def predict(self, examples: Any, features: Any, outputs: Any, config: Any) -> list[Any]:
+    def for_prediction(self) -> _WithDepths:
+        """The same task."""
+        return self
+
+    def predict(self, examples: Any, features: Any, outputs: Any) -> list[Any]:
         """The predictions of the task, each with the number of layers that it took."""
         logits, depths = outputs
-        predictions = self._task.predict(examples, features, logits, config)
+        predictions = self._task.predict(examples, features, logits)
         return [
             prediction | {"num_layers": int(depth)}
             for prediction, depth in zip(predictions, depths, strict=True)
@@ -81,8 +85,8 @@ class EarlyExit:
         from albert_jax.tasks.encoder import Encoder
 
         run_config, config = model.run_config, model.config
-        settings: Any = run_config.task
-        task = None if settings is None else registry.get(settings.name)
+        settings = run_config.task
+        task = None if settings is None else registry.create(settings)
         if task is None or not task.classifies:
             raise ConfigError(
                 "--exit-confidence is for classification, not for "
@@ -94,7 +98,7 @@ class EarlyExit:
         trained = {depth for phase in run_config.phases for depth in phase.depths}
         self.exits = trained or set(range(1, self.num_layers))
         """Depths at which a row may leave; the last layer ends all rows."""
-        self.task: Task = _WithDepths(task)  # type: ignore[assignment]
+        self.task: AnyTask = _WithDepths(task)  # type: ignore[assignment]
         """The task, reading the outputs of this object."""
         self.tally = Tally()
         self._confidence = confidence
@@ -111,7 +115,7 @@ class EarlyExit:
                 params, config, rows["hidden"], rows["segment_ids"], layer,
                 num_layers=num_layers, backend=backend,
             )  # fmt: skip
-            logits = task.head_logits(encoder, params, hidden, rows, settings)
+            logits = task.head_logits(encoder, params, hidden, rows)
             return rows | {"hidden": hidden}, logits
 
         def take(rows: dict[str, Any], indices: Any) -> dict[str, Any]:

@@ -106,9 +106,9 @@ def explain(
         ]
     labels, classes, attribution = (), None, None
     if fine_tuned is not None and registry.get(fine_tuned.name).classifies:
-        settings, task = task_of(model)
-        labels = settings.labels
-        logits = task.head_logits(Encoder(config, EXACT), params, outputs, batch, settings)
+        task = task_of(model)
+        labels = task.config.labels
+        logits = task.head_logits(Encoder(config, EXACT), params, outputs, batch)
         classes = softmax(np.asarray(logits, np.float64), -1)
         attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)
     return Explanation(

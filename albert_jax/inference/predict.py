@@ -11,7 +11,7 @@ from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import prediction, registry
-from albert_jax.tasks.task import Forward, Prediction, Sampling, Task
+from albert_jax.tasks.task import AnyTask, Forward, Prediction, Sampling
 
 if TYPE_CHECKING:
     from albert_jax.inference.early_exit import EarlyExit
@@ -20,14 +20,14 @@ BATCH_SIZE = 32
 """Rows of a batch; fewer examples make one smaller batch."""
 
 
-def task_of(model: Model) -> tuple[Any, Task]:
-    """The settings and the task of a fine-tuned model. Raises CheckpointError for other models."""
+def task_of(model: Model) -> AnyTask:
+    """The task of a fine-tuned model. Raises CheckpointError for other models."""
     config = model.run_config.task
     if config is None:
         raise CheckpointError(
             f"{model.source} was not fine-tuned: name the --out of albert-jax finetune"
         )
-    return config, registry.get(config.name)
+    return registry.create(config)
 
 
 def with_denoising_steps(model: Model, steps: int) -> Model:
@@ -35,19 +35,19 @@ def with_denoising_steps(model: Model, steps: int) -> Model:
 
     Raises ConfigError for a model that does not generate, or a number below 1.
     """
-    config, task = task_of(model)
+    task = task_of(model)
     if not task.page_form.generates:
         raise ConfigError(f"--denoising-steps is for generation, not for {task.name}: leave it out")
-    run_config = replace(model.run_config, task=replace(config, denoising_steps=steps))
+    config = task.with_config(denoising_steps=steps).config
+    run_config = replace(model.run_config, task=config)
     run_config.validate()
     return replace(model, run_config=run_config)
 
 
 def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
     """Features of examples, for `predict`. Raises DataError."""
-    config, task = task_of(model)
     length = model.run_config.phases[-1].sequence_length
-    return prediction.featurize(task, model.vocabulary, examples, config, length)
+    return prediction.featurize(task_of(model), model.vocabulary, examples, length)
 
 
 def predict(
@@ -77,12 +77,11 @@ def predict(
       CheckpointError: The model was not fine-tuned.
       DataError: None of the examples can be used.
     """
-    config, task = task_of(model)
+    task = task_of(model)
     return prediction.predict(
         task if early_exit is None else early_exit.task,
         model.vocabulary,
         examples,
-        config,
         forward(model, num_layers) if early_exit is None else early_exit.outputs,
         length=model.run_config.phases[-1].sequence_length,
         batch_size=min(BATCH_SIZE, 1 << (len(examples) - 1).bit_length()),
@@ -108,9 +107,8 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     from albert_jax.model import attention
     from albert_jax.tasks.encoder import Encoder
 
-    config = run_config.task
-    assert config is not None
-    task = registry.get(config.name)
+    assert run_config.task is not None
+    task = registry.create(run_config.task)
     backend = attention.fastest(run_config, jax.local_devices()[0])
     encoder = Encoder(run_config.model, run_config.compute, backend)
-    return jax.jit(lambda params, batch: task.outputs(encoder, params, batch, config, num_layers))
+    return jax.jit(lambda params, batch: task.outputs(encoder, params, batch, num_layers))

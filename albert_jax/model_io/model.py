@@ -151,4 +151,4 @@ def _shapes(config: Config) -> dict[str, Any]:
 
     if config.task is None:
         return albert.abstract_params(config.model)
-    return abstract_params(registry.get(config.task.name), config.model, config.task)
+    return abstract_params(registry.create(config.task), config.model)

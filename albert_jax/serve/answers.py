@@ -81,16 +81,16 @@ class Answers:
         "temperature" and "seed" decide how the text is generated, and "steps" are its states.
         """
         model = self._model(asked)
-        config, task = task_of(model)
+        task = task_of(model)
         parts = asked.get("parts")
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise DataError("parts: give a list of texts")
         # Tabs separate the parts, as on the command line; other white space becomes one space.
         line = "\t".join(" ".join(part.split()) for part in parts)
-        example = task.parse_line(line, "the text", config)
+        example = task.parse_line(line, "the text")
         sampling, steps = Sampling(), []
         if task.page_form.generates:
-            count = int(_number(asked, "denoising_steps", config.denoising_steps, 1, 1000))
+            count = int(_number(asked, "denoising_steps", task.config.denoising_steps, 1, 1000))
             model = with_denoising_steps(model, count)
             sampling = Sampling(
                 temperature=_number(asked, "temperature", 0.0, 0.0, 100.0),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics, registry
+from albert_jax.tasks import metrics
 from albert_jax.tasks.columns import (
     LABEL_NAMES,
     SCORE_NAMES,
@@ -29,6 +29,7 @@ from albert_jax.tasks.columns import (
     read_unlabeled,
 )
 from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.registry import register
 from albert_jax.tasks.task import (
     Axes,
     Batch,
@@ -95,7 +96,10 @@ class TextFeature:
     label: float | None
 
 
-class _TextTask(Task):
+H = TypeVar("H", bound=RegressionConfig)
+
+
+class _TextTask(Task[H, TextExample, TextFeature]):
     """What classification and regression share: one vector per text, and a dense layer on it."""
 
     page_form = PageForm(fields=("text", "second text (optional)"))
@@ -104,17 +108,15 @@ class _TextTask(Task):
     label_dtype: ClassVar[type]
     """Type of the labels in a batch."""
 
-    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[TextExample]:
+    def read_examples(self, path: str, *, labelled: bool) -> list[TextExample]:
         """Texts of a table or hub dataset, with their labels."""
-        return read_texts(path, config, self.label_names, labelled=labelled)
+        return read_texts(path, self.config, self.label_names, labelled=labelled)
 
-    def read_for_prediction(
-        self, path: str, config: Any, columns: tuple[str, ...] | None
-    ) -> list[TextExample]:
+    def read_for_prediction(self, path: str, columns: tuple[str, ...] | None) -> list[TextExample]:
         """Texts of a table with or without the label's column."""
-        return read_unlabeled(path, config, self.label_names, columns)
+        return read_unlabeled(path, self.config, self.label_names, columns)
 
-    def parse_line(self, line: str, where: str, config: Any) -> TextExample:
+    def parse_line(self, line: str, where: str) -> TextExample:
         """One text, or two with a tab between them."""
         return TextExample(where, parse_parts(line, where, self.name, 1, 2))
 
@@ -123,26 +125,26 @@ class _TextTask(Task):
         return example.texts
 
     @abc.abstractmethod
-    def number(self, example: TextExample, config: Any) -> float:
+    def number(self, example: TextExample) -> float:
         """The label as a number. Raises DataError."""
 
     @abc.abstractmethod
-    def num_outputs(self, config: Any) -> int:
+    def num_outputs(self) -> int:
         """C: outputs of the head."""
 
     def featurize(
-        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+        self, vocabulary: Vocabulary, examples: Sequence[TextExample], length: int
     ) -> list[TextFeature]:
         """[CLS] A [SEP], or [CLS] A [SEP] B [SEP]."""
         ids = rows.encode_all(vocabulary, (text for x in examples for text in x.texts))
         features = []
         for example in examples:
             texts = [rows.require_tokens(ids(t), example.where, t) for t in example.texts]
-            label = None if example.label is None else self.number(example, config)
+            label = None if example.label is None else self.number(example)
             features.append(TextFeature(rows.sequence(vocabulary, texts, length), label))
         return features
 
-    def collate(self, features: Sequence[TextFeature], config: Any, spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[TextFeature], spec: BatchSpec) -> Batch:
         """Rows with labels [batch_size] and example_weights."""
         tokens = [feature.tokens for feature in features]
         batch = rows.sequence_rows(tokens, spec.length, spec.batch_size)
@@ -152,46 +154,40 @@ class _TextTask(Task):
         batch["example_weights"] = rows.example_weights(len(features), spec.batch_size)
         return batch
 
-    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """One dense layer."""
         from albert_jax.tasks.encoder import dense_shapes
 
-        return {"classifier": dense_shapes(hidden_size, self.num_outputs(config))}
+        return {"classifier": dense_shapes(hidden_size, self.num_outputs())}
 
-    def pretrained_modules(self, config: Any) -> tuple[str, ...]:
+    def pretrained_modules(self) -> tuple[str, ...]:
         """The pooler, unless the mean of the tokens is used."""
-        return ("pooler",) if config.pooling == "cls" else ()
+        return ("pooler",) if self.config.pooling == "cls" else ()
 
     def logits(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, dropout: Any, num_layers: Any
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: Any
     ) -> Any:
         """Outputs of the head [B, C]."""
         hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        return self.head_logits(encoder, params, hidden, batch, config, dropout)
+        return self.head_logits(encoder, params, hidden, batch, dropout)
 
     def head_logits(
-        self,
-        encoder: Encoder,
-        params: Any,
-        hidden: Any,
-        batch: Any,
-        config: Any,
-        dropout: Any = None,
+        self, encoder: Encoder, params: Any, hidden: Any, batch: Any, dropout: Any = None
     ) -> Any:
         """Outputs of the head [B, C] for hidden states [B, S, H]."""
         from albert_jax.tasks.encoder import dropped_dense
 
-        pooled = encoder.pool(params, hidden, batch, config.pooling)
+        pooled = encoder.pool(params, hidden, batch, self.config.pooling)
         layer = params["head"]["classifier"]
-        return dropped_dense(layer, pooled, dropout, config.classifier_dropout_prob)
+        return dropped_dense(layer, pooled, dropout, self.config.classifier_dropout_prob)
 
     def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """Logits or scores [B, C]."""
-        return self.logits(encoder, params, batch, config, None, num_layers)
+        return self.logits(encoder, params, batch, None, num_layers)
 
-    def transformers_class(self, config: Any) -> TransformersClass:
+    def transformers_class(self) -> TransformersClass:
         """AlbertForSequenceClassification, which reads the pooled [CLS]."""
         cls = TransformersClass(
             name="AlbertForSequenceClassification",
@@ -200,18 +196,19 @@ class _TextTask(Task):
             head=("classifier", "classifier"),
             pipeline="text-classification",
         )
-        return needs_pooled_cls(cls, config.pooling)
+        return needs_pooled_cls(cls, self.config.pooling)
 
-    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+    def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of each text."""
-        return {"logits": ("batch", self.num_outputs(config))}
+        return {"logits": ("batch", self.num_outputs())}
 
-    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+    def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The dense layer on the vector of the text."""
-        return [graph.dense(graph.sentence_vector(hidden, config.pooling), "head/classifier")]
+        return [graph.dense(graph.sentence_vector(hidden, self.config.pooling), "head/classifier")]
 
 
-class Classification(_TextTask):
+@register
+class Classification(_TextTask[ClassificationConfig]):
     """Choose one of several labels for a text or a pair of texts."""
 
     name = "classification"
@@ -221,32 +218,30 @@ class Classification(_TextTask):
     label_names = LABEL_NAMES + SCORE_NAMES
     label_dtype = np.int32
 
-    def complete_config(
-        self, config: Any, train: Sequence[TextExample], dev: Sequence[TextExample]
-    ) -> Any:
+    def completed(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Adds the labels of the training examples, of which there must be two."""
-        labels = config.labels or label_set(train)
+        labels = self.config.labels or label_set(train)
         if len(labels) < 2:
             raise DataError(
                 f"{train[0].where}: {len(labels)} label in all training examples; "
                 "at least two are needed"
             )
-        return replace(super().complete_config(config, train, dev), labels=labels)
+        return super().completed(train, dev).with_config(labels=labels)
 
-    def number(self, example: TextExample, config: Any) -> float:
+    def number(self, example: TextExample) -> float:
         """Index of the label."""
-        return label_index(example.where, example.label, config.labels)
+        return label_index(example.where, example.label, self.config.labels)
 
-    def num_outputs(self, config: Any) -> int:
+    def num_outputs(self) -> int:
         """One for each label."""
-        return len(config.labels)
+        return len(self.config.labels)
 
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """Cross-entropy of the labels; term "class"."""
         from albert_jax.tasks.encoder import classification_terms
 
         def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
-            logits = self.logits(encoder, params, batch, config, dropout, num_layers)
+            logits = self.logits(encoder, params, batch, dropout, num_layers)
             weights = batch["example_weights"]
             return classification_terms(
                 "class", logits, batch["labels"], weights, "example_weights"
@@ -255,43 +250,40 @@ class Classification(_TextTask):
         return loss
 
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
     ) -> list[Prediction]:
         """The most probable label and its probability."""
         return [
-            {"label": config.labels[int(row.argmax())], "probability": float(row.max())}
+            {"label": self.config.labels[int(row.argmax())], "probability": float(row.max())}
             for row in metrics.softmax(outputs)
         ]
 
     def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+        self, examples: Sequence[TextExample], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """Accuracy, F1 and Matthews correlation."""
-        predicted = np.array([config.labels.index(p["label"]) for p in predictions])
-        return metrics.classification(
-            predicted, self._numbers(examples, config), len(config.labels)
-        )
+        predicted = np.array([self.config.labels.index(p["label"]) for p in predictions])
+        return metrics.classification(predicted, self._numbers(examples), len(self.config.labels))
 
     def baseline(
-        self, train: Sequence[Any], examples: Sequence[Any], config: Any
+        self, train: Sequence[TextExample], examples: Sequence[TextExample]
     ) -> dict[str, float]:
         """Scores of the commonest training label."""
-        predicted = metrics.commonest(self._numbers(train, config).tolist(), len(examples))
-        return metrics.classification(
-            predicted, self._numbers(examples, config), len(config.labels)
-        )
+        predicted = metrics.commonest(self._numbers(train).tolist(), len(examples))
+        return metrics.classification(predicted, self._numbers(examples), len(self.config.labels))
 
-    def _numbers(self, examples: Sequence[TextExample], config: Any) -> np.ndarray:
-        return np.array([int(self.number(x, config)) for x in examples])
+    def _numbers(self, examples: Sequence[TextExample]) -> np.ndarray:
+        return np.array([int(self.number(x)) for x in examples])
 
-    def transformers_config(self, config: Any, length: int) -> dict[str, Any]:
+    def transformers_config(self, length: int) -> dict[str, Any]:
         """Names of the labels."""
-        return label_entries(config, config.labels) | {
+        return label_entries(self.config.labels, self.config.classifier_dropout_prob) | {
             "problem_type": "single_label_classification"
         }
 
 
-class Regression(_TextTask):
+@register
+class Regression(_TextTask[RegressionConfig]):
     """Predict a number for a text or a pair of texts (STS-B)."""
 
     name = "regression"
@@ -300,57 +292,53 @@ class Regression(_TextTask):
     label_names = SCORE_NAMES + LABEL_NAMES
     label_dtype = np.float32
 
-    def number(self, example: TextExample, config: Any) -> float:
+    def number(self, example: TextExample) -> float:
         """The score."""
         return parse_score(example.where, example.label)
 
-    def num_outputs(self, config: Any) -> int:
+    def num_outputs(self) -> int:
         """One: the score itself."""
         return 1
 
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """Squared error of the score (classifier_utils.py, STS-B); term "squared_error"."""
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
         def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
-            scores = self.logits(encoder, params, batch, config, dropout, num_layers)[:, 0]
+            scores = self.logits(encoder, params, batch, dropout, num_layers)[:, 0]
             total = jnp.sum(batch["example_weights"] * jnp.square(scores - batch["labels"]))
             return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
 
         return loss
 
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
     ) -> list[Prediction]:
         """The score."""
         return [{"score": float(row[0])} for row in np.asarray(outputs)]
 
     def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+        self, examples: Sequence[TextExample], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """Correlations and mean squared error."""
-        return self._scores(np.array([p["score"] for p in predictions]), examples, config)
+        return self._scores(np.array([p["score"] for p in predictions]), examples)
 
     def baseline(
-        self, train: Sequence[Any], examples: Sequence[Any], config: Any
+        self, train: Sequence[TextExample], examples: Sequence[TextExample]
     ) -> dict[str, float]:
         """Scores of the mean of the training examples."""
-        mean = np.mean([self.number(x, config) for x in train])
-        return self._scores(np.full(len(examples), mean), examples, config)
+        mean = np.mean([self.number(x) for x in train])
+        return self._scores(np.full(len(examples), mean), examples)
 
-    def _scores(
-        self, predicted: np.ndarray, examples: Sequence[Any], config: Any
-    ) -> dict[str, float]:
-        true = np.array([self.number(x, config) for x in examples])
+    def _scores(self, predicted: np.ndarray, examples: Sequence[TextExample]) -> dict[str, float]:
+        true = np.array([self.number(x) for x in examples])
         error = float(np.mean(np.square(predicted - true)))
         return metrics.correlations(predicted, true) | {"squared_error": error}
 
-    def transformers_config(self, config: Any, length: int) -> dict[str, Any]:
+    def transformers_config(self, length: int) -> dict[str, Any]:
         """One output, which is the score."""
-        return label_entries(config, ("score",)) | {"problem_type": "regression"}
-
-
-registry.register(Classification())
-registry.register(Regression())
+        return label_entries(("score",), self.config.classifier_dropout_prob) | {
+            "problem_type": "regression"
+        }

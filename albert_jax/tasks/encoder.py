@@ -15,14 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from albert_jax.config import ComputeConfig, ModelConfig, TaskConfig
+from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.model.init import truncated_normal
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks.features import INPUTS
-from albert_jax.tasks.task import Task
+from albert_jax.tasks.task import AnyTask
 
 Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
@@ -142,18 +142,18 @@ def classification_terms(
     )
 
 
-def abstract_params(task: Task, model: ModelConfig, config: TaskConfig) -> dict[str, Any]:
+def abstract_params(task: AnyTask, model: ModelConfig) -> dict[str, Any]:
     """Shapes of all parameters that a task trains, as jax.ShapeDtypeStruct."""
     pretrained = albert.abstract_params(model)
     head = jax.tree.map(
         lambda shape: jax.ShapeDtypeStruct(shape, jnp.float32),
-        task.head_shapes(model.hidden_size, config),
+        task.head_shapes(model.hidden_size),
         is_leaf=lambda node: isinstance(node, tuple),
     )
-    return task_params(task, pretrained, head, config)
+    return task_params(task, pretrained, head)
 
 
-def task_params(task: Task, pretrained: Params, head: Params, config: TaskConfig) -> dict[str, Any]:
+def task_params(task: AnyTask, pretrained: Params, head: Params) -> dict[str, Any]:
     """The pretrained modules that a task uses, with its head, if it has one."""
-    names = ("embeddings", "encoder", *task.pretrained_modules(config))
+    names = ("embeddings", "encoder", *task.pretrained_modules())
     return {name: pretrained[name] for name in names} | ({"head": head} if head else {})

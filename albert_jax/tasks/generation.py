@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics, registry
+from albert_jax.tasks import metrics
 from albert_jax.tasks.columns import load_records, parse_parts
 from albert_jax.tasks.masked_diffusion import (
     SourceTargetFeature,
@@ -30,6 +30,7 @@ from albert_jax.tasks.masked_diffusion import (
     target_rows,
     until_end,
 )
+from albert_jax.tasks.registry import register
 from albert_jax.tasks.task import (
     Axes,
     Batch,
@@ -77,7 +78,8 @@ class SourceTarget:
     target: str | None = None
 
 
-class Generation(Task):
+@register
+class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
     """Write a text that answers another text or a dialogue."""
 
     name = "generation"
@@ -86,33 +88,33 @@ class Generation(Task):
     confidence_interval = False
     page_form = PageForm(fields=("source",), repeat_last=True, generates=True)
 
-    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[SourceTarget]:
+    def read_examples(self, path: str, *, labelled: bool) -> list[SourceTarget]:
         """Records with "source" (a text, or a list of turns in JSON, or absent) and "target"."""
-        records = load_records(path, config.columns)
+        records = load_records(path, self.config.columns)
         return [_example(record, labelled) for record in records]
 
-    def parse_line(self, line: str, where: str, config: Any) -> SourceTarget:
+    def parse_line(self, line: str, where: str) -> SourceTarget:
         """The turns with tabs between them."""
         return SourceTarget(where, parse_parts(line, where, self.name, 1, MAX_TURNS))
 
-    def complete_config(self, config: Any, train: Sequence[Any], dev: Sequence[Any]) -> Any:
+    def completed(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
         """Makes sure that the scores can be computed before anything is trained."""
         metrics.bleu_chrf(["a"], ["a"])
-        return super().complete_config(config, train, dev)
+        return super().completed(train, dev)
 
     def texts(self, example: SourceTarget) -> Sequence[str]:
         """Source and target."""
         return (*example.source, *([example.target] if example.target else []))
 
     def featurize(
-        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+        self, vocabulary: Vocabulary, examples: Sequence[SourceTarget], length: int
     ) -> list[SourceTargetFeature]:
         """Ids of sources and targets; an unknown target is empty.
 
         Turns of a dialogue are separated by [SEP], and a source that is too long loses its oldest
         tokens. Raises DataError for a target that does not fit with its end.
         """
-        size = config.max_target_length
+        size = self.config.max_target_length
         if size > length - 2:
             raise ConfigError(
                 f"task.max_target_length {size} must lie between 2 and {length - 2} in rows of "
@@ -142,9 +144,7 @@ class Generation(Task):
         """Source and target."""
         return len(feature.source) + len(feature.target)
 
-    def collate(
-        self, features: Sequence[SourceTargetFeature], config: Any, spec: BatchSpec
-    ) -> Batch:
+    def collate(self, features: Sequence[SourceTargetFeature], spec: BatchSpec) -> Batch:
         """Training rows, whose masked target positions have labels and weights.
 
         A row's mask rate is uniform in (0, 1], or 1 with probability full_mask_prob; at least one
@@ -153,7 +153,7 @@ class Generation(Task):
         rng, vocabulary = spec.rng(), spec.vocabulary
         true = np.stack([feature.target for feature in features])
         count, size = true.shape
-        full = rng.random(count) < config.full_mask_prob
+        full = rng.random(count) < self.config.full_mask_prob
         rates = np.where(full, 1.0, 1.0 - rng.random(count))
         masked_count = np.maximum(1, np.rint(rates * size)).astype(np.int64)
         order = np.argsort(rng.random((count, size)), axis=1)
@@ -163,22 +163,22 @@ class Generation(Task):
         ended = true == vocabulary.sep_id
         padding = ended & np.concatenate([np.zeros((count, 1), bool), ended[:, :-1]], axis=1)
         batch["mlm_labels"][:count] = np.where(masked, true, 0)
-        batch["mlm_weights"][:count] = masked * np.where(padding, config.padding_weight, 1.0)
+        batch["mlm_weights"][:count] = masked * np.where(padding, self.config.padding_weight, 1.0)
         return batch
 
-    def predicted_positions(self, config: Any) -> int:
+    def predicted_positions(self) -> int:
         """The target."""
-        return config.max_target_length
+        return self.config.max_target_length
 
-    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """There is no new head: the pretrained MLM head is trained on."""
         return {}
 
-    def pretrained_modules(self, config: Any) -> tuple[str, ...]:
+    def pretrained_modules(self) -> tuple[str, ...]:
         """The MLM head."""
         return ("mlm_head",)
 
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """Cross-entropy at the masked positions of the target; term "target"."""
         from albert_jax.tasks.encoder import classification_terms
 
@@ -191,7 +191,7 @@ class Generation(Task):
         return loss
 
     def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """Logits over the vocabulary [B, P, V] at mlm_positions."""
         hidden = encoder.hidden_states(params, batch, None, num_layers)
@@ -199,8 +199,7 @@ class Generation(Task):
 
     def forward(
         self,
-        features: Sequence[Any],
-        config: Any,
+        features: Sequence[SourceTargetFeature],
         run: Forward,
         spec: BatchSpec,
         sampling: Sampling,
@@ -214,25 +213,28 @@ class Generation(Task):
                 sampling.show_step(" | ".join(lines))
 
         target = decode(
-            features, run, spec, config.denoising_steps, sampling.temperature, show=show
+            features, run, spec, self.config.denoising_steps, sampling.temperature, show=show
         )
         return [vocabulary.decode(until_end(row, vocabulary.sep_id)) for row in target]
 
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self,
+        examples: Sequence[SourceTarget],
+        features: Sequence[SourceTargetFeature],
+        outputs: Any,
     ) -> list[Prediction]:
         """The texts."""
         return [{"text": text} for text in outputs]
 
     def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+        self, examples: Sequence[SourceTarget], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """BLEU, chrF, and the share of texts that are equal apart from white space."""
-        predicted, true = [p["text"] for p in predictions], [x.target for x in examples]
+        predicted, true = [p["text"] for p in predictions], [x.target or "" for x in examples]
         same = [a.split() == b.split() for a, b in zip(predicted, true, strict=True)]
         return {**metrics.bleu_chrf(predicted, true), "exact": float(np.mean(same))}
 
-    def transformers_class(self, config: Any) -> TransformersClass:
+    def transformers_class(self) -> TransformersClass:
         """AlbertForMaskedLM, with a script that decodes."""
         return TransformersClass(
             name="AlbertForMaskedLM",
@@ -241,29 +243,30 @@ class Generation(Task):
             pipeline="fill-mask",
         )
 
-    def card_lines(self, config: Any) -> list[str]:
+    def card_lines(self) -> list[str]:
         """How a text is written."""
+        length, steps = self.config.max_target_length, self.config.denoising_steps
         line = (
-            f"A text is written into {config.max_target_length} [MASK] tokens behind the source, "
-            f"the most confident first, in {config.denoising_steps} steps; generate.py does it."
+            f"A text is written into {length} [MASK] tokens behind the source, the most confident "
+            f"first, in {steps} steps; generate.py does it."
         )
-        return [*super().card_lines(config), line]
+        return [*super().card_lines(), line]
 
-    def transformers_config(self, config: Any, length: int) -> dict[str, Any]:
+    def transformers_config(self, length: int) -> dict[str, Any]:
         """What the decoding script reads."""
-        sizes = {"max_target_length": config.max_target_length, "length": length}
-        return {"generation": sizes | {"denoising_steps": config.denoising_steps}}
+        sizes = {"max_target_length": self.config.max_target_length, "length": length}
+        return {"generation": sizes | {"denoising_steps": self.config.denoising_steps}}
 
-    def transformers_files(self, config: Any, length: int, model: ModelConfig) -> dict[str, bytes]:
+    def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """The decoding script, which needs only torch and transformers."""
         script = resources.files("albert_jax.tasks").joinpath("generate_script.py")
         return {"generate.py": script.read_bytes()}
 
-    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+    def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of every position."""
         return {"logits": ("batch", "length", model.vocab_size)}
 
-    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+    def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The MLM head."""
         return [graph.mlm_logits(hidden)]
 
@@ -289,6 +292,3 @@ def _example(record: Record, targeted: bool) -> SourceTarget:
             raise DataError(f"{record.where}: no 'target'; add it")
     target = text_field(record, "target") if targeted else None
     return SourceTarget(record.where, tuple(source), target)
-
-
-registry.register(Generation())

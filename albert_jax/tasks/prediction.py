@@ -10,18 +10,17 @@ import numpy as np
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.tasks.features import LENGTHS, fitting_length
-from albert_jax.tasks.task import BatchSpec, Forward, Prediction, Sampling, Task
+from albert_jax.tasks.task import AnyTask, BatchSpec, Forward, Prediction, Sampling
 
 NEVER = -1e30
 """Logit behind the end of a shorter row."""
 
 
 def featurize(
-    task: Task, vocabulary: Vocabulary, examples: Sequence[Any], config: Any, length: int
+    task: AnyTask, vocabulary: Vocabulary, examples: Sequence[Any], length: int
 ) -> list[Any]:
     """Features of examples for rows of `length`; DataError if there are none."""
-    config = task.prediction_config(config)
-    features = task.featurize(vocabulary, examples, length, config)
+    features = task.for_prediction().featurize(vocabulary, examples, length)
     if not features:
         raise DataError(
             f"{examples[0].where if examples else 'input'}: none of the examples makes a row: "
@@ -31,10 +30,9 @@ def featurize(
 
 
 def predict(
-    task: Task,
+    task: AnyTask,
     vocabulary: Vocabulary,
     examples: Sequence[Any],
-    config: Any,
     run: Forward,
     *,
     length: int,
@@ -48,7 +46,6 @@ def predict(
       task: the task.
       vocabulary: turns texts into tokens.
       examples: what to predict for.
-      config: the task's settings.
       run: the forward pass of a batch.
       length: longest row. Batches have one of a few lengths, so that few programs are compiled.
       batch_size: rows of every batch.
@@ -57,19 +54,19 @@ def predict(
     """
     sampling = sampling or Sampling()
     if features is None:
-        features = featurize(task, vocabulary, examples, config, length)
-    config = task.prediction_config(config)
+        features = featurize(task, vocabulary, examples, length)
+    task = task.for_prediction()
     outputs: list[Any] = [None] * len(features)
     for size, numbers in length_buckets(
-        [task.feature_length(feature) for feature in features], length, task.shortest_length(config)
+        [task.feature_length(feature) for feature in features], length, task.shortest_length()
     ):
         for begin in range(0, len(numbers), batch_size):
             part = numbers[begin : begin + batch_size]
             spec = BatchSpec(vocabulary, size, batch_size, seed=sampling.seed + begin)
-            results = task.forward([features[i] for i in part], config, run, spec, sampling)
+            results = task.forward([features[i] for i in part], run, spec, sampling)
             for number, result in zip(part, results, strict=True):
                 outputs[number] = result
-    return task.predict(examples, features, _stack(outputs), config)
+    return task.predict(examples, features, _stack(outputs))
 
 
 def length_buckets(

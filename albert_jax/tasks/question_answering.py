@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -15,7 +15,6 @@ from albert_jax.data.sources import hub_datasets
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import registry
 from albert_jax.tasks.answer_spans import (
     WindowFeature,
     rank,
@@ -24,6 +23,7 @@ from albert_jax.tasks.answer_spans import (
     window_features,
 )
 from albert_jax.tasks.columns import parse_parts
+from albert_jax.tasks.registry import register
 from albert_jax.tasks.squad_files import Question, from_hub, read_squad
 from albert_jax.tasks.squad_metrics import squad_v1, squad_v2
 from albert_jax.tasks.task import (
@@ -71,19 +71,22 @@ class SquadV2Config(SquadV1Config):
     """Dropout inside the answerability head while training."""
 
 
-class _Squad(Task):
+Q = TypeVar("Q", bound=SquadV1Config)
+
+
+class _Squad(Task[Q, Question, WindowFeature]):
     """What both versions share: files, windows and batches."""
 
     confidence_interval = False
     page_form = PageForm(fields=("question", "context"))
 
-    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[Question]:
+    def read_examples(self, path: str, *, labelled: bool) -> list[Question]:
         """Questions of a SQuAD file or of a hub dataset."""
         if hub_datasets.is_hub_dataset(path):
             return [from_hub(record, labelled) for record in hub_datasets.load_records(path)]
         return read_squad(path, answered=labelled)
 
-    def parse_line(self, line: str, where: str, config: Any) -> Question:
+    def parse_line(self, line: str, where: str) -> Question:
         """Question and context with a tab between them."""
         question, context = parse_parts(line, where, self.name, 2, 2)
         return Question(where, where, question, context)
@@ -93,27 +96,28 @@ class _Squad(Task):
         return (example.question, example.context)
 
     def featurize(
-        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+        self, vocabulary: Vocabulary, examples: Sequence[Question], length: int
     ) -> list[WindowFeature]:
         """[CLS] question [SEP] window [SEP], for windows of the context that overlap.
 
         Raises ConfigError if question and special tokens leave no room for a context.
         """
-        if length < config.max_query_length + 4:
+        longest = self.config.max_query_length
+        if length < longest + 4:
             raise ConfigError(
-                f"task.max_query_length {config.max_query_length} leaves no room for a context in "
-                f"rows of {length}: lower it or lengthen the rows"
+                f"task.max_query_length {longest} leaves no room for a context in rows of "
+                f"{length}: lower it or lengthen the rows"
             )
-        if length < self.shortest_length(config):
+        if length < self.shortest_length():
             raise ConfigError(
                 f"task.start_n_top and task.end_n_top must be at most {length}, the length of a "
                 "row: lower them"
             )
         return window_features(
-            vocabulary, examples, length, config.doc_stride, config.max_query_length
+            vocabulary, examples, length, self.config.doc_stride, self.config.max_query_length
         )
 
-    def collate(self, features: Sequence[WindowFeature], config: Any, spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[WindowFeature], spec: BatchSpec) -> Batch:
         """Rows with start_positions, end_positions, is_impossible, p_mask and example_weights.
 
         p_mask float32 [batch_size, length] is 1 where no answer can stand: everywhere but at
@@ -134,56 +138,57 @@ class _Squad(Task):
         return batch
 
     @abc.abstractmethod
-    def top_spans(self, row: Sequence[np.ndarray], config: Any) -> tuple[np.ndarray, ...]:
+    def top_spans(self, row: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """Row positions of starts [K], of ends [K, J] for each, and their scores [K, J]."""
 
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self, examples: Sequence[Question], features: Sequence[WindowFeature], outputs: Any
     ) -> list[Prediction]:
         """Best text and n-best list; a question without windows has the answer ""."""
         texts: list[list[tuple[str, float]]] = [[] for _ in examples]
         for feature, *row in zip(features, *map(np.asarray, outputs), strict=True):
-            starts, ends, scores = self.top_spans(row, config)
+            starts, ends, scores = self.top_spans(row)
             context = examples[feature.question].context
             texts[feature.question] += span_texts(
-                feature, context, starts, ends, scores, config.max_answer_length
+                feature, context, starts, ends, scores, self.config.max_answer_length
             )
-        best = [rank(proposed, config.n_best_size) for proposed in texts]
+        best = [rank(proposed, self.config.n_best_size) for proposed in texts]
         return [
             {"id": example.id, "text": answers[0]["text"] if answers else "", "best": answers}
             for example, answers in zip(examples, best, strict=True)
         ]
 
 
-class SquadV1(_Squad):
+@register
+class SquadV1(_Squad[SquadV1Config]):
     """Answer questions that have an answer in their context; start and end are independent."""
 
     name = "squad-v1"
     config_class = SquadV1Config
     metrics = ("f1", "exact_match")
 
-    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[Question]:
+    def read_examples(self, path: str, *, labelled: bool) -> list[Question]:
         """Questions of which all have answers."""
-        examples = super().read_examples(path, config, labelled=labelled)
+        examples = super().read_examples(path, labelled=labelled)
         for example in examples if labelled else ():
             if not example.answers:
                 raise DataError(f"{example.where}: no answer, which squad-v2 knows; use that task")
         return examples
 
-    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """A dense layer with outputs for start and end."""
         from albert_jax.tasks.encoder import dense_shapes
 
         return {"span": dense_shapes(hidden_size, 2)}
 
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """Half the cross-entropies of start and end; terms "start" and "end"."""
         from albert_jax.tasks.span_heads import span_loss
 
         return span_loss(encoder)
 
     def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """Start and end logits [B, S]."""
         from albert_jax.tasks.span_heads import span_logits
@@ -191,20 +196,20 @@ class SquadV1(_Squad):
         hidden = encoder.hidden_states(params, batch, None, num_layers)
         return span_logits(params["head"], hidden)
 
-    def top_spans(self, row: Sequence[np.ndarray], config: Any) -> tuple[np.ndarray, ...]:
+    def top_spans(self, row: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """All pairs of the best starts and the best ends."""
         start, end = row
-        starts, ends = (top_positions(logits, config.n_best_size) for logits in row)
+        starts, ends = (top_positions(logits, self.config.n_best_size) for logits in row)
         scores = start[starts][:, None] + end[ends]
         return starts, np.broadcast_to(ends, scores.shape), scores
 
     def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+        self, examples: Sequence[Question], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """F1 and exact match in percent."""
         return squad_v1({p["id"]: p["text"] for p in predictions}, _gold(examples))
 
-    def transformers_class(self, config: Any) -> TransformersClass:
+    def transformers_class(self) -> TransformersClass:
         """AlbertForQuestionAnswering."""
         return TransformersClass(
             name="AlbertForQuestionAnswering",
@@ -213,24 +218,25 @@ class SquadV1(_Squad):
             pipeline="question-answering",
         )
 
-    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+    def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of every token."""
         return {"start_logits": ("batch", "length"), "end_logits": ("batch", "length")}
 
-    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+    def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The two outputs of the dense layer."""
         both = graph.dense(hidden, "head/span")
         return [graph.take(both, side, 2) for side in (0, 1)]
 
 
-class SquadV2(_Squad):
+@register
+class SquadV2(_Squad[SquadV2Config]):
     """Answer questions, or say that the context has no answer; the end depends on the start."""
 
     name = "squad-v2"
     config_class = SquadV2Config
     metrics = ("f1", "exact")
 
-    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """Layers for the start, for the end that depends on it, and for answerability."""
         from albert_jax.tasks.encoder import dense_shapes
 
@@ -245,66 +251,66 @@ class SquadV2(_Squad):
             "answer": {"dense": dense_shapes(2 * h, h), "output": dense_shapes(h, 1, bias=False)},
         }
 
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """Half the losses of start, end and answerability; terms of these names."""
         from albert_jax.tasks.span_heads import conditioned_span_loss
 
-        return conditioned_span_loss(encoder, config.classifier_dropout_prob)
+        return conditioned_span_loss(encoder, self.config.classifier_dropout_prob)
 
     def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """The arrays of the beam search, see `graph_outputs`."""
         from albert_jax.tasks.span_heads import search_spans
 
         hidden = encoder.hidden_states(params, batch, None, num_layers)
-        return search_spans(params["head"], hidden, batch, config.start_n_top, config.end_n_top)
+        return search_spans(
+            params["head"], hidden, batch, self.config.start_n_top, self.config.end_n_top
+        )
 
-    def top_spans(self, row: Sequence[np.ndarray], config: Any) -> tuple[np.ndarray, ...]:
+    def top_spans(self, row: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The spans of the beam search."""
         start, start_positions, end, end_positions, _ = row
         return start_positions, end_positions, start[:, None] + end
 
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self, examples: Sequence[Question], features: Sequence[WindowFeature], outputs: Any
     ) -> list[Prediction]:
         """The same with the null score of a question, which is the lowest of its windows."""
         scores: list[list[float]] = [[] for _ in examples]
         for feature, score in zip(features, outputs[-1], strict=True):
             scores[feature.question].append(float(score))
-        predictions = super().predict(examples, features, outputs, config)
+        predictions = super().predict(examples, features, outputs)
         return [
             prediction | {"null_score": min(own, default=0.0)}
             for prediction, own in zip(predictions, scores, strict=True)
         ]
 
     def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+        self, examples: Sequence[Question], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """F1 and exact match in percent at the best threshold, their parts and thresholds."""
         nulls = {p["id"]: p["null_score"] for p in predictions}
         return squad_v2({p["id"]: p["text"] for p in predictions}, _gold(examples), nulls)
 
-    def baseline(
-        self, train: Sequence[Any], examples: Sequence[Any], config: Any
-    ) -> dict[str, float]:
+    def baseline(self, train: Sequence[Question], examples: Sequence[Question]) -> dict[str, float]:
         """Scores of never answering."""
         return squad_v2({x.id: "" for x in examples}, _gold(examples))
 
-    def transformers_class(self, config: Any) -> TransformersClass:
+    def transformers_class(self) -> TransformersClass:
         """There is none with an end that depends on the start."""
         raise ConfigError(
             f"Transformers has no class with the head of {self.name} (an end that depends on the "
             "start): export it --to onnx or stablehlo"
         )
 
-    def graph_inputs(self, config: Any) -> dict[str, Axes]:
+    def graph_inputs(self) -> dict[str, Axes]:
         """The rows, and p_mask."""
-        return super().graph_inputs(config) | {"p_mask": ("batch", "length")}
+        return super().graph_inputs() | {"p_mask": ("batch", "length")}
 
-    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+    def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Log-probabilities and positions of the best starts, and of the best ends for each."""
-        starts, ends = config.start_n_top, config.end_n_top
+        starts, ends = self.config.start_n_top, self.config.end_n_top
         return {
             "start_log_probs": ("batch", starts),
             "start_positions": ("batch", starts),
@@ -313,20 +319,16 @@ class SquadV2(_Squad):
             "unanswerable": ("batch",),
         }
 
-    def shortest_length(self, config: Any) -> int:
+    def shortest_length(self) -> int:
         """The search takes that many positions."""
-        return max(config.start_n_top, config.end_n_top)
+        return max(self.config.start_n_top, self.config.end_n_top)
 
-    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+    def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The same search as `search_spans`."""
         from albert_jax.tasks.span_heads import onnx_search
 
-        return onnx_search(graph, hidden, config.start_n_top, config.end_n_top)
+        return onnx_search(graph, hidden, self.config.start_n_top, self.config.end_n_top)
 
 
 def _gold(examples: Sequence[Question]) -> dict[str, list[str]]:
     return {x.id: [answer.text for answer in x.answers] for x in examples}
-
-
-registry.register(SquadV1())
-registry.register(SquadV2())

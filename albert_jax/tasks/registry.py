@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from typing import TypeVar
 
+from albert_jax.config import TaskConfig
 from albert_jax.errors import ConfigError
-from albert_jax.tasks.task import Task
+from albert_jax.tasks.task import AnyTask
+
+T = TypeVar("T", bound=type[AnyTask])
 
 _BUILT_IN = {
     "classification": "classification",
@@ -27,12 +31,13 @@ _RENAMED = {
 }
 """Names of version 0.1, which are answered with the present one."""
 
-_tasks: dict[str, Task] = {}
+_tasks: dict[str, type[AnyTask]] = {}
 
 
-def register(task: Task) -> None:
-    """Makes a task known under its name; a later one of the same name replaces it."""
+def register(task: T) -> T:
+    """Makes a task known under its name, as a decorator; a later one of that name replaces it."""
     _tasks[task.name] = task
+    return task
 
 
 def names() -> list[str]:
@@ -40,7 +45,7 @@ def names() -> list[str]:
     return [*_BUILT_IN, *(name for name in _tasks if name not in _BUILT_IN)]
 
 
-def get(name: str) -> Task:
+def get(name: str) -> type[AnyTask]:
     """The task of a name. Raises ConfigError with the nearest name for an unknown one."""
     if name not in _tasks and name in _BUILT_IN:
         importlib.import_module(f"albert_jax.tasks.{_BUILT_IN[name]}")
@@ -51,3 +56,17 @@ def get(name: str) -> Task:
     )
     hint = f"did you mean {near[0]}?" if near else f"tasks: {', '.join(names())}"
     raise ConfigError(f"unknown task {name!r}; {hint}")
+
+
+def create(config: TaskConfig) -> AnyTask:
+    """The task that a config names, under its settings.
+
+    Raises ConfigError for an unknown name, and for the settings of another task.
+    """
+    task = get(config.name)
+    if not isinstance(config, task.config_class):
+        raise ConfigError(
+            f"task.name is {config.name!r}, but the settings are a {type(config).__name__}: make a "
+            f"{task.config_class.__name__}"
+        )
+    return task(config)

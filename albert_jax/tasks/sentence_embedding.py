@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.files.json_files import json_bytes
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics, registry
+from albert_jax.tasks import metrics
 from albert_jax.tasks.columns import (
     LABEL_NAMES,
     SCORE_NAMES,
@@ -25,6 +25,7 @@ from albert_jax.tasks.columns import (
     read_texts,
 )
 from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.registry import register
 from albert_jax.tasks.task import (
     Axes,
     Batch,
@@ -62,7 +63,8 @@ class PairFeature:
     second: Tokens
 
 
-class SentenceEmbedding(Task):
+@register
+class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature]):
     """Vectors whose cosine tells how alike two texts are."""
 
     name = "sentence-embedding"
@@ -71,34 +73,32 @@ class SentenceEmbedding(Task):
     confidence_interval = False
     page_form = PageForm(fields=("first text", "second text"))
 
-    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[TextExample]:
+    def read_examples(self, path: str, *, labelled: bool) -> list[TextExample]:
         """Pairs of texts; a label is their similarity, where there is one."""
-        return read_texts(path, config, SIMILARITY_NAMES, labelled=labelled, required=False)
+        return read_texts(path, self.config, SIMILARITY_NAMES, labelled=labelled, required=False)
 
-    def read_for_prediction(
-        self, path: str, config: Any, columns: tuple[str, ...] | None
-    ) -> list[TextExample]:
+    def read_for_prediction(self, path: str, columns: tuple[str, ...] | None) -> list[TextExample]:
         """Pairs without their similarity."""
-        changed = config if columns is None else replace(config, columns=columns, text_columns=())
-        return self.read_examples(path, changed, labelled=False)
+        task = self if columns is None else self.with_config(columns=columns, text_columns=())
+        return task.read_examples(path, labelled=False)
 
-    def parse_line(self, line: str, where: str, config: Any) -> TextExample:
+    def parse_line(self, line: str, where: str) -> TextExample:
         """Two texts with a tab between them."""
         return TextExample(where, parse_parts(line, where, self.name, 2, 2))
 
-    def complete_config(self, config: Any, train: Sequence[Any], dev: Sequence[Any]) -> Any:
+    def completed(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Correlations where all dev examples have a similarity, else retrieval of the partner."""
         rated = all(example.label is not None for example in dev)
         for example in dev if rated else ():
             parse_score(example.where, example.label)
-        return self.with_metrics(config, ("spearman", "pearson") if rated else ("retrieval",))
+        return self.with_metrics(("spearman", "pearson") if rated else ("retrieval",))
 
     def texts(self, example: TextExample) -> Sequence[str]:
         """Both texts."""
         return example.texts
 
     def featurize(
-        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+        self, vocabulary: Vocabulary, examples: Sequence[TextExample], length: int
     ) -> list[PairFeature]:
         """[CLS] text [SEP] for each of the two."""
         ids = rows.encode_all(vocabulary, (text for x in examples for text in x.texts))
@@ -117,21 +117,22 @@ class SentenceEmbedding(Task):
         """The longer text decides."""
         return max(len(feature.first.ids), len(feature.second.ids))
 
-    def features_per_row(self, config: Any) -> int:
+    @property
+    def features_per_row(self) -> int:
         """Each row holds several pairs."""
-        return config.pairs_per_row
+        return self.config.pairs_per_row
 
-    def prediction_config(self, config: Any) -> Any:
+    def for_prediction(self) -> Self:
         """One pair per row."""
-        return replace(config, pairs_per_row=1)
+        return self.with_config(pairs_per_row=1)
 
-    def collate(self, features: Sequence[PairFeature], config: Any, spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[PairFeature], spec: BatchSpec) -> Batch:
         """Rows of sequences [batch_size, 2 * pairs_per_row, length], pair p at 2p and 2p + 1.
 
         pair_weights float32 [batch_size, pairs_per_row] is 0 where a row lacks a pair, and for a
         pair that is alone in its row: it has nothing to be told from.
         """
-        size = config.pairs_per_row
+        size = self.config.pairs_per_row
         groups = [features[i : i + size] for i in range(0, len(features), size)]
         sequences = [[t for pair in group for t in (pair.first, pair.second)] for group in groups]
         batch = rows.grouped_rows(sequences, 2 * size, spec.length, spec.batch_size)
@@ -140,11 +141,11 @@ class SentenceEmbedding(Task):
             batch["pair_weights"][i, : len(group)] = float(len(group) > 1)
         return batch
 
-    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """There is no head: the vector is the mean of the tokens."""
         return {}
 
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """Each text must find its partner among the other texts of its row; term "pair".
 
         Both directions are averaged (InfoNCE, van den Oord et al. 2018).
@@ -158,7 +159,7 @@ class SentenceEmbedding(Task):
             vectors = _vectors(encoder, params, batch, dropout, num_layers)  # [B, 2G, H]
             pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1])
             logits = jnp.einsum("bgh,bkh->bgk", pairs[:, :, 0], pairs[:, :, 1])
-            logits = logits / config.temperature
+            logits = logits / self.config.temperature
             weights = batch["pair_weights"]
             # Empty pairs are no negatives; rows without weight keep finite logits.
             absent = (weights == 0) & jnp.any(weights > 0, axis=1, keepdims=True)
@@ -177,13 +178,13 @@ class SentenceEmbedding(Task):
         return loss
 
     def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """Vectors of length 1: [B, H] for plain rows, [B, G, H] for grouped ones."""
         return _vectors(encoder, params, batch, None, num_layers)
 
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self, examples: Sequence[TextExample], features: Sequence[PairFeature], outputs: Any
     ) -> list[Prediction]:
         """Both vectors and their cosine."""
         vectors = np.asarray(outputs).reshape(len(features), 2, -1)
@@ -192,7 +193,7 @@ class SentenceEmbedding(Task):
         ]
 
     def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+        self, examples: Sequence[TextExample], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """Correlations with the given similarities, else how often the partner is nearest."""
         if all(example.label is not None for example in examples):
@@ -203,18 +204,18 @@ class SentenceEmbedding(Task):
         nearest = (first @ second.T).argmax(1)
         return {"retrieval": metrics.accuracy(nearest, np.arange(len(nearest)))}
 
-    def transformers_class(self, config: Any) -> TransformersClass:
+    def transformers_class(self) -> TransformersClass:
         """AlbertModel, in the layout of sentence-transformers."""
         return TransformersClass(
             name="AlbertModel", auto="AutoModel", pipeline="sentence-similarity"
         )
 
-    def card_lines(self, config: Any) -> list[str]:
+    def card_lines(self) -> list[str]:
         """What the vector is."""
         line = "The vector is the normalized mean of the last states; the pooler is not trained."
-        return [*super().card_lines(config), line]
+        return [*super().card_lines(), line]
 
-    def usage(self, config: Any) -> list[str]:
+    def usage(self) -> list[str]:
         """By sentence-transformers."""
         return [
             "from sentence_transformers import SentenceTransformer",
@@ -222,7 +223,7 @@ class SentenceEmbedding(Task):
             'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
         ]
 
-    def transformers_files(self, config: Any, length: int, model: ModelConfig) -> dict[str, bytes]:
+    def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """The files by which sentence-transformers pools and normalizes."""
         modules = [
             {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
@@ -236,15 +237,15 @@ class SentenceEmbedding(Task):
         settings = {"max_seq_length": length, "do_lower_case": False}
         return {
             "modules.json": json_bytes(modules),
-            "1_Pooling/config.json": json_bytes(pooling),
+            "1_Pooling/self.config.json": json_bytes(pooling),
             "sentence_bert_config.json": json_bytes(settings),
         }
 
-    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+    def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """One vector per text."""
         return {"sentence_embedding": ("batch", model.hidden_size)}
 
-    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+    def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The normalized mean of the tokens."""
         return [graph.normalized(graph.sentence_vector(hidden, "mean"))]
 
@@ -266,6 +267,3 @@ def _vectors(
     square = jnp.sum(jnp.square(means), axis=-1, keepdims=True)
     vectors = means * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
     return vectors.reshape(*shape[:-1], -1)
-
-
-registry.register(SentenceEmbedding())

@@ -2,7 +2,7 @@
 
 A task file (``classification.py``, for example) reads from top to bottom as its examples travel:
 read, featurize, collate, the head with its loss, predict, score, and at the end what other
-programs need to know of it. It registers one instance (``registry.py``). Nothing outside the
+programs need to know of it. It registers its class (``registry.py``). Nothing outside the
 file decides anything by a task's name.
 
 Reading, predicting and scoring run on the host with numpy, so jax is imported only inside the
@@ -12,9 +12,10 @@ methods that describe the network.
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
@@ -93,16 +94,21 @@ class PageForm:
     """Whether denoising steps and temperature can be set."""
 
 
-class Task(abc.ABC):
-    """One fine-tuning task. An instance has no state: everything comes as an argument.
+C = TypeVar("C", bound=TaskConfig)
+E = TypeVar("E")
+F = TypeVar("F")
 
-    Shapes: B batch size, S sequence length, H hidden size, C labels.
+
+class Task(abc.ABC, Generic[C, E, F]):
+    """One fine-tuning task under its settings, of type C, with examples E and features F.
+
+    Shapes: B batch size, S sequence length, H hidden size.
     """
 
     name: ClassVar[str]
     """The value of task.name."""
     config_class: ClassVar[type[TaskConfig]]
-    """Settings of the task; fields that it does not have are refused."""
+    """The class of its settings; fields that it does not have are refused."""
     metrics: ClassVar[tuple[str, ...]]
     """Names of the usual scores; the first selects the best checkpoint."""
     greater_is_better: ClassVar[bool] = True
@@ -114,96 +120,100 @@ class Task(abc.ABC):
     page_form: ClassVar[PageForm]
     """How the web page asks for an example."""
 
+    def __init__(self, config: C) -> None:
+        self.config = config
+
+    def with_config(self, **changes: Any) -> Self:
+        """The task with other values of some settings."""
+        return type(self)(dataclasses.replace(self.config, **changes))
+
     # ---- examples ------------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[Any]:
+    def read_examples(self, path: str, *, labelled: bool) -> list[E]:
         """Examples of a file or hub dataset; answers are required and read only if `labelled`.
 
         Raises DataError, which names file and line, and ConfigError.
         """
 
     @abc.abstractmethod
-    def parse_line(self, line: str, where: str, config: Any) -> Any:
+    def parse_line(self, line: str, where: str) -> E:
         """The example in one typed line, its parts separated by tabs; DataError names `where`."""
 
-    def read_for_prediction(self, path: str, config: Any, columns: tuple[str, ...] | None) -> Any:
+    def read_for_prediction(self, path: str, columns: tuple[str, ...] | None) -> list[E]:
         """Examples without answers; `columns` replace those of the training table, if given."""
         if columns is not None:
             raise ConfigError(f"--columns: {self.name} does not read tables; leave it out")
-        return self.read_examples(path, config, labelled=False)
+        return self.read_examples(path, labelled=False)
 
-    def complete_config(self, config: Any, train: Sequence[Any], dev: Sequence[Any]) -> Any:
-        """The config with labels and metrics filled in from the examples.
+    def completed(self, train: Sequence[E], dev: Sequence[E]) -> Self:
+        """The task with labels and metrics filled in from the examples.
 
         Raises ConfigError for a metric that the task and its dev examples do not have.
         """
-        return self.with_metrics(config, self.metrics)
+        return self.with_metrics(self.metrics)
 
-    def with_metrics(self, config: Any, known: tuple[str, ...]) -> Any:
-        """The config with its metrics checked against `known`, which are also the default."""
-        import dataclasses
-
-        for name in config.metrics:
+    def with_metrics(self, known: tuple[str, ...]) -> Self:
+        """The task with its metrics checked against `known`, which are also the default."""
+        for name in self.config.metrics:
             if name not in known:
                 raise ConfigError(
                     f"task.metrics: {name!r} is not a score of {self.name} on these dev examples: "
                     f"give {', '.join(known)}"
                 )
-        return dataclasses.replace(config, metrics=config.metrics or known)
+        return self.with_config(metrics=self.config.metrics or known)
 
     @abc.abstractmethod
-    def texts(self, example: Any) -> Sequence[str]:
+    def texts(self, example: E) -> Sequence[str]:
         """All texts of an example, for a vocabulary that is trained on them."""
 
     # ---- features and batches ------------------------------------------------------------------
 
     @abc.abstractmethod
-    def featurize(
-        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
-    ) -> list[Any]:
+    def featurize(self, vocabulary: Vocabulary, examples: Sequence[E], length: int) -> list[F]:
         """Features of examples for rows of `length` tokens. Raises DataError and ConfigError."""
 
-    def feature_length(self, feature: Any) -> int:
+    def feature_length(self, feature: F) -> int:
         """Tokens that a row needs to hold the feature."""
-        return len(feature.tokens.ids)
+        return len(feature.tokens.ids)  # type: ignore[attr-defined]
 
-    def features_per_row(self, config: Any) -> int:
+    @property
+    def features_per_row(self) -> int:
         """How many features stand in one row."""
         return 1
 
     @abc.abstractmethod
-    def collate(self, features: Sequence[Any], config: Any, spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[F], spec: BatchSpec) -> Batch:
         """A batch of features; the columns of weights end in "_weights"."""
 
-    def prediction_config(self, config: Any) -> Any:
-        """The config under which examples are evaluated and predicted."""
-        return config
+    def for_prediction(self) -> Self:
+        """The task as examples are evaluated and predicted."""
+        return self
 
     # ---- the network ---------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """Shapes of the new head's parameters, a nested dict that stands under "head"."""
 
-    def pretrained_modules(self, config: Any) -> tuple[str, ...]:
+    def pretrained_modules(self) -> tuple[str, ...]:
         """Pretrained modules that the task uses beside embeddings and encoder."""
         return ()
 
     @abc.abstractmethod
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """The loss of the task's batches."""
 
     @abc.abstractmethod
     def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """Arrays (one, or a tuple) that ``predict`` reads, one entry per row; dropout is off."""
 
     def head_logits(
-        self, encoder: Encoder, params: Any, hidden: Any, batch: Any, config: Any
+        self, encoder: Encoder, params: Any, hidden: Any, batch: Any, dropout: Any = None
     ) -> Any:
-        """Logits of the labels [B, C] for hidden states [B, S, H] of any layer; dropout is off.
+        """Logits of the labels [B, C] for hidden states [B, S, H] of any layer.
 
         Only tasks that classify have them.
         """
@@ -214,13 +224,12 @@ class Task(abc.ABC):
     def forward(
         self,
         features: Sequence[Any],
-        config: Any,
         run: Forward,
         spec: BatchSpec,
         sampling: Sampling,
     ) -> list[Any]:
         """The outputs of each feature of one batch (a tuple each, where there are several)."""
-        arrays = run(self.collate(features, config, spec))
+        arrays = run(self.collate(features, spec))
         if isinstance(arrays, tuple):
             columns = (np.asarray(array)[: len(features)] for array in arrays)
             return list(zip(*columns, strict=True))
@@ -228,14 +237,12 @@ class Task(abc.ABC):
 
     @abc.abstractmethod
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self, examples: Sequence[E], features: Sequence[F], outputs: Any
     ) -> list[Prediction]:
         """One prediction per example. `outputs` are stacked over the features, in their order."""
 
     @abc.abstractmethod
-    def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, float]:
         """Named scores of predictions for labelled examples."""
 
     @property
@@ -243,66 +250,68 @@ class Task(abc.ABC):
         """Whether the task has a baseline."""
         return type(self).baseline is not Task.baseline
 
-    def baseline(
-        self, train: Sequence[Any], examples: Sequence[Any], config: Any
-    ) -> dict[str, float]:
+    def baseline(self, train: Sequence[E], examples: Sequence[E]) -> dict[str, float]:
         """Scores of the commonest answer of the training examples, where that makes sense."""
         raise NotImplementedError
 
     # ---- other programs ------------------------------------------------------------------------
 
     @abc.abstractmethod
-    def transformers_class(self, config: Any) -> TransformersClass:
+    def transformers_class(self) -> TransformersClass:
         """The class of Transformers. Raises ConfigError where it has none with this head."""
 
-    def transformers_config(self, config: Any, length: int) -> dict[str, Any]:
+    def transformers_config(self, length: int) -> dict[str, Any]:
         """What the task adds to config.json; rows have `length` tokens."""
         return {}
 
-    def transformers_files(self, config: Any, length: int, model: ModelConfig) -> dict[str, bytes]:
+    def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """Further files beside the weights, by their path."""
         return {}
 
-    def card_lines(self, config: Any) -> list[str]:
+    def card_lines(self) -> list[str]:
         """What the model card says of the task, in sentences."""
-        labels = getattr(config, "labels", ())
+        labels = getattr(self.config, "labels", ())
         return [
             f"Fine-tuned for {self.name}.",
             *([f"Labels: {', '.join(labels)}."] if labels else []),
         ]
 
-    def usage(self, config: Any) -> list[str]:
+    def usage(self) -> list[str]:
         """Lines of Python for the model card that apply THIS_FOLDER, if there is a shorter way
         than the Auto class."""
         return []
 
     @abc.abstractmethod
-    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+    def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Names and axes of ``outputs`` in ONNX and StableHLO, in their order.
 
         All are float32, but for names that end in "_positions", which are integers.
         """
 
-    def graph_inputs(self, config: Any) -> dict[str, Axes]:
+    def graph_inputs(self) -> dict[str, Axes]:
         """Names and axes of the inputs of such a graph."""
         rows: Axes = ("batch", "length")
         return {"input_ids": rows, "token_type_ids": rows, "attention_mask": rows}
 
-    def predicted_positions(self, config: Any) -> int:
+    def predicted_positions(self) -> int:
         """Positions per row at which the MLM head predicts, for the count of FLOPs."""
         return 0
 
-    def shortest_length(self, config: Any) -> int:
+    def shortest_length(self) -> int:
         """Fewest tokens of a row that ``outputs`` can read."""
         return 1
 
-    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+    def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """Adds the head to an ONNX graph (export/onnx_graph.py) behind the states `hidden`.
 
         Returns the names of its outputs in the order of ``graph_outputs``. Raises ConfigError
         for a task without such a form.
         """
         raise ConfigError(f"{self.name} has no ONNX form: export it --to stablehlo")
+
+
+AnyTask = Task[Any, Any, Any]
+"""A task of which only the interface matters."""
 
 
 def needs_pooled_cls(cls: TransformersClass, pooling: str) -> TransformersClass:
@@ -316,10 +325,10 @@ def needs_pooled_cls(cls: TransformersClass, pooling: str) -> TransformersClass:
     return cls
 
 
-def label_entries(config: Any, labels: Sequence[str]) -> dict[str, Any]:
+def label_entries(labels: Sequence[str], dropout: float) -> dict[str, Any]:
     """Entries of config.json for a classifier: its dropout and the names of its labels."""
     return {
-        "classifier_dropout_prob": float(config.classifier_dropout_prob),
+        "classifier_dropout_prob": float(dropout),
         "id2label": {str(i): label for i, label in enumerate(labels)},
         "label2id": {label: i for i, label in enumerate(labels)},
     }

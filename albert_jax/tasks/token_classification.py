@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
@@ -16,9 +16,10 @@ from albert_jax.data.sources.tables import read_text
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics, registry
+from albert_jax.tasks import metrics
 from albert_jax.tasks.columns import check_labels, parse_parts
 from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.registry import register
 from albert_jax.tasks.task import (
     Axes,
     Batch,
@@ -87,7 +88,8 @@ class TaggedFeature:
     labels: np.ndarray
 
 
-class TokenClassification(Task):
+@register
+class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedFeature]):
     """Give each word of a sentence a tag."""
 
     name = "token-classification"
@@ -95,30 +97,30 @@ class TokenClassification(Task):
     metrics = ("f1", "accuracy")
     page_form = PageForm(fields=("words",))
 
-    def read_examples(self, path: str, config: Any, *, labelled: bool) -> list[TaggedExample]:
+    def read_examples(self, path: str, *, labelled: bool) -> list[TaggedExample]:
         """Sentences of a CoNLL file."""
         if hub_datasets.is_hub_dataset(path):
             raise ConfigError(f"{path!r}: {self.name} reads CoNLL files; export the dataset")
-        return read_conll(path, config.word_column, config.tag_column, tagged=labelled)
+        return read_conll(path, self.config.word_column, self.config.tag_column, tagged=labelled)
 
-    def parse_line(self, line: str, where: str, config: Any) -> TaggedExample:
+    def parse_line(self, line: str, where: str) -> TaggedExample:
         """Words with spaces between them."""
         (text,) = parse_parts(line, where, self.name, 1, 1)
         return TaggedExample(where, tuple(text.split()))
 
-    def complete_config(self, config: Any, train: Sequence[Any], dev: Sequence[Any]) -> Any:
+    def completed(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> Self:
         """Adds the tags of the training examples; F1 only counts where they mark spans."""
         seen = {tag for example in train for tag in example.tags or ()}
-        labels = config.labels or tuple(sorted(seen, key=lambda tag: (tag != "O", tag)))
+        labels = self.config.labels or tuple(sorted(seen, key=lambda tag: (tag != "O", tag)))
         known = self.metrics if metrics.are_span_tags(labels) else ("accuracy",)
-        return replace(self.with_metrics(config, known), labels=labels)
+        return self.with_metrics(known).with_config(labels=labels)
 
     def texts(self, example: TaggedExample) -> Sequence[str]:
         """The sentence."""
         return (" ".join(example.words),)
 
     def featurize(
-        self, vocabulary: Vocabulary, examples: Sequence[Any], length: int, config: Any
+        self, vocabulary: Vocabulary, examples: Sequence[TaggedExample], length: int
     ) -> list[TaggedFeature]:
         """[CLS] words [SEP], where the first token of a word has its tag.
 
@@ -126,7 +128,7 @@ class TokenClassification(Task):
         is lost. DataError for a word without any token, or an unknown tag.
         """
         ids = rows.encode_all(vocabulary, (word for x in examples for word in x.words))
-        numbers = {label: i for i, label in enumerate(config.labels)}
+        numbers = {label: i for i, label in enumerate(self.config.labels)}
         features = []
         for example in examples:
             words = []
@@ -135,7 +137,7 @@ class TokenClassification(Task):
                 if tag is not None and tag not in numbers:
                     raise DataError(
                         f"{example.where_word(number)}: tag {tag!r} is not one of "
-                        f"{', '.join(config.labels)}; fix the file or the tag set"
+                        f"{', '.join(self.config.labels)}; fix the file or the tag set"
                     )
                 if not len(ids(word)):
                     raise DataError(
@@ -146,7 +148,7 @@ class TokenClassification(Task):
             features += _parts(vocabulary, words, labels, length)
         return features
 
-    def collate(self, features: Sequence[TaggedFeature], config: Any, spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[TaggedFeature], spec: BatchSpec) -> Batch:
         """Rows with labels int32 [batch_size, length] and label_weights (1 where there is one)."""
         tokens = [feature.tokens for feature in features]
         batch = rows.sequence_rows(tokens, spec.length, spec.batch_size)
@@ -157,40 +159,40 @@ class TokenClassification(Task):
         batch["labels"] = np.maximum(labels, 0)
         return batch
 
-    def head_shapes(self, hidden_size: int, config: Any) -> dict[str, Any]:
+    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """One dense layer."""
         from albert_jax.tasks.encoder import dense_shapes
 
-        return {"classifier": dense_shapes(hidden_size, len(config.labels))}
+        return {"classifier": dense_shapes(hidden_size, len(self.config.labels))}
 
     def _logits(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, dropout: Any, num_layers: Any
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: Any
     ) -> Any:
         from albert_jax.tasks.encoder import dropped_dense
 
         hidden = encoder.hidden_states(params, batch, dropout, num_layers)
         layer = params["head"]["classifier"]
-        return dropped_dense(layer, hidden, dropout, config.classifier_dropout_prob)
+        return dropped_dense(layer, hidden, dropout, self.config.classifier_dropout_prob)
 
-    def loss(self, encoder: Encoder, config: Any) -> Loss:
+    def loss(self, encoder: Encoder) -> Loss:
         """Cross-entropy of the tags; term "tag"."""
         from albert_jax.tasks.encoder import classification_terms
 
         def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
-            logits = self._logits(encoder, params, batch, config, dropout, num_layers)
+            logits = self._logits(encoder, params, batch, dropout, num_layers)
             weights = batch["label_weights"]
             return classification_terms("tag", logits, batch["labels"], weights, "label_weights")
 
         return loss
 
     def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, config: Any, num_layers: int | None = None
+        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """Logits [B, S, C] of every token."""
-        return self._logits(encoder, params, batch, config, None, num_layers)
+        return self._logits(encoder, params, batch, None, num_layers)
 
     def predict(
-        self, examples: Sequence[Any], features: Sequence[Any], outputs: Any, config: Any
+        self, examples: Sequence[TaggedExample], features: Sequence[TaggedFeature], outputs: Any
     ) -> list[Prediction]:
         """One tag per word."""
         best = np.asarray(outputs).argmax(-1)
@@ -200,19 +202,19 @@ class TokenClassification(Task):
             if feature.words[positions[0]] == 0:  # the first part of a sentence
                 tags.append({})
             for position in positions:
-                tags[-1][int(feature.words[position])] = config.labels[int(best[i, position])]
+                tags[-1][int(feature.words[position])] = self.config.labels[int(best[i, position])]
         return [
             {"words": list(x.words), "tags": [own[i] for i in range(len(x.words))]}
             for x, own in zip(examples, tags, strict=True)
         ]
 
     def score(
-        self, examples: Sequence[Any], predictions: Sequence[Prediction], config: Any
+        self, examples: Sequence[TaggedExample], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """Span F1, precision and recall, and accuracy of the tags."""
-        return metrics.span_f1([p["tags"] for p in predictions], [x.tags for x in examples])
+        return metrics.span_f1([p["tags"] for p in predictions], [x.tags or () for x in examples])
 
-    def transformers_class(self, config: Any) -> TransformersClass:
+    def transformers_class(self) -> TransformersClass:
         """AlbertForTokenClassification."""
         return TransformersClass(
             name="AlbertForTokenClassification",
@@ -221,15 +223,15 @@ class TokenClassification(Task):
             pipeline="token-classification",
         )
 
-    def transformers_config(self, config: Any, length: int) -> dict[str, Any]:
+    def transformers_config(self, length: int) -> dict[str, Any]:
         """Names of the tags."""
-        return label_entries(config, config.labels)
+        return label_entries(self.config.labels, self.config.classifier_dropout_prob)
 
-    def graph_outputs(self, config: Any, model: ModelConfig) -> dict[str, Axes]:
+    def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of every token."""
-        return {"logits": ("batch", "length", len(config.labels))}
+        return {"logits": ("batch", "length", len(self.config.labels))}
 
-    def onnx_outputs(self, graph: Any, hidden: str, config: Any) -> list[str]:
+    def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The dense layer on every token."""
         return [graph.dense(hidden, "head/classifier")]
 
@@ -314,6 +316,3 @@ def _is_word(line: str) -> bool:
 
 def _columns(line: str) -> list[str]:
     return line.split("\t") if "\t" in line else line.split()
-
-
-registry.register(TokenClassification())
