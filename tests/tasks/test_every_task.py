@@ -21,6 +21,8 @@ from albert_jax.tasks.choice_files import ChoiceExample
 from albert_jax.tasks.columns import TextExample
 from albert_jax.tasks.encoder import Encoder, init_head
 from albert_jax.tasks.generation import SourceTarget
+from albert_jax.tasks.question_answering import SquadV2, SquadV2Config
+from albert_jax.tasks.sentence_embedding import SentenceEmbedding, SentenceEmbeddingConfig
 from albert_jax.tasks.squad_files import Answer, Question
 from albert_jax.tasks.task import BatchSpec, Sampling
 from albert_jax.tasks.token_classification import TaggedExample
@@ -70,17 +72,17 @@ def test_every_task_is_tested_here() -> None:
 def test_task_from_examples_to_scores(name: str) -> None:
     if name == "generation":
         pytest.importorskip("sacrebleu", reason="scores of generation need sacrebleu")
-    task, examples = registry.get(name), EXAMPLES[name]
-    config = task.config_class(**SETTINGS.get(name, {}))
-    config = task.complete_config(config, examples, examples)
-    Config(task=config).validate()
-    features = task.featurize(WORDS, examples, LENGTH, config)
-    rows = -(-len(features) // task.features_per_row(config)) + 1
-    batch = task.collate(features, config, BatchSpec(WORDS, LENGTH, rows))
+    examples = EXAMPLES[name]
+    settings = registry.get(name).config_class(**SETTINGS.get(name, {}))
+    task = registry.create(settings).completed(examples, examples)
+    Config(task=task.config).validate()
+    features = task.featurize(WORDS, examples, LENGTH)
+    rows = -(-len(features) // task.features_per_row) + 1
+    batch = task.collate(features, BatchSpec(WORDS, LENGTH, rows))
     params = init_params(MODEL, 0)
-    shapes = task.head_shapes(MODEL.hidden_size, config)
+    shapes = task.head_shapes(MODEL.hidden_size)
     params["head"] = init_head(shapes, 0, MODEL.initializer_range)
-    loss = task.loss(ENCODER, config)
+    loss = task.loss(ENCODER)
     names = loss_terms.weight_names(batch)
     keys = row_keys(0, 0, jnp.arange(rows))
 
@@ -102,28 +104,33 @@ def test_task_from_examples_to_scores(name: str) -> None:
     mixed["input_ids"][-1] = 7
     np.testing.assert_allclose(run(params, mixed, keys)[0], plain, rtol=1e-6)
 
-    config = task.prediction_config(config)
-    outputs = jax.jit(lambda params, batch: task.outputs(ENCODER, params, batch, config))
+    task = task.for_prediction()
+    outputs = jax.jit(lambda params, batch: task.outputs(ENCODER, params, batch))
     spec = BatchSpec(WORDS, LENGTH, len(features))
-    results = task.forward(features, config, functools.partial(outputs, params), spec, Sampling())
+    results = task.forward(features, functools.partial(outputs, params), spec, Sampling())
     stacked = (
         tuple(np.stack(column) for column in zip(*results, strict=True))
         if isinstance(results[0], tuple)
         else results
     )
-    predictions = task.predict(examples, features, stacked, config)
+    predictions = task.predict(examples, features, stacked)
     assert len(predictions) == len(examples)
-    scores = task.score(examples, predictions, config)
-    assert set(config.metrics) <= set(scores)
+    scores = task.score(examples, predictions)
+    assert set(task.config.metrics) <= set(scores)
     assert all(np.isfinite(score) for score in scores.values())
     if task.has_baseline:
-        assert set(task.baseline(examples, examples, config)) & set(scores)
+        assert set(task.baseline(examples, examples)) & set(scores)
     if name == "squad-v2":
         with pytest.raises(ConfigError, match="Transformers has no class"):
-            task.transformers_class(config)
+            task.transformers_class()
     else:
-        assert task.transformers_class(config).name.startswith("Albert")
-    assert task.graph_outputs(config, MODEL) and task.card_lines(config)
+        assert task.transformers_class().name.startswith("Albert")
+    assert task.graph_outputs(MODEL) and task.card_lines()
+
+
+def test_settings_of_another_task_are_refused() -> None:
+    with pytest.raises(ConfigError, match="make a ClassificationConfig"):
+        registry.create(SquadV2Config(name="classification"))
 
 
 def test_unknown_task() -> None:
@@ -152,15 +159,14 @@ def test_settings_are_checked(name: str, change: dict) -> None:
 
 
 def test_contrastive_loss_compares_texts_of_one_row_only() -> None:
-    task = registry.get("sentence-embedding")
-    config = task.config_class(pairs_per_row=2)  # type: ignore[call-arg]
+    task = SentenceEmbedding(SentenceEmbeddingConfig(pairs_per_row=2))
     texts = (("a b", "a c"), ("d", "e"), ("f", "g"), ("h", "h"))
-    features = task.featurize(WORDS, [TextExample("f", pair) for pair in texts], 8, config)
+    features = task.featurize(WORDS, [TextExample("f", pair) for pair in texts], 8)
     params = init_params(MODEL, 0) | {"head": {}}
-    loss = task.loss(ENCODER, config)
+    loss = task.loss(ENCODER)
 
     def total(chosen) -> float:
-        batch = task.collate(chosen, config, BatchSpec(WORDS, 8, -(-len(chosen) // 2)))
+        batch = task.collate(chosen, BatchSpec(WORDS, 8, -(-len(chosen) // 2)))
         return float(loss(params, batch, dropout=None, num_layers=None).terms["pair"].total)
 
     both = total(features)
@@ -169,8 +175,7 @@ def test_contrastive_loss_compares_texts_of_one_row_only() -> None:
 
 
 def test_heads_start_alike_for_a_seed() -> None:
-    task = registry.get("squad-v2")
-    shapes = task.head_shapes(8, task.config_class())
+    shapes = SquadV2(SquadV2Config()).head_shapes(8)
     first, again, other = (init_head(shapes, seed, 0.02) for seed in (3, 3, 4))
     kernel = first["end"]["dense"]["kernel"]
     assert (kernel == again["end"]["dense"]["kernel"]).all()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
@@ -14,16 +13,16 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.generation import Generation, GenerationConfig, SourceTarget
 from albert_jax.tasks.task import BatchSpec, Sampling
 
-TASK = Generation()
 WORDS = Words("a b c d e f")
 SEP, MASK = WORDS.sep_id, WORDS.mask_id
 PAIR = SourceTarget("f:1", ("a b",), "c d")
 CONFIG = GenerationConfig(max_target_length=5, denoising_steps=5)
+TASK = Generation(CONFIG)
 
 
 def features(*examples: SourceTarget, length: int = 12, **changes):
-    config = dataclasses.replace(CONFIG, **changes)
-    return TASK.featurize(WORDS, examples or (PAIR,), length, config)  # type: ignore[arg-type]
+    task = TASK.with_config(**changes)
+    return task.featurize(WORDS, examples or (PAIR,), length)  # type: ignore[arg-type]
 
 
 def spec(length: int = 12, batch_size: int = 1, seed: int = 0) -> BatchSpec:
@@ -38,7 +37,7 @@ def test_sources_turns_and_targets_are_read(tmp_path: Path) -> None:
     def read(labelled: bool = True, **fields):
         path = tmp_path / "a.jsonl"
         path.write_text(json.dumps(fields) + "\n")
-        (example,) = TASK.read_examples(str(path), CONFIG, labelled=labelled)
+        (example,) = TASK.read_examples(str(path), labelled=labelled)
         return example.source, example.target
 
     assert read(source=["Hi.", "Hello."], target="Bye.") == (("Hi.", "Hello."), "Bye.")
@@ -52,7 +51,7 @@ def test_sources_turns_and_targets_are_read(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=f"a.jsonl:1: {message}") as caught:
             read(**fields)
         assert "\n" not in str(caught.value)
-    assert TASK.parse_line("a b\tc", "line 1", CONFIG).source == ("a b", "c")
+    assert TASK.parse_line("a b\tc", "line 1").source == ("a b", "c")
 
 
 def test_the_target_is_filled_up_with_end_tokens() -> None:
@@ -72,8 +71,8 @@ def test_the_target_is_filled_up_with_end_tokens() -> None:
 
 
 def test_a_completely_masked_row_has_a_label_everywhere() -> None:
-    config = dataclasses.replace(CONFIG, full_mask_prob=1.0, padding_weight=0.3)
-    batch = TASK.collate(features(), config, spec(batch_size=2))
+    task = TASK.with_config(full_mask_prob=1.0, padding_weight=0.3)
+    batch = task.collate(features(), spec(batch_size=2))
     assert batch["input_ids"][0, 4:9].tolist() == [MASK] * 5
     assert batch["mlm_labels"][0].tolist() == features()[0].target.tolist()
     np.testing.assert_allclose(batch["mlm_weights"][0], [1, 1, 1, 0.3, 0.3])
@@ -85,8 +84,8 @@ def test_a_completely_masked_row_has_a_label_everywhere() -> None:
 def test_mask_rates_are_uniform_and_labels_stand_where_masks_do() -> None:
     examples = [SourceTarget("f:1", (), "a b c d")] * 4000
     many = features(*examples, length=42, max_target_length=40)
-    config = dataclasses.replace(CONFIG, full_mask_prob=0.25)
-    batch = TASK.collate(many, config, spec(42, 4000, seed=1))
+    task = TASK.with_config(full_mask_prob=0.25)
+    batch = task.collate(many, spec(42, 4000, seed=1))
     shown = np.take_along_axis(batch["input_ids"], batch["mlm_positions"], 1)
     masked = shown == MASK
     assert ((batch["mlm_weights"] > 0) == masked).all()
@@ -114,10 +113,8 @@ def oracle(target: np.ndarray, confidence: list[float], shown: list[np.ndarray])
 def written(steps: int, confidence: list[float], sampling: Sampling | None = None):
     """The texts, and what the forward passes were shown."""
     (feature,), shown = features(), []
-    config = dataclasses.replace(CONFIG, denoising_steps=steps)
-    texts = TASK.forward(
+    texts = TASK.with_config(denoising_steps=steps).forward(
         [feature],
-        config,
         oracle(feature.target, confidence, shown),
         spec(batch_size=2, seed=sampling.seed if sampling else 0),
         sampling or Sampling(),
@@ -155,7 +152,7 @@ def test_temperature_draws_by_the_seed_and_never_special_tokens() -> None:
 def test_scores_are_sacrebleus_and_exact_texts() -> None:
     pytest.importorskip("sacrebleu")
     examples = [SourceTarget("f", (), "the cat sat on the mat today")]
-    scores = TASK.score(examples, [{"text": "the  cat sat on the mat today"}], CONFIG)
+    scores = TASK.score(examples, [{"text": "the  cat sat on the mat today"}])
     assert scores["bleu"] == pytest.approx(100) and scores["exact"] == 1
-    scores = TASK.score(examples, [{"text": "nothing alike whatsoever"}], CONFIG)
+    scores = TASK.score(examples, [{"text": "nothing alike whatsoever"}])
     assert scores["bleu"] < 5 and scores["exact"] == 0

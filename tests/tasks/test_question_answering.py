@@ -29,7 +29,7 @@ V2 = SquadV2Config(doc_stride=2, max_query_length=4, start_n_top=2, end_n_top=2)
 
 
 def windows(vocabulary=WORDS, *questions: Question, length: int = 9, config=V1):
-    return SquadV1().featurize(vocabulary, questions or (QUESTION,), length, config)
+    return SquadV1(config).featurize(vocabulary, questions or (QUESTION,), length)
 
 
 # ---- files ---------------------------------------------------------------------------------------
@@ -114,9 +114,9 @@ def test_squad_v1_refuses_questions_without_answers(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps(squad(answers=[], is_impossible=True)))
     with pytest.raises(DataError, match=r"qas\[0\]: no answer, which squad-v2 knows"):
-        SquadV1().read_examples(str(path), V1, labelled=True)
-    assert SquadV2().read_examples(str(path), V2, labelled=True)
-    assert SquadV1().read_examples(str(path), V1, labelled=False)
+        SquadV1(V1).read_examples(str(path), labelled=True)
+    assert SquadV2(V2).read_examples(str(path), labelled=True)
+    assert SquadV1(V1).read_examples(str(path), labelled=False)
 
 
 def test_a_real_file(shared: Path) -> None:
@@ -185,7 +185,7 @@ def test_windows_point_into_the_text() -> None:
         [False, True, True, False],
         [False, True, True],
     ]
-    batch = SquadV1().collate(features, V1, BatchSpec(WORDS, 9, 4))  # type: ignore[arg-type]
+    batch = SquadV1(V1).collate(features, BatchSpec(WORDS, 9, 4))  # type: ignore[arg-type]
     assert batch["p_mask"][1].tolist() == [0, 1, 1, 1, 0, 0, 0, 0, 1]
     assert batch["p_mask"][3].tolist() == [0] + [1] * 8
     assert batch["is_impossible"].tolist() == [0, 0, 1, 0]
@@ -198,7 +198,7 @@ def test_rows_too_short_for_a_context_or_for_the_search() -> None:
         windows(config=dataclasses.replace(V1, max_query_length=6))
     config = dataclasses.replace(V2, end_n_top=10)
     with pytest.raises(ConfigError, match="task.end_n_top must be at most 9"):
-        SquadV2().featurize(WORDS, [QUESTION], 9, config)  # type: ignore[arg-type]
+        SquadV2(config).featurize(WORDS, [QUESTION], 9)  # type: ignore[arg-type]
 
 
 def test_questions_that_cannot_be_aligned_are_reported(caplog) -> None:
@@ -258,7 +258,7 @@ def predicted(windows, start: dict, end: dict, **changes) -> dict:
         return array
 
     config = dataclasses.replace(V1, **changes)
-    (prediction,) = SquadV1().predict([QUESTION], windows, (logits(start), logits(end)), config)
+    (prediction,) = SquadV1(config).predict([QUESTION], windows, (logits(start), logits(end)))
     return prediction
 
 
@@ -303,7 +303,7 @@ def test_beam_and_null_score() -> None:
     )
     features = [windows()[1]] * 2
     lost = dataclasses.replace(QUESTION, id="lost")
-    found, empty = SquadV2().predict([QUESTION, lost], features, beam, V2)
+    found, empty = SquadV2(V2).predict([QUESTION, lost], features, beam)
     assert [answer["text"] for answer in found["best"]] == ["d", "d e", "e"]
     assert found["best"][0]["score"] == pytest.approx(-0.3)
     assert found["null_score"] == -1  # the lowest of the windows
@@ -316,8 +316,8 @@ def test_the_task_scores_and_its_baseline() -> None:
         {"id": "q", "text": "C d", "null_score": -1.0},
         {"id": "n", "text": "b", "null_score": 1.0},
     ]
-    scores = SquadV2().score(questions, predictions, V2)
+    scores = SquadV2(V2).score(questions, predictions)
     assert list(scores)[:2] == ["f1", "exact"] and scores["f1"] == scores["exact"] == 100
-    assert SquadV2().baseline(questions, questions, V2)["exact"] == 50
-    scores = SquadV1().score(questions[:1], predictions[:1], V1)
+    assert SquadV2(V2).baseline(questions, questions)["exact"] == 50
+    scores = SquadV1(V1).score(questions[:1], predictions[:1])
     assert scores == {"f1": 100, "exact_match": 100}

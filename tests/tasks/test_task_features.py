@@ -22,11 +22,11 @@ WORDS = Words(TEXT)
 
 
 def featurize(config, examples, length: int, vocabulary=WORDS) -> list:
-    return registry.get(config.name).featurize(vocabulary, examples, length, config)
+    return registry.create(config).featurize(vocabulary, examples, length)
 
 
 def collate(config, found, length: int, batch_size: int) -> Batch:
-    return registry.get(config.name).collate(found, config, BatchSpec(WORDS, length, batch_size))
+    return registry.create(config).collate(found, BatchSpec(WORDS, length, batch_size))
 
 
 def test_truncation_takes_single_tokens_from_the_longer() -> None:

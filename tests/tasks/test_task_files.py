@@ -15,8 +15,13 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference import scoring
 from albert_jax.tasks import choice_files, columns, registry
 from albert_jax.tasks.choice_files import ChoiceExample
+from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.columns import TableConfig, TextExample
-from albert_jax.tasks.token_classification import read_conll
+from albert_jax.tasks.token_classification import (
+    TokenClassification,
+    TokenClassificationConfig,
+    read_conll,
+)
 
 
 def put(folder: Path, name: str, text: str) -> str:
@@ -38,7 +43,7 @@ def read_all(path: str) -> list:
 
 def read_task(path: str, task: str, labelled: bool = True, **settings) -> list:
     config = registry.get(task).config_class(**settings)
-    return registry.get(task).read_examples(path, config, labelled=labelled)
+    return registry.create(config).read_examples(path, labelled=labelled)
 
 
 def complains(path: str, *parts: str, call=read, kind=DataError, **options) -> None:
@@ -236,8 +241,7 @@ def test_labels_are_ordered_and_strict() -> None:
 def test_one_label_in_training_is_refused() -> None:
     only = [TextExample("f:1", ("x",), "a")]
     with pytest.raises(DataError, match="at least two"):
-        task = registry.get("classification")
-        task.complete_config(task.config_class(), only, only)
+        Classification(ClassificationConfig()).completed(only, only)
 
 
 def race(**changes) -> str:
@@ -336,8 +340,8 @@ def test_conll(tmp_path: Path) -> None:
     first, second = read_conll(path)
     assert (first.words, first.tags) == (("Anna", "sat"), ("B-PER", "O"))
     assert second.where == f"{path}:6"
-    task = registry.get("token-classification")
-    config = task.complete_config(task.config_class(), [first, second], [second])
+    task = TokenClassification(TokenClassificationConfig())
+    config = task.completed([first, second], [second]).config
     assert (config.labels, config.metrics) == (("O", "B-PER"), ("f1", "accuracy"))
     words = put(tmp_path, "w.txt", "Anna\nsat\n")
     assert read_conll(words, tagged=False)[0].tags is None
