@@ -119,17 +119,12 @@ def to_foreign(
 
 
 def from_foreign(
-    values: Mapping[str, Any],
-    known: Mapping[str, str],
-    config: ModelConfig,
-    format: Format,
-    where: str,
+    values: Mapping[str, Any], config: ModelConfig, format: Format, where: str
 ) -> Params:
-    """Foreign tensors as our parameters, in the types in which they are stored.
+    """Tensors with the names of the table as our parameters, in the types in which they are stored.
 
     Args:
       values: The tensors; they are read one at a time.
-      known: Name as in the table -> name in `values`.
       config: Their structure.
       format: Their format.
       where: The source, for messages.
@@ -138,49 +133,41 @@ def from_foreign(
       CheckpointError: A tensor is missing, unexpected or of another shape, or the copies of a
         shared sublayer differ. A whole optional module may be missing.
     """
-    flat: dict[str, np.ndarray] = {}
-    used: set[str] = set()
-    missing: list[tuple[str, str]] = []
-    for parameter in parameters(config):
-        names = _names(parameter, config, format)
-        absent = [name for name in names if name not in known]
-        missing += [(parameter.module, name) for name in absent]
-        if absent:
-            continue
-        used |= set(names)
-        arrays = (
-            (name, chosen, _checked(values[known[name]], name, parameter, config, format, where))
-            for name, chosen in names.items()
-        )
-        if parameter.sublayer is None:
-            ((_, _, array),) = arrays
-            flat[parameter.path] = np.ascontiguousarray(array)
-        else:
-            flat[parameter.path] = _stacked(arrays, num_sets(config, parameter.sublayer), where)
-    present = {path.split("/")[0] for path in flat}
-    gone = [name for module, name in missing if module == "body" or module in present]
-    if gone:
+    names = {p: _names(p, config, format) for p in parameters(config)}
+    modules = {"body"} | {p.module for p in names if any(name in values for name in names[p])}
+    names = {p: names[p] for p in names if p.module in modules}
+    expected = {name for p in names for name in names[p]}
+    missing = [name for name in expected if name not in values]
+    if missing:
         raise CheckpointError(
-            f"{where}: {listed(gone)} missing: is it a complete ALBERT with its own config?"
+            f"{where}: {listed(missing)} missing: is it a complete ALBERT with its own config?"
         )
-    extra = [name for name in known if name not in used]
+    extra = [name for name in values if name not in expected]
     if extra:
         raise CheckpointError(
             f"{where}: {listed(extra)} not expected: the config describes another model, or the "
             "file holds the head of a fine-tuned one: give the pretraining model, or to predict "
             "the run folder"
         )
+    flat: dict[str, np.ndarray] = {}
+    for parameter, sets in names.items():
+        arrays = (_checked(values, name, parameter, config, format, where) for name in sets)
+        if parameter.sublayer is None:
+            flat[parameter.path] = np.ascontiguousarray(next(arrays))
+        else:
+            count = num_sets(config, parameter.sublayer)
+            flat[parameter.path] = _stacked(arrays, sets, count, where)
     return unflatten(flat)
 
 
 def _stacked(
-    arrays: Iterable[tuple[str, int | None, np.ndarray]], count: int, where: str
+    arrays: Iterable[np.ndarray], sets: Mapping[str, int | None], count: int, where: str
 ) -> np.ndarray:
     """The parameter sets as one array; copies of one set must be equal."""
-    stacked: np.ndarray | None = None
+    stacked = np.zeros(0)
     names: dict[int | None, str] = {}
-    for name, chosen, array in arrays:
-        if stacked is None:
+    for array, (name, chosen) in zip(arrays, sets.items(), strict=True):
+        if not names:
             stacked = np.zeros((count, *array.shape), array.dtype)
         if chosen in names and not same_bits(stacked[chosen], array):
             raise CheckpointError(
@@ -188,15 +175,19 @@ def _stacked(
                 "them one: import it with sharing 'none'"
             )
         stacked[chosen], names[chosen] = array, name
-    assert stacked is not None
     return stacked
 
 
 def _checked(
-    value: Any, name: str, parameter: Parameter, config: ModelConfig, format: Format, where: str
+    values: Mapping[str, Any],
+    name: str,
+    parameter: Parameter,
+    config: ModelConfig,
+    format: Format,
+    where: str,
 ) -> np.ndarray:
     """A tensor in our orientation, after checks of its shape and type."""
-    array, shape = np.asarray(value), axis_sizes(parameter, config)
+    array, shape = np.asarray(values[name]), axis_sizes(parameter, config)
     transposed = format.transposes(parameter)
     stored = shape[::-1] if transposed else shape
     if array.shape != stored:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from albert_jax.model_io.foreign_parameters import (
 )
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.model_io.safetensors_files import Tensors
-from albert_jax.model_io.weights import Weights, to_float32
+from albert_jax.model_io.weights import LazyTensors, Weights, to_float32
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -50,7 +50,7 @@ def read(source: Path, config_file: Path | None = None) -> Weights:
     kind = published_models.relative(tensors)
     if kind:
         raise CheckpointError(f"{path} holds a {kind} model, not ALBERT: import an ALBERT")
-    config, values = read_config(raw, str(raw_path)), _Prefixed(tensors)
+    config, values = read_config(raw, str(raw_path)), _prefixed(tensors)
     noted = read_with_noted_sharing(raw, config, lambda c: from_huggingface(values, c, where))
     if noted is None:
         config, repeated = _regrouped(config, values)
@@ -103,66 +103,48 @@ def from_huggingface(
     Copies of the tied decoder must equal what they are tied to. Raises CheckpointError as
     `from_foreign`.
     """
-    known = _with_prefix(values)
-    known.pop("albert.embeddings.position_ids", None)
-    _untie(values, known, where)
+    values = _prefixed(values)
+    names = {name: name for name in values if name != "albert.embeddings.position_ids"}
+    _untie(values, names, where)
     if config.embedding_size == config.hidden_size:
-        _drop_identity(values, known, config.hidden_size, where)
-    return from_foreign(values, known, config, HUGGINGFACE, where)
+        _drop_identity(values, names, config.hidden_size, where)
+    return from_foreign(LazyTensors(names, values.__getitem__), config, HUGGINGFACE, where)
 
 
-def _with_prefix(names: Iterable[str]) -> dict[str, str]:
-    """Name as in the table -> name as it is; AlbertModel saves its own without "albert."."""
-    names = list(names)
-    bare = not any(name.startswith("albert.") for name in names)
+def _prefixed(values: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+    """Tensors under the names of AlbertForPreTraining; AlbertModel saves its without "albert."."""
+    if any(name.startswith("albert.") for name in values):
+        return values
     body = ("embeddings.", "encoder.", "pooler.")
-    return {("albert." + n if bare and n.startswith(body) else n): n for n in names}
+    names = {("albert." + n if n.startswith(body) else n): n for n in values}
+    return LazyTensors(names, values.__getitem__)
 
 
-class _Prefixed(Mapping[str, np.ndarray]):
-    """Tensors under the names of AlbertForPreTraining, still read one at a time."""
-
-    def __init__(self, tensors: Mapping[str, np.ndarray]) -> None:
-        self._tensors, self._names = tensors, _with_prefix(tensors)
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        return self._tensors[self._names[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
-def _untie(values: Mapping[str, Any], known: dict[str, str], where: str) -> None:
-    """Drops copies of tied tensors after comparing them with what they are tied to."""
+def _untie(values: Mapping[str, Any], names: dict[str, str], where: str) -> None:
+    """Drops copies of tied tensors from `names` after comparing them with their owners."""
     ties = {
         "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
         "predictions.decoder.bias": "predictions.bias",
     }
     for copy, owner in ties.items():
-        if copy not in known:
+        if names.pop(copy, None) is None:
             continue
-        stored = known.pop(copy)
-        if owner not in known:
-            known[owner] = stored
-        elif not same_bits(values[stored], values[known[owner]]):
+        if owner not in values:
+            names[owner] = copy
+        elif not same_bits(values[copy], values[owner]):
             raise CheckpointError(
                 f"{where}: {copy} differs from {owner}: ALBERT ties them, this model does not"
             )
 
 
-def _drop_identity(values: Mapping[str, Any], known: dict[str, str], size: int, where: str) -> None:
+def _drop_identity(values: Mapping[str, Any], names: dict[str, str], size: int, where: str) -> None:
     """Drops the projection of a model of equal sizes, which must be the identity."""
-    identity = {"weight": np.eye(size), "bias": np.zeros(size)}
-    for leaf, expected in identity.items():
-        stored = known.pop(_PROJECTION + leaf, None)
-        if stored is not None and not np.array_equal(values[stored], expected):
+    for leaf, identity in (("weight", np.eye(size)), ("bias", np.zeros(size))):
+        name = names.pop(_PROJECTION + leaf, None)
+        if name is not None and not np.array_equal(values[name], identity):
             raise CheckpointError(
-                f"{where}: {_PROJECTION}{leaf} is not the identity, but embedding_size equals "
-                f"hidden_size ({size}), where ALBERT has no projection: this model cannot be "
-                "expressed"
+                f"{where}: {name} is not the identity, but embedding_size equals hidden_size "
+                f"({size}), where ALBERT has no projection: this model cannot be expressed"
             )
 
 

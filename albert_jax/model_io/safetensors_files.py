@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 
 from albert_jax.errors import CheckpointError
 from albert_jax.files import storage_error, storage_errors
+from albert_jax.model_io.weights import LazyTensors
 
 HEADER_LIMIT = 1 << 20
 TENSOR_LIMIT = 10_000
@@ -36,8 +37,8 @@ _WRITTEN_TYPES = {
 }
 
 
-class Tensors(Mapping[str, np.ndarray]):
-    """The tensors of one file; each is read when it is asked for."""
+class Tensors(LazyTensors):
+    """The tensors of one file."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens and checks a file. Raises CheckpointError, one line, for a malformed one."""
@@ -62,19 +63,11 @@ class Tensors(Mapping[str, np.ndarray]):
                     f"{path}: {name} has dtype {dtype!r}; known: {', '.join(_READ_TYPES)}: "
                     "save it as float32"
                 )
+        super().__init__({name: name for name in names}, self._tensor)
 
-    def __getitem__(self, name: str) -> np.ndarray:
-        if name not in self.shapes:
-            raise KeyError(name)
-        # The file is opened for each tensor, because mapped pages stay with the process.
+    def _tensor(self, name: str) -> np.ndarray:
         with _opened(self.path) as file:
             return file.get_tensor(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.shapes)
-
-    def __len__(self) -> int:
-        return len(self.shapes)
 
 
 def _check_header_length(path: Path) -> None:
@@ -92,7 +85,8 @@ def _check_header_length(path: Path) -> None:
 def _opened(path: Path) -> Iterator[Any]:
     """The library's view of a file; its errors become one line that names the file."""
     try:
-        with safe_open(str(path), framework="numpy") as file:
+        # Not mapped, because mapped pages would stay with the process.
+        with safe_open(str(path), framework="numpy", backend="pread") as file:
             yield file
     except SafetensorError as error:
         reason = " ".join(str(error).split())[:200]

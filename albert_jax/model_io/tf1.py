@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from albert_jax.model_io.foreign_parameters import (
     read_with_noted_sharing,
 )
 from albert_jax.model_io.parameter_names import Params
-from albert_jax.model_io.weights import Weights, to_float32
+from albert_jax.model_io.weights import LazyTensors, Weights, to_float32
 from albert_jax.protobuf_wire import WireError, fields
 
 CONFIG_NAME = "albert_config.json"
@@ -96,51 +96,25 @@ def from_original(values: Mapping[str, Any], config: ModelConfig, where: str = "
     Optimizer slots (adam_m, adam_v) and global_step are ignored, and the prefix ``module/`` of
     TF-Hub is understood. Raises CheckpointError as `from_foreign`.
     """
-    known = {
+    names = {
         name.removeprefix("module/"): name
         for name in values
         if name != "global_step" and not name.endswith(("/adam_m", "/adam_v"))
     }
-    return from_foreign(values, known, config, ORIGINAL, where)
+    return from_foreign(LazyTensors(names, values.__getitem__), config, ORIGINAL, where)
 
 
 @dataclass(frozen=True)
 class Entry:
     """Where one variable is stored."""
 
+    name: str
     dtype: int
     shape: tuple[int, ...]
     shard: int
     offset: int
     size: int
     checksum: int
-
-
-class Variables(Mapping[str, np.ndarray]):
-    """The numeric variables of a checkpoint; each is read and verified when it is asked for."""
-
-    def __init__(self, prefix: Path, num_shards: int, entries: dict[str, Entry]) -> None:
-        self._prefix, self._num_shards, self._entries = prefix, num_shards, entries
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        entry = self._entries[name]
-        path = _shard_path(self._prefix, entry.shard, self._num_shards)
-        with storage_errors(str(path)), path.open("rb") as file:
-            file.seek(entry.offset)
-            data = file.read(entry.size)
-        if len(data) != entry.size:
-            raise CheckpointError(f"{path}: truncated inside {name}: copy the checkpoint again")
-        if masked_crc32c(data) != entry.checksum:
-            raise CheckpointError(
-                f"{path}: the checksum of {name} is wrong: copy the checkpoint again"
-            )
-        return np.frombuffer(data, _DTYPES[entry.dtype]).reshape(entry.shape)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
 
 
 def find(source: Path) -> Path:
@@ -166,8 +140,8 @@ def find(source: Path) -> Path:
     return prefix
 
 
-def read_variables(source: Path) -> Variables:
-    """Opens a checkpoint: verifies its index, and checks that its shards are there.
+def read_variables(source: Path) -> LazyTensors:
+    """The numeric variables of a checkpoint, whose index is verified and whose shards are there.
 
     Raises CheckpointError naming the file, and the variable where one is at fault.
     """
@@ -193,20 +167,34 @@ def read_variables(source: Path) -> Variables:
                 entries[name] = entry
     except (WireError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{index}: {error}: copy the checkpoint again") from None
-    for shard in range(num_shards):
-        _check_shard(_shard_path(prefix, shard, num_shards), shard, entries)
-    return Variables(prefix, num_shards, entries)
+    paths = [_shard_path(prefix, shard, num_shards) for shard in range(num_shards)]
+    for shard, path in enumerate(paths):
+        _check_shard(path, [entry for entry in entries.values() if entry.shard == shard])
+    return LazyTensors(entries, lambda entry: _read_entry(paths[entry.shard], entry))
 
 
-def _check_shard(path: Path, shard: int, entries: Mapping[str, Entry]) -> None:
+def _read_entry(path: Path, entry: Entry) -> np.ndarray:
+    with storage_errors(str(path)), path.open("rb") as file:
+        file.seek(entry.offset)
+        data = file.read(entry.size)
+    if len(data) != entry.size:
+        raise CheckpointError(f"{path}: truncated inside {entry.name}: copy the checkpoint again")
+    if masked_crc32c(data) != entry.checksum:
+        raise CheckpointError(
+            f"{path}: the checksum of {entry.name} is wrong: copy the checkpoint again"
+        )
+    return np.frombuffer(data, _DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _check_shard(path: Path, entries: list[Entry]) -> None:
     if not path.is_file():
         raise CheckpointError(f"{path}: this part of the checkpoint is missing: copy it too")
     size = path.stat().st_size
-    for name, entry in entries.items():
-        if entry.shard == shard and entry.offset + entry.size > size:
+    for entry in entries:
+        if entry.offset + entry.size > size:
             raise CheckpointError(
-                f"{path} has {size} bytes but {name} ends at {entry.offset + entry.size}: it "
-                "is truncated; copy the checkpoint again"
+                f"{path} has {size} bytes but {entry.name} ends at {entry.offset + entry.size}: "
+                "it is truncated; copy the checkpoint again"
             )
 
 
@@ -248,4 +236,4 @@ def _entry(name: str, data: bytes, num_shards: int) -> Entry | None:
         return None
     if shard >= num_shards or math.prod(shape) * _DTYPES[dtype].itemsize != size:
         raise WireError(f"{name}: shape {shape} does not fit its {size} bytes or its shard")
-    return Entry(dtype, tuple(shape), shard, offset, size, checksum)
+    return Entry(name, dtype, tuple(shape), shard, offset, size, checksum)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -13,6 +13,26 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.tree import flatten, unflatten
+
+
+class LazyTensors(Mapping[str, np.ndarray]):
+    """Tensors that are read when they are asked for."""
+
+    def __init__(self, keys: Mapping[str, Any], read: Callable[[Any], np.ndarray]) -> None:
+        """`keys` are the arguments of `read` for the tensors' names."""
+        self._keys, self._read = keys, read
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self._read(self._keys[name])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._keys  # The default would read the tensor.
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 @dataclass(frozen=True, kw_only=True)
