@@ -62,10 +62,8 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
     """
     if isinstance(vocabulary, SentencePiece):
         tokenizer, beside = _unigram(vocabulary), {MODEL: vocabulary.model}
-        flags = (vocabulary.rules.lower_case, vocabulary.rules.keep_accents)
     elif isinstance(vocabulary, WordPiece):
         tokenizer, beside = _wordpiece(vocabulary), {VOCAB: vocabulary.files()[VOCAB]}
-        flags = (vocabulary.lower_case, not vocabulary.lower_case)
     else:
         return {}
     roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
@@ -90,8 +88,8 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
     }
     config = special | {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "do_lower_case": flags[0],
-        "keep_accents": flags[1],
+        "do_lower_case": vocabulary.rules.lower_case,
+        "keep_accents": vocabulary.rules.keep_accents,
         "model_max_length": max_length,
         # Without token types every pair would be read as one sentence (Transformers 5).
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
