@@ -237,7 +237,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         settings = {"max_seq_length": length, "do_lower_case": False}
         return {
             "modules.json": json_bytes(modules),
-            "1_Pooling/self.config.json": json_bytes(pooling),
+            "1_Pooling/config.json": json_bytes(pooling),
             "sentence_bert_config.json": json_bytes(settings),
         }
 

@@ -65,14 +65,13 @@ def pretrained(config: ModelConfig, params: dict | None = None, **fields) -> Mod
 
 def finetuned(name: str, config: ModelConfig, seed: int = 0, **settings) -> Model:
     """A model fine-tuned for a task, in which every entry of the head matters."""
-    task = registry.get(name)
     if name in LABELS:
         settings = {"labels": LABELS[name], **settings}
-    task_config = task.config_class(**settings)
-    head = _shaken(init_head(task.head_shapes(config.hidden_size, task_config), seed, 0.3), seed)
-    model = pretrained(config)
-    run_config = Config(model=config, phases=model.run_config.phases, task=task_config)
-    params = task_params(task, weights(config, seed), head, task_config)
+    task = registry.create(registry.get(name).config_class(**settings))
+    head = _shaken(init_head(task.head_shapes(config.hidden_size), seed, 0.3), seed)
+    phases = pretrained(config).run_config.phases
+    run_config = Config(model=config, phases=phases, task=task.config)
+    params = task_params(task, weights(config, seed), head)
     return pretrained(config, params, run_config=run_config)
 
 

@@ -36,8 +36,8 @@ def our_outputs(model: Model, batch) -> list[np.ndarray]:
     """The outputs that `predict` reads, in float32."""
     config = model.run_config.task
     assert config is not None
-    task, encoder = registry.get(config.name), Encoder(model.config, COMPUTE)
-    found = jax.jit(lambda p, b: task.outputs(encoder, p, b, config))(model.params, batch)
+    task, encoder = registry.create(config), Encoder(model.config, COMPUTE)
+    found = jax.jit(lambda p, b: task.outputs(encoder, p, b))(model.params, batch)
     return [np.asarray(x) for x in (found if isinstance(found, tuple) else (found,))]
 
 
@@ -57,7 +57,7 @@ def grouped(batch: dict, inputs: dict, size: int) -> tuple[dict, dict]:
 def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_property):
     ours = finetuned(name, random_structure(seed), seed)
     huggingface.export(ours, str(tmp_path / "x"))
-    cls = registry.get(name).transformers_class(ours.run_config.task)
+    cls = registry.create(ours.run_config.task).transformers_class()
     model, problems = load_quietly(cls.auto, tmp_path / "x")
     assert not problems and type(model).__name__ == cls.name
     batch, inputs = random_rows(ours.config, seed, rows=6)
@@ -143,13 +143,13 @@ def test_the_script_writes_the_same_texts(steps, tmp_path):
     tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "x", local_files_only=True)
     long = "every thread waits until another one has written its own line of the file"
     sources = [("the file is found",), ("a folder", "the name of it"), (long, "it returns")]
-    task, config = registry.get("generation"), ours.run_config.task
+    task = registry.create(ours.run_config.task)
     examples = [SourceTarget("x", source) for source in sources]
-    features = task.featurize(vocabulary, examples, length, config)
+    features = task.featurize(vocabulary, examples, length)
     encoder = Encoder(ours.config, COMPUTE)
-    run = partial(jax.jit(lambda p, b: task.outputs(encoder, p, b, config)), ours.params)
+    run = partial(jax.jit(lambda p, b: task.outputs(encoder, p, b)), ours.params)
     spec = BatchSpec(vocabulary, length, 3)
-    texts = task.forward(features, config, run, spec, Sampling())
+    texts = task.forward(features, run, spec, Sampling())
     script = script_of(tmp_path / "x")
     # Names of special tokens stand apart by other spaces there.
     theirs = [script.generate(model, tokenizer, source) for source in sources]
@@ -164,7 +164,7 @@ def test_pipelines_speak_the_labels(tmp_path):
     for name, options in (("classification", {}), ("token-classification", {"ignore_labels": []})):
         ours = finetuned(name, tiny_models.MODEL)
         huggingface.export(ours, str(tmp_path / name))
-        kind = registry.get(name).transformers_class(ours.run_config.task).pipeline
+        kind = registry.create(ours.run_config.task).transformers_class().pipeline
         pipeline = transformers.pipeline(kind, model=str(tmp_path / name), **options)
         said = pipeline("the file is found")
         assert said
