@@ -39,7 +39,8 @@ def seconds_per_batch(config: Config, number: int) -> float:
     vocabulary = corpora[0].vocabulary()
     builder = BatchBuilder(corpora, vocabulary, phase, seed=config.seed, phase_index=number)
     # Time more batches than are prefetched, or nothing but the queue would be measured.
-    count = 4 * pipeline.AHEAD * max(1, workers)
+    ahead = workers * pipeline.AHEAD or pipeline.batches_ahead(phase.batch_size)
+    count = 4 * ahead
     batches = pipeline.batches(builder, 0, count + 1, np.arange(phase.batch_size), workers)
     next(batches)  # The first batch waits for the plan of the epoch.
     start = time.perf_counter()

@@ -114,15 +114,9 @@ def encode(
     (2, 8, 16)
     """
     return encode_all_layers(
-        params,
-        config,
-        batch,
-        compute=compute,
-        num_layers=num_layers,
-        dropout=dropout,
-        backend=backend,
-        capture=None,
-    )[0]
+        params, config, batch, compute=compute, num_layers=num_layers, dropout=dropout,
+        backend=backend, capture=None,
+    )[0]  # fmt: skip
 
 
 def encode_all_layers(

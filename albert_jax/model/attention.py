@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import takewhile
 from typing import Any
 
 import jax
@@ -41,7 +42,6 @@ class Backend:
     prepare: Callable[[jax.Array], Any]
     attend: Callable[[jax.Array, jax.Array, jax.Array, Any, LayerDropout], jax.Array]
     platforms: tuple[str, ...] = ("cpu", "gpu", "tpu")
-    packing: bool = True
     attention_dropout: bool = True
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
     head_multiple: int = 1
@@ -66,8 +66,6 @@ class Backend:
         if head % self.head_multiple or head > self.max_head_size:
             return f"has no heads of size {head} (it needs multiples of {self.head_multiple})"
         for i, phase in enumerate(config.phases):
-            if phase.packing and not self.packing:
-                return f"cannot keep packed sequences apart (phases.{i}.packing)"
             if phase.sequence_length % self.sequence_multiple:
                 return (
                     f"needs rows of a multiple of {self.sequence_multiple} tokens "
@@ -203,20 +201,12 @@ def splash(*, interpret: bool = False) -> Backend:
 
         heads, length = query.shape[1:3]
         block = next(size for size in (512, 384, 256, 128) if length % size == 0)
-        sizes = splash_attention_kernel.BlockSizes(
-            block_q=block,
-            block_kv=block,
-            block_kv_compute=block,
-            block_q_dkv=block,
-            block_kv_dkv=block,
-            block_kv_dkv_compute=block,
-            block_q_dq=block,
-            block_kv_dq=block,
-        )
+        passes = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+        sizes: dict[str, Any] = {f"block_{name}": block for name in passes}
         everywhere = splash_attention_mask.FullMask((length, length))
         attend = splash_attention_kernel.make_splash_mha(
             splash_attention_mask.MultiHeadMask([everywhere] * heads),
-            block_sizes=sizes,
+            block_sizes=splash_attention_kernel.BlockSizes(**sizes),
             head_shards=1,
             q_seq_shards=1,
             interpret=interpret,
@@ -287,6 +277,6 @@ def explain_choice(config: Config, device: Any) -> str:
     chosen = choose(config, device)
     if config.compute.attention != "auto":
         return f"attention {chosen.name}, as compute.attention says"
-    faster = [backend for backend in _backends() if backend.refusal(config, device)]
+    faster = takewhile(lambda backend: backend.refusal(config, device), _backends())
     refusals = "; ".join(f"{other.name} {other.refusal(config, device)}" for other in faster)
     return f"attention {chosen.name}" + (f" ({refusals})" if refusals else "")

@@ -289,9 +289,6 @@ class MlmHead(nnx.Module):
         """x [..., H], word_embeddings [V, E] -> float32 logits [..., V]."""
         x = self.layer_norm(ACTIVATIONS[self.activation](self.dense(x)))
         logits = jnp.einsum(
-            "...e,ve->...v",
-            x,
-            word_embeddings.astype(x.dtype),
-            preferred_element_type=jnp.float32,
+            "...e,ve->...v", x, word_embeddings.astype(x.dtype), preferred_element_type=jnp.float32
         )
         return logits + self.bias[...]

@@ -78,6 +78,24 @@ def test_the_batches_stay_what_they_are(prepared):
     assert digest(sequence(prepared(documents(60)), 5))[:16] == "dafd4f918d4db896"
 
 
+def test_4096_rows_are_built_ahead():
+    """They hide the second in which a group of rows is planned from the training step."""
+    built = []
+
+    class Recorder:
+        def batch(self, step, rows):
+            built.append(step)
+            return {"rows": rows}
+
+    stream = batches(Recorder(), 0, 100, np.arange(256))  # type: ignore[arg-type]
+    next(stream)
+    deadline = time.monotonic() + 20
+    while len(built) < 17 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert built == list(range(17))
+    stream.close()
+
+
 def test_an_early_stop_leaves_no_thread(prepared):
     def reading():
         return [t for t in threading.enumerate() if t.name.startswith("grain-prefetch")]

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from albert_jax.data.batches import row_plan
-from albert_jax.data.batches.packing import pack, sequences_per_row
-from albert_jax.data.batches.row_plan import PlanSettings, plan_rows
+from albert_jax.data.batches.row_plan import PlanSettings, pack, plan_rows, sequences_per_row
 
 
 def lengths(documents=200, longest=12, seed=0, most=40):

@@ -13,12 +13,10 @@ from tiny_models import classifier
 
 from albert_jax import api, cli
 from albert_jax.commands.evaluate import parse_depths
-from albert_jax.config import ModelConfig
 from albert_jax.errors import ConfigError
 from albert_jax.inference.early_exit import EarlyExit
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import predict
-from albert_jax.model.depth import check_depth
 from albert_jax.tasks.columns import TextExample
 from albert_jax.tasks.token_classification import TokenClassificationConfig
 
@@ -38,20 +36,6 @@ def test_a_model_at_a_depth_is_its_encoder_with_that_many_layers():
             api.encode(model.params, model.config, batch, num_layers=num_layers),
             atol=1e-6,
         )
-
-
-@pytest.mark.parametrize(
-    ("config", "num_layers", "part"),
-    [
-        (ModelConfig(num_hidden_groups=3), 2, "num_hidden_groups"),
-        (ModelConfig(sharing="none"), 13, "12 times"),
-        (ModelConfig(), 0, "--num-layers 0"),
-        (ModelConfig(), 1001, "1000"),
-    ],
-)
-def test_depths_that_a_model_does_not_have(config, num_layers, part):
-    with pytest.raises(ConfigError, match=part):
-        check_depth(config, num_layers)
 
 
 def test_depths_are_written_with_commas_or_spaces():

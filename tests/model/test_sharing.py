@@ -8,7 +8,9 @@ import pytest
 
 from albert_jax import tree
 from albert_jax.config import ModelConfig
+from albert_jax.errors import ConfigError
 from albert_jax.model import init, sharing
+from albert_jax.model.depth import check_depth
 
 BASE = ModelConfig()
 
@@ -68,6 +70,20 @@ def test_the_quotient_is_rounded_like_the_originals():
     config = ModelConfig(num_hidden_layers=22, num_hidden_groups=22)
     table = sharing.table(config).attention
     assert table == tuple(int(layer / 22 * 22) for layer in range(22)) != tuple(range(22))
+
+
+@pytest.mark.parametrize(
+    ("config", "num_layers", "part"),
+    [
+        (ModelConfig(num_hidden_groups=3), 2, "num_hidden_groups"),
+        (ModelConfig(sharing="none"), 13, "12 times"),
+        (ModelConfig(), 0, "--num-layers 0"),
+        (ModelConfig(), 1001, "1000"),
+    ],
+)
+def test_depths_that_a_model_does_not_have(config, num_layers, part):
+    with pytest.raises(ConfigError, match=part):
+        check_depth(config, num_layers)
 
 
 def test_initial_values():

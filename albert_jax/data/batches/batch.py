@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from albert_jax.config import PhaseConfig
-from albert_jax.data.batches.packing import sequences_per_row
+from albert_jax.data.batches.row_plan import sequences_per_row
 
 Batch = dict[str, np.ndarray]
 """Arrays by name, as `batch_shapes` describes them."""

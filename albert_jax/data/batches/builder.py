@@ -16,8 +16,7 @@ from albert_jax.config import PhaseConfig
 from albert_jax.data import counter_rng
 from albert_jax.data.batches import masking
 from albert_jax.data.batches.batch import Batch, empty_batch
-from albert_jax.data.batches.mixture import Mixture
-from albert_jax.data.batches.order import Group, RowOrder
+from albert_jax.data.batches.order import Group, Mixture, RowOrder
 from albert_jax.data.batches.row_plan import PlanSettings
 from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -35,22 +34,14 @@ class _Rows:
     """
 
     step: int
-    index: np.ndarray
-    """[R]: index of each row in the batch that is being built, ascending."""
-    number: np.ndarray
-    """[R]: number of each row in the whole batch of the step."""
-    row: np.ndarray
-    """[N]: which of the R rows holds the sequence."""
-    slot: np.ndarray
-    """[N]: number of the sequence within its row."""
-    starts: np.ndarray
-    """[2, N]: first tokens of the segments A and B in the text of the group."""
-    sizes: np.ndarray
-    """[2, N]: tokens of the segments; 0 for a B that is absent."""
-    labels: np.ndarray
-    """[N]: sentence-order labels."""
-    weights: np.ndarray
-    """float32 [N]: their weights."""
+    index: np.ndarray  # [R]: index of each row in the batch that is being built, ascending
+    number: np.ndarray  # [R]: number of each row in the whole batch of the step
+    row: np.ndarray  # [N]: which of the R rows holds the sequence
+    slot: np.ndarray  # [N]: number of the sequence within its row
+    starts: np.ndarray  # [2, N]: first tokens of the segments A and B in the text of the group
+    sizes: np.ndarray  # [2, N]: tokens of the segments; 0 for a B that is absent
+    labels: np.ndarray  # [N]: sentence-order labels
+    weights: np.ndarray  # float32 [N]: their weights
 
     @property
     def lengths(self) -> np.ndarray:
@@ -66,17 +57,9 @@ class _Rows:
 class BatchBuilder:
     """Builds the batches of one phase. It may be pickled and used by several threads.
 
-    Args:
-      corpora: The corpora in the order of ``phase.mixture``; without a mixture they are weighted
-        by their tokens.
-      vocabulary: The vocabulary that made their ids.
-      phase: The phase.
-      seed: The run's seed.
-      phase_index: Number of the phase; phases of a run differ in their draws.
-      counts: Folder for the row counts of epochs (RowOrder).
-
-    Raises:
-      DataError: A corpus was prepared with another vocabulary.
+    ``corpora`` are in the order of ``phase.mixture``; without a mixture they are weighted by their
+    tokens. Phases of a run with other numbers ``phase_index`` have other draws. ``counts`` is the
+    folder of RowOrder. Raises DataError for a corpus that was prepared with another vocabulary.
     """
 
     def __init__(
@@ -104,12 +87,8 @@ class BatchBuilder:
         self.pad_id = vocabulary.pad_id
         self.starts_word = np.asarray(vocabulary.starts_word, bool)
         self.key = counter_rng.key(seed, phase_index)
-        settings = PlanSettings(
-            phase.sequence_length,
-            phase.short_seq_prob,
-            phase.objective.sentence_order,
-            phase.packing,
-        )
+        order = phase.objective.sentence_order
+        settings = PlanSettings(phase.sequence_length, phase.short_seq_prob, order, phase.packing)
         self.orders = [
             RowOrder(corpus, settings, counter_rng.key(self.key, _ORDER, number), counts)
             for number, corpus in enumerate(corpora)
@@ -118,14 +97,9 @@ class BatchBuilder:
         self.mixture = Mixture(weights, counter_rng.key(self.key, _MIXTURE))
 
     def batch(self, step: int, rows: np.ndarray) -> Batch:
-        """Some rows of the batch of a step of the phase, which counts from 0.
+        """The rows numbered ``rows``, below phase.batch_size, of batch number ``step``.
 
-        Args:
-          step: Number of the batch.
-          rows: int [n], numbers of rows below phase.batch_size.
-
-        Raises:
-          DataError: A record of the prepared text is damaged.
+        Steps count from 0 in each phase. Raises DataError for a damaged record.
         """
         rows = np.asarray(rows, np.int64)
         in_phase = step * self.phase.batch_size + rows
@@ -171,11 +145,7 @@ class BatchBuilder:
         slot = _within(sequences_of_row)
         sequence = plan.first[planned][row] + slot
         described = _Rows(
-            step,
-            index,
-            rows[index],
-            row,
-            slot,
+            *(step, index, rows[index], row, slot),
             starts=np.stack([plan.a_start[sequence], plan.b_start[sequence]]),
             sizes=np.stack([plan.a_size[sequence], plan.b_size[sequence]]),
             labels=plan.label[sequence],

@@ -24,10 +24,8 @@ NgramDistribution = Literal["inverse", "uniform", "proportional"]
 class Ngrams(NamedTuple):
     """The chosen n-grams, in no particular order."""
 
-    first: np.ndarray
-    """[M]: first word of each, numbered through all sequences."""
-    words: np.ndarray
-    """[M]: words in each."""
+    first: np.ndarray  # [M]: first word of each, numbered through all sequences
+    words: np.ndarray  # [M]: words in each
     lengths: np.ndarray
     """[M]: n after shortening to the budget; above ``words`` where the sequence ends."""
 
@@ -58,13 +56,7 @@ def shared_budgets(
     """Tokens to mask in each sequence of packed rows [N], together at most ``slots`` in a row.
 
     The budget of a row is divided by rounding its running sum, so that many short sequences do
-    not each round up.
-
-    Args:
-      lengths: Tokens of each sequence with its special tokens [N].
-      row: Row of each sequence [N], ascending.
-      rates: Float64, the mask rate of each sequence's row [N].
-      slots: Masked positions of a row.
+    not each round up. ``row`` [N] ascends, and ``rates`` [N] are the float64 rates of the rows.
     """
     start = np.searchsorted(row, row)
     ends = np.cumsum(lengths)
@@ -86,17 +78,11 @@ def choose_ngrams(
     max_ngram: int,
     distribution: NgramDistribution,
 ) -> Ngrams:
-    """Chooses n-grams of whole words in every sequence; they do not leave their sequence.
+    """Chooses n-grams of whole words that do not leave their sequence.
 
-    The budget is met wherever the words allow it.
-
-    Args:
-      word_sizes: Tokens of each word [W], sequence after sequence.
-      words: Words of each sequence [N].
-      budget: Tokens to mask in each sequence [N].
-      keys: uint64, the key of each sequence's draws [N].
-      max_ngram: Most words in an n-gram.
-      distribution: Distribution of n.
+    The arguments are the tokens of each word [W], and of each sequence its words, its budget of
+    tokens to mask, and the key of its draws (uint64), all [N]. The budget is met wherever the
+    words allow it.
     """
     total = len(word_sizes)
     ends = np.cumsum(words)
@@ -188,9 +174,8 @@ def _visiting_order(draws: np.ndarray, number: np.ndarray, words: np.ndarray) ->
 def word_sizes_of(starts_word: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of each word [W], and words of each sequence [N].
 
-    Args:
-      starts_word: bool [T], which tokens start a word; the first of each sequence does.
-      sizes: Tokens of each sequence [N].
+    ``starts_word`` bool [T] tells which tokens start a word, as the first of each sequence must.
+    ``sizes`` [N] are the tokens of the sequences.
     """
     begin = np.flatnonzero(starts_word)
     bounds = np.concatenate([[0], np.cumsum(sizes)])

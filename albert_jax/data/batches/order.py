@@ -15,6 +15,7 @@ import hashlib
 import io
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,15 +36,17 @@ _WINDOWS, _PLAN, _ROWS = range(3)
 _CACHED_GROUPS = 2
 
 
+MIXTURE_PERIOD = 1 << 14
+"""Rows after which the pattern of a mixture repeats; in these, weights are met to within 1."""
+
+
 class Group(NamedTuple):
     """The rows of a group, ready to be written into batches."""
 
-    tokens: np.ndarray
-    """Token ids [tokens], uint16 or uint32."""
+    tokens: np.ndarray  # Token ids [tokens], uint16 or uint32
     plan: RowPlan
     """Rows as ranges of ``tokens``."""
-    order: np.ndarray
-    """int64 [rows]: the planned row at each place of the group's order."""
+    order: np.ndarray  # int64 [rows]: the planned row at each place of the group's order
 
 
 class RowsOfGroup(NamedTuple):
@@ -51,32 +54,22 @@ class RowsOfGroup(NamedTuple):
 
     epoch: int
     group: int
-    rows: np.ndarray
-    """int64 [n]: indices of the rows among those that were asked for."""
-    places: np.ndarray
-    """int64 [n]: their places in the order of the group."""
+    rows: np.ndarray  # int64 [n]: indices of the rows among those that were asked for
+    places: np.ndarray  # int64 [n]: their places in the order of the group
 
 
 class _Epoch(NamedTuple):
-    windows: np.ndarray
-    """int64 [windows]: the permuted windows."""
-    rows: np.ndarray
-    """int64 [blocks + 1]: number of rows before each block."""
-    groups: np.ndarray
-    """int64 [groups + 1]: first block of each group."""
+    windows: np.ndarray  # int64 [windows]: the permuted windows
+    rows: np.ndarray  # int64 [blocks + 1]: number of rows before each block
+    groups: np.ndarray  # int64 [groups + 1]: first block of each group
 
 
 class RowOrder:
     """The endless sequence of rows of one corpus under one plan.
 
-    It may be pickled, without its caches, and used by several threads.
-
-    Args:
-      corpus: The corpus.
-      settings: How rows are planned.
-      key: Key of the random draws (counter_rng.key).
-      counts: Folder, perhaps in a bucket, that keeps the row counts of epochs, so that a resumed
-        run need not plan the whole corpus again.
+    ``key`` decides all random draws (counter_rng.key). ``counts`` is a folder, perhaps in a
+    bucket, that keeps the row counts of epochs, so that a resumed run need not plan the whole
+    corpus again. Objects may be pickled, without their caches, and used by several threads.
     """
 
     def __init__(
@@ -176,11 +169,10 @@ class RowOrder:
         blocks = -(-len(windows) // BLOCK_WINDOWS)
         counts = self._load_counts(number, blocks)
         if counts is None:
-            planned = (
-                self._plan(_windows_of_blocks(windows, block, block + 1), number, block)
-                for block in range(blocks)
-            )
-            counts = np.array([plan.rows for plan in planned], np.int64)
+            counts = np.zeros(blocks, np.int64)
+            for block in range(blocks):
+                of_block = _windows_of_blocks(windows, block, block + 1)
+                counts[block] = self._plan(of_block, number, block).rows
             self._store_counts(number, counts)
         rows = np.concatenate([[0], np.cumsum(counts)])
         if not rows[-1]:
@@ -235,6 +227,35 @@ class RowOrder:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._prepare_caches()
+
+
+class Mixture:
+    """A repeating pattern of corpora, int64 [MIXTURE_PERIOD], in proportion to their weights."""
+
+    def __init__(self, weights: Sequence[float], key: int) -> None:
+        share = np.array(weights, float) / sum(weights) * MIXTURE_PERIOD
+        counts = np.maximum(np.floor(share), 1).astype(np.int64)
+        order = np.argsort(counts - share, kind="stable")
+        while counts.sum() != MIXTURE_PERIOD:
+            rest = MIXTURE_PERIOD - int(counts.sum())
+            if rest > 0:
+                counts[order[:rest]] += 1
+            else:
+                counts[np.argmax(counts)] -= 1
+        pattern = np.repeat(np.arange(len(counts)), counts)
+        self.pattern = pattern[counter_rng.permutation(key, MIXTURE_PERIOD)]
+        self._counts = counts
+        self._rank = np.zeros(MIXTURE_PERIOD, np.int64)
+        for corpus, count in enumerate(counts.tolist()):
+            self._rank[self.pattern == corpus] = np.arange(count)
+
+    def corpus_of(self, rows: np.ndarray) -> np.ndarray:
+        """The corpus that each row of the phase comes from."""
+        return self.pattern[rows % MIXTURE_PERIOD]
+
+    def rows_within(self, corpus: int, rows: np.ndarray) -> np.ndarray:
+        """The numbers that rows of one corpus have among all rows of that corpus."""
+        return rows // MIXTURE_PERIOD * self._counts[corpus] + self._rank[rows % MIXTURE_PERIOD]
 
 
 def _windows_of_blocks(windows: np.ndarray, first: int, end: int) -> list[int]:

@@ -21,7 +21,16 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
 AHEAD = 4
-"""Batches that are built ahead, for each worker process if there are any."""
+"""Batches that are built ahead by each worker process."""
+
+
+def batches_ahead(num_rows: int) -> int:
+    """Number of batches of some rows that the thread builds ahead if there are no workers.
+
+    Now and then it plans a whole group of rows (order.py), which takes about a second. Batches of
+    4,096 rows together hide this from the training step.
+    """
+    return min(max(AHEAD, 4096 // max(num_rows, 1)), 32)
 
 
 def batches(
@@ -38,7 +47,7 @@ def batches(
     dataset = numbers.map(_BuildBatch(builder, np.asarray(rows)))
     if not workers:
         # One thread: the time goes to numpy, and a second thread would compete for the same lock.
-        ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=AHEAD)
+        ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=batches_ahead(len(rows)))
         with contextlib.closing(iter(dataset.to_iter_dataset(ahead))) as iterator:
             yield from iterator
         return
@@ -68,10 +77,8 @@ def held_out(
     """At most ``max_rows`` rows of a held-out corpus under fixed masks, in batches.
 
     The rows depend on the corpus, on plan and objective of the phase, and on the seed, but not on
-    ``batch_size``. The last batch is filled up with rows of weight 0.
-
-    Raises:
-      DataError: The corpus has no rows.
+    ``batch_size``. The last batch is filled up with rows of weight 0. Raises DataError if the
+    corpus has no rows.
     """
     fixed = dataclasses.replace(phase, mixture=(), batch_size=max(max_rows, 1))
     builder = BatchBuilder([corpus], vocabulary, fixed, seed=seed, phase_index=-1)

@@ -24,7 +24,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from albert_jax.data import counter_rng
-from albert_jax.data.batches.packing import pack, sequences_per_row
 
 SPECIALS = 3
 """Special tokens of a sequence: [CLS] A [SEP] B [SEP]."""
@@ -53,20 +52,14 @@ class PlanSettings(NamedTuple):
 class RowPlan(NamedTuple):
     """Rows as ranges of tokens, whose offsets count from the first token of the planned text."""
 
-    first: np.ndarray
-    """int64 [rows + 1]: row r holds the sequences first[r] to first[r + 1] - 1."""
-    a_start: np.ndarray
-    """int64 [N]: first token of A."""
-    a_size: np.ndarray
-    """int64 [N]: tokens of A, at least 1."""
-    b_start: np.ndarray
-    """int64 [N]: first token of B."""
-    b_size: np.ndarray
-    """int64 [N]: tokens of B, 0 if there is none."""
+    first: np.ndarray  # int64 [rows + 1]: row r holds the sequences first[r] to first[r + 1] - 1
+    a_start: np.ndarray  # int64 [N]: first token of A
+    a_size: np.ndarray  # int64 [N]: tokens of A, at least 1
+    b_start: np.ndarray  # int64 [N]: first token of B
+    b_size: np.ndarray  # int64 [N]: tokens of B, 0 if there is none
     label: np.ndarray
     """int64 [N]: 1 where B is from another document ("nsp")."""
-    weight: np.ndarray
-    """float32 [N]: 0 where there is no order to predict."""
+    weight: np.ndarray  # float32 [N]: 0 where there is no order to predict
 
     @property
     def rows(self) -> int:
@@ -82,12 +75,9 @@ class RowPlan(NamedTuple):
 class _Units(NamedTuple):
     """The planned text as units, in which chunks start and end."""
 
-    offsets: np.ndarray
-    """int64 [U + 1]: tokens before each unit."""
-    document_ends: np.ndarray
-    """int64 [D]: unit after the last one of each document."""
-    document: np.ndarray
-    """int64 [U]: document of each unit."""
+    offsets: np.ndarray  # int64 [U + 1]: tokens before each unit
+    document_ends: np.ndarray  # int64 [D]: unit after the last one of each document
+    document: np.ndarray  # int64 [U]: document of each unit
 
 
 def plan_rows(
@@ -96,16 +86,10 @@ def plan_rows(
     settings: PlanSettings,
     key: int,
 ) -> RowPlan:
-    """Plans rows over some documents.
+    """Plans rows over documents from int64 [D] and int64 [sentences]; ``key`` decides all draws.
 
     In a packed plan short target lengths are drawn for each sequence instead of each document,
     because a packed row needs sequences of many lengths.
-
-    Args:
-      sentences_per_document: int64 [D].
-      tokens_per_sentence: int64 [sentences of all documents].
-      settings: How rows are planned.
-      key: Decides all random draws.
     """
     limit = settings.sequence_length - SPECIALS
     sizes, counts = _cut_long(sentences_per_document, tokens_per_sentence, limit)
@@ -263,3 +247,49 @@ def _packed(plan: RowPlan, sequence_length: int, key: int) -> RowPlan:
     order = np.argsort(row.astype(np.min_scalar_type(rows)), kind="stable")
     first = np.searchsorted(row[order], np.arange(rows + 1))
     return RowPlan(first, *(column[order] for column in plan[1:]))
+
+
+def sequences_per_row(sequence_length: int) -> int:
+    """K, the most sequences in a packed row (64 at 512 tokens), a shape of the compiled step.
+
+    Heads at K positions cost a thousandth of the layers, and a smaller K would leave rows of very
+    short sequences half empty.
+    """
+    return max(1, sequence_length // 8)
+
+
+def pack(lengths: np.ndarray, capacity: int, max_items: int, key: int) -> np.ndarray:
+    """The row of each item, int64 [items], from the lengths [items] of 1 to ``capacity`` tokens.
+
+    Rows are numbered from 0 without gaps. ``key`` decides which items of one length come into
+    which row. The method is first fit with the longest items first, applied row by row: a row
+    repeatedly takes the longest remaining item that fits. The set of remaining lengths is an
+    integer whose bits are the lengths, so the next item is found in one operation.
+    """
+    remaining = np.bincount(lengths, minlength=capacity + 1).tolist()
+    available = sum(1 << length for length, count in enumerate(remaining) if count)
+    placed_lengths: list[int] = []
+    placed_rows: list[int] = []
+    row = 0
+    while available:
+        space, free_slots = capacity, max_items
+        while free_slots:
+            length = (available & ((2 << space) - 1)).bit_length() - 1
+            if length < 1:
+                break
+            number = min(space // length, remaining[length], free_slots)
+            placed_lengths += [length] * number
+            placed_rows += [row] * number
+            space -= number * length
+            free_slots -= number
+            remaining[length] -= number
+            if not remaining[length]:
+                available ^= 1 << length
+        row += 1
+    small = np.min_scalar_type(capacity)  # A stable sort of small integers is a fast radix sort.
+    by_length = np.argsort(np.array(placed_lengths, small), kind="stable")
+    items = counter_rng.permutation(key, len(lengths))
+    items = items[np.argsort(lengths[items].astype(small), kind="stable")]
+    row_of = np.empty(len(lengths), np.int64)
+    row_of[items] = np.array(placed_rows, np.int64)[by_length]
+    return row_of

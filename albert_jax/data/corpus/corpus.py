@@ -6,7 +6,9 @@ each split with their counts and checksums, and the vocabulary that made the ids
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,31 +17,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data.corpus.local_copy import MANIFEST, local_copy
 from albert_jax.data.corpus.shards import ShardReader
 from albert_jax.errors import DataError
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
+MANIFEST = "manifest.json"
 FORMAT = 1
 """Version of the layout of a prepared folder; a folder of another version is refused."""
 
+_log = logging.getLogger(__name__)
+
 
 class Corpus:
-    """One split of a prepared folder, whose windows are numbered through all shards.
+    """One split of a prepared folder, whose windows (shards.py) are numbered through all shards.
 
-    It may be pickled.
-
-    Attributes:
-      directory: The folder, on a local disk.
-      split: Name of the split.
-      fingerprint: Fingerprint of the vocabulary that made the ids.
-      vocab_size: Number of ids of the vocabulary.
-      num_documents: Number of documents.
-      num_tokens: Number of tokens.
-      num_windows: Number of windows (shards.py).
-      shards: The readers of the shards.
+    It may be pickled. ``directory`` is the folder on a local disk, ``fingerprint`` that of the
+    vocabulary that made the ids.
     """
 
     def __init__(self, directory: Path, split: str, manifest: dict[str, Any]) -> None:
@@ -58,11 +53,9 @@ class Corpus:
     def open(cls, directory: str | os.PathLike[str], split: str = "train") -> Corpus:
         """Opens a folder made by ``albert-jax data prepare``; one in a bucket is copied first.
 
-        The sizes of all files and the checksums of the indexes are compared with the manifest.
-        Records are checked one by one when they are read.
-
-        Raises:
-          DataError: The folder is incomplete or damaged, or has no such split.
+        The sizes of all files and the checksums of the indexes are compared with the manifest, and
+        each record is checked when it is read. Raises DataError if the folder is incomplete or
+        damaged, or has no such split.
         """
         path = str(directory)
         folder = local_copy(path) if files.is_bucket(path) else Path(path)
@@ -106,17 +99,10 @@ class Corpus:
         return vocabulary
 
     def lengths(self, windows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Lengths in some windows, one after the other.
-
-        Returns:
-          Sentences of each part of a document, and tokens of each sentence, both int64.
-        """
+        """Sentences of each part of a document and tokens of each sentence of some windows."""
         lengths = [shard.lengths(record) for shard, record in map(self._locate, windows)]
-        sentences_per_part, tokens_per_sentence = zip(*lengths, strict=True)
-        return (
-            np.concatenate(sentences_per_part).astype(np.int64),
-            np.concatenate(tokens_per_sentence).astype(np.int64),
-        )
+        parts, sentences = map(np.concatenate, zip(*lengths, strict=True))
+        return parts.astype(np.int64), sentences.astype(np.int64)
 
     def tokens_in(self, windows: Sequence[int]) -> int:
         """Number of tokens of some windows together."""
@@ -135,6 +121,38 @@ class Corpus:
         """The shard of a window, and its number there."""
         shard = int(np.searchsorted(self._first_windows, window, side="right")) - 1
         return self.shards[shard], int(window - self._first_windows[shard])
+
+
+def local_copy(directory: str) -> Path:
+    """Copies a prepared folder from a bucket, unless a copy exists, and returns the copy.
+
+    The copy is named after the manifest, which holds the checksums of the shards, so a folder
+    that was prepared anew is copied anew. Files appear complete and the manifest last, so an
+    interrupted copy continues, and several processes of a machine may copy at once. Raises
+    DataError if the bucket holds no complete prepared folder there.
+    """
+    manifest = files.read(files.join(directory, MANIFEST))
+    if manifest is None:
+        raise DataError(
+            f"{directory} holds no {MANIFEST}: prepare it with `albert-jax data prepare --out "
+            f"{directory}`, or let that command finish"
+        )
+    folder = Path(files.cache_folder("data", hashlib.sha256(manifest).hexdigest()[:16]))
+    if (folder / MANIFEST).is_file():
+        return folder
+    copied = files.file_sizes(str(folder))
+    missing = {
+        name: size
+        for name, size in files.file_sizes(directory).items()
+        if name != MANIFEST and not name.startswith(("work/", ".")) and copied.get(name) != size
+    }
+    total, done = sum(missing.values()), 0
+    for name, size in missing.items():
+        _log.info("copying %s to %s: %d of %d MB", directory, folder, done >> 20, total >> 20)
+        files.download(files.join(directory, name), files.join(str(folder), name))
+        done += size
+    files.write(str(folder / MANIFEST), manifest)
+    return folder
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

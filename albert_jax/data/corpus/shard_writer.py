@@ -6,6 +6,7 @@ it is complete.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import zlib
 from collections.abc import Callable
@@ -35,15 +36,13 @@ class ShardWriter:
         self._directory, self._name, self._vocab_size = Path(directory), name, vocab_size
         self._dtype = id_dtype(vocab_size)
         self._documents = 0
-        # The window that is being filled, in runs of parts.
-        self._ids: list[np.ndarray] = []
-        self._sentence_lengths: list[np.ndarray] = []
-        self._part_sentences: list[np.ndarray] = []
+        # The window that is being filled: runs of parts as (ids, sentences per part, tokens per
+        # sentence). Then the index of the windows that were written.
+        self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._tokens = 0
-        # The index of the windows that were written.
         self._windows: list[tuple[int, int, int, int]] = []
-        self._sentences_per_part: list[np.ndarray] = []
-        self._tokens_per_sentence: list[np.ndarray] = []
+        self._sentences_per_part = [np.zeros(0, "<u2")]
+        self._tokens_per_sentence = [np.zeros(0, "<u2")]
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._temporary(SUFFIXES[0]).write_bytes(b"")
@@ -103,9 +102,13 @@ class ShardWriter:
                 self._flush()
                 continue
             next_token, next_sentence = int(token_ends[end - 1]), int(sentence_ends[end - 1])
-            self._ids.append(ids[token:next_token])
-            self._sentence_lengths.append(lengths[sentence:next_sentence].astype("<u2"))
-            self._part_sentences.append(counts[part:end].astype("<u2"))
+            self._runs.append(
+                (
+                    ids[token:next_token],
+                    counts[part:end].astype("<u2"),
+                    lengths[sentence:next_sentence].astype("<u2"),
+                )
+            )
             self._tokens += next_token - token
             part, sentence, token = end, next_sentence, next_token
 
@@ -118,11 +121,8 @@ class ShardWriter:
         self._flush()
         self._guard(self._writer.close)
         windows = np.array(self._windows, dtype="<i8").reshape(-1, 4)
-        index = (
-            windows,
-            _concatenated(self._sentences_per_part),
-            _concatenated(self._tokens_per_sentence),
-        )
+        per_part, per_sentence = self._sentences_per_part, self._tokens_per_sentence
+        index = (windows, np.concatenate(per_part), np.concatenate(per_sentence))
         entries = {}
         try:
             for suffix, array in zip(SUFFIXES[1:], index, strict=True):
@@ -156,23 +156,20 @@ class ShardWriter:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         if kind is not None:
-            try:
+            with contextlib.suppress(Exception):  # The error that left the block is reported.
                 self._writer.close()
-            except Exception:  # noqa: BLE001 - the error that left the block is reported
-                pass
             self.discard()
 
     def _flush(self) -> None:
         if not self._tokens:
             return
-        record = np.concatenate(self._ids).tobytes()
-        parts, sentences = map(np.concatenate, (self._part_sentences, self._sentence_lengths))
+        ids, parts, sentences = map(np.concatenate, zip(*self._runs, strict=True))
+        record = ids.tobytes()
         self._guard(lambda: self._writer.write(record))
         self._windows.append((len(parts), len(sentences), self._tokens, zlib.crc32(record)))
         self._sentences_per_part.append(parts)
         self._tokens_per_sentence.append(sentences)
-        self._ids, self._sentence_lengths, self._part_sentences = [], [], []
-        self._tokens = 0
+        self._runs, self._tokens = [], 0
 
     def _temporary(self, suffix: str) -> Path:
         return self._directory / f"{self._name}{suffix}.unfinished"
@@ -192,14 +189,10 @@ class ShardWriter:
 
 
 def _cut_long(lengths: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts documents that are longer than a window into parts, and sentences that are, too.
+    """Cuts documents and sentences that are longer than a window.
 
-    Args:
-      lengths: Tokens of each sentence.
-      counts: Sentences of each document.
-
-    Returns:
-      Tokens of each sentence, and sentences of each part.
+    From tokens of each sentence and sentences of each document it makes tokens of each sentence
+    and sentences of each part.
     """
     ends = np.cumsum(counts)
     sizes = np.add.reduceat(lengths, ends - counts)
@@ -225,7 +218,3 @@ def _cut_document(lengths: np.ndarray) -> list[np.ndarray]:
         start = int(np.searchsorted(ends, tokens_before + WINDOW_TOKENS, side="right"))
         cuts.append(start)
     return np.split(np.array(sentences, np.int64), cuts[:-1])
-
-
-def _concatenated(arrays: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(arrays) if arrays else np.zeros(0, "<u2")

@@ -39,13 +39,8 @@ def id_dtype(vocab_size: int) -> np.dtype:
 class ShardReader:
     """Reads the windows of one shard. It may be pickled, and opens its records when first read.
 
-    Args:
-      directory: The prepared folder.
-      entry: The shard's entry in the manifest, as ShardWriter.close returned it.
-      vocab_size: Number of ids of the vocabulary.
-
-    Raises:
-      DataError: A file is missing or has another size, or the index has other contents.
+    ``entry`` is the shard's entry in the manifest, as ShardWriter.close returned it. Raises
+    DataError if a file is missing or has another size, or if the index has other contents.
     """
 
     def __init__(
