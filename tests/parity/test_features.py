@@ -24,12 +24,12 @@ def tokens(golden: Path):
 def test_classifier(golden: Path, tokens) -> None:
     cases = json.loads((golden / "heads" / "classifier_features.json").read_text())
     assert cases, "no cases"
-    task, config = registry.get("classification"), ClassificationConfig()
+    task = registry.create(ClassificationConfig())
     for case in cases:
         texts = tuple(t for t in (case["text_a"], case["text_b"]) if t)
         length = case["max_seq_length"]
-        features = task.featurize(tokens, [TextExample("x:1", texts)], length, config)
-        batch = task.collate(features, config, BatchSpec(tokens, length, 1))
+        features = task.featurize(tokens, [TextExample("x:1", texts)], length)
+        batch = task.collate(features, BatchSpec(tokens, length, 1))
         assert batch["input_ids"][0].tolist() == case["input_ids"]
         assert batch["token_type_ids"][0].tolist() == case["segment_ids"]
         assert batch["segment_ids"][0].tolist() == case["input_mask"]
@@ -40,19 +40,19 @@ def test_squad(golden: Path, tokens, part: str) -> None:
     stored = json.loads((golden / "heads" / f"squad_features_{part}.json").read_text())
     settings = stored["settings"]
     length = settings["max_seq_length"]
-    task = registry.get("squad-v2")
     config = SquadV2Config(
         doc_stride=settings["doc_stride"], max_query_length=settings["max_query_length"]
     )
+    task = registry.create(config)
     path = str(golden / "heads" / "squad_like.json")
-    examples = task.read_examples(path, config, labelled=True)
+    examples = task.read_examples(path, labelled=True)
     assert len(examples) == stored["examples"]
-    ours = task.featurize(tokens, examples, length, config)
+    ours = task.featurize(tokens, examples, length)
     assert {feature.question for feature in ours} == set(range(len(examples)))
     assert len(ours) == len(stored["features"])
     numbers: dict[int, itertools.count] = {}
     for feature, case in zip(ours, stored["features"], strict=True):
-        batch = task.collate([feature], config, BatchSpec(tokens, length, 1))
+        batch = task.collate([feature], BatchSpec(tokens, length, 1))
         assert batch["input_ids"][0].tolist() == case["input_ids"]
         assert batch["token_type_ids"][0].tolist() == case["segment_ids"]
         assert batch["segment_ids"][0].tolist() == case["input_mask"]

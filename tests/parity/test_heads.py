@@ -10,15 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from albert_jax.config import ComputeConfig, ModelConfig, TaskConfig
+from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model.attention import XLA
 from albert_jax.model_io.foreign_parameters import ORIGINAL, to_foreign
 from albert_jax.objectives import loss_terms
 from albert_jax.tasks import registry
 from albert_jax.tasks.encoder import Encoder
-from albert_jax.tasks.question_answering import SquadV2Config
 from albert_jax.tasks.span_heads import conditioned_scores
-from albert_jax.tasks.task import Task
+from albert_jax.tasks.task import AnyTask
 from tests.parity.golden_model import structure, variables
 from tests.reference import golden_cases
 
@@ -122,8 +121,8 @@ def rows_of(given: dict[str, np.ndarray], choices: int) -> dict[str, np.ndarray]
     return batch
 
 
-def task_of(head: dict, choices: int) -> tuple[Task, TaskConfig]:
-    """The task that a head belongs to, by what the head holds, and its settings."""
+def task_of(head: dict, choices: int) -> AnyTask:
+    """The task that a head belongs to, by what the head holds."""
     if "span" in head:
         name = "squad-v1"
     elif "start" in head:
@@ -134,8 +133,7 @@ def task_of(head: dict, choices: int) -> tuple[Task, TaskConfig]:
         name = "regression"
     else:
         name = "classification"
-    task = registry.get(name)
-    return task, task.config_class()
+    return registry.create(registry.get(name).config_class())
 
 
 def check(ours, theirs, what: str) -> None:
@@ -160,15 +158,13 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
     params = {**body, "head": head}
     batch = {k: jnp.asarray(v) for k, v in rows_of(parts["in/"], choices).items()}
     encoder = Encoder(config, ComputeConfig(dtype="float32"), KEYS_ONLY)
-    task, settings = task_of(head, choices)
+    task = task_of(head, choices)
 
     if "start_top_index" in out:
         starts = out["start_top_index"].shape[1]
         ends = out["end_top_index"].shape[1] // starts
-        settings = SquadV2Config(start_n_top=starts, end_n_top=ends)
-        start, start_positions, end, end_positions, null = task.outputs(
-            encoder, params, batch, settings
-        )
+        task = task.with_config(start_n_top=starts, end_n_top=ends)
+        start, start_positions, end, end_positions, null = task.outputs(encoder, params, batch)
         check(null, out["cls_logits"], "cls_logits")
         for ours, positions, name in (
             (start, start_positions, "start"),
@@ -183,7 +179,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
             assert (np.asarray(positions).reshape(index.shape)[real] == index[real]).all()
         return
 
-    loss = task.loss(encoder, settings)
+    loss = task.loss(encoder)
 
     def mean(params):
         parts = loss(params, batch, dropout=None, num_layers=None).terms
@@ -194,9 +190,9 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
     value, gradients = jax.jit(jax.value_and_grad(mean))(params)
     check(value, out["loss"], "loss")
     if "logits" in out:
-        check(task.outputs(encoder, params, batch, settings), out["logits"], "logits")
+        check(task.outputs(encoder, params, batch), out["logits"], "logits")
     elif "start_logits" in out:
-        start, end = task.outputs(encoder, params, batch, settings)
+        start, end = task.outputs(encoder, params, batch)
         check(start, out["start_logits"], "start")
         check(end, out["end_logits"], "end")
     else:

@@ -35,11 +35,11 @@ TASKS = {
 def finetuned(config: TaskConfig) -> api.Model:
     """The tiny model with a new head of the task."""
     model = tiny_models.model()
-    task = registry.get(config.name)
-    head = init_head(task.head_shapes(model.config.hidden_size, config), 0, 0.5)
+    task = registry.create(config)
+    head = init_head(task.head_shapes(model.config.hidden_size), 0, 0.5)
     phases = (PhaseConfig(steps=1, sequence_length=32, batch_size=4),)
     run_config = dataclasses.replace(model.run_config, task=config, phases=phases)
-    params = task_params(task, model.params, head, config)
+    params = task_params(task, model.params, head)
     return api.Model(run_config, params, model.vocabulary, "memory")
 
 
