@@ -33,27 +33,17 @@ def run(
 ) -> None:
     """Fine-tunes on the config's task in the run folder `out`, or continues the run there.
 
-    Args:
-      config: the run; its task names the examples.
-      out: the run folder.
-      init: run or directory with the weights and vocabulary to start from. Without one a small
-        random network is trained, with a vocabulary of the training texts or the teacher's.
-      num_layers: depth; by default that of the weights.
-      max_steps: ends the run early.
-      allow_change: fields in which the config may differ from the one the run began with.
+    Weights and vocabulary are those of `init`, a run or directory. Without it a small random
+    network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
+    the depth (None: that of the weights), `max_steps` ends the run early, and the config may
+    differ from the one that the run began with in the fields `allow_change`.
 
-    Raises:
-      AlbertError: of every kind; see train/loop.py.
+    Raises AlbertError of every kind; see train/loop.py.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    settings = _with_sources(setup.check_task(config, max_steps), init)
-    task = registry.create(settings)
-    train = task.read_examples(settings.train, labelled=True)
-    dev = task.read_examples(settings.dev, labelled=True)
-    task = task.completed(train, dev)
+    task, train, dev = _read(_with_sources(setup.check_task(config, max_steps), init))
 
-    from albert_jax.model.depth import check_depth
     from albert_jax.model_io import model as models
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
@@ -63,15 +53,13 @@ def run(
     if isinstance(task.config, ClassificationConfig) and task.config.teacher:
         teacher = models.load(task.config.teacher)
     continued = models.is_run(out)
-    source = out if continued else init
-    if source is not None:
+    if continued or init is not None:
+        source = out if continued else str(init)
         model, vocabulary = setup.pretrained_network(source, config.model, check=not continued)
     else:
         texts = [text for example in train for text in task.texts(example) if text]
         model, vocabulary = setup.new_network(config.model, texts, teacher and teacher.vocabulary)
-    if num_layers is not None:
-        check_depth(model, num_layers)
-        model = replace(model, num_hidden_layers=num_layers)
+    model = setup.with_depth(model, num_layers)
     config = replace(config, model=model, task=task.config)
     config.validate()
     order = digest(train)
@@ -84,19 +72,15 @@ def run(
     prediction.featurize(task, vocabulary, dev, length)
     initial = functools.cache(lambda: setup.initial_params(config, task, vocabulary, init))
     if not continued:
-        initial()
+        initial()  # Weights that do not fit are reported before the run folder is made.
     # With the augmented examples: hosts whose models drew other words must not train together.
     mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
     training_task = finetuning_task(config, task, batches, dev, mesh, initial, teacher)
+    facts = {"data_order": order, "init": init}
     run_training(
-        config,
-        training_task,
-        out,
-        mesh,
-        facts={"data_order": order, "init": init},
-        vocabulary=vocabulary,
+        config, training_task, out, mesh, facts=facts, vocabulary=vocabulary,
         allow_change=allow_change,
-    )
+    )  # fmt: skip
 
 
 def finetuning_task(
@@ -125,27 +109,11 @@ def finetuning_task(
         loss = distillation.distillation_loss(encoder, settings)
         add_columns = distillation.teacher_columns(teacher, config, batches.vocabulary)
     first_steps = np.cumsum([0, *(phase.steps for phase in config.phases)])
-    held_out, shards = dev[: config.run.max_eval_samples], row_shards(mesh)
 
     def make_batches(phase: int, first: int, rows: np.ndarray) -> Iterator[Batch]:
         for step in range(first, config.phases[phase].steps):
             batch = batches.batch(phase, int(first_steps[phase]) + step, rows)
             yield add_columns(batch) if add_columns else batch
-
-    def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
-        settings_of = config.phases[phase]
-        at_once = settings_of.batch_size // settings_of.gradient_accumulation_steps
-        size = min(EVALUATION_BATCH_SIZE, len(held_out), at_once)
-        predictions = prediction.predict(
-            task,
-            batches.vocabulary,
-            held_out,
-            evaluator.outputs,
-            length=settings_of.sequence_length,
-            batch_size=-(-size // shards) * shards,
-        )
-        scores = task.score(held_out, predictions)
-        return {name: scores[name] for name in settings.metrics if name in scores} | scores
 
     def count(batch: Batch) -> dict[str, float]:
         real = batch["segment_ids"]
@@ -159,7 +127,7 @@ def finetuning_task(
         batches=make_batches,
         loss=lambda phase: loss,
         evaluation_loss=lambda phase: loss,
-        evaluate=evaluate,
+        evaluate=_dev_scores(config, task, batches, dev, row_shards(mesh)),
         count=count,
         attention=backend.name,
         best=best,
@@ -168,12 +136,44 @@ def finetuning_task(
     )
 
 
+def _dev_scores(
+    config: Config, task: AnyTask, batches: TrainingBatches, dev: Sequence[Any], shards: int
+) -> Callable[[int, Evaluator], dict[str, float]]:
+    """The scores of the dev examples in a phase, those that the config names first."""
+    held_out = dev[: config.run.max_eval_samples]
+
+    def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
+        settings = config.phases[phase]
+        at_once = settings.batch_size // settings.gradient_accumulation_steps
+        size = min(EVALUATION_BATCH_SIZE, len(held_out), at_once)
+        predictions = prediction.predict(
+            task,
+            batches.vocabulary,
+            held_out,
+            evaluator.outputs,
+            length=settings.sequence_length,
+            batch_size=-(-size // shards) * shards,
+        )
+        scores = task.score(held_out, predictions)
+        return {name: scores[name] for name in task.config.metrics if name in scores} | scores
+
+    return evaluate
+
+
 def digest(examples: Sequence[Any]) -> str:
     """SHA-256 (hex) of examples in their order, wherever their file lies."""
     result = hashlib.sha256()
     for example in examples:
         result.update(repr(replace(example, where="")).encode())
     return result.hexdigest()
+
+
+def _read(settings: TaskConfig) -> tuple[AnyTask, list[Any], list[Any]]:
+    """(the task with its labels and metrics, training examples, dev examples)."""
+    task = registry.create(settings)
+    train = task.read_examples(settings.train, labelled=True)
+    dev = task.read_examples(settings.dev, labelled=True)
+    return task.completed(train, dev), train, dev
 
 
 def _with_sources(settings: TaskConfig, init: str | None) -> TaskConfig:

@@ -84,6 +84,16 @@ def new_network(
     return dataclasses.replace(model, vocab_size=vocabulary.size), vocabulary
 
 
+def with_depth(model: ModelConfig, num_layers: int | None) -> ModelConfig:
+    """The network with another number of layers, if one is given. Raises ConfigError."""
+    from albert_jax.model.depth import check_depth
+
+    if num_layers is None:
+        return model
+    check_depth(model, num_layers)
+    return dataclasses.replace(model, num_hidden_layers=num_layers)
+
+
 def initial_params(config: Config, task: AnyTask, vocabulary: Vocabulary, init: str | None) -> Any:
     """The weights of `init` (random ones if None) with a new head; raises CheckpointError."""
     from albert_jax.model.init import init_params
