@@ -58,13 +58,13 @@ def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dic
     teacher, folder = f"{options.out}/teacher", f"{options.out}/student"
     taught = dataclasses.replace(alone, task=dataclasses.replace(alone.task, teacher=teacher))
     starts = {
-        "one pass": (teacher, {"passes": 1}),
+        "one pass": (teacher, {"num_layers": 1}),
         "half width": (narrow(options.init, seed, f"{options.out}/narrow-{seed}"), {}),
     }
 
     def wall(model: loading.Model) -> float:
-        task, kind = predict.task_of(model)
-        examples = kind.family.read(paths["test"], task, True)
+        config, task = predict.task_of(model)
+        examples = task.read_examples(paths["test"], config, labelled=True)
         return tuning.seconds(lambda: predict.predict(model, examples))
 
     found, times = {}, {}

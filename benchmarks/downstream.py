@@ -29,8 +29,8 @@ from typing import Any
 import tuning
 
 from albert_jax import compilation_cache, files
-from albert_jax.config import TaskConfig
-from albert_jax.model_io import model as loading
+from albert_jax.model_io import model as models
+from albert_jax.tasks import registry
 
 GRID_SEED = 1000
 """The seed of the grid: none of those that are reported."""
@@ -64,7 +64,7 @@ class Bench:
     def model(self, path: str) -> Any:
         """The model at a path, read once."""
         if path not in self._models:
-            self._models[path] = loading.load(path)
+            self._models[path] = models.load(path)
         return self._models[path]
 
     def structure(self, path: str) -> str:
@@ -133,16 +133,16 @@ class Bench:
 
     def majority(self, name: str) -> float | None:
         """The test score of the commonest training answer."""
-        from albert_jax.tasks.families import FAMILIES
-
         setting = tuning.SETTINGS[name]
-        family = FAMILIES[setting.task]
-        if family.baseline is None:
+        task = registry.get(setting.task)
+        if not task.has_baseline:
             return None
-        paths, config = self.parts(name), TaskConfig(name=setting.task)
-        train, test = (family.read(paths[part], config, True) for part in ("train", "test"))
-        found = family.baseline(train, test, family.labels(train, config))[setting.metric]
-        return found if setting.task.startswith("squad") else 100 * found
+        paths, config = self.parts(name), task.config_class()
+        train, test = (
+            task.read_examples(paths[part], config, labelled=True) for part in ("train", "test")
+        )
+        config = task.complete_config(config, train, test)
+        return tuning.percent(setting.task, task.baseline(train, test, config)[setting.metric])
 
 
 def report(bench: Bench, name: str) -> Iterator[str]:

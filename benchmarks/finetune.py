@@ -31,34 +31,35 @@ import splits
 import tuning
 
 from albert_jax.config import Config
-from albert_jax.finetune import finetune
+from albert_jax.finetune import finetune, setup
+from albert_jax.finetune.batches import TrainingBatches
 from albert_jax.inference import predict
-from albert_jax.model_io import model as loading
+from albert_jax.model_io import model as models
 from albert_jax.optim.schedule import learning_rate
-from albert_jax.tasks import metrics
+from albert_jax.tasks import metrics, prediction, registry
 
 
-def ours(config: Config, init: str, folder: str) -> tuple[loading.Model, float]:
+def ours(config: Config, init: str, folder: str) -> tuple[models.Model, float]:
     """The trained model, and the seconds it took."""
     shutil.rmtree(folder, ignore_errors=True)
     began = time.perf_counter()
     with open(f"{folder}.log", "w") as log, contextlib.redirect_stdout(log):
         finetune.run(config, folder, init=init)
-    return loading.load(folder), time.perf_counter() - began
+    return models.load(folder), time.perf_counter() - began
 
 
 def theirs(run_config: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
-    """Transformers' model trained by the recipe of our run, and the seconds it took."""
+    """Transformers' model trained by the config of our run, and the seconds it took."""
     import torch
 
     began = time.perf_counter()
-    task = run_config.task
-    assert task is not None
-    kind = predict.registered(task.name)
-    params = finetune.start_weights(run_config, kind, vocabulary, init)
-    model, _ = peer.classifier(loading.Model(run_config, dict(params), vocabulary, init))
-    examples = kind.family.read(task.train, task, True)
-    features = finetune.Features(kind.family, vocabulary, examples, run_config)
+    config = run_config.task
+    assert config is not None
+    task = registry.get(config.name)
+    params = setup.initial_params(run_config, task, vocabulary, init)
+    model, _ = peer.classifier(models.Model(run_config, dict(params), vocabulary, init))
+    examples = task.read_examples(config.train, config, labelled=True)
+    batches = TrainingBatches(task, vocabulary, examples, run_config)
     torch.manual_seed(run_config.seed)
     plain = [p for name, p in model.named_parameters() if "bias" in name or "LayerNorm" in name
              or "layer_norm" in name]  # fmt: skip
@@ -73,8 +74,8 @@ def theirs(run_config: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
     model.train()
     rows = np.arange(run_config.phases[0].batch_size)
     for step in range(run_config.steps):
-        batch = features.batch(0, step, rows)
-        real = batch["example_weights"] > 0  # The last batch of an epoch is filled up.
+        batch = batches.batch(0, step, rows)
+        real = batch["example_weights"] > 0  # The last batch of an epoch has padding rows.
         longest = int(batch["segment_ids"].sum(axis=1).max())
         columns = {
             "input_ids": batch["input_ids"][real, :longest],
@@ -106,9 +107,9 @@ def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[
     """The score of Transformers' model on the examples, by our metrics."""
     import torch
 
-    task = run_config.task
-    assert task is not None
-    kind = predict.registered(task.name)
+    config = run_config.task
+    assert config is not None
+    task = registry.get(config.name)
 
     def outputs(batch: dict[str, np.ndarray]) -> np.ndarray:
         names = {"input_ids": "input_ids", "token_type_ids": "token_type_ids",
@@ -118,11 +119,11 @@ def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[
                        for new, old in names.items()}  # fmt: skip
             return model(**columns).logits.numpy()
 
-    found = predict.prediction.predict(
-        kind.family, vocabulary, examples, task, task.labels, outputs,
-        length=run_config.phases[-1].sequence_length, rows=predict.BATCH_SIZE,
+    predictions = prediction.predict(
+        task, vocabulary, examples, config, outputs,
+        length=run_config.phases[-1].sequence_length, batch_size=predict.BATCH_SIZE,
     )  # fmt: skip
-    return kind.family.score(examples, found, task.labels)[task.metrics[0]]
+    return task.score(examples, predictions, config)[config.metrics[0]]
 
 
 def main() -> None:
@@ -141,7 +142,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     options.out.mkdir(parents=True, exist_ok=True)
     paths = splits.split(options.task, options.data, options.out / "data")
-    positions = loading.load(options.init).config.max_position_embeddings
+    positions = models.load(options.init).config.max_position_embeddings
     scores: tuple[list[float], list[float]] = ([], [])
     seconds: tuple[list[float], list[float]] = ([], [])
     for seed in range(options.seeds):
@@ -154,10 +155,10 @@ def main() -> None:
         config = dataclasses.replace(config, task=task)
         run = str(options.out / "run")
         model, wall = ours(config, options.init, run)
-        settled, kind = predict.task_of(model)
-        examples = kind.family.read(paths["test"], settled, True)
-        found = predict.predict(model, examples)
-        scores[0].append(kind.family.score(examples, found, settled.labels)[settled.metrics[0]])
+        settings, kind = predict.task_of(model)
+        examples = kind.read_examples(paths["test"], settings, labelled=True)
+        predictions = predict.predict(model, examples)
+        scores[0].append(kind.score(examples, predictions, settings)[settings.metrics[0]])
         seconds[0].append(wall)
         network, wall = theirs(model.run_config, model.vocabulary, options.init)
         scores[1].append(their_score(network, model.run_config, model.vocabulary, examples))

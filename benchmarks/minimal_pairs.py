@@ -21,10 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from albert_jax.tasks.examples import MinimalPair
-
 from albert_jax import files
-from albert_jax.inference.scoring import pair_accuracy
+from albert_jax.inference.scoring import MinimalPair, pair_accuracy
 
 LEAST = 40
 """How often a word must stand in the text."""
@@ -311,14 +309,14 @@ def main() -> None:
     for run in options.runs:
         from albert_jax.checkpoint.manager import Checkpoints
         from albert_jax.inference import scoring
-        from albert_jax.model_io import model as loading
+        from albert_jax.model_io import model as models
 
         checkpoints = Checkpoints(run, keep=1, best=None, read_only=True)
         steps = [s for s in checkpoints.steps() if not options.steps or s in options.steps]
         checkpoints.close()
         print(run)
         for step in steps:
-            model = loading.load(run, step=step)
+            model = models.load(run, step=step)
             where = [p.where for p in pairs]
             scores = [scoring.score_sentences(model, texts, where)[0] for texts in (good, bad)]
             print(row(f"{step:,}", *scores), flush=True)

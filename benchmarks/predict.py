@@ -68,8 +68,9 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     model = loading.load(options.run)
-    task, kind = predict.task_of(model)
-    examples = kind.family.read(options.input or task.dev, task, True)[: options.most]
+    config, task = predict.task_of(model)
+    path = options.input or config.dev
+    examples = task.read_examples(path, config, labelled=True)[: options.most]
     calls = sides(model, examples, model.run_config.phases[-1].sequence_length)
     answers = {}
     for name, call in calls.items():

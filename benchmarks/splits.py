@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax import files
-from albert_jax.tasks import tables as formats
+from albert_jax.data.sources import tables
 
 PARTS = ("train", "dev", "test")
 Parts = dict[str, list[Any]]
@@ -92,7 +92,7 @@ def _table(path: Path, columns: Sequence[str], names: dict[str, str]) -> list[di
     """Records of a table with the columns that `names` renames, in that order."""
     return [
         {new: str(record.fields[old]) for old, new in names.items()}
-        for record in formats.read_records(path, columns)
+        for record in tables.read_records(path, columns)
     ]
 
 

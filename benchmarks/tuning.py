@@ -17,16 +17,16 @@ from typing import Any, Literal
 import splits
 
 from albert_jax import configfile, files
-from albert_jax.config import Config, PhaseConfig, TaskConfig, TaskName
-from albert_jax.model_io import model as loading
-from albert_jax.tasks import metrics
+from albert_jax.config import Config, PhaseConfig
+from albert_jax.model_io import model as models
+from albert_jax.tasks import metrics, registry
 
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
     """How a task is trained: `metric` marks the score, `length` is shortened to the model's."""
 
-    task: TaskName
+    task: str
     metric: str
     rows: int
     length: int
@@ -40,7 +40,7 @@ SETTINGS = {
     "mrpc": Setting("classification", "accuracy", 16, 128),
     "squad": Setting("squad-v2", "f1", 16, 128, ("cls",)),
     "squad-answered": Setting("squad-v1", "f1", 16, 128, ("cls",)),
-    "race": Setting("choice", "accuracy", 4, 128),
+    "race": Setting("multiple-choice", "accuracy", 4, 128),
 }
 
 
@@ -53,14 +53,16 @@ def run_config(
     """The config of a fine-tuning run of a model with so many `positions`; without its files."""
     length = min(setting.length, positions)
     config = configfile.load("finetune/default")
-    task = TaskConfig(
-        name=setting.task,
-        metrics=(setting.metric,),
-        pooling=pooling,
-        query_length=min(24, length // 3),
-        stride=length // 3,
-        qa_length=min(48, length // 2),
-    )
+    settings: dict[str, Any] = {
+        "metrics": (setting.metric,),
+        "pooling": pooling,
+        "max_query_length": min(24, length // 3),
+        "doc_stride": length // 3,
+        "max_qa_length": min(48, length // 2),
+    }
+    config_class = registry.get(setting.task).config_class
+    known = {field.name for field in dataclasses.fields(config_class)}
+    task = config_class(**{name: settings[name] for name in settings if name in known})
     return dataclasses.replace(
         config,
         seed=seed,
@@ -99,10 +101,10 @@ def sample(name: str, paths: dict[str, str], count: int | None, seed: int) -> di
 @contextlib.contextmanager
 def tuned(
     config: Config, paths: dict[str, str], init: str | None, folder: str, **options: Any
-) -> Iterator[loading.Model]:
+) -> Iterator[models.Model]:
     """The model that a run in `folder` gives, which is removed afterwards.
 
-    `options` are those of train/finetune.py; what the run prints goes to FOLDER.log.
+    `options` are those of finetune/finetune.py; what the run prints goes to FOLDER.log.
     """
     import jax
 
@@ -111,26 +113,30 @@ def tuned(
     assert config.task is not None
     task = dataclasses.replace(config.task, train=paths["train"], dev=paths["dev"])
     config = dataclasses.replace(config, task=task)
-    shutil.rmtree(folder, ignore_errors=True)  # What a run that was cut off has left.
+    shutil.rmtree(folder, ignore_errors=True)  # An interrupted run may have left it.
     with open(f"{folder}.log", "a") as log, contextlib.redirect_stdout(log):
         finetune.run(config, folder, init=init, **options)
-    yield loading.load(folder)
+    yield models.load(folder)
     shutil.rmtree(folder)
     jax.clear_caches()
 
 
-def score(model: loading.Model, path: str, *, most: int | None = None, **options: Any) -> float:
+def score(model: models.Model, path: str, *, most: int | None = None, **options: Any) -> float:
     """The score of a fine-tuned model on the examples at `path` (the first `most`), in percent.
 
-    `options` are those of evaluate/finetuned.py.
+    `options` are those of inference/predict.py.
     """
     from albert_jax.inference import predict
 
-    settled, kind = predict.task_of(model)
-    examples = kind.family.read(path, settled, True)[:most]
-    found = predict.predict(model, examples, **options)
-    value = kind.family.score(examples, found, settled.labels)[settled.metrics[0]]
-    return value if settled.name.startswith("squad") else 100 * value
+    config, task = predict.task_of(model)
+    examples = task.read_examples(path, config, labelled=True)[:most]
+    predictions = predict.predict(model, examples, **options)
+    return percent(config.name, task.score(examples, predictions, config)[config.metrics[0]])
+
+
+def percent(task: str, value: float) -> float:
+    """A score in percent, in which SQuAD's are already."""
+    return value if task.startswith("squad") else 100 * value
 
 
 class Kept:

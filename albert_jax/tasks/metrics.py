@@ -31,10 +31,12 @@ def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dic
     average: Any = "binary" if classes == 2 else "macro"
     labels = None if classes == 2 else list(range(classes))
     f1 = f1_score(true, predicted, average=average, labels=labels, zero_division=0)  # type: ignore[arg-type]
+    # scikit-learn warns where there is only one class, for which the correlation is undefined.
+    constant = len(np.union1d(true, predicted)) == 1
     return {
         "accuracy": accuracy(predicted, true),
         "f1": float(f1),
-        "matthews": float(matthews_corrcoef(true, predicted)),
+        "matthews": 0.0 if constant else float(matthews_corrcoef(true, predicted)),
     }
 
 

@@ -8,8 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from albert_jax.inference.scoring import pair_accuracy
-from albert_jax.tasks import tables as formats
+from albert_jax.inference.scoring import pair_accuracy, read_minimal_pairs
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,7 @@ def test_the_seed_decides_and_the_unigram_model_is_at_chance(program, text, pair
 
 def test_the_file_is_what_score_reads(program, pairs, tmp_path):
     (tmp_path / "pairs.jsonl").write_text(program.jsonl(pairs))
-    read = formats.minimal_pairs(formats.read_records(tmp_path / "pairs.jsonl"))
+    read = read_minimal_pairs(str(tmp_path / "pairs.jsonl"))
     assert [(p.good, p.bad, p.group) for p in read] == [(p.good, p.bad, p.group) for p in pairs]
 
 

@@ -12,7 +12,7 @@ import tiny_models
 from albert_jax import cli
 
 QUICK = ["--phases.0.sequence-length", "32", "--phases.0.batch-size", "4", "--max-steps", "3",
-         "--run.logging-steps", "1", "--optimizer.learning-rate", "1e-2"]  # fmt: skip
+         "--run.logging-steps", "1", "--optimizer.learning-rate", "3e-3"]  # fmt: skip
 TEXTS = ("the file is found", "the value is not found", "a folder holds the name",
          "it returns nothing", "every thread waits", "the name is read from the file")  # fmt: skip
 SQUAD = ["--task.max-query-length", "8", "--task.doc-stride", "4"]

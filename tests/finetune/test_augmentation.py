@@ -8,14 +8,14 @@ import itertools
 import numpy as np
 import pytest
 import tiny_models
-from albert_jax.tasks.examples import Sentences
 
 from albert_jax import cli, configfile
 from albert_jax.errors import CheckpointError
-from albert_jax.finetune import augmentation as augmenting
+from albert_jax.finetune import augmentation
+from albert_jax.tasks.columns import TextExample
 
 EXAMPLES = [
-    Sentences(f"f:{i}", (text,) if i % 2 else (text, "the file"), str(i))
+    TextExample(f"f:{i}", (text,) if i % 2 else (text, "the file"), str(i))
     for i, text in enumerate(tiny_models.SENTENCES)
 ]
 
@@ -27,11 +27,11 @@ def model():
 
 
 def augmented(model, examples=EXAMPLES, copies=2, share=0.3, seed=0):
-    return augmenting.augmented(model, examples, copies=copies, share=share, seed=seed)
+    return augmentation.augmented(model, examples, copies=copies, share=share, seed=seed)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-def test_a_share_of_the_words_goes_whole(model, share):
+def test_a_share_of_the_words_is_masked_as_complete_words(model, share):
     vocabulary = model.vocabulary
 
     def words(ids):
@@ -40,21 +40,22 @@ def test_a_share_of_the_words_goes_whole(model, share):
 
     for number, text in enumerate(tiny_models.SENTENCES):
         ids = vocabulary.encode([text])[0]
-        found = augmenting._gapped(model, ids, share, number)
-        before, after = words(ids), words(found.ids)
+        masked = augmentation._mask_words(model, ids, share, number)
+        before, after = words(ids), words(masked.ids)
         assert len(before) == len(after)
-        gone = [i for i, word in enumerate(after) if word == [vocabulary.mask_id]]
-        assert len(gone) == max(1, round(share * len(before)))
-        assert all(
-            a == b for i, (a, b) in enumerate(zip(before, after, strict=True)) if i not in gone
+        replaced = [i for i, word in enumerate(after) if word == [vocabulary.mask_id]]
+        assert len(replaced) == max(1, round(share * len(before)))
+        for i, (old, new) in enumerate(zip(before, after, strict=True)):
+            assert i in replaced or old == new
+        np.testing.assert_array_equal(
+            np.flatnonzero(masked.ids == vocabulary.mask_id), masked.masks
         )
-        np.testing.assert_array_equal(np.flatnonzero(found.ids == vocabulary.mask_id), found.gaps)
 
 
 def test_copies_keep_labels_and_most_words(model):
-    found, changed = augmented(model), 0
-    assert len(found) == 2 * len(EXAMPLES)
-    for copy, example in zip(found, EXAMPLES * 2, strict=True):
+    copies, changed = augmented(model), 0
+    assert len(copies) == 2 * len(EXAMPLES)
+    for copy, example in zip(copies, EXAMPLES * 2, strict=True):
         assert copy.label == example.label and copy.where.startswith(example.where + " (")
         assert len(copy.texts) == len(example.texts)
         for new, old in zip(copy.texts, example.texts, strict=True):
@@ -62,10 +63,10 @@ def test_copies_keep_labels_and_most_words(model):
             changed += new != old
     kept = [
         sum(a == b for a, b in zip(copy.texts[0].split(), example.texts[0].split(), strict=False))
-        for copy, example in zip(found, EXAMPLES * 2, strict=True)
+        for copy, example in zip(copies, EXAMPLES * 2, strict=True)
     ]
     assert sum(kept) > 0 and changed > len(EXAMPLES)
-    assert found[0].texts != found[len(EXAMPLES)].texts  # the copies differ from one another
+    assert copies[0].texts != copies[len(EXAMPLES)].texts  # the copies differ from one another
 
 
 def test_a_copy_depends_on_seed_and_example_alone(model):
@@ -105,7 +106,7 @@ def test_a_run_trains_on_the_copies_too(tmp_path, capsys):
     lines = [f"{text}\t{'not' if 'not' in text else 'yes'}" for text in tiny_models.SENTENCES]
     table.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
     common = ["finetune", "--train", str(table), "--dev", str(table), "--phases.0.batch-size", "4",
-              "--phases.0.sequence-length", "32", "--task.epochs", "1"]  # fmt: skip
+              "--phases.0.sequence-length", "32", "--task.num-train-epochs", "1"]  # fmt: skip
 
     def call(*arguments):
         code = cli.main([*common, *arguments])
@@ -116,12 +117,12 @@ def test_a_run_trains_on_the_copies_too(tmp_path, capsys):
     assert code == 0, err
     assert configfile.load(out).steps == 6  # 8 examples and 16 copies, 4 a step
     assert configfile.load(out).task.augment_from == source
-    # The same command goes on, and needs no --init: the run knows its source.
+    # The same command continues, and needs no --init, because the run knows its source.
     code, err = call("--out", out, "--config", out, "--task.augment", "2")
     assert code == 0, err
     code, err = call("--out", str(tmp_path / "x"), "--task.augment", "1")
     assert code == 2 and "task.augment_from" in err.splitlines()[-1]
     code, err = call("--out", str(tmp_path / "x"), "--init", source, "--task.augment", "1",
-                     "--task.name", "tagging")  # fmt: skip
-    assert code == 2 and "not for tagging" in err.splitlines()[-1]
+                     "--task", "token-classification")  # fmt: skip
+    assert code == 2 and "--task.augment" in err.splitlines()[-1]
     assert not (tmp_path / "x").exists()

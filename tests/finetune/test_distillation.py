@@ -11,31 +11,43 @@ import pytest
 import tiny_models
 
 from albert_jax import api, cli, configfile
+from albert_jax.data.vocabularies import training
 from albert_jax.finetune import distillation
 from albert_jax.finetune.distillation import compared_depths, relations, teacher_columns
 from albert_jax.model import albert
-from albert_jax.model_io import model as loading
-from albert_jax.tasks import losses
+from albert_jax.model_io import model as models
+from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.encoder import Encoder
 
 
 def rows() -> dict[str, np.ndarray]:
-    """Three rows of which the last is filler."""
+    """Three rows of which the last is padding."""
     batch = api.rows(tiny_models.vocabulary(), ["the file is found", "it returns", ""], length=24)
     batch["labels"] = np.array([0, 2, 0], np.int32)
     batch["example_weights"] = np.array([1, 1, 0], np.float32)
     return batch
 
 
-def forward_of(model: api.Model) -> losses.Forward:
-    return losses.Forward(model.config, api.EXACT)
+def taught(batch: dict[str, np.ndarray], teacher: api.Model, student: api.Model, **task: float):
+    """The batch with the columns of the teacher for a student with these settings."""
+    config = dataclasses.replace(student.run_config, task=settings(student, **task))
+    return teacher_columns(teacher, config, student.vocabulary)(batch)
 
 
-def terms_of(model: api.Model, batch, num_layers: int | None = None, **task) -> dict[str, float]:
-    config = dataclasses.replace(model.run_config.task, teacher="x", **task)
-    loss = distillation.distilled_loss(forward_of(model), config)
-    found = loss(model.params, batch, dropout=None, num_layers=num_layers)
-    assert {term.weights for term in found.terms.values()} == {"example_weights"}
-    return {name: float(term.total) for name, term in found.terms.items()}
+def settings(model: api.Model, **task: float) -> ClassificationConfig:
+    """The task settings of a model with a teacher, and with these changes."""
+    assert isinstance(model.run_config.task, ClassificationConfig)
+    return dataclasses.replace(model.run_config.task, teacher="x", **task)  # type: ignore[arg-type]
+
+
+def terms_of(
+    model: api.Model, batch, num_layers: int | None = None, **task: float
+) -> dict[str, float]:
+    """The terms of the distillation loss by name, not divided by their weights."""
+    loss = distillation.distillation_loss(Encoder(model.config, api.EXACT), settings(model, **task))
+    result = loss(model.params, batch, dropout=None, num_layers=num_layers)
+    assert {term.weights for term in result.terms.values()} == {"example_weights"}
+    return {name: float(term.total) for name, term in result.terms.items()}
 
 
 def test_depths_are_equal_parts():
@@ -43,66 +55,67 @@ def test_depths_are_equal_parts():
     assert compared_depths(3, 2) == (2, 3) and compared_depths(1, 2) == (1, 1)
 
 
-def test_relations_know_neither_width_nor_direction():
+def test_relations_depend_neither_on_width_nor_on_rotation():
     draw = np.random.default_rng(0)
     states = draw.normal(size=(2, 5, 8)).astype(np.float32)
     segments = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-    turn = np.linalg.qr(draw.normal(size=(8, 8)))[0].astype(np.float32)
+    rotation = np.linalg.qr(draw.normal(size=(8, 8)))[0].astype(np.float32)
     found = np.asarray(relations(states, segments))
-    np.testing.assert_allclose(relations(3 * states @ turn + 5, segments), found, atol=1e-4)
+    np.testing.assert_allclose(relations(3 * states @ rotation + 5, segments), found, atol=1e-4)
     wide = np.concatenate([states, np.zeros((2, 5, 3), np.float32)], -1)
     np.testing.assert_allclose(relations(wide, segments), found, atol=1e-5)
     np.testing.assert_allclose(np.diagonal(found[0]), 1, atol=1e-5)
     assert (found[1, 3:] == 0).all() and (found[1, :, 3:] == 0).all()
-    centred = states[1, :3] - states[1, :3].mean(0)
-    unit = centred / np.linalg.norm(centred, axis=-1, keepdims=True)
+    centered = states[1, :3] - states[1, :3].mean(0)
+    unit = centered / np.linalg.norm(centered, axis=-1, keepdims=True)
     np.testing.assert_allclose(found[1, :3, :3], unit @ unit.T, atol=1e-5)
     gradient = jax.grad(lambda x: jnp.sum(relations(x, segments) ** 2))(states)
     assert np.isfinite(gradient).all()
 
 
-def test_who_equals_its_teacher_has_nothing_to_learn():
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn():
     model = tiny_models.classifier(num_layers=4)
-    batch = rows()
-    taught = batch | teacher_columns(forward_of(model), model.params, batch, 4)
-    same = terms_of(model, taught)
+    batch = taught(rows(), model, model)
+    same = terms_of(model, batch)
     assert same["teacher"] == pytest.approx(0, abs=1e-5)
     assert same["states"] == pytest.approx(0, abs=1e-5)
-    shallow = terms_of(model, taught, num_layers=2)
+    shallow = terms_of(model, batch, num_layers=2)
     assert shallow["teacher"] > 1e-3 and shallow["states"] > 1e-3
     assert shallow["class"] != same["class"]
 
 
 def test_terms_are_those_of_the_paper():
     model, teacher = tiny_models.classifier(num_layers=2), tiny_models.classifier(num_layers=4)
-    batch = rows()
-    taught = batch | teacher_columns(forward_of(teacher), teacher.params, batch, 2)
-    found = terms_of(model, taught, teacher_share=0.25, teacher_temperature=3.0, teacher_states=2.0)
-    hidden, each = albert.encode_all_layers(model.params, model.config, batch, compute=api.EXACT)
+    batch = taught(rows(), teacher, model)
+    terms = terms_of(
+        model, batch, distillation_weight=0.25, distillation_temperature=3.0,
+        hidden_state_weight=2.0,
+    )  # fmt: skip
+    hidden, states = albert.encode_all_layers(model.params, model.config, batch, compute=api.EXACT)
     head = model.params["head"]["classifier"]
     pooled = albert.pooled(model.params, model.config, hidden, batch["cls_positions"])[:, 0]
     logits = np.asarray(pooled @ head["kernel"] + head["bias"], np.float64)
 
-    def shares(x, heat):
-        powers = np.exp(np.asarray(x, np.float64) / heat)
+    def softmax(x, temperature):
+        powers = np.exp(np.asarray(x, np.float64) / temperature)
         return powers / powers.sum(-1, keepdims=True)
 
-    own, theirs = shares(logits, 3.0)[:2], shares(taught["teacher_logits"], 3.0)[:2]
-    away = (theirs * np.log(theirs / own)).sum(-1)
-    assert found["teacher"] == pytest.approx(0.25 * 9 * away.sum(), rel=1e-4)
-    right = -np.log(shares(logits, 1.0)[[0, 1], [0, 2]])
-    assert found["class"] == pytest.approx(0.75 * right.sum(), rel=1e-4)
-    apart = 0.0
+    own, other = softmax(logits, 3.0)[:2], softmax(batch["teacher_logits"], 3.0)[:2]
+    divergence = (other * np.log(other / own)).sum(-1)
+    assert terms["teacher"] == pytest.approx(0.25 * 9 * divergence.sum(), rel=1e-4)
+    cross_entropy = -np.log(softmax(logits, 1.0)[[0, 1], [0, 2]])
+    assert terms["class"] == pytest.approx(0.75 * cross_entropy.sum(), rel=1e-4)
+    distance = 0.0
+    assert batch["teacher_relations"].shape[:2] == (3, 2)
     for row in (0, 1):
         real = int((batch["segment_ids"][row] > 0).sum())
-        for point in (0, 1):
-            ours = relations(each[point], batch["segment_ids"])[row]
-            apart += np.square(ours - taught["teacher_relations"][row, point]).sum() / real**2 / 2
-    assert found["states"] == pytest.approx(2.0 * apart, rel=1e-3)
-    without = terms_of(
-        model, batch | teacher_columns(forward_of(teacher), teacher.params, batch, 0)
-    )
-    assert "states" not in without
+        for depth in (0, 1):
+            ours = relations(states[depth], batch["segment_ids"])[row]
+            difference = np.square(ours - batch["teacher_relations"][row, depth]).sum()
+            distance += difference / real**2 / 2
+    assert terms["states"] == pytest.approx(2.0 * distance, rel=1e-3)
+    without = taught(rows(), teacher, model, hidden_state_weight=0.0)
+    assert "teacher_relations" not in without and "states" not in terms_of(model, without)
 
 
 @pytest.fixture(scope="module")
@@ -133,21 +146,15 @@ def test_a_shallower_student_and_a_narrower_one(data, tmp_path, capsys):
     assert config.task.labels == configfile.load(teacher).task.labels
     text = (out / "metrics.jsonl").read_text()
     assert '"teacher_loss"' in text and '"states_loss"' in text and '"class_loss"' in text
-    model = loading.load(str(out))
+    model = models.load(str(out))
     assert model.params["head"]["classifier"]["kernel"].shape == (16, 2)
 
     out = tmp_path / "narrow"
-    narrow = [
-        "--model.hidden-size",
-        8,
-        "--model.intermediate-size",
-        8,
-        "--model.num-attention-heads",
-        2,
-    ]
+    narrow = ["--model.hidden-size", 8, "--model.intermediate-size", 8,
+              "--model.num-attention-heads", 2]  # fmt: skip
     assert cli.main(command(data, out, "--teacher", teacher, *narrow)) == 0
-    assert "that is its teacher's" in capsys.readouterr().err
-    model = loading.load(str(out))
+    assert "of its teacher" in capsys.readouterr().err
+    model = models.load(str(out))
     assert model.config.hidden_size == 8
     assert model.vocabulary.fingerprint == tiny_models.vocabulary().fingerprint
     code = cli.main(["predict", str(out), "the file is found"])
@@ -167,12 +174,11 @@ def test_teachers_that_cannot_teach(data, tmp_path, capsys):
     assert "leave them out" in last(
         *init, *teacher, "--task.labels", "yes", "not", "b", exit_code=2
     )
-    assert "not for tagging" in last(*init, *teacher, "--task", "tagging", exit_code=2)
+    tagging = ("--task", "token-classification")
+    assert "--teacher: token-classification" in last(*init, *teacher, *tagging, exit_code=2)
     assert "--num-layers 0" in last(*init, "--num-layers", 0, exit_code=2)
     other = tmp_path / "other"
-    from albert_jax.data.vocabularies import training as tokenizer_training
-
-    vocabulary = tokenizer_training.from_texts(list(tiny_models.SENTENCES) * 3, 60)
+    vocabulary = training.from_texts(list(tiny_models.SENTENCES) * 3, 60)
     model = tiny_models.model(vocab_size=vocabulary.size)
     api.save(dataclasses.replace(model, vocabulary=vocabulary), str(other))
     assert "another vocabulary" in last("--init", other, *teacher, exit_code=2)

@@ -22,6 +22,12 @@ def test_classification_scores() -> None:
     assert metrics.classification(guessed, true, 3)["f1"] == pytest.approx(2 / 3 * 2 / 3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_one_class_alone_is_scored_without_a_warning() -> None:
+    scores = metrics.classification(np.zeros(3, int), np.zeros(3, int), 2)
+    assert scores == {"accuracy": 1.0, "f1": 0.0, "matthews": 0.0}
+
+
 def test_matthews_of_two_classes_is_the_phi_coefficient() -> None:
     for p in itertools.product((0, 1), repeat=4):
         for t in ((0, 1, 1, 0), (1, 1, 1, 0)):

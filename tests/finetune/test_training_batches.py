@@ -1,0 +1,102 @@
+"""Training batches are pure functions of the step; how long they are, and how many make a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+from small_runs import TEXTS
+
+from albert_jax.config import Config, OptimizerConfig, PhaseConfig
+from albert_jax.errors import DataError
+from albert_jax.finetune import setup
+from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.tasks import registry
+from albert_jax.tasks.classification import ClassificationConfig
+
+
+def training_batches(path: Path, phase: PhaseConfig, **task: Any) -> tuple[TrainingBatches, Config]:
+    """The batches of a classification table, and the config of the run."""
+    settings = ClassificationConfig(train=str(path), labels=("not", "yes"), **task)
+    config = Config(model=tiny_models.MODEL, phases=(phase,), task=settings)
+    kind = registry.get(settings.name)
+    examples = kind.read_examples(settings.train, settings, labelled=True)
+    return TrainingBatches(kind, tiny_models.vocabulary(), examples, config), config
+
+
+def test_rows_of_a_batch_do_not_depend_on_what_was_made_before(data):
+    """So a run may continue at any step, and every host can make its own rows."""
+    phase = PhaseConfig(steps=6, sequence_length=32, batch_size=4)
+    batches, _ = training_batches(data / "classes.tsv", phase)
+    again, _ = training_batches(data / "classes.tsv", phase)
+    for step in reversed(range(5)):
+        whole = batches.batch(0, step, np.arange(4))
+        part = again.batch(0, step, np.array([1, 3]))
+        for name, column in whole.items():
+            np.testing.assert_array_equal(column[[1, 3]], part[name])
+    first, second = batches.batch(0, 0, np.arange(4)), batches.batch(0, 3, np.arange(4))
+    assert first["input_ids"].tolist() != second["input_ids"].tolist()  # each epoch has its order
+
+
+def test_an_epoch_reads_every_example_once(data):
+    batches, _ = training_batches(data / "classes.tsv", PhaseConfig(steps=3, batch_size=5))
+    epoch = [batches.batch(0, step, np.arange(5)) for step in range(3)]
+    assert [batch["example_weights"].sum() for batch in epoch] == [5, 5, 2]
+    seen = [
+        tuple(row[segments > 0].tolist())
+        for batch in epoch
+        for row, segments in zip(batch["input_ids"], batch["segment_ids"], strict=True)
+        if segments.any()
+    ]
+    wanted = [tuple(feature.tokens.ids.tolist()) for feature in batches.features(0)]
+    assert sorted(seen) == sorted(wanted)
+
+
+def test_rows_are_as_long_as_the_batch_needs_in_quarters(tmp_path):
+    """With one row per batch, its length is that of its own text, rounded up, and loses nothing."""
+    texts = ["the file", " ".join(TEXTS[:3]), " ".join(TEXTS * 4)]
+    path = tmp_path / "classes.tsv"
+    path.write_text("sentence\tlabel\n" + "".join(f"{text}\tyes\n" for text in texts))
+    made, _ = training_batches(path, PhaseConfig(steps=3, sequence_length=64, batch_size=1))
+    batches = [made.batch(0, step, np.arange(1)) for step in range(3)]
+    lengths = sorted(batch["input_ids"].shape[1] for batch in batches)
+    assert lengths[0] == 16 and lengths[2] == 64 and set(lengths) <= {16, 32, 48, 64}
+    needed = [made.task.feature_length(feature) for feature in made.features(0)]
+    tokens = [int(np.count_nonzero(batch["segment_ids"])) for batch in batches]
+    assert sorted(tokens) == sorted(needed)
+    for batch, count in zip(batches, tokens, strict=True):
+        assert count > batch["input_ids"].shape[1] - 16
+
+
+def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
+    path = tmp_path / "classes.tsv"
+    path.write_text("sentence\tlabel\n" + "the file\tyes\n" * 80)
+    phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
+    batches, config = training_batches(path, phase, num_train_epochs=2.5)
+    config = dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
+    complete = setup.with_steps(config, batches, None)
+    assert (complete.steps, complete.optimizer.warmup_steps) == (25, 2)
+    assert setup.with_steps(complete, batches, None) == complete
+    short = setup.with_steps(config, batches, 10)
+    assert short.task is not None
+    assert (short.steps, short.optimizer.warmup_steps) == (10, 1)
+    assert short.task.num_train_epochs == 0
+
+
+def test_first_metric_fits_the_labels(tmp_path):
+    task = registry.get("token-classification")
+    config = task.config_class()
+    for text, first in (("a B\nb I\n", "f1"), ("a NN\nb VB\n", "accuracy")):
+        (tmp_path / "a.conll").write_text(text)
+        examples = task.read_examples(str(tmp_path / "a.conll"), config, labelled=True)
+        assert task.complete_config(config, examples, examples).metrics[0] == first
+    (tmp_path / "b.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
+    task = registry.get("sentence-embedding")
+    config = task.config_class()
+    examples = task.read_examples(str(tmp_path / "b.tsv"), config, labelled=True)
+    with pytest.raises(DataError, match=r"b\.tsv:2: score 'entailment'"):
+        task.complete_config(config, examples, examples)
