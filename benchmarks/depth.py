@@ -37,8 +37,9 @@ def exits(model: loading.Model, path: str, num_layers: int) -> dict[str, list[fl
     from albert_jax.inference import predict
     from albert_jax.inference.early_exit import COMPARED, EarlyExit, Tally
 
-    config, task = predict.task_of(model)
-    examples = task.read_examples(path, config, labelled=True)
+    task = predict.task_of(model)
+    config = task.config
+    examples = task.read_examples(path, labelled=True)
 
     whole = tuning.seconds(lambda: predict.predict(model, examples, num_layers=num_layers))
     found = {}
@@ -49,7 +50,7 @@ def exits(model: loading.Model, path: str, num_layers: int) -> dict[str, list[fl
             early.tally = Tally(batches=COMPARED)  # It has been compared enough: no second run.
             return predict.predict(model, examples, early_exit=early)
 
-        value = task.score(examples, answer(), config)[config.metrics[0]]
+        value = task.score(examples, answer())[config.metrics[0]]
         ratio = whole / tuning.seconds(answer)
         found[str(confidence)] = [100 * value, statistics.fmean(early.tally.num_layers), ratio]
     return found

@@ -63,8 +63,8 @@ def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dic
     }
 
     def wall(model: loading.Model) -> float:
-        config, task = predict.task_of(model)
-        examples = task.read_examples(paths["test"], config, labelled=True)
+        task = predict.task_of(model)
+        examples = task.read_examples(paths["test"], labelled=True)
         return tuning.seconds(lambda: predict.predict(model, examples))
 
     found, times = {}, {}

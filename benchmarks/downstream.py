@@ -134,15 +134,13 @@ class Bench:
     def majority(self, name: str) -> float | None:
         """The test score of the commonest training answer."""
         setting = tuning.SETTINGS[name]
-        task = registry.get(setting.task)
+        task = registry.create(registry.get(setting.task).config_class())
         if not task.has_baseline:
             return None
-        paths, config = self.parts(name), task.config_class()
-        train, test = (
-            task.read_examples(paths[part], config, labelled=True) for part in ("train", "test")
-        )
-        config = task.complete_config(config, train, test)
-        return tuning.percent(setting.task, task.baseline(train, test, config)[setting.metric])
+        paths = self.parts(name)
+        train, test = (task.read_examples(paths[part], labelled=True) for part in ("train", "test"))
+        scores = task.completed(train, test).baseline(train, test)
+        return tuning.percent(setting.task, scores[setting.metric])
 
 
 def report(bench: Bench, name: str) -> Iterator[str]:

@@ -55,10 +55,10 @@ def theirs(run_config: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
     began = time.perf_counter()
     config = run_config.task
     assert config is not None
-    task = registry.get(config.name)
+    task = registry.create(config)
     params = setup.initial_params(run_config, task, vocabulary, init)
     model, _ = peer.classifier(models.Model(run_config, dict(params), vocabulary, init))
-    examples = task.read_examples(config.train, config, labelled=True)
+    examples = task.read_examples(config.train, labelled=True)
     batches = TrainingBatches(task, vocabulary, examples, run_config)
     torch.manual_seed(run_config.seed)
     plain = [p for name, p in model.named_parameters() if "bias" in name or "LayerNorm" in name
@@ -109,7 +109,7 @@ def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[
 
     config = run_config.task
     assert config is not None
-    task = registry.get(config.name)
+    task = registry.create(config)
 
     def outputs(batch: dict[str, np.ndarray]) -> np.ndarray:
         names = {"input_ids": "input_ids", "token_type_ids": "token_type_ids",
@@ -120,10 +120,10 @@ def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[
             return model(**columns).logits.numpy()
 
     predictions = prediction.predict(
-        task, vocabulary, examples, config, outputs,
+        task, vocabulary, examples, outputs,
         length=run_config.phases[-1].sequence_length, batch_size=predict.BATCH_SIZE,
     )  # fmt: skip
-    return task.score(examples, predictions, config)[config.metrics[0]]
+    return task.score(examples, predictions)[config.metrics[0]]
 
 
 def main() -> None:
@@ -155,10 +155,10 @@ def main() -> None:
         config = dataclasses.replace(config, task=task)
         run = str(options.out / "run")
         model, wall = ours(config, options.init, run)
-        settings, kind = predict.task_of(model)
-        examples = kind.read_examples(paths["test"], settings, labelled=True)
+        kind = predict.task_of(model)
+        examples = kind.read_examples(paths["test"], labelled=True)
         predictions = predict.predict(model, examples)
-        scores[0].append(kind.score(examples, predictions, settings)[settings.metrics[0]])
+        scores[0].append(kind.score(examples, predictions)[kind.config.metrics[0]])
         seconds[0].append(wall)
         network, wall = theirs(model.run_config, model.vocabulary, options.init)
         scores[1].append(their_score(network, model.run_config, model.vocabulary, examples))

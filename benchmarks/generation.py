@@ -277,8 +277,8 @@ def main() -> None:
     model = loading.load(run)
     assert model.run_config.task is not None
     sources, targets = (list(side) for side in zip(*data["test"], strict=True))
-    config, task = predict.task_of(model)
-    examples = task.read_examples(files.join(options.out, "test.jsonl"), config, labelled=True)
+    task = predict.task_of(model)
+    examples = task.read_examples(files.join(options.out, "test.jsonl"), labelled=True)
 
     def line(name: str, found: Sequence[str], seconds: float | None = None) -> None:
         score = metrics.bleu_chrf(found, targets)["bleu"]

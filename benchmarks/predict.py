@@ -68,9 +68,10 @@ def main() -> None:
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(cores)
     model = loading.load(options.run)
-    config, task = predict.task_of(model)
+    task = predict.task_of(model)
+    config = task.config
     path = options.input or config.dev
-    examples = task.read_examples(path, config, labelled=True)[: options.most]
+    examples = task.read_examples(path, labelled=True)[: options.most]
     calls = sides(model, examples, model.run_config.phases[-1].sequence_length)
     answers = {}
     for name, call in calls.items():

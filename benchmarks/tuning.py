@@ -128,10 +128,11 @@ def score(model: models.Model, path: str, *, most: int | None = None, **options:
     """
     from albert_jax.inference import predict
 
-    config, task = predict.task_of(model)
-    examples = task.read_examples(path, config, labelled=True)[:most]
+    task = predict.task_of(model)
+    config = task.config
+    examples = task.read_examples(path, labelled=True)[:most]
     predictions = predict.predict(model, examples, **options)
-    return percent(config.name, task.score(examples, predictions, config)[config.metrics[0]])
+    return percent(config.name, task.score(examples, predictions)[config.metrics[0]])
 
 
 def percent(task: str, value: float) -> float:

@@ -17,14 +17,16 @@ from albert_jax.finetune import setup
 from albert_jax.finetune.batches import TrainingBatches
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.sentence_embedding import SentenceEmbedding, SentenceEmbeddingConfig
+from albert_jax.tasks.token_classification import TokenClassification, TokenClassificationConfig
 
 
 def training_batches(path: Path, phase: PhaseConfig, **task: Any) -> tuple[TrainingBatches, Config]:
     """The batches of a classification table, and the config of the run."""
     settings = ClassificationConfig(train=str(path), labels=("not", "yes"), **task)
     config = Config(model=tiny_models.MODEL, phases=(phase,), task=settings)
-    kind = registry.get(settings.name)
-    examples = kind.read_examples(settings.train, settings, labelled=True)
+    kind = registry.create(settings)
+    examples = kind.read_examples(settings.train, labelled=True)
     return TrainingBatches(kind, tiny_models.vocabulary(), examples, config), config
 
 
@@ -88,15 +90,13 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
 
 
 def test_first_metric_fits_the_labels(tmp_path):
-    task = registry.get("token-classification")
-    config = task.config_class()
+    task = TokenClassification(TokenClassificationConfig())
     for text, first in (("a B\nb I\n", "f1"), ("a NN\nb VB\n", "accuracy")):
         (tmp_path / "a.conll").write_text(text)
-        examples = task.read_examples(str(tmp_path / "a.conll"), config, labelled=True)
-        assert task.complete_config(config, examples, examples).metrics[0] == first
+        examples = task.read_examples(str(tmp_path / "a.conll"), labelled=True)
+        assert task.completed(examples, examples).config.metrics[0] == first
     (tmp_path / "b.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
-    task = registry.get("sentence-embedding")
-    config = task.config_class()
-    examples = task.read_examples(str(tmp_path / "b.tsv"), config, labelled=True)
+    pairs = SentenceEmbedding(SentenceEmbeddingConfig())
+    examples = pairs.read_examples(str(tmp_path / "b.tsv"), labelled=True)
     with pytest.raises(DataError, match=r"b\.tsv:2: score 'entailment'"):
-        task.complete_config(config, examples, examples)
+        pairs.completed(examples, examples)
