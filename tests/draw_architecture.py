@@ -17,7 +17,7 @@ from tests import test_house as house
 FILE = house.ROOT / "docs" / "architecture.svg"
 LEFT_OUT = ("errors", "version", "tree", "__init__", "__main__")
 """Modules that nearly everything imports, or that only hand names on."""
-WIDTH, BOX, HEIGHT, GAP, FLOOR = 1180, 158, 58, 18, 104
+WIDTH, BOX, HEIGHT, GAP, FLOOR = 1180, 158, 40, 18, 84
 COLORS = {
     "cli": "#e8eaf6", "commands": "#e8eaf6", "api": "#e8eaf6", "serve": "#e8eaf6",
     "train": "#fff3e0", "finetune": "#fff3e0", "tasks": "#fff3e0", "checkpoint": "#fff3e0",
@@ -81,7 +81,7 @@ def floors(edges: dict[str, set[str]]) -> list[list[str]]:
 
 def svg() -> str:
     """The picture."""
-    drawn, edges = rooms(), imports()
+    edges = imports()
     arrows = reduced(edges)
     place: dict[str, tuple[float, float]] = {}
     stack = floors(edges)
@@ -109,17 +109,11 @@ def svg() -> str:
                 'stroke="#90a4ae" stroke-width="1.2" marker-end="url(#a)"/>'
             )
     for room, (x, y) in place.items():
-        files = drawn[room]
-        # Rounded, so that a changed line does not change the picture.
-        size = round(sum(len(path.read_text().splitlines()) for path in files) / 100) * 100
-        count = f"{len(files)} files, " if len(files) > 1 else ""
         lines += [
             f'<rect x="{x:.0f}" y="{y:.0f}" width="{BOX}" height="{HEIGHT}" rx="6" '
             f'fill="{COLORS.get(room, "#f5f5f5")}" stroke="#546e7a"/>',
-            f'<text x="{x + BOX / 2:.0f}" y="{y + 25:.0f}" text-anchor="middle" font-size="16" '
+            f'<text x="{x + BOX / 2:.0f}" y="{y + 26:.0f}" text-anchor="middle" font-size="16" '
             f'fill="#263238">{escape(room)}</text>',
-            f'<text x="{x + BOX / 2:.0f}" y="{y + 44:.0f}" text-anchor="middle" font-size="12" '
-            f'fill="#546e7a">{count}{max(size, 100):,} lines</text>',
         ]
     return "\n".join([*lines, "</svg>"]) + "\n"
 

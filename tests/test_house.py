@@ -287,3 +287,24 @@ def test_constraints_pin_what_setup_asks_for():
     for line in wanted.strip().splitlines():
         name = re.sub(r"[-_.]+", "-", re.match(r"[\w-]+", line.strip())[0]).lower()
         assert name in pinned, f"{name} has no exact version in constraints.txt"
+
+
+def test_the_map_names_files_that_exist_and_a_short_reading_list():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+    named = set(re.findall(r"`((?:\w+/)*\w+\.py)`", page))
+    assert len(named) > 20
+    for name in named:
+        places = [PACKAGE / name, ROOT / name, *PACKAGE.glob(f"**/{name}")]
+        assert any(place.is_file() for place in places), name
+    chapter = page.split("## Six files to read first")[1]
+    first = re.findall(r"^\d+\. `(\S+)`", chapter, re.M)
+    assert len(first) == 6
+    assert sum(len((ROOT / name).read_text().splitlines()) for name in first) < 1200
+
+
+def test_the_picture_is_drawn_from_the_present_imports():
+    from tests import draw_architecture
+
+    assert draw_architecture.FILE.read_text() == draw_architecture.svg(), (
+        "draw it again: python -m tests.draw_architecture"
+    )
