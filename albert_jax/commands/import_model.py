@@ -26,21 +26,17 @@ class Import:
         """Writes the directory, and prints a line on what came in."""
         from albert_jax.files import storage_errors
         from albert_jax.files.new_folder import new_folder
-        from albert_jax.model_io import conversion_report, directories, native, published_models
+        from albert_jax.model_io import directories, native
         from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
 
         with storage_errors(self.source):
             weights = directories.read(self.source, vocabulary=self.vocabulary, config=self.config)
         with new_folder(self.out) as folder:
-            rows = native.write(folder, weights)
-        like = published_models.recognize(weights.config)
-        parts = [f"{self.source} ({weights.format}{', ' + like if like else ''}) -> {self.out}"]
-        parts.append(conversion_report.summary(rows))
+            summary = native.write(folder, weights)
+        parts = [f"{self.source} ({weights.format}) -> {self.out}", summary]
         absent = [module for module in OPTIONAL_MODULES if module not in weights.params]
         if absent:
             parts.append(f"without {', '.join(absent)}")
         if weights.vocabulary is None:
             parts.append("no vocabulary lay beside the weights: name one with --vocabulary")
-        elif published_models.is_published_vocabulary(weights.vocabulary):
-            parts.append("the published English vocabulary")
         print("; ".join(parts))

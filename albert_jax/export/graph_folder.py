@@ -34,7 +34,7 @@ class GraphFormat:
     """A file format of graphs."""
 
     name: str
-    file_name: str
+    """Also the suffix of the file."""
     library: str
     """What model hubs call the library that runs it."""
     serialize: Callable[[Program, Model, Mapping[str, Any], Mapping[str, Int8]], bytes]
@@ -51,12 +51,8 @@ def export(
     """Writes the folder `out` and returns lines on what was written.
 
     The written file is read again and compared with our own forward pass. With `int8` the weights
-    are stored so, and what that changes is measured and recorded in conversion.json.
-
-    Raises:
-      CheckpointError: `out` exists, the parameters lack a module that the head needs or are not
-        finite, or they are too large for one file.
-      StorageError: The disk is full or not writable.
+    are stored so, and what that changes is measured and recorded in conversion.json. Raises the
+    errors of :func:`albert_jax.export.export.export`.
     """
     params = jax.device_get(model.params)
     program = programs.program(model.run_config, params, head)
@@ -71,10 +67,11 @@ def export(
         )
     kind = "int8" if int8 else "float32"
     with new_folder(out) as folder:
+        path = folder / f"model.{format.name}"
         content = format.serialize(program, model, params, stored)
-        files = _other_files(model, program, format, f"{kind} weights", head)
-        write_files(folder, files | {format.file_name: content})
-        difference = _difference(program, restored, folder / format.file_name, format, model)
+        path.write_bytes(content)
+        write_files(folder, _other_files(model, program, format, f"{kind} weights", head))
+        difference = _difference(program, restored, path, format, model)
         record: dict[str, Any] = {
             "graph": program.kind,
             "weights": kind,
@@ -87,8 +84,8 @@ def export(
             f"{len(content):,} bytes, largest difference {difference:.3g}"
         ]
         if int8:
-            record["int8"] = quantization.measure(model, params, restored, head)
-            lines += quantization.report(record["int8"])
+            record["int8"], effects = quantization.measure(model, params, restored, head)
+            lines += effects
         write_files(folder, {REPORT_NAME: json_bytes(record)})
     return "\n".join(lines)
 

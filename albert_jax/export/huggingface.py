@@ -16,7 +16,7 @@ from albert_jax.export.transformers_classes import Head
 from albert_jax.files.json_files import json_bytes
 from albert_jax.files.new_folder import new_folder, write_files
 from albert_jax.model_io import conversion_report, safetensors_files
-from albert_jax.model_io.foreign_parameters import HUGGINGFACE, config_entries
+from albert_jax.model_io.foreign_parameters import config_entries
 from albert_jax.model_io.huggingface import CONFIG_NAME, WEIGHTS_NAME, to_huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
@@ -27,13 +27,7 @@ from albert_jax.tasks import registry
 _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
-def export(
-    model: Model,
-    out: str,
-    *,
-    head: Head | None = None,
-    dtype: str = "float32",
-) -> str:
+def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "float32") -> str:
     """Writes the directory `out` and returns a line on what was written.
 
     The class lacks no tensor and gets none that it does not expect, but for the pooler of
@@ -77,13 +71,10 @@ def export(
     )
     with new_folder(out) as folder:
         write_files(folder, files)
-        path = folder / WEIGHTS_NAME
-        metadata = {"format": "pt"}
-        safetensors_files.write(path, tensors, metadata=metadata, dtype=_TYPES[dtype])
-        rows = conversion_report.compare(tensors, safetensors_files.Tensors(path))
-        notes = f"albert_jax to Hugging Face ({cls.name}, {dtype})"
-        conversion_report.write(folder, rows, ours=config, theirs=entries, notes=notes)
-    return f"{out}: {conversion_report.summary(rows)}"
+        safetensors_files.write(
+            folder / WEIGHTS_NAME, tensors, metadata={"format": "pt"}, dtype=_TYPES[dtype]
+        )
+        return f"{out}: {conversion_report.write(folder, WEIGHTS_NAME, tensors)}"
 
 
 def config_json(config: ModelConfig, vocabulary: Vocabulary, dtype: str) -> dict[str, Any]:
@@ -91,7 +82,7 @@ def config_json(config: ModelConfig, vocabulary: Vocabulary, dtype: str) -> dict
 
     The caller adds "architectures" and the entries of a task.
     """
-    entries = config_entries(config, HUGGINGFACE)
+    entries = config_entries(config, "huggingface")
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"):
         entries[name] = float(entries[name])
     return entries | {

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 from albert_jax import configfile
 from albert_jax.config import TaskConfig
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.model_io import published_models
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.tokenizer_json import inexpressible_tokens
 from albert_jax.tasks import registry
@@ -26,13 +24,8 @@ def text(
 ) -> bytes:
     """The card in Markdown, with the front matter that model hubs read.
 
-    Args:
-      model: The model.
-      task: The task whose head the export has, if it has one.
-      stored: How many parameters of which kind are stored, a sentence without its full stop.
-      library: What hubs call the program that loads the model.
-      pipeline: What hubs call its use.
-      usage: Lines of Python.
+    `task` is that whose head the export has; `stored` says what is stored, without a full stop;
+    `library` and `pipeline` are what hubs call the program that loads the model, and its use.
     """
     lines = [
         "---",
@@ -48,11 +41,6 @@ def text(
     ]
     if task is not None:
         lines += ["", "## Task", "", *registry.create(task).card_lines()]
-    lines += ["", "## Structure", "", "| field | value |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in dataclasses.asdict(model.config).items()]
-    like = published_models.recognize(model.config)
-    if like:
-        lines += ["", f"The structure is that of {like}."]
     lines += ["", "## Use", "", "```python", *usage, "```"]
     if has_text(model.vocabulary):
         lines += ["", "## Vocabulary", "", *_vocabulary(model.vocabulary)]
@@ -77,11 +65,10 @@ def has_text(vocabulary: Vocabulary) -> bool:
 
 
 def _vocabulary(vocabulary: Vocabulary) -> list[str]:
-    if published_models.is_published_vocabulary(vocabulary):
-        lines = ["The published vocabulary of the English ALBERT models (30,000 tokens)."]
-    else:
-        lines = [f"{vocabulary.size} tokens, fingerprint {vocabulary.fingerprint}."]
-    lines.append("tokenizer.json gives the ids of training; its class is PreTrainedTokenizerFast.")
+    lines = [
+        f"{vocabulary.size} tokens, fingerprint {vocabulary.fingerprint}.",
+        "tokenizer.json gives the ids of training; its class is PreTrainedTokenizerFast.",
+    ]
     exceptions = inexpressible_tokens(vocabulary)
     if exceptions:
         lines.append(

@@ -14,8 +14,6 @@ from albert_jax.export.programs import Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model_io.model import Model
 
-FILE_NAME = "model.onnx"
-
 
 def serialize(
     program: Program, model: Model, params: Mapping[str, Any], int8: Mapping[str, Int8]
@@ -70,11 +68,9 @@ def usage(program: Program, tokenizer: bool) -> list[str]:
         ]
     return [
         *lines,
-        f'session = onnxruntime.InferenceSession("THIS_FOLDER/{FILE_NAME}")',
+        'session = onnxruntime.InferenceSession("THIS_FOLDER/model.onnx")',
         "outputs = session.run(None, inputs)",
     ]
 
 
-FORMAT = GraphFormat(
-    name="onnx", file_name=FILE_NAME, library="onnx", serialize=serialize, run=run, usage=usage
-)
+FORMAT = GraphFormat(name="onnx", library="onnx", serialize=serialize, run=run, usage=usage)

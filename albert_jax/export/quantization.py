@@ -70,15 +70,27 @@ def _rounded(array: np.ndarray, axis: int) -> Int8:
 
 def measure(
     model: Model, params: Mapping[str, Any], restored: Mapping[str, Any], head: Head | None
-) -> dict[str, Any]:
-    """What int8 weights change: the states after each layer, and the scores of a fine-tuned run."""
+) -> tuple[dict[str, Any], list[str]]:
+    """What int8 weights change, as a record and as lines of text.
+
+    It is the difference of the states after each layer, and the scores of a fine-tuned run on its
+    dev examples.
+    """
     effects: dict[str, Any] = {}
+    lines: list[str] = []
     texts = [sentence.text for sentence in fill_mask.HELD_OUT_SENTENCES]
     if model.run_config.task is not None and head is None:
         try:
-            effects["score"], texts = _scores(model, params, restored)
+            score, texts = _scores(model, params, restored)
+            lines = [
+                f"{name}: {score['float32'][name]:.4f} in float32, {score['int8'][name]:.4f} in "
+                f"int8 ({score['examples']} examples of {score['file']})"
+                for name in score["float32"]
+            ]
         except AlbertError as error:  # The dev examples of the run cannot be read.
-            effects["score"] = {"not measured": str(error)}
+            score = {"not measured": str(error)}
+            lines = [f"score not measured: {error}"]
+        effects["score"] = score
     length = min(_DRIFT_LENGTH, model.config.max_position_embeddings)
     try:
         ids = model.vocabulary.encode(texts[:_DRIFT_TEXTS])
@@ -86,10 +98,14 @@ def measure(
         rng = np.random.default_rng(0)
         ids = list(rng.integers(0, model.config.vocab_size, (_DRIFT_TEXTS, length)))
     tokens = [features.single(model.vocabulary, row, length) for row in ids]
-    effects["layers"] = drift(
-        params, restored, model.config, features.sequence_rows(tokens, length)
-    )
-    return effects
+    batch = features.sequence_rows(tokens, length)
+    effects["layers"] = drift(params, restored, model.config, batch)
+    table = [
+        f"{row['layer']:>35}  {row['cosine']:>11.6f}  {row['max_difference']:>18.4g}"
+        for row in effects["layers"]
+    ]
+    header = "int8 to float32, states after layer:  mean cosine  largest difference"
+    return effects, [header, *table, *lines]
 
 
 def _scores(
@@ -126,25 +142,8 @@ def drift(
         mean = jnp.sum(jnp.where(real, cosines, 0), (1, 2)) / jnp.sum(real)
         return mean, jnp.max(jnp.where(real[..., None], jnp.abs(a - b), 0), (1, 2, 3))
 
-    cosines, differences = (np.asarray(x) for x in compare(params, changed))
+    pairs = zip(*(np.asarray(x).tolist() for x in compare(params, changed)), strict=True)
     return [
-        {"layer": number, "cosine": float(cosine), "max_difference": float(difference)}
-        for number, (cosine, difference) in enumerate(zip(cosines, differences, strict=True), 1)
-    ]
-
-
-def report(effects: Mapping[str, Any]) -> list[str]:
-    """The effects as lines of text."""
-    lines = ["int8 to float32, states after layer:  mean cosine  largest difference"]
-    lines += [
-        f"{row['layer']:>35}  {row['cosine']:>11.6f}  {row['max_difference']:>18.4g}"
-        for row in effects["layers"]
-    ]
-    score = effects.get("score", {})
-    if "not measured" in score:
-        return [*lines, f"score not measured: {score['not measured']}"]
-    return lines + [
-        f"{name}: {score['float32'][name]:.4f} in float32, {score['int8'][name]:.4f} in int8 "
-        f"({score['examples']} examples of {score['file']})"
-        for name in score.get("float32", {})
+        {"layer": number, "cosine": cosine, "max_difference": difference}
+        for number, (cosine, difference) in enumerate(pairs, 1)
     ]

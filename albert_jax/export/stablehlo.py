@@ -21,7 +21,6 @@ from albert_jax.export.programs import Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model_io.model import Model
 
-FILE_NAME = "model.stablehlo"
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
@@ -58,12 +57,10 @@ def usage(program: Program, tokenizer: bool) -> list[str]:
     return [
         "import jax, numpy",
         "",
-        f'content = open("THIS_FOLDER/{FILE_NAME}", "rb").read()',
+        'content = open("THIS_FOLDER/model.stablehlo", "rb").read()',
         "exported = jax.export.deserialize(bytearray(content))",
         "print(exported.in_avals, exported.out_avals)  # int32 ids, types, mask (1: text)",
     ]
 
 
-FORMAT = GraphFormat(
-    name="stablehlo", file_name=FILE_NAME, library="jax", serialize=serialize, run=run, usage=usage
-)
+FORMAT = GraphFormat(name="stablehlo", library="jax", serialize=serialize, run=run, usage=usage)

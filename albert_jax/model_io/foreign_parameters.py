@@ -2,119 +2,68 @@
 
 Both formats know groups of layers only. A model whose sharing they cannot express (attention
 only, ffn only, none) is written with one group per layer, so that shared sublayers are repeated,
-and its config gets the key `sharing`, which the other programs ignore. With this key the model is
-read back as it was.
+and its config gets the keys `sharing` and `sharing_groups`, which other programs ignore. With these
+keys the model is read back as it was.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from albert_jax.config import LAYER_NORM_EPS, ModelConfig
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.model import sharing
-from albert_jax.model_io.parameter_names import (
-    Parameter,
-    Params,
-    axis_sizes,
-    huggingface_transposes,
-    listed,
-    num_sets,
-    original_transposes,
-    parameters,
-)
+from albert_jax.model import albert, sharing
+from albert_jax.model_io.parameter_names import TABLE, Format, Parameter, Params, check_names
 from albert_jax.model_io.weights import default_config
 from albert_jax.tree import flatten, unflatten
 
 
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """How another program names parameters and groups layers."""
+def rounds_like_transformers(config: ModelConfig) -> bool:
+    """Whether Transformers puts every layer into the group that the original puts it into.
 
-    name: Callable[[Parameter], str]
-    transposes: Callable[[Parameter], bool]
-    group: Callable[[int, int, int], int]
-    """(layer, number of layers, number of groups) -> the layer's group."""
-
-
-ORIGINAL = Format(
-    name=lambda parameter: parameter.original,
-    transposes=original_transposes,
-    group=lambda layer, layers, groups: int(layer / layers * groups),
-)
-HUGGINGFACE = Format(
-    name=lambda parameter: parameter.huggingface,
-    transposes=huggingface_transposes,
-    # In rare cases (22 layers, 22 groups) this is rounded to another group than the original's.
-    group=lambda layer, layers, groups: int(layer / (layers / groups)),
-)
-
-
-def group_table(config: ModelConfig, format: Format) -> list[int]:
-    """The group of each layer, for the config's number of groups."""
-    layers, groups = config.num_hidden_layers, config.num_hidden_groups
-    return [format.group(layer, layers, groups) for layer in range(layers)]
-
-
-def num_groups(config: ModelConfig, format: Format) -> int:
-    """Number of groups in a foreign config: ours, or one per layer for another sharing.
-
-    Raises CheckpointError if the format's rounding would put two layers into one group.
+    Their formulas are rounded differently in rare cases, such as 22 layers with 22 groups.
     """
-    layers = config.num_hidden_layers
-    if _has_same_groups(config, format):
-        return config.num_hidden_groups
-    if any(format.group(layer, layers, layers) != layer for layer in range(layers)):
-        raise CheckpointError(
-            f"a model of {layers} layers with sharing {config.sharing!r} and "
-            f"{config.num_hidden_groups} groups cannot be written in this format, whose rounding "
-            "gives two layers one group: export another format"
-        )
-    return layers
+    layers, groups = config.num_hidden_layers, config.num_hidden_groups
+    return all(int(n / layers * groups) == int(n / (layers / groups)) for n in range(layers))
 
 
-def _has_same_groups(config: ModelConfig, format: Format) -> bool:
-    return config.sharing == "all" and group_table(config, format) == group_table(config, ORIGINAL)
-
-
-def _names(parameter: Parameter, config: ModelConfig, format: Format) -> dict[str, int | None]:
+def _stored_names(
+    parameter: Parameter, config: ModelConfig, format: Format
+) -> dict[str, int | None]:
     """Foreign name -> our parameter set, for each tensor that the parameter becomes."""
-    name = format.name(parameter)
+    name: str = getattr(parameter, format)
     if parameter.sublayer is None:
         return {name: None}
     inner = config.inner_group_num
-    blocks = range(num_groups(config, format) * inner)
-    sets: Iterable[int] = blocks
-    if not _has_same_groups(config, format):
+    sets: Iterable[int] = range(config.num_hidden_groups * inner)
+    if _has_group_per_layer(config, format):
         sets = getattr(sharing.table(config), parameter.sublayer)
-    return {
-        name.format(g=block // inner, i=block % inner): chosen
-        for block, chosen in zip(blocks, sets, strict=True)
-    }
+    return {name.format(g=n // inner, i=n % inner): chosen for n, chosen in enumerate(sets)}
+
+
+def _has_group_per_layer(config: ModelConfig, format: Format) -> bool:
+    if format == "huggingface" and not rounds_like_transformers(config):
+        return True
+    return config.sharing != "all"
 
 
 def to_foreign(
     params: Mapping[str, Any], config: ModelConfig, format: Format
 ) -> dict[str, np.ndarray]:
-    """Our parameters under foreign names. They are views: nothing is copied.
-
-    Raises CheckpointError if a parameter is missing or the format cannot express the sharing.
-    """
+    """Our parameters under foreign names. They are views: nothing is copied."""
     flat = flatten(params)
     tensors: dict[str, np.ndarray] = {}
-    for parameter in parameters(config):
+    for parameter in TABLE:
         if parameter.path not in flat:
-            if parameter.module != "body" and parameter.module not in params:
-                continue
-            raise CheckpointError(f"parameter {parameter.path} is missing: nothing was written")
+            continue
         array = np.asarray(flat[parameter.path])
-        for name, chosen in _names(parameter, config, format).items():
+        for name, chosen in _stored_names(parameter, config, format).items():
             tensor = array if chosen is None else array[chosen]
-            tensors[name] = tensor.T if format.transposes(parameter) else tensor
+            tensors[name] = tensor.T if parameter.is_transposed(format) else tensor
     return tensors
 
 
@@ -123,72 +72,44 @@ def from_foreign(
 ) -> Params:
     """Tensors with the names of the table as our parameters, in the types in which they are stored.
 
-    Args:
-      values: The tensors; they are read one at a time.
-      config: Their structure.
-      format: Their format.
-      where: The source, for messages.
-
-    Raises:
-      CheckpointError: A tensor is missing, unexpected or of another shape, or the copies of a
-        shared sublayer differ. A whole optional module may be missing.
+    The tensors are read one at a time; messages name the source as `where`. Raises CheckpointError
+    if a tensor is missing, unexpected or of another shape, or the copies of a shared sublayer
+    differ. A whole optional module may be missing.
     """
-    names = {p: _names(p, config, format) for p in parameters(config)}
-    modules = {"body"} | {p.module for p in names if any(name in values for name in names[p])}
-    names = {p: names[p] for p in names if p.module in modules}
-    expected = {name for p in names for name in names[p]}
-    missing = [name for name in expected if name not in values]
-    if missing:
-        raise CheckpointError(
-            f"{where}: {listed(missing)} missing: is it a complete ALBERT with its own config?"
-        )
-    extra = [name for name in values if name not in expected]
-    if extra:
-        raise CheckpointError(
-            f"{where}: {listed(extra)} not expected: the config describes another model, or the "
-            "file holds the head of a fine-tuned one: give the pretraining model, or to predict "
-            "the run folder"
-        )
+    shapes = {path: x.shape for path, x in flatten(albert.abstract_params(config)).items()}
+    names = {p: _stored_names(p, config, format) for p in TABLE if p.path in shapes}
+    check_names(values, {name: p.path for p in names for name in names[p]}, where)
     flat: dict[str, np.ndarray] = {}
     for parameter, sets in names.items():
-        arrays = (_checked(values, name, parameter, config, format, where) for name in sets)
+        if not any(name in values for name in sets):
+            continue
+        shape = shapes[parameter.path]
         if parameter.sublayer is None:
-            flat[parameter.path] = np.ascontiguousarray(next(arrays))
-        else:
-            count = num_sets(config, parameter.sublayer)
-            flat[parameter.path] = _stacked(arrays, sets, count, where)
+            (name,) = sets
+            array = _checked(values[name], shape, parameter.is_transposed(format), name, where)
+            flat[parameter.path] = np.ascontiguousarray(array)
+            continue
+        first: dict[int | None, str] = {}
+        stacked = np.zeros(0)
+        for name, chosen in sets.items():
+            array = _checked(values[name], shape[1:], parameter.is_transposed(format), name, where)
+            if not first:
+                stacked = flat[parameter.path] = np.zeros(shape, array.dtype)
+            if chosen in first and not same_bits(stacked[chosen], array):
+                raise CheckpointError(
+                    f"{where}: {name} differs from {first[chosen]}, but the config's sharing makes "
+                    "them one: import it with sharing 'none' in its config"
+                )
+            stacked[chosen] = array
+            first.setdefault(chosen, name)
     return unflatten(flat)
 
 
-def _stacked(
-    arrays: Iterable[np.ndarray], sets: Mapping[str, int | None], count: int, where: str
-) -> np.ndarray:
-    """The parameter sets as one array; copies of one set must be equal."""
-    stacked = np.zeros(0)
-    names: dict[int | None, str] = {}
-    for array, (name, chosen) in zip(arrays, sets.items(), strict=True):
-        if not names:
-            stacked = np.zeros((count, *array.shape), array.dtype)
-        if chosen in names and not same_bits(stacked[chosen], array):
-            raise CheckpointError(
-                f"{where}: {name} differs from {names[chosen]}, but the config's sharing makes "
-                "them one: import it with sharing 'none'"
-            )
-        stacked[chosen], names[chosen] = array, name
-    return stacked
-
-
 def _checked(
-    values: Mapping[str, Any],
-    name: str,
-    parameter: Parameter,
-    config: ModelConfig,
-    format: Format,
-    where: str,
+    value: Any, shape: tuple[int, ...], transposed: bool, name: str, where: str
 ) -> np.ndarray:
     """A tensor in our orientation, after checks of its shape and type."""
-    array, shape = np.asarray(values[name]), axis_sizes(parameter, config)
-    transposed = format.transposes(parameter)
+    array = np.asarray(value)
     stored = shape[::-1] if transposed else shape
     if array.shape != stored:
         hint = " (it looks transposed)" if array.shape == stored[::-1] else ""
@@ -196,7 +117,7 @@ def _checked(
             f"{where}: {name} has shape {list(array.shape)}, the config wants {list(stored)}{hint}:"
             " config and weights do not belong together"
         )
-    if array.dtype.kind not in "fV" and str(array.dtype) != "bfloat16":
+    if array.dtype.kind != "f" and str(array.dtype) != "bfloat16":
         raise CheckpointError(
             f"{where}: {name} has type {array.dtype}, not a floating-point type: save it as float32"
         )
@@ -205,7 +126,16 @@ def _checked(
 
 def same_bits(a: Any, b: Any) -> bool:
     """Whether two arrays have the same bytes."""
-    return np.ascontiguousarray(a).tobytes() == np.ascontiguousarray(b).tobytes()
+    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def refuse_other_models(names: Iterable[str], where: str) -> None:
+    """Raises CheckpointError if none of the tensors' names is that of a layer of ALBERT."""
+    marks = ("albert_layer_groups.", "/inner_group_")
+    if not any(mark in name for mark in marks for name in names):
+        raise CheckpointError(
+            f"{where} has no layer of ALBERT, but of a BERT or another model: import an ALBERT"
+        )
 
 
 # ---- configs -------------------------------------------------------------------------------------
@@ -219,10 +149,12 @@ CONFIG_FIELDS = tuple(
 
 
 def config_entries(config: ModelConfig, format: Format) -> dict[str, Any]:
-    """Entries of a foreign config.json that both formats have."""
+    """Entries of a foreign config.json that both formats have, and the noted sharing."""
     entries = {name: getattr(config, name) for name in CONFIG_FIELDS}
-    entries["num_hidden_groups"] = num_groups(config, format)
-    return entries | ({} if config.sharing == "all" else {"sharing": config.sharing})
+    if _has_group_per_layer(config, format):
+        entries["num_hidden_groups"] = config.num_hidden_layers
+        entries |= {"sharing": config.sharing, "sharing_groups": config.num_hidden_groups}
+    return entries
 
 
 def model_config_from(raw: Mapping[str, Any], hidden_act: str, where: str) -> ModelConfig:
@@ -236,11 +168,12 @@ def model_config_from(raw: Mapping[str, Any], hidden_act: str, where: str) -> Mo
             f"{where}: layer_norm_eps is {eps}, ALBERT's is {LAYER_NORM_EPS}: this model cannot be "
             "expressed"
         )
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers"):
+        if name not in raw:
+            raise CheckpointError(f"{where}: {name} is missing: is it an ALBERT config?")
     values: dict[str, Any] = {}
     for name in CONFIG_FIELDS:
         if name not in raw:
-            if name in ("vocab_size", "hidden_size", "num_hidden_layers"):
-                raise CheckpointError(f"{where}: {name} is missing: is it an ALBERT config?")
             continue
         kind = type(getattr(ModelConfig(), name))
         if type(raw[name]) not in ((int,) if kind is int else (int, float)):
@@ -254,21 +187,3 @@ def model_config_from(raw: Mapping[str, Any], hidden_act: str, where: str) -> Mo
     except ConfigError as error:
         raise CheckpointError(f"{where}: {error}") from None
     return config
-
-
-def read_with_noted_sharing(
-    raw: Mapping[str, Any], config: ModelConfig, read: Callable[[ModelConfig], Params]
-) -> tuple[ModelConfig, Params] | None:
-    """Config and parameters with the sharing that our own export noted in a foreign config.
-
-    None if there is no such note, or if the copies of a shared sublayer differ, because another
-    program trained them: then the groups of the config hold.
-    """
-    noted = raw.get("sharing", "all")
-    if noted not in ("attention", "ffn", "none"):
-        return None
-    shared = dataclasses.replace(config, sharing=noted, num_hidden_groups=1)
-    try:
-        return shared, read(shared)
-    except CheckpointError:
-        return None

@@ -121,6 +121,8 @@ def best_metric(config: Config) -> tuple[str, Literal["min", "max"]]:
 def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights) -> Model:
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.data.vocabularies import vocabulary as vocabularies
+    from albert_jax.model import albert
+    from albert_jax.tasks import encoder, registry
 
     config = configfile.load(files.join(path, "config.toml"))
     if weights == "averaged" and not config.optimizer.ema_decay:
@@ -134,21 +136,14 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
         number = checkpoints.best_step() if step == "best" else None if step == "newest" else step
         if step == "best" and number is None:
             raise CheckpointError(f"{path}: no checkpoint was evaluated yet: choose a step")
-        restored = checkpoints.restore({part: _shapes(config)}, number, partial=True)
+        if config.task is None:
+            shapes = albert.abstract_params(config.model)
+        else:
+            shapes = encoder.abstract_params(registry.create(config.task), config.model)
+        restored = checkpoints.restore({part: shapes}, number, partial=True)
     finally:
         checkpoints.close()
     if restored is None:
         raise CheckpointError(f"{path} has no complete checkpoint yet: let the run save one")
     vocabulary = vocabularies.load(files.join(path, "vocabulary"))
     return Model(config, restored.state[part], vocabulary, path, restored.step)
-
-
-def _shapes(config: Config) -> dict[str, Any]:
-    """Shapes of the parameters that a run trains."""
-    from albert_jax.model import albert
-    from albert_jax.tasks import registry
-    from albert_jax.tasks.encoder import abstract_params
-
-    if config.task is None:
-        return albert.abstract_params(config.model)
-    return abstract_params(registry.create(config.task), config.model)

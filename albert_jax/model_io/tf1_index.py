@@ -14,33 +14,26 @@ from collections.abc import Iterator
 from albert_jax.data.sources.tfrecord import masked_crc32c
 from albert_jax.protobuf_wire import WireError, varint
 
-_MAGIC = 0xDB4775248B80FB57
+_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
 _FOOTER = 48
 
 
 def parse(data: bytes) -> dict[bytes, bytes]:
     """All entries of a table, every checksum verified. Raises WireError."""
-    if len(data) < _FOOTER:
-        raise WireError(f"it has {len(data)} bytes, fewer than a footer")
     footer = data[-_FOOTER:]
-    if struct.unpack("<Q", footer[-8:])[0] != _MAGIC:
-        raise WireError("its last 8 bytes are not those of a table: it is truncated or no index")
+    if len(data) < _FOOTER or not footer.endswith(_MAGIC):
+        raise WireError("it does not end as a table does: it is truncated or no index")
     position, handles = 0, []
     for _ in range(4):
         number, position = varint(footer, position)
         handles.append(number)
-    if any(footer[position:-8]):
-        raise WireError("its footer is not that of a table")
-    if list(_entries(_block(data, handles[0], handles[1]))):
-        raise WireError("it has a meta-index, which no checkpoint has")
+    if any(footer[position:-8]) or list(_entries(_block(data, *handles[:2]))):
+        raise WireError("its footer is damaged")
     entries: dict[bytes, bytes] = {}
-    for _, value in _entries(_block(data, handles[2], handles[3])):
-        offset, position = varint(value, 0)
-        length, _ = varint(value, position)
-        for key, content in _entries(_block(data, offset, length)):
-            if key in entries:
-                raise WireError(f"entry {key!r} occurs twice")
-            entries[key] = content
+    for _, handle in _entries(_block(data, *handles[2:])):
+        offset, position = varint(handle, 0)
+        length, _ = varint(handle, position)
+        entries.update(_entries(_block(data, offset, length)))
     return entries
 
 
@@ -49,21 +42,14 @@ def _block(data: bytes, offset: int, length: int) -> bytes:
     if end + 5 > len(data) - _FOOTER:
         raise WireError(f"a block at byte {offset} lies outside the file")
     (stored,) = struct.unpack("<I", data[end + 1 : end + 5])
-    if masked_crc32c(data[offset : end + 1]) != stored:
+    if data[end] or masked_crc32c(data[offset : end + 1]) != stored:
         raise WireError(f"the checksum of the block at byte {offset} is wrong")
-    if data[end]:
-        raise WireError(f"the block at byte {offset} is compressed, which no checkpoint is")
     return data[offset:end]
 
 
 def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    if len(block) < 4:
-        raise WireError("a block is shorter than its trailer")
-    restarts = struct.unpack("<I", block[-4:])[0]
-    end = len(block) - 4 - 4 * restarts
-    if end < 0:
-        raise WireError("a block claims more restart points than it has bytes")
-    position, key = 0, b""
+    restarts = int.from_bytes(block[-4:], "little")
+    end, position, key = len(block) - 4 - 4 * restarts, 0, b""
     while position < end:
         shared, position = varint(block, position)
         fresh, position = varint(block, position)

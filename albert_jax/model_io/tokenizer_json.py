@@ -3,18 +3,6 @@
 AlbertTokenizer of Transformers is not used: it rebuilds its own rules from a few flags, rewrites
 `` and '' to ", and makes punctuation special (never masked) if it finds spiece.model alone. A
 plain PreTrainedTokenizerFast takes the file as it is, so that its ids are those of training.
-
-The file differs from the vocabulary in these points:
-
-* The preprocessing (data/vocabularies/normalize.py) becomes normalizers, followed by the model's
-  own character map.
-* User-defined tokens get the score that SentencePiece gives them while it segments.
-* The original takes a token "digits," apart after the segmentation. Here such a token has too low
-  a score to be chosen, which gives the same tokens if it begins a word, as it does in the
-  published vocabulary. Inside a word the original adds a word mark, which tokenizer.json cannot
-  express: `inexpressible_tokens` lists these tokens.
-* The word mark is put in front of the first word only, because the text after [MASK] keeps its
-  own spaces.
 """
 
 from __future__ import annotations
@@ -26,32 +14,17 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
-from tokenizers import (
-    AddedToken,
-    Regex,
-    Tokenizer,
-    decoders,
-    models,
-    normalizers,
-    pre_tokenizers,
-    processors,
-)
+import tokenizers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
+from albert_jax.data.vocabularies import sentencepiece
 from albert_jax.data.vocabularies.normalize import TextRules
-from albert_jax.data.vocabularies.sentencepiece import (
-    MODEL,
-    SPACE,
-    SentencePiece,
-    ends_in_digit_comma,
-    is_inner_digits_comma,
-)
+from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import MAX_WORD, VOCAB, WordPiece, basic
 from albert_jax.errors import CheckpointError
 from albert_jax.files.json_files import json_bytes
 from albert_jax.protobuf_wire import WireError, fields
-
-_PENALTY = 100.0
 
 
 def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]:
@@ -61,16 +34,18 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
     SentencePiece model other than unigram.
     """
     if isinstance(vocabulary, SentencePiece):
-        tokenizer, beside = _unigram(vocabulary), {MODEL: vocabulary.model}
+        tokenizer, beside = _unigram(vocabulary), {sentencepiece.MODEL: vocabulary.model}
     elif isinstance(vocabulary, WordPiece):
         tokenizer, beside = _wordpiece(vocabulary), {VOCAB: vocabulary.files()[VOCAB]}
     else:
         return {}
     roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
     pad, unk, cls, sep, mask = (vocabulary.id_to_token(getattr(vocabulary, role)) for role in roles)
-    plain = [AddedToken(name, special=True, normalized=False) for name in (pad, unk, cls, sep)]
     tokenizer.add_special_tokens(
-        [*plain, AddedToken(mask, special=True, normalized=False, lstrip=True)]
+        [
+            tokenizers.AddedToken(name, special=True, normalized=False, lstrip=name == mask)
+            for name in (pad, unk, cls, sep, mask)
+        ]
     )
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{cls}:0 $A:0 {sep}:0",
@@ -93,8 +68,6 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
         "model_max_length": max_length,
         # Without token types every pair would be read as one sentence (Transformers 5).
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
-        "padding_side": "right",
-        "truncation_side": "right",
         "clean_up_tokenization_spaces": False,
     }
     return {
@@ -106,14 +79,16 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
 
 
 def inexpressible_tokens(vocabulary: Vocabulary) -> list[str]:
-    """Tokens "digits," that are found inside words: texts with one of them get other ids.
+    """Tokens "digits," inside words, where the original adds a word mark when it takes them apart.
 
-    A vocabulary that was trained by us uses none.
+    tokenizer.json cannot express this, so texts with one of them get other ids. The published
+    vocabulary and those that we train have none.
     """
     if not isinstance(vocabulary, SentencePiece):
         return []
+    inner = sentencepiece.is_inner_digits_comma
     tokens, _ = _contents(vocabulary.model)
-    return [token for token, _, kind in tokens if kind == _NORMAL and is_inner_digits_comma(token)]
+    return [token for token, _, kind in tokens if kind == _NORMAL and inner(token)]
 
 
 # ---- SentencePiece -------------------------------------------------------------------------------
@@ -128,11 +103,13 @@ def _unigram(vocabulary: SentencePiece) -> Tokenizer:
     scores = []
     for token, score, kind in tokens:
         if kind == _USER_DEFINED:
+            # SentencePiece gives these tokens this score while it segments.
             score = len(token.encode()) * highest - 0.1
         elif kind == _UNUSED:
-            score = -2 * _PENALTY
-        elif ends_in_digit_comma(token):
-            score -= _PENALTY
+            score = -200.0
+        elif sentencepiece.ends_in_digit_comma(token):
+            # The original takes these tokens apart afterwards; here they are not chosen at all.
+            score -= 100.0
         scores.append((token, score))
     has_bytes = any(kind == _BYTE for _, _, kind in tokens)
     tokenizer = Tokenizer(models.Unigram(scores, vocabulary.unk_id, byte_fallback=has_bytes))
@@ -146,7 +123,8 @@ def _unigram(vocabulary: SentencePiece) -> Tokenizer:
             normalizers.Strip(left=False, right=True),
         ]
     )
-    # Tokens with a word mark further in can only be found in text that is not split.
+    # Tokens with a word mark further in can only be found in text that is not split. The mark is
+    # put in front of the first word only, because the text after [MASK] keeps its own spaces.
     across = any(SPACE in token.lstrip(SPACE) for token, _, _ in tokens)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(SPACE, "first", split=not across)
     tokenizer.decoder = decoders.Metaspace(SPACE, "first")

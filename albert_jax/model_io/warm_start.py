@@ -1,8 +1,8 @@
 """Parameters of one structure as the start of another: sharing, depth, vocabulary and heads change.
 
-Between modes of sharing, parameters and moments are gathered along the axis of parameter sets. A
-deep model starts from a shallow one as in the paper: shared sets serve any number of layers, and
-where each layer has its own set it takes that of the layer at the same relative depth.
+Between modes of sharing, parameters are gathered along the axis of parameter sets. A deep model
+starts from a shallow one as in the paper: shared sets serve any number of layers, and where each
+layer has its own set it takes that of the layer at the same relative depth.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from albert_jax.model import sharing
 from albert_jax.model.init import init_params
 from albert_jax.model_io import directories
 from albert_jax.model_io import model as models
-from albert_jax.model_io.parameter_names import OPTIONAL_MODULES, Params, num_sets
+from albert_jax.model_io.parameter_names import OPTIONAL_MODULES, Params
 from albert_jax.tree import flatten, unflatten
 
 _FIXED_FIELDS = (
@@ -30,6 +30,7 @@ _FIXED_FIELDS = (
     "intermediate_size",
     "hidden_act",
     "type_vocab_size",
+    "inner_group_num",
 )
 """Fields that must be equal, because the weights would mean something else."""
 
@@ -41,14 +42,9 @@ def initial_params_from(
 
     Sharing, groups, depth, vocabulary and the number of positions may differ. Heads that the
     source lacks, and positions and tokens that it does not know, are initialized with `seed`.
-
-    Raises:
-      CheckpointError: The source cannot be read, or has another width.
+    Raises CheckpointError if the source cannot be read or has another width.
     """
-    if models.is_run(source):
-        loaded = models.load(source)
-    else:
-        loaded = directories.read(source)
+    loaded = models.load(source) if models.is_run(source) else directories.read(source)
     return fit(
         loaded.params, loaded.config, loaded.vocabulary, config, vocabulary, seed=seed, where=source
     )
@@ -70,7 +66,7 @@ def fit(
         if old != new:
             raise CheckpointError(
                 f"{where} has {name} {old}, the config {new}: only sharing, depth, positions and "
-                "vocabulary can change; set the same value"
+                "vocabulary can change: set the same value"
             )
     same = (
         source_vocabulary is None
@@ -101,38 +97,27 @@ def fit(
 
 
 def regroup(tree: Mapping[str, Any], source: ModelConfig, target: ModelConfig) -> Params:
-    """Parameters (or moments) of structure `source` laid out for `target`.
+    """Parameters of structure `source` laid out for `target`.
 
     Each parameter set of the target is that of the first block that uses it. Going from shared
     to separate sets changes nothing that the network computes.
     """
-    chosen = {name: _source_sets(source, target, name) for name in ("attention", "ffn")}
+    inner = target.inner_group_num
+    chosen = {}
+    for sublayer, count in zip(("attention", "ffn"), sharing.sets(target), strict=True):
+        old = getattr(sharing.table(source), sublayer)
+        new = getattr(sharing.table(target), sublayer)
+        # A group that no layer uses (because of rounding) still has parameters.
+        blocks = [new.index(number) if number in new else 0 for number in range(count)]
+        layers = [n // inner * source.num_hidden_layers // target.num_hidden_layers for n in blocks]
+        chosen[sublayer] = np.array(
+            [old[layer * inner + n % inner] for layer, n in zip(layers, blocks, strict=True)]
+        )
     flat = {}
     for path, leaf in flatten(tree).items():
         top, sublayer, *_ = path.split("/")
         flat[path] = np.asarray(leaf)[chosen[sublayer]] if top == "encoder" else leaf
     return unflatten(flat)
-
-
-def _source_sets(source: ModelConfig, target: ModelConfig, sublayer: str) -> np.ndarray:
-    """The source's parameter set for each parameter set of the target."""
-    old = getattr(sharing.table(source), sublayer)
-    first_block: dict[int, int] = {}
-    for block, number in enumerate(getattr(sharing.table(target), sublayer)):
-        first_block.setdefault(number, block)
-    # A group that no layer uses (because of rounding) still has parameters: it takes block 0's.
-    blocks = [first_block.get(number, 0) for number in range(num_sets(target, sublayer))]
-    return np.array([old[_same_depth(block, source, target)] for block in blocks])
-
-
-def _same_depth(block: int, source: ModelConfig, target: ModelConfig) -> int:
-    """The source's block at the relative depth of the target's block."""
-    if source.inner_group_num == target.inner_group_num:
-        layer, inner = divmod(block, target.inner_group_num)
-        layer = layer * source.num_hidden_layers // target.num_hidden_layers
-        return layer * source.inner_group_num + inner
-    count = source.num_hidden_layers * source.inner_group_num
-    return block * count // (target.num_hidden_layers * target.inner_group_num)
 
 
 def matching_ids(old: Vocabulary, new: Vocabulary) -> list[list[int]]:

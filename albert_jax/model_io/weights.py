@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -16,10 +16,9 @@ from albert_jax.tree import flatten, unflatten
 
 
 class LazyTensors(Mapping[str, np.ndarray]):
-    """Tensors that are read when they are asked for."""
+    """Tensors that are read when they are asked for; `keys` are the arguments of `read`."""
 
     def __init__(self, keys: Mapping[str, Any], read: Callable[[Any], np.ndarray]) -> None:
-        """`keys` are the arguments of `read` for the tensors' names."""
         self._keys, self._read = keys, read
 
     def __getitem__(self, name: str) -> np.ndarray:
@@ -46,10 +45,6 @@ class Weights:
     vocabulary: Vocabulary | None = None
     run_config: Config | None = None
     """The config of the training, if it is known."""
-    stored: Mapping[str, np.ndarray] = field(default_factory=dict)
-    """The tensors of another program under its names, read when they are asked for."""
-    foreign_config: Mapping[str, Any] = field(default_factory=dict)
-    """The config file of another program."""
 
 
 def default_config(model: ModelConfig) -> Config:

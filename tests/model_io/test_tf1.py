@@ -78,11 +78,12 @@ def test_flipped_data_name_the_variable(prefix):
 def test_truncated_and_missing_data(prefix):
     shard = prefix.with_name("m.ckpt.data-00000-of-00001")
     shard.write_bytes(shard.read_bytes()[:-1])
-    with pytest.raises(CheckpointError, match="truncated"):
-        tf1.read_variables(prefix)
+    found = tf1.read_variables(prefix)
+    with pytest.raises(CheckpointError, match="truncated at global_step"):
+        found["global_step"]
     shard.unlink()
     with pytest.raises(CheckpointError, match="this part of the checkpoint is missing"):
-        tf1.read_variables(prefix)
+        found["global_step"]
 
 
 def test_no_index(tmp_path):
@@ -90,9 +91,3 @@ def test_no_index(tmp_path):
         tf1.read_variables(tmp_path / "model.ckpt")
     with pytest.raises(CheckpointError, match=r"holds 0 \.index files"):
         tf1.read_variables(tmp_path)
-
-
-def test_tf2_object_checkpoints_are_told_apart(tmp_path):
-    tf1_files.write(tmp_path / "m", VALUES | {"_CHECKPOINTABLE_OBJECT_GRAPH": np.int64([1])})
-    with pytest.raises(CheckpointError, match="TF2 object checkpoint"):
-        tf1.read_variables(tmp_path / "m")

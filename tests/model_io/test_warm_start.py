@@ -41,15 +41,6 @@ def test_untying_changes_nothing_that_is_computed(mode, groups):
     assert same(warm_start.regroup(found, untied, shared), params)
 
 
-def test_moments_are_gathered_like_parameters():
-    shared, untied = tiny(), tiny(sharing="none")
-    moments = weights(shared, 5)
-    found = warm_start.regroup(moments, shared, untied)
-    kernel = found["encoder"]["ffn"]["output"]["kernel"]
-    assert kernel.shape[0] == 3
-    assert all(np.array_equal(k, moments["encoder"]["ffn"]["output"]["kernel"][0]) for k in kernel)
-
-
 def test_deeper_from_shallower():
     shallow, deep = tiny(num_hidden_layers=2), tiny(num_hidden_layers=6)
     params = weights(shallow)
