@@ -18,7 +18,7 @@ from albert_jax.model_io.foreign_parameters import config_entries, to_foreign
 from albert_jax.model_io.safetensors_files import Tensors
 from albert_jax.tree import flatten
 from tests.model_io import tf1_files
-from tests.model_io.structures import STRUCTURES, pretrained, same, tiny, weights
+from tests.model_io.structures import STRUCTURES, pretrained, same, tiny
 
 
 def import_model(source, out, **options):
