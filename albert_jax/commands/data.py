@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -155,9 +154,8 @@ class DataShow(_Rows):
         builder, vocabulary, size = self.builder()
         if self.step < 0 or self.rows < 1:
             raise ConfigError("--step must be at least 0 and --rows at least 1")
-        numbers = np.arange(min(self.rows, size))
-        batch = builder.batch(self.step, numbers)
-        print(show.show(batch, vocabulary, numbers=numbers, color=sys.stdout.isatty()))
+        batch = builder.batch(self.step, np.arange(min(self.rows, size)))
+        print(show.show(batch, vocabulary))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,21 +164,17 @@ class DataStats(_Rows):
 
     batches: int = 20
     """How many batches of the phase to measure."""
-    png: str | None = None
-    """Also draw the figures to this file."""
 
     def run(self) -> None:
         """Prints to stdout."""
         import numpy as np
 
-        from albert_jax.data.batches import statistics
+        from albert_jax.data.batches import show
 
         builder, vocabulary, size = self.builder()
         if self.batches < 1:
             raise ConfigError(f"--batches {self.batches}: give at least 1")
         numbers = np.arange(size)
         batches = (builder.batch(step, numbers) for step in range(self.batches))
-        measured = statistics.measure(batches, vocabulary)
-        print(statistics.table(measured))
-        if self.png:
-            statistics.draw(measured, self.png)
+        for name, figure in show.statistics(batches, vocabulary).items():
+            print(f"{name:<20}  {figure}")

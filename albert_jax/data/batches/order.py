@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -30,14 +28,12 @@ BLOCK_WINDOWS = 32
 """Windows planned together: about two million tokens."""
 GROUP_ROWS = 1 << 17
 """Minimum number of rows in a group, unless the corpus has fewer."""
+MIXTURE_PERIOD = 1 << 14
+"""Rows after which the pattern of a mixture repeats; in these, weights are met to within 1."""
 
 _WINDOWS, _PLAN, _ROWS = range(3)
 """Purposes of random draws."""
 _CACHED_GROUPS = 2
-
-
-MIXTURE_PERIOD = 1 << 14
-"""Rows after which the pattern of a mixture repeats; in these, weights are met to within 1."""
 
 
 class Group(NamedTuple):
@@ -63,13 +59,16 @@ class _Epoch(NamedTuple):
     rows: np.ndarray  # int64 [blocks + 1]: number of rows before each block
     groups: np.ndarray  # int64 [groups + 1]: first block of each group
 
+    def windows_of(self, first_block: int, end_block: int) -> list[int]:
+        return self.windows[first_block * BLOCK_WINDOWS : end_block * BLOCK_WINDOWS].tolist()
+
 
 class RowOrder:
     """The endless sequence of rows of one corpus under one plan.
 
     ``key`` decides all random draws (counter_rng.key). ``counts`` is a folder, perhaps in a
-    bucket, that keeps the row counts of epochs, so that a resumed run need not plan the whole
-    corpus again. Objects may be pickled, without their caches, and used by several threads.
+    bucket, that keeps the row counts of epochs, because planning the epochs of a large corpus
+    again for a resumed run takes minutes. Objects may be pickled and used by several threads.
     """
 
     def __init__(
@@ -79,7 +78,8 @@ class RowOrder:
         self._counts = counts
         self._epochs: list[_Epoch] = []
         self._first_rows = [0]
-        self._prepare_caches()
+        self._lock = threading.RLock()
+        self._groups: dict[tuple[int, int], Group] = {}
 
     def locate(self, rows: np.ndarray) -> list[RowsOfGroup]:
         """Finds the groups of rows by the numbers of the rows since the start, int64 [n]."""
@@ -103,14 +103,11 @@ class RowOrder:
     def group(self, epoch: int, group: int) -> Group:
         """Reads and plans a group, or takes it from the cache. Raises DataError."""
         with self._lock:
-            cached = self._groups.get((epoch, group))
-            if cached is None:
-                cached = self._make_group(epoch, group)
-                self._groups[epoch, group] = cached
-                while len(self._groups) > _CACHED_GROUPS:
-                    self._groups.popitem(last=False)
-            self._groups.move_to_end((epoch, group))
-            return cached
+            if (epoch, group) not in self._groups:
+                self._groups[epoch, group] = self._make_group(epoch, group)
+                if len(self._groups) > _CACHED_GROUPS:
+                    del self._groups[next(iter(self._groups))]
+            return self._groups[epoch, group]
 
     def epoch_rows(self, epoch: int) -> int:
         """Number of rows of an epoch."""
@@ -127,7 +124,7 @@ class RowOrder:
         """
         self.epoch_rows(0)
         epoch = self._epochs[0]
-        plan = self._plan(_windows_of_blocks(epoch.windows, 0, 1), 0, 0)
+        plan = self._plan(epoch.windows_of(0, 1), 0, 0)
         digest = hashlib.sha256(repr(self.settings).encode())
         order = self._permuted_rows(0, 0, plan.rows)
         for array in (epoch.windows, epoch.rows, epoch.groups, *plan, order):
@@ -146,7 +143,7 @@ class RowOrder:
         first_block, end_block = entry.groups[group : group + 2].tolist()
         plans, sequences, tokens = [], 0, 0
         for block in range(first_block, end_block):
-            windows = _windows_of_blocks(entry.windows, block, block + 1)
+            windows = entry.windows_of(block, block + 1)
             plan = self._plan(windows, epoch, block)
             plans.append(
                 plan._replace(
@@ -159,25 +156,17 @@ class RowOrder:
             sequences += len(plan.a_start)
             tokens += self.corpus.tokens_in(windows)
         plan = RowPlan(*(np.concatenate(columns) for columns in zip(*plans, strict=True)))
-        ids = self.corpus.ids(_windows_of_blocks(entry.windows, first_block, end_block))
+        ids = self.corpus.ids(entry.windows_of(first_block, end_block))
         return Group(ids, plan, self._permuted_rows(epoch, group, plan.rows))
 
     def _add_epoch(self) -> None:
         number = len(self._epochs)
         key = counter_rng.key(self.key, _WINDOWS, number)
         windows = counter_rng.permutation(key, self.corpus.num_windows)
-        blocks = -(-len(windows) // BLOCK_WINDOWS)
-        counts = self._load_counts(number, blocks)
-        if counts is None:
-            counts = np.zeros(blocks, np.int64)
-            for block in range(blocks):
-                of_block = _windows_of_blocks(windows, block, block + 1)
-                counts[block] = self._plan(of_block, number, block).rows
-            self._store_counts(number, counts)
-        rows = np.concatenate([[0], np.cumsum(counts)])
+        rows = np.concatenate([[0], np.cumsum(self._row_counts(number, windows))])
         if not rows[-1]:
             raise DataError(f"{self.corpus.directory} holds no rows: prepare more text")
-        groups = [0]
+        blocks, groups = len(rows) - 1, [0]
         while groups[-1] < blocks:
             groups.append(min(int(np.searchsorted(rows, rows[groups[-1]] + GROUP_ROWS)), blocks))
         # A last group that is too short joins the group before it.
@@ -186,47 +175,28 @@ class RowOrder:
         self._epochs.append(_Epoch(windows, rows, np.array(groups)))
         self._first_rows.append(self._first_rows[-1] + int(rows[-1]))
 
-    def _counts_file(self, epoch: int) -> str | None:
-        if self._counts is None:
-            return None
-        sizes = [shard.files for shard in self.corpus.shards]
-        name = hashlib.sha256(repr((self.settings, self.key, epoch, sizes)).encode()).hexdigest()
-        return files.join(self._counts, f"rows-{name[:24]}.npy")
-
-    def _load_counts(self, epoch: int, blocks: int) -> np.ndarray | None:
-        path = self._counts_file(epoch)
-        try:
-            content = None if path is None else files.read(path)
-            if content is None:
-                return None
-            counts = np.load(io.BytesIO(content), allow_pickle=False)
-        except (StorageError, EOFError, ValueError):
-            return None
-        return counts if counts.shape == (blocks,) and counts.dtype == np.int64 else None
-
-    def _store_counts(self, epoch: int, counts: np.ndarray) -> None:
-        path = self._counts_file(epoch)
-        if path is None:
-            return
-        content = io.BytesIO()
-        np.save(content, counts, allow_pickle=False)
-        # The counts only save time, so that a folder that cannot be written is no error.
+    def _row_counts(self, epoch: int, windows: np.ndarray) -> np.ndarray:
+        """Rows of each block of an epoch, from the folder of counts or from their plans."""
+        blocks = np.split(windows, range(BLOCK_WINDOWS, len(windows), BLOCK_WINDOWS))
+        corpus = [shard.files for shard in self.corpus.shards]
+        name = hashlib.sha256(repr((self.settings, self.key, epoch, corpus)).encode()).hexdigest()
+        path = files.join(self._counts, f"rows-{name[:24]}") if self._counts else None
+        # The counts only save time, so a folder that cannot be read or written is no error.
         with contextlib.suppress(StorageError):
-            files.make_folder(str(self._counts))
-            files.write(path, content.getvalue())
-
-    def _prepare_caches(self) -> None:
-        self._lock = threading.RLock()
-        self._groups: OrderedDict[tuple[int, int], Group] = OrderedDict()
+            stored = files.read(path) if path else None
+            if stored and len(stored) == 8 * len(blocks):
+                return np.frombuffer(stored, "<i8")
+        counts = [self._plan(of.tolist(), epoch, block).rows for block, of in enumerate(blocks)]
+        with contextlib.suppress(StorageError):
+            if path:
+                files.write(path, np.array(counts, "<i8").tobytes())
+        return np.array(counts, np.int64)
 
     def __getstate__(self) -> dict[str, Any]:
-        state = dict(self.__dict__)
-        del state["_lock"], state["_groups"]
-        return state
+        return {**self.__dict__, "_lock": None, "_groups": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._prepare_caches()
+        self.__dict__.update(state, _lock=threading.RLock())
 
 
 class Mixture:
@@ -256,8 +226,3 @@ class Mixture:
     def rows_within(self, corpus: int, rows: np.ndarray) -> np.ndarray:
         """The numbers that rows of one corpus have among all rows of that corpus."""
         return rows // MIXTURE_PERIOD * self._counts[corpus] + self._rank[rows % MIXTURE_PERIOD]
-
-
-def _windows_of_blocks(windows: np.ndarray, first: int, end: int) -> list[int]:
-    """The permuted windows of the blocks first to end - 1."""
-    return windows[first * BLOCK_WINDOWS : end * BLOCK_WINDOWS].tolist()

@@ -1,65 +1,103 @@
-"""Shows batches as text."""
+"""Batches as text: single rows, and figures of many."""
 
 from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
 from albert_jax.data.batches.batch import Batch
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
-_COLORS = {"masked": "31;1", "random": "35;1", "kept": "33;1", "special": "2", "b": "36"}
-_ORDER = {0: "original", 1: "swapped or from another document"}
 
-
-def show(batch: Batch, vocabulary: Vocabulary, *, numbers: np.ndarray, color: bool = False) -> str:
-    """Text of the rows of a batch; ``numbers`` [B] are printed as their names.
+def show(batch: Batch, vocabulary: Vocabulary) -> str:
+    """Text of the rows of a batch, with a line for A and one for B of each sequence.
 
     A masked position reads ``[MASK|label]``, one that holds a random token ``[token|label]``, and
-    one that was left as it is ``[=label]``. Every sequence has a line for A and one for B.
+    one that was left as it is ``[=label]``.
     """
     lines = []
-    for row, number in enumerate(np.asarray(numbers).tolist()):
-        segments = batch["segment_ids"][row]
+    for row, segments in enumerate(batch["segment_ids"]):
+        ids = batch["input_ids"][row].tolist()
+        tokens = [vocabulary.id_to_token(id) for id in ids]
         used = batch["mlm_weights"][row] > 0
-        positions = batch["mlm_positions"][row][used].tolist()
-        labels = dict(zip(positions, batch["mlm_labels"][row][used].tolist(), strict=True))
+        labels = batch["mlm_labels"][row][used].tolist()
+        for position, label in zip(batch["mlm_positions"][row][used], labels, strict=True):
+            seen = "MASK" if ids[position] == vocabulary.mask_id else tokens[position]
+            hidden = vocabulary.id_to_token(label)
+            tokens[position] = f"[={hidden}]" if ids[position] == label else f"[{seen}|{hidden}]"
+        sequences = int(segments.max())
         lines.append(
-            f"row {number}: {int((segments > 0).sum())} of {len(segments)} tokens, "
-            f"{len(labels)} masked, {int(segments.max())} pair(s)"
+            f"row {row}: {int((segments > 0).sum())} of {len(segments)} tokens, {len(labels)} "
+            f"masked, {sequences} pair(s)"
         )
-        for sequence in range(1, int(segments.max()) + 1):
-            positions = np.flatnonzero(segments == sequence)
-            weight = float(batch["sop_weights"][row, sequence - 1])
-            label = int(batch["sop_labels"][row, sequence - 1])
-            order = _ORDER[label] if weight else "not asked"
-            lines.append(f"  pair {sequence}: {len(positions)} tokens, order {order}")
-            types = batch["token_type_ids"][row][positions]
-            for segment in (0, 1):
-                words = [
-                    _shown_token(batch["input_ids"][row], position, labels, vocabulary, segment)
-                    for position in positions[types == segment].tolist()
-                ]
-                if words:
-                    text = " ".join(_colored(*word) if color else word[0] for word in words)
-                    lines.append(f"    {'AB'[segment]} {text}")
+        for sequence in range(sequences):
+            order = "not asked"
+            if batch["sop_weights"][row, sequence]:
+                swapped = batch["sop_labels"][row, sequence]
+                order = "swapped or from another document" if swapped else "original"
+            within = segments == sequence + 1
+            lines.append(f"  pair {sequence + 1}: {int(within.sum())} tokens, order {order}")
+            for segment, name in enumerate("AB"):
+                chosen = np.flatnonzero(within & (batch["token_type_ids"][row] == segment))
+                if len(chosen):
+                    lines.append(f"    {name} {' '.join(tokens[i] for i in chosen)}")
     return "\n".join(lines)
 
 
-def _shown_token(
-    ids: np.ndarray, position: int, labels: dict[int, int], vocabulary: Vocabulary, segment: int
-) -> tuple[str, str]:
-    """The text of a position of a row, and the name of its color ("" for none)."""
-    seen, label = int(ids[position]), labels.get(position)
-    token = vocabulary.id_to_token(seen)
-    if label is None:
-        special = seen in (vocabulary.cls_id, vocabulary.sep_id)
-        return token, "special" if special else ("b" if segment else "")
-    if seen == vocabulary.mask_id:
-        return f"[MASK|{vocabulary.id_to_token(label)}]", "masked"
-    if seen == label:
-        return f"[={token}]", "kept"
-    return f"[{token}|{vocabulary.id_to_token(label)}]", "random"
+def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, str]:
+    """Figures of some batches by name; filler rows do not count."""
+    sums: Counter[str] = Counter()
+    for batch in batches:
+        sums.update(_sums(batch, vocabulary))
+
+    def ratio(part: str, whole: str) -> float:
+        return sums[part] / max(sums[whole], 1)
+
+    masked = {
+        name: ratio(name, "masked") for name in ("replaced by [MASK]", "kept", "replaced by a token")
+    }
+    return {
+        "rows": f"{sums['rows']:,}",
+        "tokens": f"{sums['tokens']:,}",
+        "padding": f"{1 - ratio('tokens', 'positions'):.2%} of all positions",
+        "tokens per row": f"{ratio('tokens', 'rows'):.1f}",
+        "tokens per pair": f"{ratio('tokens', 'pairs'):.1f}",
+        "mask rate": f"{ratio('masked', 'tokens'):.2%} of the tokens",
+        "words per masked run": f"{ratio('masked words', 'masked runs'):.2f}",
+        "masked tokens": ", ".join(f"{share:.1%} {name}" for name, share in masked.items()),
+        "unknown tokens": f"{ratio('unknown', 'tokens'):.3%}",
+        "sentence order": f"{ratio('swapped', 'weighted'):.1%} labelled 1; asked of "
+        f"{ratio('weighted', 'pairs'):.1%} of the pairs",
+    }
 
 
-def _colored(text: str, name: str) -> str:
-    return f"\x1b[{_COLORS[name]}m{text}\x1b[0m" if name else text
+def _sums(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
+    segments, text = batch["segment_ids"], batch["input_ids"].copy()
+    real = segments > 0
+    used, weighted = batch["mlm_weights"] > 0, batch["sop_weights"] > 0
+    at = np.nonzero(used)[0], batch["mlm_positions"][used]
+    seen, labels = text[at], batch["mlm_labels"][used]
+    text[at] = labels
+    masked = np.zeros(text.shape, bool)
+    masked[at] = True
+    starts_run = masked & ~np.pad(masked[:, :-1], ((0, 0), (1, 0)))
+    kept = seen == labels
+    hidden = (seen == vocabulary.mask_id) & ~kept
+    counts = {
+        "rows": real.any(axis=1),
+        "tokens": real,
+        "positions": np.broadcast_to(real.any(axis=1, keepdims=True), real.shape),
+        "masked": used,
+        "masked runs": starts_run,
+        "masked words": starts_run | masked & vocabulary.starts_word[text],
+        "replaced by [MASK]": hidden,
+        "kept": kept,
+        "replaced by a token": ~hidden & ~kept,
+        "unknown": (text == vocabulary.unk_id) & real,
+        "weighted": weighted,
+        "swapped": weighted & (batch["sop_labels"] == 1),
+    }
+    pairs = int(segments.max(axis=1).sum())
+    return {"pairs": pairs, **{name: int(np.count_nonzero(of)) for name, of in counts.items()}}

@@ -1,0 +1,55 @@
+"""Batches as text, and their figures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from albert_jax.config import PhaseConfig
+from albert_jax.data.batches.batch import empty_batch
+from albert_jax.data.batches.builder import BatchBuilder
+from albert_jax.data.batches.show import show, statistics
+
+from made import IdVocabulary  # isort: skip
+
+PHASE = PhaseConfig(sequence_length=48, batch_size=64, packing=True)
+
+
+def test_show_tells_every_mask_and_pair(prepared):
+    builder = BatchBuilder([prepared()], IdVocabulary(), PHASE, seed=1, phase_index=0)
+    batch = builder.batch(0, np.arange(4))
+    text = show(batch, IdVocabulary())
+    assert text.count("\nrow ") == 3 and text.startswith("row 0: ")
+    assert text.count("[MASK|") == (batch["input_ids"] == 4).sum()
+    assert text.count("  pair ") == batch["segment_ids"].max(1).sum() == text.count("[CLS]")
+    assert "order swapped" in text or "order original" in text
+    found = statistics([batch, builder.batch(1, np.arange(60))], IdVocabulary())
+    assert found["rows"] == "64" and "asked of" in found["sentence order"]
+
+
+def test_known_rows():
+    shape = dataclasses.replace(PHASE, packing=False, sequence_length=16)
+    batch = empty_batch(shape, 2)
+    batch["input_ids"][0, :8] = [2, 4, 4, 10, 7, 4, 1, 3]
+    batch["segment_ids"][0, :8] = 1
+    batch["mlm_positions"] = np.array([[1, 2, 4, 5], [0, 0, 0, 0]])
+    batch["mlm_labels"] = np.array([[8, 70, 7, 9], [0, 0, 0, 0]])
+    batch["mlm_weights"] = np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]], np.float32)
+    assert show(batch, IdVocabulary()).splitlines()[:3] == [
+        "row 0: 8 of 16 tokens, 4 masked, 1 pair(s)",
+        "  pair 1: 8 tokens, order not asked",
+        "    A [CLS] [MASK|p8] [MASK|p70] p10 [=p7] [MASK|p9] <unk> [SEP]",
+    ]
+    assert statistics([batch], IdVocabulary()) == {
+        "rows": "1",
+        "tokens": "8",
+        "padding": "50.00% of all positions",
+        "tokens per row": "8.0",
+        "tokens per pair": "8.0",
+        "mask rate": "50.00% of the tokens",
+        "words per masked run": "1.50",  # a word of two tokens, and two words
+        "masked tokens": "75.0% replaced by [MASK], 25.0% kept, 0.0% replaced by a token",
+        "unknown tokens": "12.500%",
+        "sentence order": "0.0% labelled 1; asked of 0.0% of the pairs",
+    }
