@@ -37,6 +37,7 @@ _FIXES = {
     errno.EROFS: "it is mounted read-only: choose another folder",
     errno.ENOTDIR: "a part of this path is a file: choose another folder",
     errno.EISDIR: "it is a folder: name a file in it",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EEXIST: "a file is where a folder is needed: choose another folder",
 }
 

@@ -41,14 +41,13 @@ def test_documents_come_back(tmp_path, monkeypatch, vocab_size):
     windows = range(entry["windows"])
     ids = [reader.ids(window) for window in windows]
     assert np.concatenate(ids).tolist() == np.concatenate([ids for ids, _ in docs]).tolist()
-    assert [len(part) for part in ids] == [reader.num_tokens(window) for window in windows]
+    assert [len(part) for part in ids] == reader.windows[:, 2].tolist()
     assert max(map(len, ids)) <= 50
     parts, sentences = map(np.concatenate, zip(*map(reader.lengths, windows), strict=True))
     assert sentences.tolist() == sum(sizes, [])
     assert parts.tolist() == [len(size) for size in sizes]
     assert (entry["documents"], entry["tokens"]) == (5, sum(map(sum, sizes)))
     assert sorted(entry["files"]) == sorted(path.name for path in tmp_path.iterdir())
-    reader.verify()
 
 
 def test_long_documents_are_cut_between_sentences(tmp_path, monkeypatch):
@@ -72,15 +71,12 @@ def test_nothing_is_left_by_an_error(tmp_path):
     with pytest.raises(DataError, match=r"s, documents from 0 on: token id 120 .* of 120"):
         write(tmp_path, [(np.array([120]), np.array([1]))])
     assert not list(tmp_path.iterdir())
-    with pytest.raises(DataError, match="give the lengths of the same documents"):
-        write(tmp_path, [(np.array([1, 2]), np.array([1]))])
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="choose another folder"):
-        ShardWriter(tmp_path / "file", "s", 120)
+        write(tmp_path / "file", [])
 
 
 def test_damage_is_named(tmp_path):
@@ -99,6 +95,11 @@ def test_damage_is_named(tmp_path):
 
 def test_a_flipped_bit_is_noticed(tmp_path):
     entry = write(tmp_path, random_documents([[20] * 50] * 30))
+
+    def read():
+        return ShardReader(tmp_path, entry, 120).ids(0).tolist()
+
+    ids = read()
     rng = np.random.default_rng(0)
     for name in entry["files"]:
         path = tmp_path / name
@@ -108,10 +109,11 @@ def test_a_flipped_bit_is_noticed(tmp_path):
                 whole[:place] + bytes([whole[place] ^ 1 << int(rng.integers(8))])
                 + whole[place + 1 :]
             )  # fmt: skip
-            with pytest.raises(DataError, match="shard .*damaged|shard .*is outside"):
-                ShardReader(tmp_path, entry, 120).verify()
+            try:  # The records hold all that is read of their file, which has other bytes too.
+                assert read() == ids and name.endswith("array_record")
+            except DataError as error:
+                assert "damaged" in str(error)
         path.write_bytes(whole)
-    ShardReader(tmp_path, entry, 120).verify()
 
 
 def test_a_changed_record_is_named_when_it_is_read(tmp_path):

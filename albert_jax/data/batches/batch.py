@@ -11,12 +11,6 @@ Batch = dict[str, np.ndarray]
 """Arrays by name, as `batch_shapes` describes them."""
 
 
-def slots(phase: PhaseConfig) -> tuple[int, int]:
-    """(P, K): masked positions and sequences of a row, which are static within a phase."""
-    sequences = sequences_per_row(phase.sequence_length) if phase.packing else 1
-    return phase.max_predictions_per_seq, sequences
-
-
 def batch_shapes(
     phase: PhaseConfig, batch_size: int
 ) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -25,20 +19,22 @@ def batch_shapes(
     ``token_type_ids`` distinguish segment A from B. ``segment_ids`` number the sequences of a row
     from 1 and are 0 at padding. Weights are 0 in unused slots and where nothing is predicted.
     """
-    predictions, sequences = slots(phase)
     tokens = (batch_size, phase.sequence_length)
+    predictions = (batch_size, phase.max_predictions_per_seq)
+    per_row = sequences_per_row(phase.sequence_length) if phase.packing else 1
+    sequences = (batch_size, per_row)
     integer, real = np.dtype(np.int32), np.dtype(np.float32)
     return {
         "input_ids": (tokens, integer),
         "token_type_ids": (tokens, integer),
         "segment_ids": (tokens, integer),
         "positions": (tokens, integer),
-        "mlm_positions": ((batch_size, predictions), integer),
-        "mlm_labels": ((batch_size, predictions), integer),
-        "mlm_weights": ((batch_size, predictions), real),
-        "cls_positions": ((batch_size, sequences), integer),
-        "sop_labels": ((batch_size, sequences), integer),
-        "sop_weights": ((batch_size, sequences), real),
+        "mlm_positions": (predictions, integer),
+        "mlm_labels": (predictions, integer),
+        "mlm_weights": (predictions, real),
+        "cls_positions": (sequences, integer),
+        "sop_labels": (sequences, integer),
+        "sop_weights": (sequences, real),
     }
 
 

@@ -20,7 +20,7 @@ from albert_jax.data.batches.order import Group, Mixture, RowOrder
 from albert_jax.data.batches.row_plan import PlanSettings
 from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import ConfigError, DataError
+from albert_jax.errors import DataError
 
 _ORDER, _MIXTURE, _SWAP, _RATE, _MASK, _REPLACE = range(6)
 """Purposes of random draws."""
@@ -28,10 +28,7 @@ _ORDER, _MIXTURE, _SWAP, _RATE, _MASK, _REPLACE = range(6)
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows that are written together, R of them, and their N sequences in the order of the rows.
-
-    All arrays are int64 unless stated otherwise.
-    """
+    """Rows that are written together, R of them, and their N sequences in the order of the rows."""
 
     step: int
     index: np.ndarray  # [R]: index of each row in the batch that is being built, ascending
@@ -72,13 +69,6 @@ class BatchBuilder:
         phase_index: int,
         counts: str | None = None,
     ) -> None:
-        if not corpora:
-            raise ConfigError("data.prepared is empty: name a folder made by `data prepare`")
-        if phase.mixture and len(phase.mixture) != len(corpora):
-            raise ConfigError(
-                f"mixture has {len(phase.mixture)} weights for {len(corpora)} folders in "
-                "data.prepared: give one each"
-            )
         for corpus in corpora:
             check_vocabulary(corpus, vocabulary)
         self.phase, self.phase_index = phase, phase_index
@@ -114,12 +104,9 @@ class BatchBuilder:
                 try:
                     group = order.group(part.epoch, part.group)
                 except DataError as error:
-                    # Held-out rows belong to no phase of the run.
-                    phase = (
-                        f"phase {self.phase_index}" if self.phase_index >= 0 else "held-out text"
-                    )
+                    where = "held-out text" if self.phase_index < 0 else f"phase {self.phase_index}"
                     row = rows[written[0]]
-                    raise DataError(f"row {row} of batch {step} of {phase}: {error}") from error
+                    raise DataError(f"row {row} of batch {step} of {where}: {error}") from error
                 self._write(batch, group, self._rows(step, rows, written, group, part.places))
         return batch
 
@@ -181,8 +168,8 @@ class BatchBuilder:
         inputs[first_sep] = self.sep_id
         inputs[last_sep] = self.sep_id
         covered = _ranges(first, lengths)
-        batch["positions"].reshape(-1)[covered] = covered - np.repeat(_int32(first), lengths)
-        batch["segment_ids"].reshape(-1)[covered] = np.repeat(_int32(rows.slot + 1), lengths)
+        batch["positions"].reshape(-1)[covered] = covered - np.repeat(first, lengths)
+        batch["segment_ids"].reshape(-1)[covered] = np.repeat(rows.slot + 1, lengths)
         b_and_sep = _ranges(first_sep + 1, last_sep - first_sep)
         batch["token_type_ids"].reshape(-1)[b_and_sep] = 1
         batch["cls_positions"][batch_row, rows.slot] = cls_positions
@@ -240,15 +227,10 @@ class BatchBuilder:
         return starts
 
 
-def _int32(values: np.ndarray) -> np.ndarray:
-    """As int32, which positions in a batch and tokens of a group fit, for half the memory."""
-    return values.astype(np.int32)
-
-
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """start to start + size - 1 for each range, one after the other, int32."""
+    """start to start + size - 1 for each range, one after the other, int32 (half the memory)."""
     ends = np.cumsum(sizes)
-    numbers = np.repeat(_int32(starts - ends + sizes), sizes)
+    numbers = np.repeat((starts - ends + sizes).astype(np.int32), sizes)
     numbers += np.arange(len(numbers), dtype=np.int32)
     return numbers
 

@@ -178,7 +178,7 @@ class RowOrder:
     def _row_counts(self, epoch: int, windows: np.ndarray) -> np.ndarray:
         """Rows of each block of an epoch, from the folder of counts or from their plans."""
         blocks = np.split(windows, range(BLOCK_WINDOWS, len(windows), BLOCK_WINDOWS))
-        corpus = [shard.files for shard in self.corpus.shards]
+        corpus = [shard.entry["files"] for shard in self.corpus.shards]
         name = hashlib.sha256(repr((self.settings, self.key, epoch, corpus)).encode()).hexdigest()
         path = files.join(self._counts, f"rows-{name[:24]}") if self._counts else None
         # The counts only save time, so a folder that cannot be read or written is no error.

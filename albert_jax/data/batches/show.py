@@ -56,7 +56,8 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
         return sums[part] / max(sums[whole], 1)
 
     masked = {
-        name: ratio(name, "masked") for name in ("replaced by [MASK]", "kept", "replaced by a token")
+        name: ratio(name, "masked")
+        for name in ("replaced by [MASK]", "kept", "replaced by a token")
     }
     return {
         "rows": f"{sums['rows']:,}",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import zlib
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +27,8 @@ WINDOW_TOKENS = 65_535
 class ShardWriter:
     """Writes one shard; a context manager that deletes its files if it is left by an error.
 
-    Raises:
-      DataError: An id is outside the vocabulary, or lengths do not add up.
-      StorageError: The files cannot be written.
+    Raises DataError for an id outside the vocabulary, and StorageError if the files cannot be
+    written.
     """
 
     def __init__(self, directory: str | os.PathLike[str], name: str, vocab_size: int) -> None:
@@ -43,17 +42,24 @@ class ShardWriter:
         self._windows: list[tuple[int, int, int, int]] = []
         self._sentences_per_part = [np.zeros(0, "<u2")]
         self._tokens_per_sentence = [np.zeros(0, "<u2")]
-        try:
+
+    def __enter__(self) -> ShardWriter:
+        path = self._temporary(SUFFIXES[0])
+        with self._writing():
             self._directory.mkdir(parents=True, exist_ok=True)
-            self._temporary(SUFFIXES[0]).write_bytes(b"")
-        except OSError as error:
-            raise self._write_error(error) from error
-        # group_size 1 and no compression: a record is read alone, and token ids hardly shrink.
-        self._writer = self._guard(
-            lambda: array_record_module.ArrayRecordWriter(
-                str(self._temporary(SUFFIXES[0])), "group_size:1,uncompressed"
+            path.write_bytes(b"")
+            # group_size 1 and no compression: a record is read alone, and token ids hardly shrink.
+            self._writer = array_record_module.ArrayRecordWriter(
+                str(path), "group_size:1,uncompressed"
             )
-        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            with contextlib.suppress(Exception):  # The error that left the block is reported.
+                self._writer.close()
+            for suffix in SUFFIXES:
+                self._temporary(suffix).unlink(missing_ok=True)
 
     def add_many(
         self, ids: np.ndarray, sentence_lengths: np.ndarray, sentences: np.ndarray
@@ -68,21 +74,14 @@ class ShardWriter:
         ids = np.asarray(ids)
         lengths = np.asarray(sentence_lengths, dtype=np.int64)
         counts = np.asarray(sentences, dtype=np.int64)
-        where = f"{self._name}, documents from {self._documents} on"
-        if lengths.size != counts.sum() or lengths.min(initial=0) < 0 or lengths.sum() != ids.size:
-            raise DataError(
-                f"{where}: {int(counts.sum())} sentences with {lengths.size} lengths that add up "
-                f"to {int(lengths.sum())} for {ids.size} tokens: give the lengths of the same "
-                "documents"
-            )
         if not ids.size:
             return
-        if int(ids.min()) < 0 or int(ids.max()) >= self._vocab_size:
-            bad = int(ids.min()) if int(ids.min()) < 0 else int(ids.max())
-            raise DataError(
-                f"{where}: token id {bad} is outside the vocabulary of {self._vocab_size}: "
-                "use the vocabulary that made the ids, or state its size"
-            )
+        for bad in (int(ids.min()), int(ids.max())):
+            if not 0 <= bad < self._vocab_size:
+                raise DataError(
+                    f"{self._name}, documents from {self._documents} on: token id {bad} is outside "
+                    f"the vocabulary of {self._vocab_size}: use the vocabulary that made the ids"
+                )
         if not lengths.all():
             kept_before = np.concatenate([[0], np.cumsum(lengths != 0)])
             counts = np.diff(kept_before[np.concatenate([[0], np.cumsum(counts)])])
@@ -119,12 +118,12 @@ class ShardWriter:
         files with the ``bytes`` and ``sha256`` of each file name.
         """
         self._flush()
-        self._guard(self._writer.close)
         windows = np.array(self._windows, dtype="<i8").reshape(-1, 4)
         per_part, per_sentence = self._sentences_per_part, self._tokens_per_sentence
         index = (windows, np.concatenate(per_part), np.concatenate(per_sentence))
         entries = {}
-        try:
+        with self._writing():
+            self._writer.close()
             for suffix, array in zip(SUFFIXES[1:], index, strict=True):
                 with open(self._temporary(suffix), "wb") as file:
                     np.save(file, array, allow_pickle=False)
@@ -134,8 +133,6 @@ class ShardWriter:
                 entries[self._name + suffix] = {"bytes": path.stat().st_size, "sha256": digest}
             for suffix in SUFFIXES:
                 os.replace(self._temporary(suffix), self._directory / (self._name + suffix))
-        except OSError as error:
-            raise self._write_error(error) from error
         return {
             "name": self._name,
             "documents": self._documents,
@@ -146,26 +143,13 @@ class ShardWriter:
             "files": entries,
         }
 
-    def discard(self) -> None:
-        """Deletes the incomplete files."""
-        for suffix in SUFFIXES:
-            self._temporary(suffix).unlink(missing_ok=True)
-
-    def __enter__(self) -> ShardWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            with contextlib.suppress(Exception):  # The error that left the block is reported.
-                self._writer.close()
-            self.discard()
-
     def _flush(self) -> None:
         if not self._tokens:
             return
         ids, parts, sentences = map(np.concatenate, zip(*self._runs, strict=True))
         record = ids.tobytes()
-        self._guard(lambda: self._writer.write(record))
+        with self._writing():
+            self._writer.write(record)
         self._windows.append((len(parts), len(sentences), self._tokens, zlib.crc32(record)))
         self._sentences_per_part.append(parts)
         self._tokens_per_sentence.append(sentences)
@@ -174,18 +158,15 @@ class ShardWriter:
     def _temporary(self, suffix: str) -> Path:
         return self._directory / f"{self._name}{suffix}.unfinished"
 
-    def _write_error(self, error: Exception) -> StorageError:
-        return StorageError(
-            f"cannot write shard {self._directory / self._name}: {error}: free some space or "
-            "choose another folder"
-        )
-
-    def _guard(self, call: Callable[[], Any]) -> Any:
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
         try:
-            return call()
-        except (OSError, RuntimeError, ValueError) as error:
-            self.discard()
-            raise self._write_error(error) from error
+            yield
+        except (OSError, RuntimeError, ValueError) as error:  # The writer of records raises these.
+            raise StorageError(
+                f"cannot write shard {self._directory / self._name}: {error}: free some space or "
+                "choose another folder"
+            ) from error
 
 
 def _cut_long(lengths: np.ndarray, counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
