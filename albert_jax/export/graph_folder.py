@@ -11,18 +11,16 @@ import jax
 import numpy as np
 
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.export import huggingface, model_card, programs, quantization, transformers_classes
+from albert_jax.export import programs, quantization, transformers_classes
+from albert_jax.export.companion_files import companion_files, has_text
 from albert_jax.export.programs import Program
 from albert_jax.export.quantization import Int8
 from albert_jax.export.transformers_classes import Head
 from albert_jax.files.json_files import json_bytes
 from albert_jax.files.new_folder import new_folder, write_files
-from albert_jax.model_io.conversion_report import REPORT_NAME
-from albert_jax.model_io.huggingface import CONFIG_NAME
 from albert_jax.model_io.model import Model
-from albert_jax.model_io.tokenizer_json import tokenizer_files
+from albert_jax.model_io.safetensors_files import REPORT_NAME
 from albert_jax.model_io.weights import check_finite, check_vocabulary
-from albert_jax.tasks import registry
 from albert_jax.tree import flatten
 
 MAX_BYTES = 2_000_000_000
@@ -55,6 +53,7 @@ def export(
     errors of :func:`albert_jax.export.export.export`.
     """
     params = jax.device_get(model.params)
+    task = transformers_classes.exported_task(model.run_config, head)
     program = programs.program(model.run_config, params, head)
     check_vocabulary(model.vocabulary, model.config)
     check_finite(params, "the weights")
@@ -66,11 +65,24 @@ def export(
             "export them for Transformers"
         )
     kind = "int8" if int8 else "float32"
+    try:
+        cls = transformers_classes.choose(head, task)
+    except ConfigError:  # Transformers has no class with this head.
+        cls = None
     with new_folder(out) as folder:
         path = folder / f"model.{format.name}"
         content = format.serialize(program, model, params, stored)
         path.write_bytes(content)
-        write_files(folder, _other_files(model, program, format, f"{kind} weights", head))
+        files = companion_files(
+            model,
+            task,
+            cls,
+            stored=f"The graph of {program.kind} for {format.name}, {kind} weights",
+            dtype="float32",
+            library=format.library,
+            usage=format.usage(program, has_text(model.vocabulary)),
+        )
+        write_files(folder, files)
         difference = _difference(program, restored, path, format, model)
         record: dict[str, Any] = {
             "graph": program.kind,
@@ -88,32 +100,6 @@ def export(
             lines += effects
         write_files(folder, {REPORT_NAME: json_bytes(record)})
     return "\n".join(lines)
-
-
-def _other_files(
-    model: Model, program: Program, format: GraphFormat, weights: str, head: Head | None
-) -> dict[str, bytes]:
-    """config.json, the tokenizer and the card."""
-    task = model.run_config.task if head is None else None
-    entries = huggingface.config_json(model.config, model.vocabulary, "float32")
-    try:
-        cls = transformers_classes.choose(head, task)
-        entries["architectures"] = [cls.name]
-    except ConfigError:  # Transformers has no class with this head.
-        cls = None
-    if task is not None:
-        length = model.run_config.phases[-1].sequence_length
-        entries |= registry.create(task).transformers_config(length)
-    card = model_card.text(
-        model,
-        task,
-        stored=f"The graph of {program.kind} for {format.name}, {weights}",
-        library=format.library,
-        pipeline=None if cls is None else cls.pipeline,
-        usage=format.usage(program, model_card.has_text(model.vocabulary)),
-    )
-    tokenizer = tokenizer_files(model.vocabulary, model.config.max_position_embeddings)
-    return {CONFIG_NAME: json_bytes(entries), "README.md": card, **tokenizer}
 
 
 def _difference(

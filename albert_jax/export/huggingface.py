@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from typing import Any
-
 import jax
 import ml_dtypes
 import numpy as np
 
-from albert_jax.config import LAYER_NORM_EPS, ModelConfig
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.export import model_card, transformers_classes
+from albert_jax.export import transformers_classes
+from albert_jax.export.companion_files import companion_files, has_text
 from albert_jax.export.transformers_classes import Head
-from albert_jax.files.json_files import json_bytes
 from albert_jax.files.new_folder import new_folder, write_files
-from albert_jax.model_io import conversion_report, safetensors_files
-from albert_jax.model_io.foreign_parameters import config_entries
-from albert_jax.model_io.huggingface import CONFIG_NAME, WEIGHTS_NAME, to_huggingface
+from albert_jax.model_io import safetensors_files
+from albert_jax.model_io.huggingface import WEIGHTS_NAME, to_huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
-from albert_jax.model_io.tokenizer_json import tokenizer_files
 from albert_jax.model_io.weights import check_finite, check_modules, check_vocabulary
-from albert_jax.tasks import registry
 
 _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
@@ -39,59 +31,41 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
       ConfigError: Transformers has no class with the head of the model's task.
       StorageError: The disk is full or not writable.
     """
-    config, params = model.config, jax.device_get(model.params)
-    task = model.run_config.task if head is None else None
+    params = jax.device_get(model.params)
+    task = transformers_classes.exported_task(model.run_config, head)
     cls = transformers_classes.choose(head, task)
     check_modules(params, cls.modules, cls.name)
-    check_vocabulary(model.vocabulary, config)
+    check_vocabulary(model.vocabulary, model.config)
     check_finite(params, "the weights")
     dropped = set(OPTIONAL_MODULES) - set(cls.modules)
-    tensors = to_huggingface({n: v for n, v in params.items() if n not in dropped}, config)
+    tensors = to_huggingface({n: v for n, v in params.items() if n not in dropped}, model.config)
     if cls.head is not None:
         ours, theirs = cls.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    entries = config_json(config, model.vocabulary, dtype) | {"architectures": [cls.name]}
-    files = tokenizer_files(model.vocabulary, config.max_position_embeddings)
-    usage = model_card.auto_class_usage(cls.auto, model.vocabulary)
+    usage = [
+        f"import transformers\n\nmodel = transformers.{cls.auto}.from_pretrained('THIS_FOLDER')"
+    ]
+    if has_text(model.vocabulary):
+        usage.append("tokenizer = transformers.AutoTokenizer.from_pretrained('THIS_FOLDER')")
+    more_files = {}
     if task is not None:
-        finetuned, length = registry.create(task), model.run_config.phases[-1].sequence_length
-        entries |= finetuned.transformers_config(length)
-        files |= finetuned.transformers_files(length, config)
-        usage = finetuned.usage() or usage
-    files[CONFIG_NAME] = json_bytes(entries)
-    files["README.md"] = model_card.text(
+        length = model.run_config.phases[-1].sequence_length
+        more_files = task.transformers_files(length, model.config)
+        usage = task.usage() or usage
+    count = sum(tensor.size for tensor in tensors.values())
+    files = companion_files(
         model,
         task,
-        stored=f"{sum(math.prod(t.shape) for t in tensors.values()):,} parameters as {cls.name}, "
-        f"{dtype}",
-        library="sentence-transformers" if "modules.json" in files else "transformers",
-        pipeline=cls.pipeline,
+        cls,
+        stored=f"{count:,} parameters as {cls.name}, {dtype}",
+        dtype=dtype,
+        library="sentence-transformers" if "modules.json" in more_files else "transformers",
         usage=usage,
     )
     with new_folder(out) as folder:
-        write_files(folder, files)
-        safetensors_files.write(
-            folder / WEIGHTS_NAME, tensors, metadata={"format": "pt"}, dtype=_TYPES[dtype]
-        )
-        return f"{out}: {conversion_report.write(folder, WEIGHTS_NAME, tensors)}"
-
-
-def config_json(config: ModelConfig, vocabulary: Vocabulary, dtype: str) -> dict[str, Any]:
-    """config.json for Transformers, which is strict about types: sizes are ints, rates floats.
-
-    The caller adds "architectures" and the entries of a task.
-    """
-    entries = config_entries(config, "huggingface")
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"):
-        entries[name] = float(entries[name])
-    return entries | {
-        "model_type": "albert",
-        "hidden_act": config.hidden_act,
-        "layer_norm_eps": LAYER_NORM_EPS,
-        "classifier_dropout_prob": 0.1,
-        "pad_token_id": int(vocabulary.pad_id),
-        "bos_token_id": int(vocabulary.cls_id),
-        "eos_token_id": int(vocabulary.sep_id),
-        "dtype": dtype,
-    }
+        write_files(folder, files | more_files)
+        path = folder / WEIGHTS_NAME
+        metadata = {"format": "pt"}
+        safetensors_files.write(path, tensors, metadata=metadata, dtype=_TYPES[dtype])
+        return f"{out}: {safetensors_files.report(path, tensors)}"

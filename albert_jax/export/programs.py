@@ -14,10 +14,9 @@ import jax
 import jax.numpy as jnp
 
 from albert_jax.config import ComputeConfig, Config
-from albert_jax.export.transformers_classes import HEADS, Head
+from albert_jax.export.transformers_classes import HEADS, Head, exported_task
 from albert_jax.model import albert
 from albert_jax.model_io.weights import check_modules
-from albert_jax.tasks import registry
 from albert_jax.tasks.encoder import Encoder
 from albert_jax.tasks.task import Axes
 
@@ -48,20 +47,19 @@ def program(run_config: Config, params: Mapping[str, Any], head: Head | None) ->
 
     Raises CheckpointError if the parameters lack a module that the head needs.
     """
-    config = run_config.task if head is None else None
-    if config is None:
+    task = exported_task(run_config, head)
+    if task is None:
         return _pretrained(run_config, params, head or "pretraining")
-    task, model = registry.create(config), run_config.model
-    check_modules(params, task.pretrained_modules(), config.name)
-    outputs = task.graph_outputs(model)
-    encoder = Encoder(model, EXACT)
+    check_modules(params, task.pretrained_modules(), task.name)
+    outputs = task.graph_outputs(run_config.model)
+    encoder = Encoder(run_config.model, EXACT)
 
     def call(params: Mapping[str, Any], inputs: Inputs) -> dict[str, jax.Array]:
         arrays = task.outputs(encoder, params, _batch(inputs))
         arrays = arrays if isinstance(arrays, tuple) else (arrays,)
         return dict(zip(outputs, arrays, strict=True))
 
-    return Program(config.name, task.graph_inputs(), outputs, call, task.shortest_length())
+    return Program(task.name, task.graph_inputs(), outputs, call, task.shortest_length())
 
 
 def _pretrained(run_config: Config, params: Mapping[str, Any], head: Head) -> Program:

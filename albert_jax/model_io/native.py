@@ -15,7 +15,7 @@ from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import CheckpointError
 from albert_jax.files.new_folder import new_folder
 from albert_jax.model import albert
-from albert_jax.model_io import conversion_report, safetensors_files
+from albert_jax.model_io import safetensors_files
 from albert_jax.model_io.parameter_names import check_names
 from albert_jax.model_io.weights import (
     Weights,
@@ -72,7 +72,7 @@ def write(folder: Path, weights: Weights) -> str:
     (folder / CONFIG_NAME).write_text(configfile.dumps(config), encoding="utf-8")
     if weights.vocabulary is not None:
         vocabularies.save(weights.vocabulary, str(folder / VOCABULARY_NAME))
-    return conversion_report.write(folder, PARAMS_NAME, flat)
+    return safetensors_files.report(folder / PARAMS_NAME, flat)
 
 
 def read(path: Path) -> Weights:

@@ -18,11 +18,12 @@ from safetensors.numpy import save_file
 
 from albert_jax.errors import CheckpointError
 from albert_jax.files import storage_error, storage_errors
+from albert_jax.files.json_files import json_bytes
 from albert_jax.model_io.weights import LazyTensors
 
+REPORT_NAME = "conversion.json"
 HEADER_LIMIT = 1 << 20
 TENSOR_LIMIT = 10_000
-_TYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "U8", "BOOL")
 
 
 class Tensors(LazyTensors):
@@ -51,9 +52,6 @@ class Tensors(LazyTensors):
             self.metadata: dict[str, str] = file.metadata() or {}
             self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
             self.dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
-        for name, dtype in self.dtypes.items():
-            if dtype not in _TYPES:
-                raise CheckpointError(f"{path}: {name} has dtype {dtype!r}: save it as float32")
         super().__init__({name: name for name in names}, self._tensor)
 
     def _tensor(self, name: str) -> np.ndarray:
@@ -97,3 +95,19 @@ def write(
         path.chmod(0o644)  # The library lets nobody else read its files.
     except (SafetensorError, OSError) as error:
         raise storage_error(str(path), error) from error
+
+
+def report(path: Path, expected: Mapping[str, Any]) -> str:
+    """Compares a written file with the tensors that were meant, and returns a summary.
+
+    The differences are also written beside it, without times and paths, so that equal conversions
+    give equal bytes.
+    """
+    stored, differences = Tensors(path), {}
+    for name in sorted(expected):
+        difference = stored[name].astype(np.float32) - np.asarray(expected[name])
+        differences[name] = float(np.abs(difference).max(initial=0.0))
+    largest = max(differences.values())
+    content = json_bytes({"max_difference": largest, "tensors": differences})
+    path.with_name(REPORT_NAME).write_bytes(content)
+    return f"{len(differences)} tensors, largest difference {largest:.3g}"

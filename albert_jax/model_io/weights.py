@@ -80,11 +80,11 @@ def check_modules(params: Mapping[str, Any], modules: tuple[str, ...], needed_by
 
 
 def to_float32(params: Mapping[str, Any], where: str) -> Params:
-    """Float32 parameters; float16 and bfloat16 widen without loss, float64 is refused."""
+    """Float32 parameters; float16 and bfloat16 widen without loss, other types are refused."""
     flat = flatten(params)
     for path, value in flat.items():
-        if value.dtype == np.float64:
-            raise CheckpointError(f"{where}: {path} is float64: save it as float32 first")
+        if str(value.dtype) not in ("float32", "float16", "bfloat16"):
+            raise CheckpointError(f"{where}: {path} is {value.dtype}: save it as float32 first")
         flat[path] = np.asarray(value, np.float32)
     check_finite(flat, where)
     return unflatten(flat)

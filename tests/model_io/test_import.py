@@ -185,6 +185,7 @@ def _bert(stored):
         ),
         (lambda s: s | {"albert.pooler.bias": np.full(16, np.nan, np.float32)}, "NaN"),
         (lambda s: s | {"albert.pooler.bias": np.zeros(15, np.float32)}, "albert.pooler.bias has"),
+        (lambda s: s | {"albert.pooler.bias": np.zeros(16, np.int8)}, "pooler/bias is int8"),
         (_bert, "no layer of ALBERT, but of a BERT"),
     ],
 )

@@ -79,7 +79,6 @@ BAD = {
 LIMITS = {
     "seven bytes": (b"\x01" * 7, "header claims"),
     "huge header": (struct.pack("<Q", 1 << 40) + b"{}", "header claims"),
-    "unknown type": (_file(_one([4], [0, 4], "I8"), bytes(4)), "dtype 'I8'"),
     "ten thousand": (
         _file({str(i): _one([0], [0, 0])["x"] for i in range(10_001)}),
         "10001 tensors .limit 10000",
