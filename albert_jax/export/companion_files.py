@@ -91,7 +91,7 @@ def has_text(vocabulary: Vocabulary) -> bool:
 def _vocabulary_lines(vocabulary: Vocabulary) -> list[str]:
     lines = [
         f"{vocabulary.size} tokens, fingerprint {vocabulary.fingerprint}.",
-        "tokenizer.json gives the ids of training; its class is PreTrainedTokenizerFast.",
+        "tokenizer.json gives the ids of training; AutoTokenizer of Transformers reads it.",
     ]
     exceptions = inexpressible_tokens(vocabulary)
     if exceptions:

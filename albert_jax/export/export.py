@@ -71,7 +71,6 @@ def export(
         from albert_jax.export import huggingface
 
         return huggingface.export(model, out, head=head, dtype=dtype)
-    from albert_jax.export import graph_folder, onnx, stablehlo
+    from albert_jax.export import graph_folder
 
-    format = onnx.FORMAT if to == "onnx" else stablehlo.FORMAT
-    return graph_folder.export(model, out, format, head=head, int8=dtype == "int8")
+    return graph_folder.export(model, out, to=to, head=head, int8=dtype == "int8")

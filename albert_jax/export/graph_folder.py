@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from albert_jax.config import ModelConfig
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.export import programs, quantization, transformers_classes
-from albert_jax.export.companion_files import companion_files, has_text
+from albert_jax.export import onnx, programs, quantization, stablehlo, transformers_classes
+from albert_jax.export.companion_files import companion_files
 from albert_jax.export.programs import Program
-from albert_jax.export.quantization import Int8
 from albert_jax.export.transformers_classes import Head
 from albert_jax.files.json_files import json_bytes
 from albert_jax.files.new_folder import new_folder, write_files
@@ -27,24 +24,8 @@ MAX_BYTES = 2_000_000_000
 """Bytes of weights that one file of either format can hold."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GraphFormat:
-    """A file format of graphs."""
-
-    name: str
-    """Also the suffix of the file."""
-    library: str
-    """What model hubs call the library that runs it."""
-    serialize: Callable[[Program, Model, Mapping[str, Any], Mapping[str, Int8]], bytes]
-    """(program, model, parameters, weights to be stored as int8 by path) -> the file."""
-    run: Callable[[Path, Program, dict[str, np.ndarray]], Mapping[str, Any]]
-    """(file, program, inputs) -> outputs by name."""
-    usage: Callable[[Program, bool], list[str]]
-    """(program, whether it has a tokenizer) -> Python for the card that runs THIS_FOLDER."""
-
-
 def export(
-    model: Model, out: str, format: GraphFormat, *, head: Head | None, int8: bool = False
+    model: Model, out: str, *, to: Literal["onnx", "stablehlo"], head: Head | None, int8: bool
 ) -> str:
     """Writes the folder `out` and returns lines on what was written.
 
@@ -52,6 +33,7 @@ def export(
     are stored so, and what that changes is measured and recorded in conversion.json. Raises the
     errors of :func:`albert_jax.export.export.export`.
     """
+    format = onnx if to == "onnx" else stablehlo
     params = jax.device_get(model.params)
     task = transformers_classes.exported_task(model.run_config, head)
     program = programs.program(model.run_config, params, head)
@@ -61,7 +43,7 @@ def export(
     size = sum(leaf.nbytes for leaf in flatten(params).values()) // (4 if int8 else 1)
     if size > MAX_BYTES:
         raise CheckpointError(
-            f"the weights take {size:,} bytes, and one {format.name} file holds {MAX_BYTES:,}: "
+            f"the weights take {size:,} bytes, and one {to} file holds {MAX_BYTES:,}: "
             "export them for Transformers"
         )
     kind = "int8" if int8 else "float32"
@@ -70,20 +52,28 @@ def export(
     except ConfigError:  # Transformers has no class with this head.
         cls = None
     with new_folder(out) as folder:
-        path = folder / f"model.{format.name}"
+        path = folder / f"model.{to}"
         content = format.serialize(program, model, params, stored)
         path.write_bytes(content)
         files = companion_files(
             model,
             task,
             cls,
-            stored=f"The graph of {program.kind} for {format.name}, {kind} weights",
+            stored=f"The graph of {program.kind} for {to}, {kind} weights",
             dtype="float32",
-            library=format.library,
-            usage=format.usage(program, has_text(model.vocabulary)),
+            library="onnx" if to == "onnx" else "jax",
+            usage=format.usage(program),
         )
         write_files(folder, files)
-        difference = _difference(program, restored, path, format, model)
+        inputs = _random_inputs(program, model.config)
+        outputs, expected = (
+            format.run(path, program, inputs),
+            jax.jit(program.call)(restored, inputs),
+        )
+        difference = max(
+            float(np.abs(np.asarray(expected[n], np.float64) - np.asarray(outputs[n])).max())
+            for n in program.outputs
+        )
         record: dict[str, Any] = {
             "graph": program.kind,
             "weights": kind,
@@ -92,7 +82,7 @@ def export(
             "max_difference": difference,
         }
         lines = [
-            f"{out}: {format.name} graph of {program.kind}, {kind} weights, "
+            f"{out}: {to} graph of {program.kind}, {kind} weights, "
             f"{len(content):,} bytes, largest difference {difference:.3g}"
         ]
         if int8:
@@ -102,11 +92,8 @@ def export(
     return "\n".join(lines)
 
 
-def _difference(
-    program: Program, params: Mapping[str, Any], path: Path, format: GraphFormat, model: Model
-) -> float:
-    """The largest difference of the written graph to our own forward pass, on random rows."""
-    config = model.config
+def _random_inputs(program: Program, config: ModelConfig) -> dict[str, np.ndarray]:
+    """Random rows for a program, the last of them with padding."""
     length = min(config.max_position_embeddings, max(16, program.shortest_length + 2))
     sizes = {"batch": 2, "choices": 2, "length": length}
     shape = tuple(sizes[str(axis)] for axis in program.inputs["input_ids"])
@@ -120,9 +107,4 @@ def _difference(
     }
     if "p_mask" in program.inputs:
         inputs["p_mask"] = (1 - mask).astype(np.float32)
-    outputs = format.run(path, program, inputs)
-    expected = jax.jit(program.call)(params, inputs)
-    return max(
-        float(np.abs(np.asarray(expected[name], np.float64) - np.asarray(outputs[name])).max())
-        for name in program.outputs
-    )
+    return inputs

@@ -43,9 +43,8 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         ours, theirs = cls.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    usage = [
-        f"import transformers\n\nmodel = transformers.{cls.auto}.from_pretrained('THIS_FOLDER')"
-    ]
+    usage = ["import transformers", ""]
+    usage.append(f"model = transformers.{cls.auto}.from_pretrained('THIS_FOLDER')")
     if has_text(model.vocabulary):
         usage.append("tokenizer = transformers.AutoTokenizer.from_pretrained('THIS_FOLDER')")
     more_files = {}

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from albert_jax.export import onnx_graph
-from albert_jax.export.graph_folder import GraphFormat
 from albert_jax.export.programs import Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model_io.model import Model
@@ -33,44 +32,20 @@ def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[
     return dict(zip(program.outputs, values, strict=True))
 
 
-def usage(program: Program, tokenizer: bool) -> list[str]:
-    """Python that runs the graph on a text, or on ids if there is no tokenizer."""
-    grouped = len(program.inputs["input_ids"]) == 3
-    if not tokenizer:
-        lines = [
-            "import numpy",
-            "import onnxruntime",
-            "",
-            'ids = numpy.ones((1, 16), "int64")',
-            'inputs = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": ids}',
-        ]
-    else:
-        if grouped:
-            texts = '["the context"] * 2, ["one choice", "another"], padding=True'
-        elif any(name.startswith("start_") for name in program.outputs):
-            texts = '["a question"], ["the context"]'
-        else:
-            texts = '["a text"]'
-        lines = [
-            "import onnxruntime",
-            "from transformers import AutoTokenizer",
-            "",
-            'tokenizer = AutoTokenizer.from_pretrained("THIS_FOLDER")',
-            f'inputs = dict(tokenizer({texts}, return_tensors="np"))',
-        ]
-    if grouped:
-        lines.append("inputs = {name: rows[None] for name, rows in inputs.items()}  # one question")
+def usage(program: Program) -> list[str]:
+    """Python that runs the graph on some ids."""
+    shape = (1, 2, 16) if len(program.inputs["input_ids"]) == 3 else (1, 16)
+    lines = [
+        "import numpy",
+        "import onnxruntime",
+        "",
+        f'ids = numpy.ones({shape}, "int64")',
+        'inputs = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": ids}',
+    ]
     if "p_mask" in program.inputs:
-        lines += [
-            'inputs["p_mask"] = (1 - inputs["token_type_ids"]).astype("float32")',
-            'inputs["p_mask"][:, 0] = 0  # An answer lies in the context; [CLS] stands for none.',
-            'inputs["p_mask"][:, -1] = 1',
-        ]
+        lines.append('inputs["p_mask"] = 0 * ids.astype("float32")  # 1 where no answer can stand')
     return [
         *lines,
         'session = onnxruntime.InferenceSession("THIS_FOLDER/model.onnx")',
         "outputs = session.run(None, inputs)",
     ]
-
-
-FORMAT = GraphFormat(name="onnx", library="onnx", serialize=serialize, run=run, usage=usage)

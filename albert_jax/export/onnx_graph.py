@@ -111,11 +111,12 @@ class Graph:
             if path in self._int8:
                 stored = self._int8[path]
                 values = self._store(f"{key}/int8", stored.values[chosen])
-                scales = np.expand_dims(stored.scales[chosen], 1 - stored.axis)
                 # Not DequantizeLinear, because onnxruntime fuses it with a product into one of
                 # rounded activations, whose errors add up over the layers.
                 floats = self.cast(values, "FLOAT")
-                self._known[key] = self.op("Mul", floats, self._store(f"{key}/scale", scales))
+                self._known[key] = self.op(
+                    "Mul", floats, self._store(f"{key}/scale", stored.scales[chosen])
+                )
             else:
                 self._known[key] = self._store(key, self._flat[path][chosen])
         return self._known[key]
@@ -134,15 +135,10 @@ class Graph:
 
     def activate(self, x: str) -> str:
         """The configured activation."""
-        match self.model.hidden_act:
-            case "gelu_new":
-                return self.op("Gelu", x, approximate="tanh")
-            case "relu":
-                return self.op("Relu", x)
-            case "tanh":
-                return self.op("Tanh", x)
-            case _:
-                return x
+        if self.model.hidden_act == "gelu_new":
+            return self.op("Gelu", x, approximate="tanh")
+        operator = {"relu": "Relu", "tanh": "Tanh", "linear": "Identity"}[self.model.hidden_act]
+        return self.op(operator, x)
 
     def take(self, x: str, index: int, axis: int) -> str:
         """One index of an axis, which is removed."""

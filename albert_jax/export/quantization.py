@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,21 +31,13 @@ _DRIFT_TEXTS, _DRIFT_LENGTH = 16, 128
 """How much text the drift is measured on."""
 
 
-@dataclass(frozen=True)
-class Int8:
+class Int8(NamedTuple):
     """One parameter; those of the encoder have a leading axis of parameter sets."""
 
     values: np.ndarray
     """int8, in the parameter's shape."""
     scales: np.ndarray
-    """float32 [channels], or [sets, channels]."""
-    axis: int
-    """Axis of the channels in one set."""
-
-    def restored(self) -> np.ndarray:
-        """The float32 values that are stored approximately."""
-        scales = self.scales[:, None] if self.axis == 0 else self.scales[..., None, :]
-        return self.values.astype(np.float32) * scales
+    """float32, in the parameter's shape but for the axis (of size 1) that a channel runs over."""
 
 
 def quantize(params: Mapping[str, Any]) -> tuple[dict[str, Int8], dict[str, Any]]:
@@ -55,17 +46,13 @@ def quantize(params: Mapping[str, Any]) -> tuple[dict[str, Int8], dict[str, Any]
     for path, leaf in flatten(params).items():
         restored[path] = leaf
         if path == _WORD_TABLE or path.endswith("/kernel"):
-            stored[path] = _rounded(np.asarray(leaf, np.float32), 0 if path == _WORD_TABLE else 1)
-            restored[path] = stored[path].restored()
+            array, axis = np.asarray(leaf, np.float32), -1 if path == _WORD_TABLE else -2
+            # The scale of a channel of zeros must not be 0.
+            scales = np.maximum(np.abs(array).max(axis, keepdims=True), 1e-30) / np.float32(127)
+            scales = scales.astype(np.float32)
+            stored[path] = Int8(np.rint(array / scales).astype(np.int8), scales)
+            restored[path] = stored[path].values.astype(np.float32) * scales
     return stored, unflatten(restored)
-
-
-def _rounded(array: np.ndarray, axis: int) -> Int8:
-    over = 1 if axis == 0 else -2
-    # The scale of a channel of zeros must not be 0.
-    scales = np.maximum(np.abs(array).max(over, keepdims=True), 1e-30) / np.float32(127)
-    values = np.rint(array / scales).astype(np.int8)
-    return Int8(values, scales.squeeze(over).astype(np.float32), axis)
 
 
 def measure(
@@ -73,56 +60,48 @@ def measure(
 ) -> tuple[dict[str, Any], list[str]]:
     """What int8 weights change, as a record and as lines of text.
 
-    It is the difference of the states after each layer, and the scores of a fine-tuned run on its
-    dev examples.
+    It is the difference of the states of some sentences after each layer, and the scores of a
+    fine-tuned run on its dev examples.
     """
-    effects: dict[str, Any] = {}
-    lines: list[str] = []
-    texts = [sentence.text for sentence in fill_mask.HELD_OUT_SENTENCES]
-    if model.run_config.task is not None and head is None:
-        try:
-            score, texts = _scores(model, params, restored)
-            lines = [
-                f"{name}: {score['float32'][name]:.4f} in float32, {score['int8'][name]:.4f} in "
-                f"int8 ({score['examples']} examples of {score['file']})"
-                for name in score["float32"]
-            ]
-        except AlbertError as error:  # The dev examples of the run cannot be read.
-            score = {"not measured": str(error)}
-            lines = [f"score not measured: {error}"]
-        effects["score"] = score
     length = min(_DRIFT_LENGTH, model.config.max_position_embeddings)
     try:
-        ids = model.vocabulary.encode(texts[:_DRIFT_TEXTS])
+        ids = model.vocabulary.encode([s.text for s in fill_mask.HELD_OUT_SENTENCES[:_DRIFT_TEXTS]])
     except DataError:  # A vocabulary of bare ids has no text.
         rng = np.random.default_rng(0)
         ids = list(rng.integers(0, model.config.vocab_size, (_DRIFT_TEXTS, length)))
     tokens = [features.single(model.vocabulary, row, length) for row in ids]
     batch = features.sequence_rows(tokens, length)
-    effects["layers"] = drift(params, restored, model.config, batch)
-    table = [
+    record: dict[str, Any] = {"layers": drift(params, restored, model.config, batch)}
+    lines = ["int8 to float32, states after layer:  mean cosine  largest difference"]
+    lines += [
         f"{row['layer']:>35}  {row['cosine']:>11.6f}  {row['max_difference']:>18.4g}"
-        for row in effects["layers"]
+        for row in record["layers"]
     ]
-    header = "int8 to float32, states after layer:  mean cosine  largest difference"
-    return effects, [header, *table, *lines]
+    if model.run_config.task is not None and head is None:
+        try:
+            record["score"] = score = _scores(model, params, restored)
+            lines += [
+                f"{name}: {score['float32'][name]:.4f} in float32, {score['int8'][name]:.4f} in "
+                f"int8 ({score['examples']} examples of {score['file']})"
+                for name in score["float32"]
+            ]
+        except AlbertError as error:  # The dev examples of the run cannot be read.
+            lines.append(f"score not measured: {error}")
+    return record, lines
 
 
-def _scores(
-    model: Model, params: Mapping[str, Any], restored: Mapping[str, Any]
-) -> tuple[dict[str, Any], list[str]]:
-    """(scores on the dev examples with both weights, texts of the examples)."""
+def _scores(model: Model, params: Mapping[str, Any], restored: Mapping[str, Any]) -> dict[str, Any]:
+    """Scores on the dev examples with both weights."""
     task = task_of(model)
-    config = task.config
-    examples = task.read_examples(config.dev, labelled=True)
+    examples = task.read_examples(task.config.dev, labelled=True)
     examples = examples[: model.run_config.run.max_eval_samples]
-    scores: dict[str, Any] = {"file": config.dev, "examples": len(examples)}
+    scores: dict[str, Any] = {"file": task.config.dev, "examples": len(examples)}
     exact = dataclasses.replace(model.run_config, compute=EXACT)
     for name, weights in (("float32", params), ("int8", restored)):
         variant = dataclasses.replace(model, run_config=exact, params=dict(weights))
         values = task.score(examples, predict(variant, examples))
-        scores[name] = {key: values[key] for key in config.metrics if key in values}
-    return scores, [text for example in examples for text in task.texts(example) if text]
+        scores[name] = {key: values[key] for key in task.config.metrics if key in values}
+    return scores
 
 
 def drift(
@@ -131,8 +110,7 @@ def drift(
     model: ModelConfig,
     batch: Mapping[str, Any],
 ) -> list[dict[str, float]]:
-    """Mean cosine and largest difference of the tokens' states after each layer, for other
-    (`changed`) parameters against `params`."""
+    """Mean cosine and largest difference of the tokens' states after each layer."""
 
     @jax.jit
     def compare(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from albert_jax.export.graph_folder import GraphFormat
 from albert_jax.export.programs import Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model_io.model import Model
@@ -52,7 +51,7 @@ def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[
     return outputs
 
 
-def usage(program: Program, tokenizer: bool) -> list[str]:
+def usage(program: Program) -> list[str]:
     """Python that loads the program and shows what it takes and gives."""
     return [
         "import jax, numpy",
@@ -61,6 +60,3 @@ def usage(program: Program, tokenizer: bool) -> list[str]:
         "exported = jax.export.deserialize(bytearray(content))",
         "print(exported.in_avals, exported.out_avals)  # int32 ids, types, mask (1: text)",
     ]
-
-
-FORMAT = GraphFormat(name="stablehlo", library="jax", serialize=serialize, run=run, usage=usage)

@@ -16,16 +16,10 @@ from albert_jax.model_io.weights import Weights, check_vocabulary
 def read(
     source: str | os.PathLike[str], *, vocabulary: str | None = None, config: str | None = None
 ) -> Weights:
-    """Reads weights.
+    """Reads a directory of ours or of Hugging Face, a safetensors file, or a TF1 checkpoint.
 
-    Args:
-      source: A directory of ours or of Hugging Face, a safetensors file, or a TF1 checkpoint
-        (prefix, index file or folder).
-      vocabulary: Folder or file of the vocabulary, if it does not lie beside the weights.
-      config: config.json or albert_config.json, if it does not lie beside the weights.
-
-    Raises:
-      CheckpointError: The line says what is wrong and where.
+    `vocabulary` and `config` are the paths of what does not lie beside the weights. Raises
+    CheckpointError.
     """
     path, config_file = Path(source), Path(config) if config else None
     folder = path if path.is_dir() else path.parent

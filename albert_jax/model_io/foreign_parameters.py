@@ -31,18 +31,16 @@ def rounds_like_transformers(config: ModelConfig) -> bool:
     return all(int(n / layers * groups) == int(n / (layers / groups)) for n in range(layers))
 
 
-def _stored_names(
-    parameter: Parameter, config: ModelConfig, format: Format
-) -> dict[str, int | None]:
-    """Foreign name -> our parameter set, for each tensor that the parameter becomes."""
+def _stored_names(parameter: Parameter, config: ModelConfig, format: Format) -> dict[str, Any]:
+    """Foreign name -> index of our array, for each tensor that the parameter becomes."""
     name: str = getattr(parameter, format)
     if parameter.sublayer is None:
-        return {name: None}
+        return {name: ...}
     inner = config.inner_group_num
     sets: Iterable[int] = range(config.num_hidden_groups * inner)
     if _has_group_per_layer(config, format):
         sets = getattr(sharing.table(config), parameter.sublayer)
-    return {name.format(g=n // inner, i=n % inner): chosen for n, chosen in enumerate(sets)}
+    return {name.format(g=n // inner, i=n % inner): index for n, index in enumerate(sets)}
 
 
 def _has_group_per_layer(config: ModelConfig, format: Format) -> bool:
@@ -61,9 +59,8 @@ def to_foreign(
         if parameter.path not in flat:
             continue
         array = np.asarray(flat[parameter.path])
-        for name, chosen in _stored_names(parameter, config, format).items():
-            tensor = array if chosen is None else array[chosen]
-            tensors[name] = tensor.T if parameter.is_transposed(format) else tensor
+        for name, index in _stored_names(parameter, config, format).items():
+            tensors[name] = array[index].T if parameter.is_transposed(format) else array[index]
     return tensors
 
 
@@ -80,44 +77,36 @@ def from_foreign(
     names = {p: _stored_names(p, config, format) for p in TABLE if p.path in shapes}
     check_names(values, {name: p.path for p in names for name in names[p]}, where)
     flat: dict[str, np.ndarray] = {}
-    for parameter, sets in names.items():
-        if not any(name in values for name in sets):
-            continue
-        shape = shapes[parameter.path]
-        if parameter.sublayer is None:
-            (name,) = sets
-            array = _checked(values[name], shape, parameter.is_transposed(format), name, where)
-            flat[parameter.path] = np.ascontiguousarray(array)
-            continue
-        first: dict[int | None, str] = {}
-        stacked = np.zeros(0)
-        for name, chosen in sets.items():
-            array = _checked(values[name], shape[1:], parameter.is_transposed(format), name, where)
-            if not first:
-                stacked = flat[parameter.path] = np.zeros(shape, array.dtype)
-            if chosen in first and not same_bits(stacked[chosen], array):
+    for parameter, indexes in names.items():
+        shape, transposed = shapes[parameter.path], parameter.is_transposed(format)
+        shape_of_one = shape[1:] if parameter.sublayer else shape
+        filled: dict[Any, str] = {}
+        for name, index in indexes.items():
+            if name not in values:
+                break  # An optional module is absent.
+            array = np.asarray(values[name])
+            _check_shape(array, shape_of_one[::-1] if transposed else shape_of_one, name, where)
+            array = array.T if transposed else array
+            if not filled:
+                flat[parameter.path] = np.zeros(shape, array.dtype)
+            target = flat[parameter.path]
+            if index in filled and not same_bits(target[index], array):
                 raise CheckpointError(
-                    f"{where}: {name} differs from {first[chosen]}, but the config's sharing makes "
+                    f"{where}: {name} differs from {filled[index]}, but the config's sharing makes "
                     "them one: import it with sharing 'none' in its config"
                 )
-            stacked[chosen] = array
-            first.setdefault(chosen, name)
+            target[index] = array
+            filled.setdefault(index, name)
     return unflatten(flat)
 
 
-def _checked(
-    value: Any, shape: tuple[int, ...], transposed: bool, name: str, where: str
-) -> np.ndarray:
-    """A tensor in our orientation, after a check of its shape."""
-    array = np.asarray(value)
-    stored = shape[::-1] if transposed else shape
-    if array.shape != stored:
-        hint = " (it looks transposed)" if array.shape == stored[::-1] else ""
+def _check_shape(array: np.ndarray, shape: tuple[int, ...], name: str, where: str) -> None:
+    if array.shape != shape:
+        hint = " (it looks transposed)" if array.shape == shape[::-1] else ""
         raise CheckpointError(
-            f"{where}: {name} has shape {list(array.shape)}, the config wants {list(stored)}{hint}:"
+            f"{where}: {name} has shape {list(array.shape)}, the config wants {list(shape)}{hint}:"
             " config and weights do not belong together"
         )
-    return array.T if transposed else array
 
 
 def same_bits(a: Any, b: Any) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +95,45 @@ def read_variables(source: Path) -> LazyTensors:
         header = dict(fields(table.pop(b"", b"")))
         if header.get(2):
             raise WireError("its data are big-endian, which is not supported")
-        variables = {key.decode(): _variable(value) for key, value in table.items()}
+        entries: dict[str, Any] = {key.decode(): dict(fields(v)) for key, v in table.items()}
+        entries = {name: entry for name, entry in entries.items() if entry.get(1) in _DTYPES}
+        shapes = {name: _shape(entry.get(2, b"")) for name, entry in entries.items()}
+        if any(7 in entry for entry in entries.values()):
+            raise WireError("a variable in it is stored in slices, which is not supported")
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{index}: {error}: copy the checkpoint again") from None
     prefix, num_shards = index.with_suffix(""), int(header.get(1, 1))
 
     def tensor(name: str) -> np.ndarray:
-        variable = variables[name]
-        shard = f"{prefix.name}.data-{variable.shard:05d}-of-{num_shards:05d}"
-        return _read(prefix.with_name(shard), name, variable)
+        entry = entries[name]
+        shard = f"{prefix.name}.data-{entry.get(3, 0):05d}-of-{num_shards:05d}"
+        path, dtype = prefix.with_name(shard), _DTYPES[entry[1]]
+        data = _bytes(path, entry.get(4, 0), math.prod(shapes[name]) * dtype.itemsize, name)
+        if masked_crc32c(data) != int.from_bytes(entry.get(6, b""), "little"):
+            raise CheckpointError(
+                f"{path}: the checksum of {name} is wrong: copy the checkpoint again"
+            )
+        return np.frombuffer(data, dtype).reshape(shapes[name])
 
-    return LazyTensors({name: name for name, v in variables.items() if v.type in _DTYPES}, tensor)
+    return LazyTensors({name: name for name in entries}, tensor)
+
+
+def _shape(message: Any) -> tuple[int, ...]:
+    """The sizes of a TensorShapeProto."""
+    dims: list[Any] = [dim for number, dim in fields(message) if number == 2]
+    return tuple(int(dict(fields(dim)).get(1, 0)) for dim in dims)
+
+
+def _bytes(path: Path, offset: int, size: int, name: str) -> bytes:
+    """The bytes of a variable."""
+    if not path.is_file():
+        raise CheckpointError(f"{path}: this part of the checkpoint is missing: copy it too")
+    with storage_errors(str(path)), path.open("rb") as file:
+        # Without this check a damaged size could ask for any amount of memory.
+        if offset + size > path.stat().st_size:
+            raise CheckpointError(f"{path}: it is truncated at {name}: copy the checkpoint again")
+        file.seek(offset)
+        return file.read(size)
 
 
 def _index_file(source: Path) -> Path:
@@ -122,49 +149,3 @@ def _index_file(source: Path) -> Path:
     if not index.is_file():
         raise CheckpointError(f"{index}: no such file: give the prefix of a TF1 checkpoint")
     return index
-
-
-@dataclass(frozen=True)
-class _Variable:
-    """Where one variable is stored."""
-
-    type: int
-    shape: tuple[int, ...]
-    shard: int
-    offset: int
-    size: int
-    checksum: int
-
-
-def _variable(entry: bytes) -> _Variable:
-    """The variable that a BundleEntryProto describes."""
-    values: dict[int, Any] = dict(fields(entry))
-    shape: Any = fields(values.get(2, b""))
-    dims = [dict(fields(dim)) for number, dim in shape if number == 2]
-    if 7 in values:
-        raise WireError("a variable in it is stored in slices, which is not supported")
-    return _Variable(
-        type=int(values.get(1, 0)),
-        shape=tuple(int(dim.get(1, 0)) for dim in dims),
-        shard=int(values.get(3, 0)),
-        offset=int(values.get(4, 0)),
-        size=int(values.get(5, 0)),
-        checksum=int.from_bytes(values.get(6, b""), "little"),
-    )
-
-
-def _read(path: Path, name: str, variable: _Variable) -> np.ndarray:
-    """The values of a variable, with verified size and checksum."""
-    if not path.is_file():
-        raise CheckpointError(f"{path}: this part of the checkpoint is missing: copy it too")
-    dtype, data = _DTYPES[variable.type], b""
-    with storage_errors(str(path)), path.open("rb") as file:
-        # Without this limit a damaged size could ask for any amount of memory.
-        if variable.offset + variable.size <= path.stat().st_size:
-            file.seek(variable.offset)
-            data = file.read(variable.size)
-    if len(data) != math.prod(variable.shape) * dtype.itemsize:
-        raise CheckpointError(f"{path}: it is truncated at {name}: copy the checkpoint again")
-    if masked_crc32c(data) != variable.checksum:
-        raise CheckpointError(f"{path}: the checksum of {name} is wrong: copy the checkpoint again")
-    return np.frombuffer(data, dtype).reshape(variable.shape)

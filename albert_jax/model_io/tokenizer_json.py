@@ -39,12 +39,13 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
         tokenizer, beside = _wordpiece(vocabulary), {VOCAB: vocabulary.files()[VOCAB]}
     else:
         return {}
-    roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
-    pad, unk, cls, sep, mask = (vocabulary.id_to_token(getattr(vocabulary, role)) for role in roles)
+    roles = ("pad", "unk", "cls", "sep", "mask")
+    names = {role: vocabulary.id_to_token(getattr(vocabulary, f"{role}_id")) for role in roles}
+    cls, sep = names["cls"], names["sep"]
     tokenizer.add_special_tokens(
         [
-            tokenizers.AddedToken(name, special=True, normalized=False, lstrip=name == mask)
-            for name in (pad, unk, cls, sep, mask)
+            tokenizers.AddedToken(name, special=True, normalized=False, lstrip=role == "mask")
+            for role, name in names.items()
         ]
     )
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -52,15 +53,8 @@ def tokenizer_files(vocabulary: Vocabulary, max_length: int) -> dict[str, bytes]
         pair=f"{cls}:0 $A:0 {sep}:0 $B:1 {sep}:1",
         special_tokens=[(cls, vocabulary.cls_id), (sep, vocabulary.sep_id)],
     )
-    special = {
-        "pad_token": pad,
-        "unk_token": unk,
-        "cls_token": cls,
-        "sep_token": sep,
-        "mask_token": mask,
-        "bos_token": cls,
-        "eos_token": sep,
-    }
+    special = {f"{role}_token": name for role, name in names.items()}
+    special |= {"bos_token": cls, "eos_token": sep}
     config = special | {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "do_lower_case": vocabulary.rules.lower_case,

@@ -151,5 +151,5 @@ def _averaged(old: np.ndarray, fresh: np.ndarray, matching: list[list[int]]) -> 
     rows = np.array(fresh)
     for i, ids in enumerate(matching):
         if ids:
-            rows[i] = old[ids].mean(0) if len(ids) > 1 else old[ids[0]]
+            rows[i] = old[ids].mean(0)
     return rows

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,23 +16,15 @@ from albert_jax.model_io.parameter_names import Params
 from albert_jax.tree import flatten, unflatten
 
 
-class LazyTensors(Mapping[str, np.ndarray]):
+class LazyTensors(UserDict[str, Any]):
     """Tensors that are read when they are asked for; `keys` are the arguments of `read`."""
 
     def __init__(self, keys: Mapping[str, Any], read: Callable[[Any], np.ndarray]) -> None:
-        self._keys, self._read = keys, read
+        super().__init__(keys)
+        self._read = read
 
     def __getitem__(self, name: str) -> np.ndarray:
-        return self._read(self._keys[name])
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._keys  # The default would read the tensor.
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._keys)
-
-    def __len__(self) -> int:
-        return len(self._keys)
+        return self._read(self.data[name])
 
 
 @dataclass(frozen=True, kw_only=True)
