@@ -1,8 +1,9 @@
-"""A checkpoint is complete when it has a manifest of SHA-256 digests and a completion marker.
+"""A checkpoint is complete when its manifest of SHA-256 digests fits all of its files.
 
 ``checkpoints/STEP/manifest.json`` is the last object written into a step, after Orbax's commit.
-``complete/STEP``, outside the step and written after it, holds the digest of the manifest itself.
-No reader of Orbax's formats notices a flipped bit in array data; with these two every changed,
+The completion marker ``complete/STEP``, written after it and outside the step, holds the digest of
+the manifest itself; only a kill between the two leaves a complete step without its marker. No
+reader of Orbax's formats notices a flipped bit in array data; with these two every changed,
 truncated or missing byte of a step is noticed before it is used.
 """
 
