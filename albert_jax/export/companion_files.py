@@ -7,7 +7,6 @@ from typing import Any
 
 from albert_jax import configfile
 from albert_jax.config import LAYER_NORM_EPS
-from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.files.json_files import json_bytes
 from albert_jax.model_io.foreign_parameters import config_entries
@@ -33,6 +32,7 @@ def companion_files(
     `stored` says what is stored, without a full stop, and `library` is what model hubs call the
     program that loads it. `usage` are lines of Python.
     """
+    tokenizer = tokenizer_files(model.vocabulary, model.config.max_position_embeddings)
     entries = _config_entries(model, dtype)
     if cls is not None:
         entries["architectures"] = [cls.name]
@@ -54,7 +54,7 @@ def companion_files(
     if task is not None:
         lines += ["", "## Task", "", *task.card_lines()]
     lines += ["", "## Use", "", "```python", *usage, "```"]
-    if has_text(model.vocabulary):
+    if tokenizer:
         lines += ["", "## Vocabulary", "", *_vocabulary_lines(model.vocabulary)]
     if model.has_run_config:
         toml = configfile.dumps(model.run_config).rstrip()
@@ -62,7 +62,7 @@ def companion_files(
     return {
         CONFIG_NAME: json_bytes(entries),
         "README.md": ("\n".join(lines) + "\n").encode(),
-        **tokenizer_files(model.vocabulary, model.config.max_position_embeddings),
+        **tokenizer,
     }
 
 
@@ -81,11 +81,6 @@ def _config_entries(model: Model, dtype: str) -> dict[str, Any]:
         "eos_token_id": int(model.vocabulary.sep_id),
         "dtype": dtype,
     }
-
-
-def has_text(vocabulary: Vocabulary) -> bool:
-    """Whether there are files of a tokenizer; bare ids have none."""
-    return not isinstance(vocabulary, IdRange)
 
 
 def _vocabulary_lines(vocabulary: Vocabulary) -> list[str]:

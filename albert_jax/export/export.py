@@ -1,7 +1,4 @@
-"""Writing a model for another program.
-
-A new target needs its name in `Format` and `_DTYPES`, and a case in `export`.
-"""
+"""Writing a model for another program. A new target needs its name in `Format` and `_DTYPES`."""
 
 from __future__ import annotations
 
@@ -53,8 +50,7 @@ def export(
 ) -> str:
     """Writes the directory `out`, which must not exist, and returns lines on what was written.
 
-    `head` chooses the outputs; the default is the head of the model's task, or else all of
-    pretraining.
+    The default of `head` is the head of the model's task, or else all of pretraining.
 
     Raises:
       CheckpointError: The weights lack a module or are not finite, or `out` exists. Nothing is

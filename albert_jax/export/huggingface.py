@@ -6,8 +6,9 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.export import transformers_classes
-from albert_jax.export.companion_files import companion_files, has_text
+from albert_jax.export.companion_files import companion_files
 from albert_jax.export.transformers_classes import Head
 from albert_jax.files.new_folder import new_folder, write_files
 from albert_jax.model_io import safetensors_files
@@ -24,12 +25,7 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
 
     The class lacks no tensor and gets none that it does not expect, but for the pooler of
     sentence embeddings, which nothing reads. What was written is compared with the parameters.
-
-    Raises:
-      CheckpointError: The directory exists, the parameters lack a module, one of them is not
-        finite, or the vocabulary has another size than the embeddings.
-      ConfigError: Transformers has no class with the head of the model's task.
-      StorageError: The disk is full or not writable.
+    Raises the errors of :func:`albert_jax.export.export.export`.
     """
     params = jax.device_get(model.params)
     task = transformers_classes.exported_task(model.run_config, head)
@@ -45,7 +41,7 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
     usage = ["import transformers", ""]
     usage.append(f"model = transformers.{cls.auto}.from_pretrained('THIS_FOLDER')")
-    if has_text(model.vocabulary):
+    if not isinstance(model.vocabulary, IdRange):
         usage.append("tokenizer = transformers.AutoTokenizer.from_pretrained('THIS_FOLDER')")
     more_files = {}
     if task is not None:

@@ -14,7 +14,6 @@ import numpy as np
 from albert_jax.config import LAYER_NORM_EPS, Config
 from albert_jax.export.programs import Axes, Program
 from albert_jax.export.quantization import Int8
-from albert_jax.export.transformers_classes import HEADS
 from albert_jax.model import sharing
 from albert_jax.tasks import registry
 from albert_jax.tasks.encoder import NEGATIVE
@@ -234,18 +233,13 @@ def _outputs(g: Graph, program: Program) -> dict[str, str]:
         names = tuple(g.op("Flatten", name, axis=2) for name in names)
     ids, types, g.mask = names
     hidden = _encode(g, ids, types, g.mask)
-    if program.kind in HEADS:
-        values = _pretrained_outputs(g, program.kind, hidden)
+    if program.kind == "mlm":
+        values = [g.mlm_logits(hidden)]
+    elif program.kind == "base":
+        values = [hidden, g.pooled(hidden)]
+    elif program.kind == "pretraining":
+        values = [g.mlm_logits(hidden), g.dense(g.pooled(hidden), "sop_head")]
     else:
-        config = g.run_config.task
-        assert config is not None
-        values = registry.create(config).onnx_outputs(g, hidden)
+        assert g.run_config.task is not None
+        values = registry.create(g.run_config.task).onnx_outputs(g, hidden)
     return dict(zip(program.outputs, values, strict=True))
-
-
-def _pretrained_outputs(g: Graph, head: str, hidden: str) -> list[str]:
-    if head == "mlm":
-        return [g.mlm_logits(hidden)]
-    if head == "base":
-        return [hidden, g.pooled(hidden)]
-    return [g.mlm_logits(hidden), g.dense(g.pooled(hidden), "sop_head")]

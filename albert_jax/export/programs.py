@@ -88,10 +88,8 @@ def _pretrained(run_config: Config, params: Mapping[str, Any], head: Head) -> Pr
             "sop_logits": albert.sop_logits(params, model, pooled)[:, 0],
         }
 
-    inputs: dict[str, Axes] = dict.fromkeys(
-        ("input_ids", "token_type_ids", "attention_mask"), _ROWS
-    )
-    return Program(head, inputs, outputs[head], call)
+    inputs = ("input_ids", "token_type_ids", "attention_mask")
+    return Program(head, dict.fromkeys(inputs, _ROWS), outputs[head], call)
 
 
 def _batch(inputs: Inputs) -> dict[str, jax.Array]:

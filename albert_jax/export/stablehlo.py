@@ -1,8 +1,5 @@
 """StableHLO: the network as one self-contained program of jax.export, for any batch and length.
 
-    exported = jax.export.deserialize(bytearray(open("model.stablehlo", "rb").read()))
-    exported.call({"input_ids": ..., "token_type_ids": ..., "attention_mask": ...})
-
 Weights are constants of the program. The loop over the layers holds shared ones once.
 """
 
@@ -59,4 +56,5 @@ def usage(program: Program) -> list[str]:
         'content = open("THIS_FOLDER/model.stablehlo", "rb").read()',
         "exported = jax.export.deserialize(bytearray(content))",
         "print(exported.in_avals, exported.out_avals)  # int32 ids, types, mask (1: text)",
+        "# exported.call({'input_ids': ..., 'token_type_ids': ..., 'attention_mask': ...})",
     ]

@@ -85,7 +85,8 @@ def from_foreign(
             if name not in values:
                 break  # An optional module is absent.
             array = np.asarray(values[name])
-            _check_shape(array, shape_of_one[::-1] if transposed else shape_of_one, name, where)
+            expected = shape_of_one[::-1] if transposed else shape_of_one
+            check_shape(array.shape, expected, name, where)
             array = array.T if transposed else array
             if not filled:
                 flat[parameter.path] = np.zeros(shape, array.dtype)
@@ -100,12 +101,13 @@ def from_foreign(
     return unflatten(flat)
 
 
-def _check_shape(array: np.ndarray, shape: tuple[int, ...], name: str, where: str) -> None:
-    if array.shape != shape:
-        hint = " (it looks transposed)" if array.shape == shape[::-1] else ""
+def check_shape(shape: tuple[int, ...], expected: tuple[int, ...], name: str, where: str) -> None:
+    """Raises CheckpointError if a stored tensor has another shape than the config asks for."""
+    if shape != expected:
+        hint = " (it looks transposed)" if shape == expected[::-1] else ""
         raise CheckpointError(
-            f"{where}: {name} has shape {list(array.shape)}, the config wants {list(shape)}{hint}:"
-            " config and weights do not belong together"
+            f"{where}: {name} has shape {list(shape)}, the config wants {list(expected)}{hint}: "
+            "config and weights do not belong together"
         )
 
 

@@ -16,6 +16,7 @@ from albert_jax.errors import CheckpointError
 from albert_jax.files.new_folder import new_folder
 from albert_jax.model import albert
 from albert_jax.model_io import safetensors_files
+from albert_jax.model_io.foreign_parameters import check_shape
 from albert_jax.model_io.parameter_names import check_names
 from albert_jax.model_io.weights import (
     Weights,
@@ -39,10 +40,8 @@ _NO_RUN_CONFIG = "albert_jax, without a training config"
 def save(model: Model, out_dir: str | os.PathLike[str]) -> str:
     """Writes a model as a new directory of ours; returns a line on what was written.
 
-    Raises:
-      CheckpointError: The directory exists, the model was fine-tuned, or a parameter is not
-        finite.
-      StorageError: The disk is full or not writable.
+    Raises CheckpointError if the directory exists, the model was fine-tuned, or a parameter is
+    not finite, and StorageError if the disk is full or not writable.
     """
     params = jax.device_get(model.params)
     if "head" in params:
@@ -86,11 +85,7 @@ def read(path: Path) -> Weights:
     expected = flatten(albert.abstract_params(run_config.model))
     check_names(tensors, {name: name for name in expected}, where)
     for name, shape in tensors.shapes.items():
-        if shape != expected[name].shape:
-            raise CheckpointError(
-                f"{where}: {name} has shape {list(shape)}, config.toml wants "
-                f"{list(expected[name].shape)}: they do not belong together"
-            )
+        check_shape(shape, expected[name].shape, name, where)
     params = to_float32(unflatten(tensors), where)
     folder = path / VOCABULARY_NAME
     vocabulary = vocabularies.load(str(folder)) if folder.is_dir() else None

@@ -70,11 +70,6 @@ _LAYERS = (
 """Dense layers and LayerNorms."""
 
 
-def _embedding(name: str) -> Parameter:
-    path = f"embeddings/{name}/embedding"
-    return Parameter(path, f"bert/embeddings/{name}", f"albert.embeddings.{name}.weight")
-
-
 def _layer(path: str, original: str, huggingface: str) -> list[Parameter]:
     norm = path.endswith("layer_norm")
     ours, theirs = (("scale", "bias"), ("gamma", "beta")) if norm else (("kernel", "bias"),) * 2
@@ -86,9 +81,12 @@ def _layer(path: str, original: str, huggingface: str) -> list[Parameter]:
 
 _SOP, _CLASSIFIER = "cls/seq_relationship/output_", "sop_classifier.classifier."
 TABLE: tuple[Parameter, ...] = (
-    _embedding("word_embeddings"),
-    _embedding("position_embeddings"),
-    _embedding("token_type_embeddings"),
+    *(
+        Parameter(
+            f"embeddings/{x}/embedding", f"bert/embeddings/{x}", f"albert.embeddings.{x}.weight"
+        )
+        for x in ("word_embeddings", "position_embeddings", "token_type_embeddings")
+    ),
     *(parameter for layer in _LAYERS for parameter in _layer(*layer)),
     Parameter("mlm_head/bias", "cls/predictions/output_bias", "predictions.bias"),
     Parameter("sop_head/kernel", f"{_SOP}weights", f"{_CLASSIFIER}weight"),

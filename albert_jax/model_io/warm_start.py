@@ -84,8 +84,7 @@ def fit(
     tree = regroup(tree, source, target)
     flat, new = {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}, flatten(fresh)
     path = "embeddings/position_embeddings/embedding"
-    count = min(len(flat[path]), len(new[path]))
-    flat[path] = np.concatenate([flat[path][:count], new[path][count:]])
+    flat[path] = np.concatenate([flat[path], new[path][len(flat[path]) :]])[: len(new[path])]
     if not same:
         assert source_vocabulary is not None and vocabulary is not None
         ids = matching_ids(source_vocabulary, vocabulary)
@@ -103,16 +102,16 @@ def regroup(tree: Mapping[str, Any], source: ModelConfig, target: ModelConfig) -
     to separate sets changes nothing that the network computes.
     """
     inner = target.inner_group_num
+    old_depth, new_depth = source.num_hidden_layers, target.num_hidden_layers
     chosen = {}
     for sublayer, count in zip(("attention", "ffn"), sharing.sets(target), strict=True):
         old = getattr(sharing.table(source), sublayer)
         new = getattr(sharing.table(target), sublayer)
         # A group that no layer uses (because of rounding) still has parameters.
         blocks = [new.index(number) if number in new else 0 for number in range(count)]
-        layers = [n // inner * source.num_hidden_layers // target.num_hidden_layers for n in blocks]
-        chosen[sublayer] = np.array(
-            [old[layer * inner + n % inner] for layer, n in zip(layers, blocks, strict=True)]
-        )
+        # The source's block at the same relative depth.
+        blocks = [n // inner * old_depth // new_depth * inner + n % inner for n in blocks]
+        chosen[sublayer] = np.array([old[n] for n in blocks])
     flat = {}
     for path, leaf in flatten(tree).items():
         top, sublayer, *_ = path.split("/")
