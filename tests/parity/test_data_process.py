@@ -29,7 +29,6 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ObjectiveConfig, PhaseConfig
-from albert_jax.data.batches import batch as batches
 from albert_jax.data.batches import masking, row_plan
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
@@ -102,8 +101,9 @@ def _draw(mode: dict, corpus: Corpus, words, seed: int, monkeypatch) -> tuple[di
     """Rows of as many passes over the corpus as the original made, with what was chosen."""
     settings = mode["settings"]
     phase = _phase(settings)
-    # The slots of a phase follow from its rate; the original's are a setting of their own.
-    monkeypatch.setattr(batches, "slots", lambda _: (settings["max_predictions_per_seq"], 1))
+    # The predictions of a phase follow from its rate; the original's are a setting of their own.
+    count = settings["max_predictions_per_seq"]
+    monkeypatch.setattr(PhaseConfig, "max_predictions_per_seq", property(lambda _: count))
     builder = BatchBuilder([corpus], words, phase, seed=seed, phase_index=0)
     total = sum(builder.orders[0].epoch_rows(epoch) for epoch in range(mode["dupe_factor"]))
     chosen = []
