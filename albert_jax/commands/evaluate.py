@@ -45,7 +45,7 @@ class Evaluate:
         step = step_number(self.step)
 
         from albert_jax import configfile, files
-        from albert_jax.model.depth import check_depth
+        from albert_jax.model.sharing import check_depth
         from albert_jax.model_io import model as model_io
         from albert_jax.observe import curves
         from albert_jax.observe.metrics import read_rows

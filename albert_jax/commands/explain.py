@@ -49,7 +49,7 @@ class Explain:
         from albert_jax.files.new_folder import new_folder, write_files
         from albert_jax.inference import explain_page
         from albert_jax.inference.explain import explain
-        from albert_jax.model.depth import check_depth
+        from albert_jax.model.sharing import check_depth
         from albert_jax.model_io.model import load
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)

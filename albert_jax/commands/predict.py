@@ -68,7 +68,7 @@ class Predict:
         """Prints or writes the predictions."""
         self._check()
         from albert_jax.inference.predict import task_of, with_denoising_steps
-        from albert_jax.model.depth import check_depth
+        from albert_jax.model.sharing import check_depth
         from albert_jax.model_io.model import load
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)

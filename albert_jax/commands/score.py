@@ -38,7 +38,7 @@ class Score:
     def run(self) -> None:
         """Prints scores, or a table of accuracies."""
         from albert_jax.data.sources import tables
-        from albert_jax.model.depth import check_depth
+        from albert_jax.model.sharing import check_depth
         from albert_jax.model_io.model import load
 
         model = load(self.model, step=step_number(self.step), weights=self.weights)

@@ -86,7 +86,7 @@ def new_network(
 
 def with_depth(model: ModelConfig, num_layers: int | None) -> ModelConfig:
     """The network with another number of layers, if one is given. Raises ConfigError."""
-    from albert_jax.model.depth import check_depth
+    from albert_jax.model.sharing import check_depth
 
     if num_layers is None:
         return model

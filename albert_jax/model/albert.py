@@ -32,20 +32,12 @@ Batch = Mapping[str, jax.Array]
 Capture = Callable[[jax.Array, jax.Array], Any]
 """Called after each block with its input and output [B, S, H]; returns the arrays to record."""
 Block = Callable[[jax.Array, Params, Params, jax.Array | int], jax.Array]
-"""A block: (hidden states, attention parameters, feed-forward parameters, its number) to hidden
+"""(hidden states, attention parameters, feed-forward parameters, number of the block) to hidden
 states [B, S, H]."""
 
 
-def block_output(before: jax.Array, after: jax.Array) -> jax.Array:
-    """The Capture that records the output of every block."""
-    return after
-
-
 def abstract_params(config: ModelConfig, heads: bool = True) -> dict[str, Any]:
-    """Shapes of all parameters as a nested dict of jax.ShapeDtypeStruct; nothing is allocated.
-
-    Without `heads` the pretraining heads are left out.
-    """
+    """Shapes of all parameters, with or without the pretraining heads; nothing is allocated."""
 
     def stacked(part: Callable[[ModelConfig], Any], count: int) -> dict[str, Any]:
         return jax.tree.map(
@@ -78,13 +70,8 @@ def embed(
 ) -> jax.Array:
     """Embeddings of input_ids, positions and token_type_ids -> [B, S, H]."""
     embeddings = layers.bind(layers.Embeddings, config, params["embeddings"])
-    return embeddings(
-        batch["input_ids"],
-        batch["positions"],
-        batch["token_type_ids"],
-        _dropout(config, dropout),
-        jnp.dtype(compute.dtype),
-    )
+    inputs = (batch[name] for name in ("input_ids", "positions", "token_type_ids"))
+    return embeddings(*inputs, _dropout(config, dropout), jnp.dtype(compute.dtype))
 
 
 def encode(
@@ -99,14 +86,9 @@ def encode(
 ) -> jax.Array:
     """Hidden states [B, S, H] of rows, in the compute type.
 
-    Args:
-      params: The model's parameters.
-      config: Their structure.
-      batch: input_ids, positions, token_type_ids and segment_ids, int32 [B, S].
-      compute: Numerics.
-      num_layers: How many layers are applied; None is num_hidden_layers.
-      dropout: The rows' keys [B]; None switches dropout off.
-      backend: The implementation of attention.
+    The batch holds input_ids, positions, token_type_ids and segment_ids, int32 [B, S]. `num_layers`
+    layers are applied (None: num_hidden_layers). `dropout` are the rows' keys [B]; None switches
+    it off.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)
@@ -128,15 +110,14 @@ def encode_all_layers(
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = XLA,
-    capture: Capture | None = block_output,
+    capture: Capture | None = lambda before, after: after,
 ) -> tuple[jax.Array, Any]:
     """Like `encode`, together with what `capture` returns after each block, stacked.
 
     By default that is the output of every block, [blocks, B, S, H].
     """
     x = embed(params, config, batch, compute=compute, dropout=dropout)
-    run = _block(config, batch["segment_ids"], dropout, backend)
-    run = _rematerialized(run, compute)
+    run = _rematerialized(_block(config, batch["segment_ids"], dropout, backend), compute)
     attention, ffn = _shared_params(params, config, num_layers)
     blocks = len(attention.set_of_block)
 
@@ -257,10 +238,8 @@ def _shared_params(
 ) -> tuple[SharedParams, SharedParams]:
     """The encoder's parameters of the attention and of the feed-forward sublayers."""
     table, encoder = sharing.table(config, num_layers), params["encoder"]
-    return (
-        SharedParams(encoder["attention"], table.attention),
-        SharedParams(encoder["ffn"], table.ffn),
-    )
+    attention = SharedParams(encoder["attention"], table.attention)
+    return attention, SharedParams(encoder["ffn"], table.ffn)
 
 
 def _block(
@@ -287,12 +266,9 @@ def _rematerialized(run: Block, compute: ComputeConfig) -> Block:
     if compute.remat == "none":
         return run
     policies = jax.checkpoint_policies
-    return jax.checkpoint(
-        run,
-        # Outside a loop the compiler would merge the recomputation with the first computation
-        # and save nothing; inside one it cannot, and the barrier costs time.
-        prevent_cse=compute.unroll,
-        policy=policies.save_only_these_names(layers.SAVED)
-        if compute.remat == "dots"
-        else policies.nothing_saveable,
-    )
+    policy = policies.nothing_saveable
+    if compute.remat == "dots":
+        policy = policies.save_only_these_names(layers.SAVED)
+    # Outside a loop the compiler would merge the recomputation with the first computation and save
+    # nothing; inside one it cannot, and the barrier costs time.
+    return jax.checkpoint(run, prevent_cse=compute.unroll, policy=policy)

@@ -13,7 +13,6 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from itertools import takewhile
 from typing import Any
 
 import jax
@@ -43,9 +42,7 @@ class Backend:
     attend: Callable[[jax.Array, jax.Array, jax.Array, Any, LayerDropout], jax.Array]
     platforms: tuple[str, ...] = ("cpu", "gpu", "tpu")
     attention_dropout: bool = True
-    dtypes: tuple[str, ...] = ("float32", "bfloat16")
-    head_multiple: int = 1
-    max_head_size: int = 1 << 30
+    head_sizes: range = range(1, 1 << 30)
     sequence_multiple: int = 1
     heads_first: bool = True
     device_refusal: Callable[[Any, str], str | None] = lambda device, dtype: None
@@ -58,20 +55,15 @@ class Backend:
             return f"runs on {' and '.join(self.platforms)}, not on {device.platform}"
         if model.attention_probs_dropout_prob and not self.attention_dropout:
             return "has no attention dropout (model.attention_probs_dropout_prob must be 0)"
-        if config.compute.dtype not in self.dtypes:
-            return f"computes in {' or '.join(self.dtypes)}, not in {config.compute.dtype}"
-        refusal = self.device_refusal(device, config.compute.dtype)
-        if refusal:
-            return refusal
-        if head % self.head_multiple or head > self.max_head_size:
-            return f"has no heads of size {head} (it needs multiples of {self.head_multiple})"
+        if head not in self.head_sizes:
+            return f"has no heads of size {head} (it needs multiples of {self.head_sizes.step})"
         for i, phase in enumerate(config.phases):
             if phase.sequence_length % self.sequence_multiple:
                 return (
                     f"needs rows of a multiple of {self.sequence_multiple} tokens "
                     f"(phases.{i}.sequence_length is {phase.sequence_length})"
                 )
-        return None
+        return self.device_refusal(device, config.compute.dtype)
 
     def at(self, length: int) -> Backend:
         """This backend if it takes rows of `length` tokens, else the reference.
@@ -136,11 +128,13 @@ def _cudnn_attend(
     return _by_heads(lambda q, k, v, m: attend(q, k, v, mask=m), 2, query, key, value, mask)
 
 
-def _before_ampere(device: Any, dtype: str) -> str | None:
+def _cudnn_refusal(device: Any, dtype: str) -> str | None:
+    if dtype != "bfloat16":
+        return f"computes in bfloat16, not in {dtype}"
     capability = str(getattr(device, "compute_capability", "")) or "8.0"
-    if tuple(map(int, capability.split("."))) >= (8, 0):
-        return None
-    return f"needs compute capability 8.0 (Ampere), this GPU has {capability}"
+    if float(capability) < 8.0:
+        return f"needs compute capability 8.0 (Ampere), this GPU has {capability}"
+    return None
 
 
 CUDNN = Backend(
@@ -149,12 +143,10 @@ CUDNN = Backend(
     _cudnn_attend,
     platforms=("gpu",),
     attention_dropout=False,
-    dtypes=("bfloat16",),
-    head_multiple=8,
-    max_head_size=128,
+    head_sizes=range(8, 129, 8),
     sequence_multiple=2,
     heads_first=False,
-    device_refusal=_before_ampere,
+    device_refusal=_cudnn_refusal,
 )
 """cuDNN's fused attention. It takes packed rows only as a dense mask."""
 
@@ -227,24 +219,23 @@ def splash(*, interpret: bool = False) -> Backend:
         "splash",
         lambda segment_ids: segment_ids,
         attend,
-        platforms=("cpu", "gpu", "tpu") if interpret else ("tpu",),
+        platforms=("tpu",),
         attention_dropout=False,
-        head_multiple=8 if interpret else 64,
+        head_sizes=range(64, 1 << 30, 64),
         sequence_multiple=128,
-        device_refusal=_before_v4,
+        device_refusal=_splash_refusal,
     )
 
 
-def _before_v4(device: Any, dtype: str) -> str | None:
+def _splash_refusal(device: Any, dtype: str) -> str | None:
     kind = device.device_kind
     if dtype == "bfloat16" and kind in ("TPU v2", "TPU v3"):
         return f"has no matrix product in bfloat16 on a {kind}"
     return None
 
 
-def _backends() -> tuple[Backend, ...]:
-    """All backends, the fastest first."""
-    return (splash(), CUDNN, XLA)
+BACKENDS = (splash(), CUDNN, XLA)
+"""All backends, the fastest first."""
 
 
 def fastest(config: Config, device: Any) -> Backend:
@@ -252,31 +243,20 @@ def fastest(config: Config, device: Any) -> Backend:
 
     Models that were trained on another kind of device are applied with it.
     """
-    return next(backend for backend in _backends() if backend.refusal(config, device) is None)
+    return next(backend for backend in BACKENDS if backend.refusal(config, device) is None)
 
 
 def choose(config: Config, device: Any) -> Backend:
     """The backend that the config names, or the fastest that can run it for "auto".
 
-    Raises:
-      ConfigError: the named backend cannot run the config on this jax.Device.
+    Raises ConfigError if the named backend cannot run the config on this jax.Device.
     """
     if config.compute.attention == "auto":
         return fastest(config, device)
-    backend = next(backend for backend in _backends() if backend.name == config.compute.attention)
+    backend = next(backend for backend in BACKENDS if backend.name == config.compute.attention)
     refusal = backend.refusal(config, device)
     if refusal:
         raise ConfigError(
             f"compute.attention {backend.name!r} {refusal}: use 'auto', which falls back to 'xla'"
         )
     return backend
-
-
-def explain_choice(config: Config, device: Any) -> str:
-    """One line that names the chosen backend and says why no faster one was chosen."""
-    chosen = choose(config, device)
-    if config.compute.attention != "auto":
-        return f"attention {chosen.name}, as compute.attention says"
-    faster = takewhile(lambda backend: backend.refusal(config, device), _backends())
-    refusals = "; ".join(f"{other.name} {other.refusal(config, device)}" for other in faster)
-    return f"attention {chosen.name}" + (f" ({refusals})" if refusals else "")

@@ -11,6 +11,7 @@ Shapes: B rows, S tokens, H hidden size, N heads, D head size, E embedding size,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any, TypeVar
@@ -22,14 +23,12 @@ from jax.ad_checkpoint import checkpoint_name
 
 from albert_jax.config import LAYER_NORM_EPS, ModelConfig
 from albert_jax.model import dropout as sites
-from albert_jax.model.activations import ACTIVATIONS
 from albert_jax.model.attention import Backend
 from albert_jax.model.dropout import LayerDropout
 from albert_jax.model.sharing import Params
 
 SAVED = "matrix product"
 """Name of the values that the rematerialization policy "dots" keeps."""
-
 
 ModuleT = TypeVar("ModuleT", bound=nnx.Module)
 
@@ -50,6 +49,46 @@ def _definition(
 ) -> tuple[nnx.GraphDef, dict[str, Any]]:
     definition, state = nnx.split(nnx.eval_shape(lambda: part(config)))
     return definition, nnx.to_pure_dict(state)
+
+
+_C = math.sqrt(2.0 / math.pi)
+_A = 0.044715
+
+
+@jax.custom_vjp
+def gelu_new(x: jax.Array) -> jax.Array:
+    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), computed in float32.
+
+    The backward pass recomputes from the input alone: automatic differentiation would keep
+    further arrays of the size of x, and element-wise work on them is bound by memory.
+    """
+    y = x.astype(jnp.float32)
+    return (0.5 * y * (1.0 + jnp.tanh(_C * (y + _A * y * y * y)))).astype(x.dtype)
+
+
+def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    if x.dtype != jnp.float32:
+        # Without the barrier XLA would keep x in float32, in which it was computed and is used.
+        x = jax.lax.optimization_barrier(x)
+    return gelu_new(x), x
+
+
+def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
+    y = x.astype(jnp.float32)
+    t = jnp.tanh(_C * (y + _A * y * y * y))
+    slope = 0.5 * (1.0 + t) + 0.5 * y * (1.0 - t * t) * (_C * (1.0 + 3.0 * _A * y * y))
+    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
+
+
+gelu_new.defvjp(_gelu_forward, _gelu_backward)
+
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "gelu_new": gelu_new,
+    "relu": jax.nn.relu,
+    "tanh": jnp.tanh,
+    "linear": lambda x: x,
+}
+"""By the names that ModelConfig.hidden_act takes."""
 
 
 class Dense(nnx.Module):

@@ -7,29 +7,60 @@ The parameters of each kind of sublayer are stored as sets: every leaf is [sets,
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from albert_jax.config import ModelConfig
+from albert_jax.errors import ConfigError
 
 Params = Mapping[str, Any]
 """Nested dict of arrays."""
+MAX_LAYERS = 1000
+"""No encoder has more layers than this."""
 
 
-@dataclass(frozen=True)
-class Sharing:
+class Sharing(NamedTuple):
     """For each block, the number of the parameter set that its sublayers use."""
 
     attention: tuple[int, ...]
     ffn: tuple[int, ...]
 
-    def __len__(self) -> int:
-        """Number of blocks."""
-        return len(self.attention)
+
+def check_depth(config: ModelConfig, num_layers: int) -> None:
+    """Raises ConfigError for a number of layers that the model does not have.
+
+    Shared sublayers can be applied any number of times. Sublayers with a set per block exist only
+    up to the config's depth.
+    """
+    limit, name = MAX_LAYERS, "the most of any model"
+    if config.sharing != "all":
+        limit, name = config.num_hidden_layers, "model.num_hidden_layers"
+    if not config.num_hidden_groups <= num_layers <= limit:
+        raise ConfigError(
+            f"--num-layers {num_layers}: give a number from {config.num_hidden_groups} "
+            f"(model.num_hidden_groups) to {limit} ({name})"
+        )
+
+
+def at_depth(
+    config: ModelConfig, params: Params, num_layers: int
+) -> tuple[ModelConfig, dict[str, Any]]:
+    """Config and parameters of the model that consists of the first `num_layers` layers.
+
+    Its `encode` equals that of the whole model with `num_layers` as argument.
+    """
+    check_depth(config, num_layers)
+    config = dataclasses.replace(config, num_hidden_layers=num_layers)
+    encoder = {
+        kind: jax.tree.map(lambda leaf, count=count: leaf[:count], params["encoder"][kind])
+        for kind, count in zip(("attention", "ffn"), sets(config), strict=True)
+    }
+    return config, {**params, "encoder": encoder}
 
 
 def sets(config: ModelConfig) -> tuple[int, int]:
@@ -43,19 +74,9 @@ def sets(config: ModelConfig) -> tuple[int, int]:
 
 
 def table(config: ModelConfig, num_layers: int | None = None) -> Sharing:
-    """The sharing of an encoder of `num_layers` layers (default: the config's).
-
-    Shared sublayers can be applied any number of times. Sublayers with a set per block exist only
-    up to the config's depth; more layers raise ValueError.
-    """
+    """The sharing of an encoder of `num_layers` layers (default: the config's)."""
     num_layers = config.num_hidden_layers if num_layers is None else num_layers
-    if num_layers < 1:
-        raise ValueError(f"an encoder needs at least one layer, not {num_layers}")
-    if config.sharing != "all" and num_layers > config.num_hidden_layers:
-        raise ValueError(
-            f"sharing {config.sharing!r} has parameters for {config.num_hidden_layers} layers, "
-            f"not {num_layers}"
-        )
+    check_depth(config, num_layers)
     inner = config.inner_group_num
     # The quotient is rounded in floating point, like the original's: exact integer division
     # puts some layers of deep models with many groups into another group.

@@ -45,9 +45,9 @@ class Model:
 
         Raises ConfigError for a number of layers that the model does not have.
         """
-        from albert_jax.model import depth
+        from albert_jax.model import sharing
 
-        config, params = depth.at_depth(self.config, self.params, num_layers)
+        config, params = sharing.at_depth(self.config, self.params, num_layers)
         run_config = replace(self.run_config, model=config)
         return replace(self, run_config=run_config, params=params)
 

@@ -248,16 +248,6 @@ def test_the_default_backend_is_the_fastest_that_can():
     assert {attention.choose(dropping, device).name for device in (CPU, GPU, TPU)} == {"xla"}
 
 
-def test_the_choice_is_explained():
-    assert (
-        attention.explain_choice(_config("xla"), CPU) == "attention xla, as compute.attention says"
-    )
-    assert attention.explain_choice(_config("auto"), TPU) == "attention splash"
-    dropping = _config("auto", attention_probs_dropout_prob=0.1)
-    explained = attention.explain_choice(dropping, GPU)
-    assert explained.startswith("attention xla (splash runs on tpu, not on gpu; cudnn has no")
-
-
 def test_devices_that_are_too_old_for_a_kernel():
     """Mosaic on TPU v2 and v3 has no product in bfloat16; cuDNN's attention begins at Ampere."""
     auto, single = _config("auto"), _config("auto")

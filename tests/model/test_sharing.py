@@ -10,7 +10,7 @@ from albert_jax import tree
 from albert_jax.config import ModelConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import init, sharing
-from albert_jax.model.depth import check_depth
+from albert_jax.model.sharing import check_depth
 
 BASE = ModelConfig()
 
@@ -61,7 +61,7 @@ def test_tables():
     assert sharing.table(config) == sharing.Sharing((0, 0, 0), (0, 1, 2))
     assert sharing.sets(config) == (1, 3)
     assert sharing.table(config, 2).ffn == (0, 1)
-    with pytest.raises(ValueError, match="3 layers, not 4"):
+    with pytest.raises(ConfigError, match="to 3 .model.num_hidden_layers."):
         sharing.table(config, 4)
     assert sharing.table(ModelConfig(), 48).ffn == (0,) * 48
 
@@ -76,7 +76,7 @@ def test_the_quotient_is_rounded_like_the_originals():
     ("config", "num_layers", "part"),
     [
         (ModelConfig(num_hidden_groups=3), 2, "num_hidden_groups"),
-        (ModelConfig(sharing="none"), 13, "12 times"),
+        (ModelConfig(sharing="none"), 13, "from 1 .* to 12 "),
         (ModelConfig(), 0, "--num-layers 0"),
         (ModelConfig(), 1001, "1000"),
     ],

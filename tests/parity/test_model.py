@@ -12,7 +12,7 @@ import pytest
 from albert_jax import tree
 from albert_jax.config import ComputeConfig
 from albert_jax.model import albert
-from albert_jax.model.activations import gelu_new
+from albert_jax.model.layers import gelu_new
 from albert_jax.objectives import loss_terms
 from albert_jax.objectives.pretraining import pretraining_loss
 from tests.parity.golden_model import batch_of, structure, variables
