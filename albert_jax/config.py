@@ -1,9 +1,8 @@
 """The one definition of a run: frozen, typed dataclasses, validated before a device is touched.
 
-Presets in ``configs/`` are TOML files with these fields (``configfile.py`` reads and writes
-them), and the command line overrides single fields. Names are those of Hugging Face or optax
-where they have one, and otherwise the paper's (Lan et al. 2019, arXiv 1909.11942). A config can
-be built, checked and printed without jax.
+Presets are TOML files with these fields (configfile.py), and the command line overrides single
+fields. Names are those of Hugging Face or optax where they have one, and otherwise the paper's
+(Lan et al. 2019, arXiv 1909.11942).
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ class ModelConfig:
     type_vocab_size: int = bounded(2, 1)
     """Size of the token type table (sentence A, sentence B)."""
     initializer_range: float = bounded(0.02, 1e-6, 1.0)
-    """Standard deviation of the truncated normal initializer; below a width of 768 use
-    0.02 * sqrt(768 / H)."""
+    """Standard deviation of initial weights; below a width of 768 use 0.02 * sqrt(768 / H)."""
     sharing: Literal["all", "attention", "ffn", "none"] = "all"
     """Which sublayers share their parameters across depth (paper, Table 4)."""
 
@@ -78,8 +76,7 @@ class ObjectiveConfig:
     """Masking and sentence-order settings, sampled when a row is built."""
 
     mask_unit: Literal["ngram", "word", "token", "span"] = "ngram"
-    """What is masked: n-grams of whole words, single whole words, single tokens, or contiguous
-    spans of tokens."""
+    """What is masked: n-grams of whole words, whole words, tokens, or spans of tokens."""
     mask_rate: float = bounded(0.15, 0.0, 1.0)
     """Share of a row's tokens to predict (the highest, with uniform_mask_rate)."""
     uniform_mask_rate: bool = False
@@ -87,8 +84,7 @@ class ObjectiveConfig:
     max_ngram: int = bounded(3, 1, 64)
     """Longest n-gram (in words) or span (in tokens)."""
     ngram_distribution: Literal["inverse", "uniform", "proportional"] = "inverse"
-    """Probability of an n-gram's length n: proportional to 1/n (the paper), equal for all, or the
-    weights 1/n in reverse order (an option of the original)."""
+    """Probability of an n-gram's length n: 1/n (the paper), equal, or 1/n in reverse order."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"
     """Sentence-order prediction, next-sentence prediction, or neither."""
 
@@ -108,8 +104,8 @@ class PhaseConfig:
     depths: tuple[int, ...] = ()
     """Numbers of layers to draw from, one per step; empty: always num_hidden_layers."""
     schedule: Literal["run", "warmup", "constant", "decay"] = "run"
-    """Learning-rate schedule of this phase: its part of the run's polynomial schedule, or within
-    this phase a linear warm-up to the peak, the peak itself, or a linear decay to the end."""
+    """Learning rate: the run's polynomial schedule, or within this phase a linear warm-up to the
+    peak, the peak, or a linear decay to the end."""
     packing: bool = False
     """Let several short pairs share a row, each with its own attention, positions and [CLS]."""
     short_seq_prob: float = bounded(0.1, 0.0, 1.0)
@@ -129,14 +125,12 @@ class PhaseConfig:
 
     def validate(self, where: str, model: ModelConfig) -> None:
         """Raises ConfigError; `where` is the path of this section in messages."""
-        check_within(
-            f"{where}.sequence_length", self.sequence_length, 8, model.max_position_embeddings
-        )
+        longest = model.max_position_embeddings
+        check_within(f"{where}.sequence_length", self.sequence_length, 8, longest)
         if self.batch_size % self.gradient_accumulation_steps:
             raise ConfigError(
                 f"{where}.batch_size {self.batch_size} is not divisible by "
-                f"{where}.gradient_accumulation_steps {self.gradient_accumulation_steps}: change "
-                "one of them"
+                f"gradient_accumulation_steps {self.gradient_accumulation_steps}: change either"
             )
         max_depth = model.num_hidden_layers if model.sharing != "all" else 1_000
         for depth in self.depths:
@@ -225,8 +219,7 @@ class RunConfig:
     max_eval_samples: int = bounded(4096, 1)
     """Most held-out rows (fine-tuning: examples) of an evaluation."""
     minimal_pairs: str = ""
-    """Minimal pairs (a table as for albert-jax score) that each evaluation of a pretraining run
-    scores too; empty: none."""
+    """Table of minimal pairs that each evaluation of a pretraining run scores too; empty: none."""
     save_steps: int = bounded(5000, 1)
     """Steps between checkpoints; the last step is always saved."""
     save_total_limit: int = bounded(5, 1)
@@ -240,20 +233,14 @@ class RunConfig:
 
     def validate(self) -> None:
         """Raises ConfigError for steps to profile that are not a range."""
-        steps = self.profile_steps
+        steps = list(self.profile_steps)
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
-            raise ConfigError(
-                f"run.profile_steps is {list(steps)}: give the first and the last step, from 1"
-            )
+            raise ConfigError(f"run.profile_steps is {steps}: give the first and last step, from 1")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """What a fine-tuning run learns from which examples.
-
-    Each task of albert_jax/tasks has a subclass with its own settings; fields that a task does
-    not have are refused.
-    """
+    """What a fine-tuning run learns from which examples; each task has a subclass of its own."""
 
     name: str = ""
     """The task."""
@@ -304,11 +291,11 @@ class Config:
         Steps beyond the end belong to the last phase.
         """
         last = len(self.phases) - 1
-        for number, phase in enumerate(self.phases):
-            if step < phase.steps or number == last:
-                return number, step
-            step -= phase.steps
-        raise ConfigError("phases is empty: a run needs at least one phase")
+        number = 0
+        while number < last and step >= self.phases[number].steps:
+            step -= self.phases[number].steps
+            number += 1
+        return number, step
 
     def validate(self) -> None:
         """Raises ConfigError (one line: field, value, rule) without touching a device."""
@@ -323,24 +310,10 @@ class Config:
                     f"phases.{i}.mixture has {len(phase.mixture)} weights for "
                     f"{len(self.data.prepared)} folders in data.prepared: give one each"
                 )
-        check_within(
-            "optimizer.end_learning_rate",
-            self.optimizer.end_learning_rate,
-            0.0,
-            self.optimizer.learning_rate,
-        )
+        last_rate, peak = self.optimizer.end_learning_rate, self.optimizer.learning_rate
+        check_within("optimizer.end_learning_rate", last_rate, 0.0, peak)
         self.run.validate()
         if self.task is not None:
             self.task.validate()
             if self.run.minimal_pairs:
-                raise ConfigError(
-                    f"run.minimal_pairs is {self.run.minimal_pairs!r}: only pretraining scores "
-                    "pairs; leave it out"
-                )
-        fused = self.compute.attention in ("cudnn", "splash")
-        if fused and self.model.attention_probs_dropout_prob:
-            raise ConfigError(
-                f"compute.attention {self.compute.attention!r} has no attention dropout, but "
-                f"model.attention_probs_dropout_prob is {self.model.attention_probs_dropout_prob}: "
-                "use 'xla' or set it to 0"
-            )
+                raise ConfigError("run.minimal_pairs is set: only pretraining scores pairs")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 
 from albert_jax.config import Config
@@ -44,7 +43,7 @@ def same_run(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> li
     if refused:
         raise ConfigError(
             f"this run folder belongs to another config: {_brief(list(refused.values()))}: use "
-            f"another --out, or --allow-change {' '.join(itertools.islice(refused, 3))}"
+            f"another --out, or --allow-change {' '.join(list(refused)[:3])}"
         )
     return list(changes.values())
 
@@ -54,16 +53,12 @@ def _changes(old: Config, new: Config) -> dict[str, str]:
     changed = {}
     for path in dict.fromkeys([*before, *after]):
         if path not in after:
-            changed[path] = f"{path} is gone (was {_show(before[path])})"
-        elif path not in before:
-            changed[path] = f"{path} = {_show(after[path])} (new)"
-        elif before[path] != after[path]:
-            changed[path] = f"{path} = {_show(after[path])} (was {_show(before[path])})"
+            changed[path] = f"{path} is gone (was {json.dumps(before[path])})"
+        elif before.get(path) != after[path]:
+            changed[path] = (
+                f"{path} = {json.dumps(after[path])} (was {json.dumps(before.get(path))})"
+            )
     return changed
-
-
-def _show(value: object) -> str:
-    return json.dumps(value)
 
 
 def _brief(lines: list[str]) -> str:

@@ -45,7 +45,6 @@ def check_bounds(config: object) -> None:
 
 def check_within(path: str, value: float, low: float, high: float) -> None:
     """Raises ConfigError if the field `path` lies outside its bounds."""
-    if low <= value <= high:
-        return
-    rule = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
-    raise ConfigError(f"{path} is {value}: it must {rule}")
+    if not low <= value <= high:
+        rule = f"be at least {low}" if high == math.inf else f"lie between {low} and {high}"
+        raise ConfigError(f"{path} is {value}: it must {rule}")

@@ -1,8 +1,7 @@
 """Reads and writes configs as TOML: presets, the config of a run folder, and files of others.
 
-Nothing in a file is ever run, and its size and nesting are checked before it is parsed. `extends`
-names another preset or file: tables are merged key by key, but `phases` replace the phases of the
-file that is extended.
+The size and nesting of a file are checked before it is parsed. `extends` names another preset or
+file: tables are merged key by key, but `phases` replace the phases of the file that is extended.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ import difflib
 import hashlib
 import itertools
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -36,8 +36,8 @@ def preset_folder() -> Path:
 def presets() -> list[str]:
     """Names of all presets, sorted; those of fine-tuning begin with "finetune/"."""
     folder = preset_folder()
-    found = [*folder.glob("*.toml"), *folder.glob("finetune/*.toml")]
-    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in found)
+    paths = folder.rglob("*.toml")
+    return sorted(path.relative_to(folder).with_suffix("").as_posix() for path in paths)
 
 
 def load(name: str) -> Config:
@@ -46,43 +46,23 @@ def load(name: str) -> Config:
     Raises ConfigError (exit code 2) for a file that is missing, too large, not TOML, or not a
     config: an unknown key, a wrong type, or a value outside its range.
     """
-    if not files.is_bucket(name):
-        return from_dict(_merged(name, None, ()), name)
-    path = name if name.endswith(".toml") else files.join(name, "config.toml")
-    data = files.read(path)
-    if data is None:
-        raise ConfigError(f"config {path} does not exist: give a TOML file or a run folder")
-    return parse(data, path)
-
-
-def parse(data: bytes, where: str) -> Config:
-    """The validated config in the bytes of a TOML file; `where` stands in messages.
-
-    Raises ConfigError as `load` does.
-    """
-    raw = _tables(data, where)
-    return from_dict(_over_base(raw, Path(where), ()), where)
+    return from_dict(_merged(name, ()), name)
 
 
 def base_of(name: str) -> tuple[str, Config]:
     """(name, config) that differences of `name` are counted from.
 
-    The preset or file that it extends; else itself if it is a preset; else the defaults.
+    A preset is compared with itself, a file with what it extends, and others with the defaults.
     """
-    if files.is_bucket(name):
-        return "defaults", Config()
-    path = _find(name, None)
-    base = _tables(_read(path), str(path)).get("extends")
-    if isinstance(base, str):
-        return base, from_dict(_merged(base, path, ()), base)
-    if path.is_relative_to(preset_folder()):
-        return path.relative_to(preset_folder()).with_suffix("").as_posix(), load(name)
-    return "defaults", Config()
+    if name in presets():
+        return name, load(name)
+    path = _find(name, "")
+    base = _tables(path).get("extends")
+    return (base, from_dict(_merged(base, (path,)), base)) if base else ("defaults", Config())
 
 
 def to_dict(config: Config) -> dict[str, Any]:
-    """Nested plain values (dict, list, str, int, float, bool) of all fields; TOML has no null,
-    so a task that is None is absent."""
+    """Nested plain values of all fields; TOML has no null, so a task that is None is absent."""
     raw = json.loads(json.dumps(dataclasses.asdict(config), allow_nan=False))
     return {name: value for name, value in raw.items() if value is not None}
 
@@ -105,30 +85,58 @@ def nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {near[0]}?" if near else ""
 
 
-def _find(name: str, near: Path | None) -> Path:
-    """Path of a preset's name, a file (relative to the file that extends it) or a run folder."""
-    path = Path(name).expanduser()
-    if near is not None and not path.is_absolute() and path.suffix == ".toml":
-        path = near.parent / path
+def _find(name: str, extended_by: str) -> str:
+    """Path of a preset, of a file (relative to the file that extends it) or in a run folder."""
+    if files.is_bucket(name):
+        return name if name.endswith(".toml") else files.join(name, "config.toml")
     if name in presets():
-        return preset_folder() / f"{name}.toml"
-    try:
-        if path.is_dir() and (path / "config.toml").is_file():
-            return path / "config.toml"
-        if path.is_file():
-            return path.resolve()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"config {name!r} cannot be read: {error}") from None
-    if path.exists():
-        raise ConfigError(f"config {name} is not a file, nor a run folder with a config.toml")
-    by = f" (extended by {near})" if near else ""
+        return str(preset_folder() / f"{name}.toml")
+    path = os.path.expanduser(name)
+    if extended_by:
+        path = os.path.join(os.path.dirname(extended_by), path)
+    if os.path.isdir(path):
+        path = os.path.join(path, "config.toml")
+    if os.path.isfile(path):
+        return os.path.realpath(path)
+    by = f" (extended by {extended_by})" if extended_by else ""
     raise ConfigError(
-        f"config {name!r}{by} does not exist{nearest(path.stem, presets())}; "
-        f"presets: {', '.join(presets())}"
+        f"config {name!r}{by} does not exist: it is not a preset, not a file and not a run folder"
+        f"{nearest(Path(name).stem, presets())}; presets: {', '.join(presets())}"
     )
 
 
-def _read(path: Path) -> bytes:
+def _tables(path: str) -> dict[str, Any]:
+    """Parses TOML after checking that doing so is cheap."""
+    data = _read(path)
+    if len(data) > MAX_BYTES:
+        raise ConfigError(f"config {path} is larger than {MAX_BYTES} bytes: it is not a config")
+    try:
+        text = data.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"config {path} is not UTF-8 at byte {error.start}: save it as UTF-8"
+        ) from None
+    code = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
+    steps = [1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", code)]
+    depth = max(itertools.accumulate(steps), default=0)
+    # A dotted key is nesting too, and the parser needs quadratic time for a long one.
+    dots = max(part.count(".") for part in re.split(r"[,\n]", code))
+    if max(depth, dots) > MAX_DEPTH:
+        raise ConfigError(f"config {path} is nested deeper than {MAX_DEPTH}: flatten it")
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        # A long message may quote the file; its beginning tells enough.
+        reason = str(error) if len(str(error)) < 120 else "cannot be parsed"
+        raise ConfigError(f"config {path} is not TOML: {reason}") from None
+
+
+def _read(path: str) -> bytes:
+    if files.is_bucket(path):
+        data = files.read(path)
+        if data is None:
+            raise ConfigError(f"config {path} does not exist: give a TOML file or a run folder")
+        return data
     try:
         with open(path, "rb") as file:
             return file.read(MAX_BYTES + 1)
@@ -136,54 +144,24 @@ def _read(path: Path) -> bytes:
         raise ConfigError(f"config {path} cannot be read: {error.strerror}") from None
 
 
-def _tables(data: bytes, where: str) -> dict[str, Any]:
-    """Parses TOML after checking that doing so is cheap."""
-    if len(data) > MAX_BYTES:
-        raise ConfigError(f"config {where} is larger than {MAX_BYTES} bytes: it is not a config")
-    try:
-        text = data.decode("utf-8-sig").replace("\r\n", "\n")
-    except UnicodeDecodeError as error:
-        place = f"config {where} is not UTF-8 at byte {error.start}"
-        raise ConfigError(f"{place}: save it as UTF-8") from None
-    code = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
-    steps = [1 if bracket in "[{" else -1 for bracket in re.findall(r"[\[\]{}]", code)]
-    depth = max(itertools.accumulate(steps), default=0)
-    # A dotted key is nesting too, and the parser needs quadratic time for a long one.
-    dots = max(part.count(".") for part in re.split(r"[,\n]", code))
-    if max(depth, dots) > MAX_DEPTH:
-        raise ConfigError(f"config {where} is nested deeper than {MAX_DEPTH}: flatten it")
-    try:
-        return tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, ValueError, RecursionError) as error:
-        # A long message may quote the file; its beginning tells enough.
-        reason = str(error) if len(str(error)) < 120 else "cannot be parsed"
-        raise ConfigError(f"config {where} is not TOML: {reason}") from None
-
-
-def _merged(name: str, near: Path | None, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _merged(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     """The tables of a file over those of the files it extends, each checked by itself."""
-    path = _find(name, near)
+    path = _find(name, seen[-1] if seen else "")
     if path in seen or len(seen) >= _MAX_EXTENDS:
-        chain = " -> ".join(p.name for p in (*seen, path))
-        raise ConfigError(f"config {path}: extends goes round or is too long: {chain}")
-    return _over_base(_tables(_read(path), str(path)), path, seen)
-
-
-def _over_base(raw: dict[str, Any], path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    base = raw.pop("extends", None)
-    build(Config, raw, str(path), "")
+        raise ConfigError(f"config {path}: extends goes round or is too long: {', '.join(seen)}")
+    tables = _tables(path)
+    base = tables.pop("extends", None)
+    build(Config, tables, path, "")
     if base is None:
-        return raw
+        return tables
     if not isinstance(base, str):
         raise ConfigError(f"config {path}: extends must be the name of a preset or file")
-    return _overlay(_merged(base, path, (*seen, path)), raw)
+    return _overlay(_merged(base, (*seen, path)), tables)
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in top.items():
-        below = base.get(key)
-        merged[key] = (
-            _overlay(below, value) if isinstance(value, dict) and isinstance(below, dict) else value
-        )
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _overlay(base[key], value) if both else value
     return merged

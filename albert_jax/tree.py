@@ -31,7 +31,7 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
             if not isinstance(node, dict):
                 raise ValueError(f"path {path!r} passes through a leaf")
         if leaf in node:
-            raise ValueError(f"path {path!r} is given twice, or is a branch too")
+            raise ValueError(f"path {path!r} is a branch too")
         node[leaf] = value
     return tree
 

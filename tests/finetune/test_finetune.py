@@ -143,7 +143,7 @@ def test_interrupted_equals_uninterrupted(data, tmp_path, monkeypatch, capsys):
     assert losses == expected and len(losses) == 30
 
 
-def test_presets_load_and_name_their_task():
+def test_presets_load_and_name_their_task(tmp_path):
     names = [name for name in configfile.presets() if name.startswith("finetune/")]
     assert "finetune/sst-2" in names and setup.SCRATCH in names
     for name in names:
@@ -151,7 +151,8 @@ def test_presets_load_and_name_their_task():
         assert config.task is not None and config.task == registry.get(
             config.task.name
         ).config_class(**vars(config.task))
-        assert configfile.parse(configfile.dumps(config).encode(), "x.toml") == config
+        (tmp_path / "x.toml").write_text(configfile.dumps(config))
+        assert configfile.load(str(tmp_path / "x.toml")) == config
 
 
 def test_a_config_without_task_has_no_section_for_it():
