@@ -70,8 +70,9 @@ def embed(
 ) -> jax.Array:
     """Embeddings of input_ids, positions and token_type_ids -> [B, S, H]."""
     embeddings = layers.bind(layers.Embeddings, config, params["embeddings"])
-    inputs = (batch[name] for name in ("input_ids", "positions", "token_type_ids"))
-    return embeddings(*inputs, _dropout(config, dropout), jnp.dtype(compute.dtype))
+    ids, positions, types = batch["input_ids"], batch["positions"], batch["token_type_ids"]
+    dtype = jnp.dtype(compute.dtype)
+    return embeddings(ids, positions, types, _dropout(config, dropout), dtype)
 
 
 def encode(
