@@ -12,13 +12,11 @@ n-grams. All arrays are int64 unless stated otherwise.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from albert_jax.data import counter_rng
-
-NgramDistribution = Literal["inverse", "uniform", "proportional"]
 
 
 class Ngrams(NamedTuple):
@@ -30,12 +28,8 @@ class Ngrams(NamedTuple):
     """[M]: n after shortening to the budget; above ``words`` where the sequence ends."""
 
 
-def ngram_probabilities(max_ngram: int, distribution: NgramDistribution) -> np.ndarray:
-    """Float64 [max_ngram]: p(n) for n = 1 to max_ngram.
-
-    "inverse" is proportional to 1/n, "uniform" equal, and "proportional" is "inverse" reversed,
-    which is the original's other choice.
-    """
+def ngram_probabilities(max_ngram: int, distribution: str) -> np.ndarray:
+    """p(n) for n = 1 to max_ngram, float64; "proportional" is the original's other choice."""
     inverse = 1.0 / np.arange(1, max_ngram + 1)
     weights = {"inverse": inverse, "uniform": np.ones(max_ngram), "proportional": inverse[::-1]}
     return weights[distribution] / weights[distribution].sum()
@@ -76,13 +70,12 @@ def choose_ngrams(
     keys: np.ndarray,
     *,
     max_ngram: int,
-    distribution: NgramDistribution,
+    distribution: str,
 ) -> Ngrams:
     """Chooses n-grams of whole words that do not leave their sequence.
 
     The arguments are the tokens of each word [W], and of each sequence its words, its budget of
-    tokens to mask, and the key of its draws (uint64), all [N]. The budget is met wherever the
-    words allow it.
+    tokens to mask, which is met wherever the words allow it, and the uint64 key of its draws, [N].
     """
     total = len(word_sizes)
     ends = np.cumsum(words)
@@ -107,7 +100,11 @@ def choose_ngrams(
         visit, stop, left = starts[active], ends[active], remaining[active]
         while len(visit):
             first = visits[visit]
-            n, lengths = _draw_lengths(draws[first], thresholds, longest, stop - first)
+            lengths = np.ones(len(first), np.int64)
+            if longest > 1:
+                chance = (draws[first] & np.uint64(0xFFFFFFFF)).astype(np.float64) * 2.0**-32
+                lengths = np.searchsorted(thresholds, chance, side="right") + 1
+            n = np.minimum(lengths, stop - first)
             size = _shorten(n, lengths, first, offsets, left)
             free = size <= left
             for k in range(longest):
@@ -141,23 +138,10 @@ def _shorten(
     return size
 
 
-def _draw_lengths(
-    draws: np.ndarray, thresholds: np.ndarray, longest: int, words_left: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    """Words of the n-gram at each visited word, at most those of its sequence, and the drawn n."""
-    if longest == 1:
-        return np.ones(len(draws), np.int64), np.ones(len(draws), np.int64)
-    chance = (draws & np.uint64(0xFFFFFFFF)).astype(np.float64) * 2.0**-32
-    lengths = np.searchsorted(thresholds, chance, side="right") + 1
-    return np.minimum(lengths, words_left), lengths
-
-
 def _visiting_order(draws: np.ndarray, number: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Numbers of the words of each sequence in random order [W].
-
-    It is one sort of integers whose bits hold the sequence, random bits and the word's number from
-    high to low, which is several times faster than an argsort.
-    """
+    """Numbers of the words of each sequence in random order [W]."""
+    # One sort of integers whose bits hold the sequence, random bits and the word's number from
+    # high to low is several times faster than an argsort.
     low = np.uint64(max(int(words.max(initial=1)) - 1, 1).bit_length())
     high = np.uint64(max(len(words) - 1, 1).bit_length())
     sequence = np.arange(len(words), dtype=np.uint64) << (np.uint64(64) - high)
@@ -172,10 +156,9 @@ def _visiting_order(draws: np.ndarray, number: np.ndarray, words: np.ndarray) ->
 
 
 def word_sizes_of(starts_word: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of each word [W], and words of each sequence [N].
+    """Tokens of each word [W] and words of each sequence [N].
 
-    ``starts_word`` bool [T] tells which tokens start a word, as the first of each sequence must.
-    ``sizes`` [N] are the tokens of the sequences.
+    ``starts_word`` is bool [T], True at the first token of each sequence; ``sizes`` [N] are tokens.
     """
     begin = np.flatnonzero(starts_word)
     bounds = np.concatenate([[0], np.cumsum(sizes)])
@@ -195,8 +178,7 @@ def masked_tokens(ngrams: Ngrams, word_sizes: np.ndarray) -> np.ndarray:
 def replace(labels: np.ndarray, draws: np.ndarray, mask_id: int, vocab_size: int) -> np.ndarray:
     """The ids at masked positions: [MASK] in 80%, the token itself in 10%, any id in 10%.
 
-    ``draws`` are uint64 random bits of each token. Any id of the vocabulary may be drawn, also of
-    a special token, as in the original.
+    As in the original, the id of a special token may be drawn. ``draws`` are random bits.
     """
     chance = counter_rng.uniform(draws)
     other = counter_rng.below(counter_rng.bits(draws, 0), vocab_size)

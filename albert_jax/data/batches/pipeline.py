@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import signal
 from collections.abc import Iterator
 
@@ -18,18 +19,15 @@ from albert_jax.data.batches.batch import Batch, empty_batch
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import DataError
 
 AHEAD = 4
 """Batches that are built ahead by each worker process."""
 
 
 def batches_ahead(num_rows: int) -> int:
-    """Number of batches of some rows that the thread builds ahead if there are no workers.
-
-    Now and then it plans a whole group of rows (order.py), which takes about a second. Batches of
-    4,096 rows together hide this from the training step.
-    """
+    """Number of batches of some rows that the thread builds ahead if there are no workers."""
+    # Now and then it plans a whole group of rows (order.py), which takes about a second. Batches of
+    # 4,096 rows together hide this from the training step.
     return min(max(AHEAD, 4096 // max(num_rows, 1)), 32)
 
 
@@ -44,7 +42,7 @@ def batches(
     import grain.python as grain
 
     numbers = grain.MapDataset.range(first_step, stop_step)
-    dataset = numbers.map(_BuildBatch(builder, np.asarray(rows)))
+    dataset = numbers.map(functools.partial(builder.batch, rows=np.asarray(rows)))
     if not workers:
         # One thread: the time goes to numpy, and a second thread would compete for the same lock.
         ahead = grain.ReadOptions(num_threads=1, prefetch_buffer_size=batches_ahead(len(rows)))
@@ -76,15 +74,12 @@ def held_out(
 ) -> list[Batch]:
     """At most ``max_rows`` rows of a held-out corpus under fixed masks, in batches.
 
-    The rows depend on the corpus, on plan and objective of the phase, and on the seed, but not on
-    ``batch_size``. The last batch is filled up with rows of weight 0. Raises DataError if the
-    corpus has no rows.
+    The rows do not depend on ``batch_size``. The last batch is filled up with rows of weight 0.
+    Raises DataError if the corpus has no rows.
     """
     fixed = dataclasses.replace(phase, mixture=(), batch_size=max(max_rows, 1))
     builder = BatchBuilder([corpus], vocabulary, fixed, seed=seed, phase_index=-1)
     total = min(max_rows, builder.rows_per_epoch())
-    if total < 1:
-        raise DataError(f"{corpus.directory} holds no held-out row: prepare more text")
     filled = []
     for start in range(0, total, batch_size):
         rows = builder.batch(0, np.arange(start, min(start + batch_size, total)))
@@ -96,19 +91,6 @@ def held_out(
 
 
 def _ignore_signals(number: int, count: int) -> None:
-    """Worker initializer: ignores SIGTERM and SIGINT, which the trainer handles.
-
-    Workers exit when the trainer does.
-    """
+    """Worker initializer: ignores SIGTERM and SIGINT, which the trainer handles."""
     for name in (signal.SIGTERM, signal.SIGINT):
         signal.signal(name, signal.SIG_IGN)
-
-
-class _BuildBatch:
-    """The function that Grain maps, a class so that it can be sent to workers."""
-
-    def __init__(self, builder: BatchBuilder, rows: np.ndarray) -> None:
-        self._builder, self._rows = builder, rows
-
-    def __call__(self, step: int) -> Batch:
-        return self._builder.batch(int(step), self._rows)

@@ -151,15 +151,11 @@ def _targets(units: _Units, limit: int, settings: PlanSettings, key: int) -> np.
 
 
 def _chain(following: np.ndarray) -> np.ndarray:
-    """Units at which chunks start: 0, following[0], following[following[0]] and so on.
-
-    The end of a document is the start of the next, so one walk visits all documents. The loop
-    costs 60 ns for each chunk. Array operations over all documents at once need as many rounds as
-    the longest document has chunks, which is slower.
-    """
+    """Units at which chunks start: 0, following[0], following[following[0]] and so on."""
+    # Array operations over all documents at once would be slower: they need as many rounds as the
+    # longest document has chunks.
     next_start, size = following.tolist(), len(following)
-    starts = []
-    unit = 0
+    starts, unit = [], 0
     while unit < size:
         starts.append(unit)
         unit = next_start[unit]
@@ -183,11 +179,7 @@ def _foreign(start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: in
 def _other_documents(
     start: np.ndarray, wanted: np.ndarray, units: _Units, key: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Token ranges (start, size) of other documents for the chunks at some start units.
-
-    A range begins at a random sentence and has at least the wanted length where the document is
-    long enough.
-    """
+    """Token ranges (start, size) of other documents, each from a random sentence on."""
     ends = units.document_ends
     document_draws = counter_rng.bits(counter_rng.key(key, _DOCUMENT), start)
     document = counter_rng.below(document_draws, len(ends) - 1)
@@ -211,8 +203,7 @@ def _truncate(
     """Drops single tokens from a random end of the longer segment until a sequence fits.
 
     This is the sequential rule in closed form: first the longer segment shrinks to the length of
-    the shorter one, then both lose tokens in turn, B first. All arrays are [N]; ``draws`` are
-    random bits.
+    the shorter one, then both lose tokens in turn, B first.
     """
     excess = np.maximum(a_size + b_size - limit, 0)
     gap = np.minimum(np.abs(a_size - b_size), excess)
@@ -261,16 +252,14 @@ def sequences_per_row(sequence_length: int) -> int:
 def pack(lengths: np.ndarray, capacity: int, max_items: int, key: int) -> np.ndarray:
     """The row of each item, int64 [items], from the lengths [items] of 1 to ``capacity`` tokens.
 
-    Rows are numbered from 0 without gaps. ``key`` decides which items of one length come into
-    which row. The method is first fit with the longest items first, applied row by row: a row
-    repeatedly takes the longest remaining item that fits. The set of remaining lengths is an
-    integer whose bits are the lengths, so the next item is found in one operation.
+    ``key`` decides which items of one length come into which row. The method is first fit with
+    the longest items first: a row repeatedly takes the longest remaining item that fits. The set
+    of remaining lengths is an integer whose bits are the lengths, so the next item is found in one
+    operation.
     """
     remaining = np.bincount(lengths, minlength=capacity + 1).tolist()
     available = sum(1 << length for length, count in enumerate(remaining) if count)
-    placed_lengths: list[int] = []
-    placed_rows: list[int] = []
-    row = 0
+    placed_lengths, placed_rows, row = [], [], 0
     while available:
         space, free_slots = capacity, max_items
         while free_slots:
