@@ -1,4 +1,4 @@
-"""Reads and writes configs as TOML: presets, the config of a run folder, and files of others.
+"""Reads, writes and compares configs in TOML: presets, those of run folders, files of others.
 
 The size and nesting of a file are checked before it is parsed. `extends` names another preset or
 file: tables are merged key by key, but `phases` replace the phases of the file that is extended.
@@ -20,11 +20,14 @@ from typing import Any
 from albert_jax import files
 from albert_jax.config import Config
 from albert_jax.config_builder import build, from_dict
-from albert_jax.errors import ConfigError
+from albert_jax.config_fields import leaves
+from albert_jax.errors import CheckpointError, ConfigError
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 32
 _MAX_EXTENDS = 8
+FREE_TO_CHANGE = ("run.", "compute.", "parallel.", "data.workers")
+"""Fields that may differ when a run is continued."""
 
 
 def preset_folder() -> Path:
@@ -83,6 +86,40 @@ def nearest(name: str, known: list[str]) -> str:
     """`; did you mean X?` for the closest known name, or nothing."""
     near = difflib.get_close_matches(name, known, 1, 0.5)
     return f"; did you mean {near[0]}?" if near else ""
+
+
+def difference(config: Config, preset: Config) -> list[str]:
+    """One line per field that differs: `optimizer.learning_rate = 0.001 (was 0.005)`."""
+    return list(_changes(preset, config).values())
+
+
+def same_run(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> list[str]:
+    """Checks that a run made with `old` may go on with `new`; returns the changes to log.
+
+    `allow_change` names fields or sections that may change beside FREE_TO_CHANGE. Raises
+    CheckpointError for another model and ConfigError for other changes.
+    """
+    known = [path for config in (old, new) for path, _ in leaves(config)]
+    for name in allow_change:
+        if not any(_inside(path, name) for path in known):
+            raise ConfigError(f"--allow-change {name}: no such field{nearest(name, known)}")
+    changes = _changes(old, new)
+    model = [line for path, line in changes.items() if path.startswith("model.")]
+    if model:
+        raise CheckpointError(
+            f"this run folder belongs to another model: {_brief(model)}: use another --out"
+        )
+    refused = {
+        path: line
+        for path, line in changes.items()
+        if not path.startswith(FREE_TO_CHANGE) and not any(_inside(path, n) for n in allow_change)
+    }
+    if refused:
+        raise ConfigError(
+            f"this run folder belongs to another config: {_brief(list(refused.values()))}: use "
+            f"another --out, or --allow-change {' '.join(list(refused)[:3])}"
+        )
+    return list(changes.values())
 
 
 def _find(name: str, extended_by: str) -> str:
@@ -165,3 +202,25 @@ def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(base.get(key), dict)
         merged[key] = _overlay(base[key], value) if both else value
     return merged
+
+
+def _changes(old: Config, new: Config) -> dict[str, str]:
+    before, after = dict(leaves(old)), dict(leaves(new))
+    changed = {}
+    for path in dict.fromkeys([*before, *after]):
+        if path not in after:
+            changed[path] = f"{path} is gone (was {json.dumps(before[path])})"
+        elif before.get(path) != after[path]:
+            changed[path] = (
+                f"{path} = {json.dumps(after[path])} (was {json.dumps(before.get(path))})"
+            )
+    return changed
+
+
+def _brief(lines: list[str]) -> str:
+    more = f"; and {len(lines) - 6} more" if len(lines) > 6 else ""
+    return "; ".join(lines[:6]) + more
+
+
+def _inside(path: str, name: str) -> bool:
+    return path == name or path.startswith(name + ".")

@@ -11,7 +11,7 @@ import tomllib
 
 import pytest
 
-from albert_jax import cli, config_changes, config_fields, configfile, errors
+from albert_jax import cli, config_fields, configfile, errors
 from albert_jax.commands import options
 from albert_jax.commands.config import ConfigShow
 from albert_jax.commands.pretrain import Pretrain
@@ -169,7 +169,7 @@ def test_overrides_reach_pretraining(monkeypatch, tmp_path):
     assert cli.main(arguments) == 0
     config, tiny = seen.pop("config"), configfile.load("tiny")
     assert seen == {"out": "r", "init": None, "branch": "q@5", "allow_change": ("seed", "run")}
-    changed = {line.split(" ")[0] for line in config_changes.difference(config, tiny)}
+    changed = {line.split(" ")[0] for line in configfile.difference(config, tiny)}
     assert changed == {"data.prepared", "phases.0.steps", "phases.0.depths", "compute.unroll",
                        "optimizer.learning_rate", "phases.0.objective.mask_unit"}  # fmt: skip
     assert config.data.prepared == ("a", "b") and config.phases[0].depths == (2, 4)

@@ -7,7 +7,7 @@ import resource
 
 import pytest
 
-from albert_jax import config_changes, configfile
+from albert_jax import configfile
 from albert_jax.config import Config, DataConfig, PhaseConfig
 from albert_jax.config_fields import leaves
 from albert_jax.errors import CheckpointError, ConfigError
@@ -197,7 +197,7 @@ def test_difference_and_base(write):
     name, base = configfile.base_of(path)
     assert name == "tiny"
     was = base.optimizer.learning_rate
-    lines = config_changes.difference(configfile.load(path), base)
+    lines = configfile.difference(configfile.load(path), base)
     assert lines == [f"optimizer.learning_rate = 0.002 (was {was})"]
     assert configfile.base_of("base-v1") == ("base-v1", configfile.load("base-v1"))
     assert configfile.base_of(write("seed = 1\n", "own.toml")) == ("defaults", Config())
@@ -210,22 +210,22 @@ def _with(config, section, **changes):
 
 def test_same_run_tells_harmless_refused_and_other_models():
     old = Config()
-    assert config_changes.same_run(old, old) == []
+    assert configfile.same_run(old, old) == []
     harmless = _with(_with(old, "run", save_total_limit=2), "compute", remat="full")
-    assert len(config_changes.same_run(old, harmless)) == 2
+    assert len(configfile.same_run(old, harmless)) == 2
     with pytest.raises(CheckpointError, match=r"model.hidden_size = 384 \(was 768\)") as model:
-        config_changes.same_run(old, _with(old, "model", hidden_size=384), ("model",))
+        configfile.same_run(old, _with(old, "model", hidden_size=384), ("model",))
     assert model.value.exit_code == 4
     faster = _with(old, "optimizer", learning_rate=0.001)
     with pytest.raises(ConfigError, match=r"--allow-change optimizer.learning_rate"):
-        config_changes.same_run(old, faster)
+        configfile.same_run(old, faster)
     for name in ("optimizer.learning_rate", "optimizer"):
-        assert len(config_changes.same_run(old, faster, (name,))) == 1
+        assert len(configfile.same_run(old, faster, (name,))) == 1
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate"):
-        config_changes.same_run(old, faster, ("optimizer.b1",))
+        configfile.same_run(old, faster, ("optimizer.b1",))
     with pytest.raises(ConfigError, match=r"did you mean optimizer.b1"):
-        config_changes.same_run(old, faster, ("optimizer.bb1",))
+        configfile.same_run(old, faster, ("optimizer.bb1",))
     longer = dataclasses.replace(old, phases=(*old.phases, PhaseConfig(steps=5)))
     with pytest.raises(ConfigError, match=r"phases\.1"):
-        config_changes.same_run(old, longer)
-    assert config_changes.same_run(old, longer, ("phases",))
+        configfile.same_run(old, longer)
+    assert configfile.same_run(old, longer, ("phases",))

@@ -17,7 +17,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
     "errors", "version", "tree", "protobuf_wire", "config_fields", "config", "files", "compilation_cache", "data",
-    "model", "objectives", "optim", "parallel", "checkpoint", "observe", "tasks", "config_builder", "configfile", "config_changes",
+    "model", "objectives", "optim", "parallel", "checkpoint", "observe", "tasks", "config_builder", "configfile",
     "model_io", "inference", "evaluation", "train", "finetune", "export", "plan", "bench", "serve",
     "api", "__init__", "commands", "cli", "__main__",
 )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import tyro
 
-from albert_jax import config_changes, configfile
+from albert_jax import configfile
 from albert_jax.commands.options import Fields, named_config
 from albert_jax.config import Config
 from albert_jax.config_fields import leaves
@@ -46,7 +46,7 @@ class ConfigShow:
         print(f"# digest {configfile.digest(config)}")
         print(f"# parameters {encoder:,} (encoder with pooler), {total:,} (with both heads)")
         name, base = configfile.base_of(self.config)
-        changes = config_changes.difference(config, base)
+        changes = configfile.difference(config, base)
         print(f"# differs from {name}:" if changes else f"# same as {name}")
         for change in changes:
             print(f"#   {change}")

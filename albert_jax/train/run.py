@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from albert_jax import config_changes, configfile, files
+from albert_jax import configfile, files
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
@@ -85,7 +85,7 @@ class RunFolder:
         """
         changes: list[str] = []
         if files.read(self.config) is not None:
-            changes += config_changes.same_run(configfile.load(self.config), config, allow_change)
+            changes += configfile.same_run(configfile.load(self.config), config, allow_change)
             changes += self._changed_facts(facts, data_may_change="data" in allow_change)
         else:
             for name, data in vocabulary_files.items():
