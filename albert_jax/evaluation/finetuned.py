@@ -49,7 +49,7 @@ def evaluate(
     values["forward_flops_per_token"] = flops.forward_per_token(
         model.config,
         sequence_length=model.run_config.phases[-1].sequence_length,
-        predictions=task.predicted_positions(),
+        predictions=task.predicted_positions,
         num_layers=num_layers,
     )
     if cosines:
@@ -68,7 +68,7 @@ def evaluate(
     if not task.confidence_interval:
         return Scores(values, None)
     numbers = np.arange(len(examples))
-    _, low, high = bootstrap(first_score, numbers, samples=BOOTSTRAP_SAMPLES)
+    _, low, high = bootstrap(first_score, numbers, BOOTSTRAP_SAMPLES)
     return Scores(values, (low, high))
 
 

@@ -47,7 +47,7 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
     if task is not None:
         length = model.run_config.phases[-1].sequence_length
         more_files = task.transformers_files(length, model.config)
-        usage = task.usage() or usage
+        usage = list(task.usage) or usage
     count = sum(tensor.size for tensor in tensors.values())
     files = companion_files(
         model,

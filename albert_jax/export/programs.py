@@ -59,7 +59,7 @@ def program(run_config: Config, params: Mapping[str, Any], head: Head | None) ->
         arrays = arrays if isinstance(arrays, tuple) else (arrays,)
         return dict(zip(outputs, arrays, strict=True))
 
-    return Program(task.name, task.graph_inputs(), outputs, call, task.shortest_length())
+    return Program(task.name, task.graph_inputs, outputs, call, task.shortest_length)
 
 
 def _pretrained(run_config: Config, params: Mapping[str, Any], head: Head) -> Program:

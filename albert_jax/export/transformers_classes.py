@@ -14,17 +14,15 @@ Head = Literal["pretraining", "mlm", "base"]
 HEADS: dict[Head, TransformersClass] = {
     "pretraining": TransformersClass(
         name="AlbertForPreTraining",
-        auto="AutoModelForPreTraining",
         modules=("pooler", "mlm_head", "sop_head"),
         pipeline="fill-mask",
     ),
     "mlm": TransformersClass(
         name="AlbertForMaskedLM",
-        auto="AutoModelForMaskedLM",
         modules=("mlm_head",),
         pipeline="fill-mask",
     ),
-    "base": TransformersClass(name="AlbertModel", auto="AutoModel", modules=("pooler",)),
+    "base": TransformersClass(name="AlbertModel", modules=("pooler",)),
 }
 
 

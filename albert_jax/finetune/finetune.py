@@ -101,7 +101,7 @@ def finetuning_task(
     settings = task.config
     backend = attention.choose(config, mesh.devices.flat[0])
     encoder = Encoder(config.model, config.compute, backend)
-    loss, add_columns = task.loss(encoder), None
+    loss, add_columns = functools.partial(task.loss, encoder), None
     if teacher is not None:
         from albert_jax.finetune import distillation
 

@@ -36,7 +36,7 @@ def with_denoising_steps(model: Model, steps: int) -> Model:
     Raises ConfigError for a model that does not generate, or a number below 1.
     """
     task = task_of(model)
-    if not task.page_form.generates:
+    if not task.generates:
         raise ConfigError(f"--denoising-steps is for generation, not for {task.name}: leave it out")
     config = task.with_config(denoising_steps=steps).config
     run_config = replace(model.run_config, task=config)

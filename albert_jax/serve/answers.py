@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,12 +46,17 @@ class Answers:
         models = []
         for name, model in self._models.items():
             config = model.run_config.task
-            form = None if config is None else registry.get(config.name).page_form
+            task = None if config is None else registry.get(config.name)
+            form = task and {
+                "fields": task.page_fields,
+                "repeat_last": task.repeats_last_field,
+                "generates": task.generates,
+            }
             models.append(
                 {
                     "name": name,
                     "task": "" if config is None else config.name,
-                    "form": None if form is None else dataclasses.asdict(form),
+                    "form": form,
                     "denoising_steps": getattr(config, "denoising_steps", None),
                     "masks": "mlm_head" in model.params,
                     "step": model.step,
@@ -89,7 +93,7 @@ class Answers:
         line = "\t".join(" ".join(part.split()) for part in parts)
         example = task.parse_line(line, "the text")
         sampling, steps = Sampling(), []
-        if task.page_form.generates:
+        if task.generates:
             count = int(_number(asked, "denoising_steps", task.config.denoising_steps, 1, 1000))
             model = with_denoising_steps(model, count)
             sampling = Sampling(

@@ -56,8 +56,7 @@ def window_features(
 
     The vocabulary must have text rules, as SentencePiece and WordPiece vocabularies have.
     The first answer of each question is the one to train on. A question whose context cannot be
-    aligned with its tokens has no windows (the original drops it too); a line in the log tells
-    how many there are.
+    aligned with its tokens has no windows (the original drops it too), which is logged.
     """
     ids = encode_all(vocabulary, (text for x in examples for text in (x.question, x.context)))
 
@@ -109,13 +108,8 @@ def window_features(
 
 def window_bounds(count: int, room: int, stride: int) -> list[tuple[int, int]]:
     """(begin, stop) of windows of at most `room` tokens over `count` tokens."""
-    bounds: list[tuple[int, int]] = []
-    begin = 0
-    while begin < count and (not bounds or bounds[-1][1] < count):
-        stop = min(begin + room, count)
-        bounds.append((begin, stop))
-        begin += min(stop - begin, stride)
-    return bounds
+    step = min(room, stride)
+    return [(i, min(i + room, count)) for i in range(0, max(1, count - room + step), step)]
 
 
 def span_texts(
@@ -126,15 +120,9 @@ def span_texts(
     scores: np.ndarray,
     max_length: int,
 ) -> list[tuple[str, float]]:
-    """The texts that a window may propose, as the context has them, with their scores.
+    """The texts of at most `max_length` tokens that a window may propose, with their scores.
 
-    Args:
-      feature: the window.
-      context: the whole context.
-      starts: row positions of K starts, int [K].
-      ends: row positions of J ends for each start, int [K, J].
-      scores: log-probabilities or logits of start and end added, [K, J].
-      max_length: most tokens of an answer.
+    `starts` are row positions [K], `ends` those [K, J] for each start, with `scores` [K, J].
     """
     first, last = starts[:, None] - feature.offset, ends - feature.offset
     inside = (first >= 0) & (first <= last) & (last < len(feature.ends))
@@ -159,11 +147,6 @@ def rank(texts: Sequence[tuple[str, float]], n_best: int) -> list[dict[str, Any]
         {"text": text, "score": score, "probability": float(probability)}
         for (text, score), probability in zip(scores.items(), probabilities, strict=True)
     ]
-
-
-def top_positions(logits: np.ndarray, count: int) -> np.ndarray:
-    """Positions of the largest values, largest first, the earlier of equal ones first."""
-    return np.argsort(-logits, kind="stable")[:count]
 
 
 def _best_windows(bounds: Sequence[tuple[int, int]], count: int) -> np.ndarray:

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from albert_jax.data.sources import hub_datasets
-from albert_jax.data.sources.tables import Record, parse_json, read_text, text_field
+from albert_jax.data.sources import hub_datasets, tables
+from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.errors import DataError
-from albert_jax.tasks.json_fields import require
+from albert_jax.tasks.columns import load_records, require
 
 BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 """A gap in a question, which the choice fills."""
 RACE_LEVELS = ("middle", "high")
+_RACE = re.compile(r'\s*\{.*"article"\s*:')
 
 
 @dataclass(frozen=True)
@@ -30,58 +31,57 @@ class ChoiceExample:
     """Part of the data that is also scored on its own (RACE: "middle", "high")."""
 
 
-def read_race(path: str | Path, max_choices: int, labelled: bool) -> list[ChoiceExample]:
-    """Questions of a RACE file (one JSON object, or one per line) or of a folder of such files.
+def read_choices(
+    path: str, columns: Sequence[str], max_choices: int, labelled: bool
+) -> list[ChoiceExample]:
+    """Questions of a RACE file or folder, of a hub dataset, or of a table.
 
-    An object holds article, questions, options, answers ("A" to "D", read only if `labelled`)
-    and id; the level (middle, high) is the one that the id names, or else the path.
+    Raises DataError, also for a question without an answer if they are `labelled`.
     """
-    root = Path(path)
-    if root.is_dir():
-        suffixes = (".txt", ".json", ".jsonl")
-        paths = sorted(file for file in root.rglob("*") if file.suffix in suffixes)
-        if not paths:
-            raise DataError(f"{path}: no .txt, .json or .jsonl files; give RACE's folder")
-        return [x for file in paths for x in read_race(file, max_choices, labelled)]
-    text = read_text(path)
-    try:
-        json.loads(text)
-        lines = [text]
-    except (ValueError, RecursionError):
-        lines = text.split("\n")
-    passages = [
-        (f"{path}:{number}", parse_json(line, path, number, "one passage per line"))
-        for number, line in enumerate(lines, 1)
-        if line.strip()
-    ]
-    if not passages:
-        raise DataError(f"{path}: no passages; give a file with at least one")
-    return [
-        x for where, passage in passages for x in _passage(where, passage, max_choices, labelled)
-    ]
+    if not hub_datasets.is_hub_dataset(path) and is_race(path):
+        examples = read_race(path, max_choices, labelled)
+    else:
+        records = load_records(path, columns)
+        examples = [x for record in records for x in from_record(record, max_choices, labelled)]
+    for example in examples if labelled else ():
+        if example.label is None:
+            raise DataError(f"{example.where}: no answer; add the number or letter of the choice")
+    return examples
 
 
 def is_race(path: str | Path) -> bool:
     """Whether a path is a folder, or a file whose first object is a passage of RACE."""
+    return Path(path).is_dir() or bool(_RACE.match(tables.read_text(path)))
+
+
+def read_race(path: str | Path, max_choices: int, labelled: bool) -> list[ChoiceExample]:
+    """Questions of a RACE file (one JSON object per line) or of a folder of such files.
+
+    An object holds article, questions, options, answers ("A" to "D", read only if `labelled`)
+    and id; the level (middle, high) is the one that the id names, or else the path.
+    """
     if Path(path).is_dir():
-        return True
-    try:
-        first, _ = json.JSONDecoder().raw_decode(read_text(path).lstrip())
-    except (ValueError, RecursionError):
-        return False
-    return isinstance(first, dict) and "article" in first
+        suffixes = (".txt", ".json", ".jsonl")
+        paths = sorted(file for file in Path(path).rglob("*") if file.suffix in suffixes)
+        if not paths:
+            raise DataError(f"{path}: no .txt, .json or .jsonl files; give RACE's folder")
+        return [x for file in paths for x in read_race(file, max_choices, labelled)]
+    examples = []
+    for number, line in enumerate(tables.read_text(path).split("\n"), 1):
+        if line.strip():
+            passage = tables.parse_json(line, path, number, "one passage per line")
+            examples += _passage(f"{path}:{number}", passage, max_choices, labelled)
+    return examples
 
 
-def _passage(
-    where: str, passage: dict[str, Any], max_choices: int, labelled: bool
-) -> list[ChoiceExample]:
+def _passage(where: str, passage: Any, max_choices: int, labelled: bool) -> list[ChoiceExample]:
     """The examples of one passage: question and option joined, "_" replaced by the option."""
     article = require(passage, "article", where, str)
     questions, options = (require(passage, name, where, list) for name in ("questions", "options"))
-    answers = None
+    answers: list[Any] = [None] * len(questions)
     if labelled and passage.get("answers") is not None:
         answers = require(passage, "answers", where, list)
-    if len(questions) != len(options) or (answers is not None and len(questions) != len(answers)):
+    if not len(questions) == len(options) == len(answers):
         raise DataError(f"{where}: questions, options and answers differ in number; fix them")
     group = _level(str(passage.get("id", ""))) or _level(where)
     examples = []
@@ -90,11 +90,11 @@ def _passage(
         if not isinstance(text, str):
             raise DataError(f"{place}: is {text!r}, not a text; fix it")
         _check_choices(place, article, options[i], max_choices)
-        label = None if answers is None else _label(place, answers[i], len(options[i]))
         # White space is collapsed before the blank is filled, as the original's cleaning runs on
         # question and option apart.
         stem = " ".join(text.split())
         endings = tuple(fill_blank(stem, " ".join(option.split())) for option in options[i])
+        label = None if answers[i] is None else _label(place, answers[i], len(options[i]))
         examples.append(ChoiceExample(place, article, endings, label, group))
     return examples
 
@@ -113,14 +113,16 @@ def fill_blank(question: str, option: str) -> str:
     return question.replace("_", option) if "_" in question else f"{question} {option}"
 
 
-def from_record(record: Record, max_choices: int, labelled: bool) -> ChoiceExample:
-    """One record of the general or the SWAG form.
+def from_record(record: Record, max_choices: int, labelled: bool) -> list[ChoiceExample]:
+    """The examples of one record: of RACE (as hubs have it), SWAG, or the general form.
 
     The general form has context, question (optional), choices (a list) and label (number from 0,
     or letter from "A"); SWAG has sent1, sent2, ending0, ..., label. A gap in the question ("_" or
     more, standing alone) is filled by the choice, which otherwise follows it.
     """
     fields = record.fields
+    if "article" in fields:
+        return _passage(record.where, _hub_passage(fields), max_choices, labelled)
     if "ending0" in fields:
         context, stem = text_field(record, "sent1"), fields.get("sent2")
         names = [f"ending{i}" for i in range(len(fields)) if f"ending{i}" in fields]
@@ -131,30 +133,28 @@ def from_record(record: Record, max_choices: int, labelled: bool) -> ChoiceExamp
     if not isinstance(stem, str | None):
         raise DataError(f"{record.where}: the question is {str(stem)[:60]!r}, not a text; fix it")
     _check_choices(record.where, context, options, max_choices)
-    given = fields.get("label") if labelled else None
-    label = None if given in (None, "") else _label(record.where, given, len(options))
+    answer = fields.get("label") if labelled else None
+    label = None if answer in (None, "") else _label(record.where, answer, len(options))
     stem = " ".join((stem or "").split())
-    return ChoiceExample(record.where, context, tuple(_ending(stem, o) for o in options), label)
+    return [ChoiceExample(record.where, context, tuple(_ending(stem, o) for o in options), label)]
 
 
-def from_hub(record: Record, max_choices: int, labelled: bool) -> list[ChoiceExample]:
-    """The examples of a hub dataset's record in RACE's layout, SWAG's or the general one."""
-    fields: Any = dict(record.fields)
-    if "article" not in fields:
-        return [from_record(record, max_choices, labelled)]
+def _hub_passage(fields: Any) -> dict[str, Any]:
+    """A hub's record of RACE, which may hold a single question, as a passage."""
     text = hub_datasets.text
-    if "questions" not in fields and "question" in fields:  # one question per record
-        fields["questions"], fields["options"] = [fields["question"]], [fields.get("options", ())]
-        fields["answers"] = [fields["answer"]] if "answer" in fields else None
-    passage: dict[str, Any] = {
+    if "question" in fields and "questions" not in fields:
+        answers = [fields["answer"]] if "answer" in fields else None
+        questions, options = [fields["question"]], [fields.get("options", ())]
+    else:
+        questions, options = fields.get("questions", ()), fields.get("options", ())
+        answers = fields.get("answers")
+    return {
         "article": text(fields["article"]),
-        "questions": [text(q) for q in fields.get("questions", ())],
-        "options": [[text(o) for o in options] for options in fields.get("options", ())],
+        "questions": [text(question) for question in questions],
+        "options": [[text(option) for option in choices] for choices in options],
+        "answers": None if answers is None else [text(answer) for answer in answers],
         "id": text(fields.get("id", fields.get("example_id", ""))),
     }
-    if fields.get("answers") is not None:
-        passage["answers"] = [text(a) for a in fields["answers"]]
-    return _passage(record.where, passage, max_choices, labelled)
 
 
 def _ending(stem: str, option: str) -> str:
@@ -162,15 +162,15 @@ def _ending(stem: str, option: str) -> str:
     return filled if gaps else f"{stem} {option}".strip()
 
 
-def _label(where: str, given: object, count: int) -> int:
-    """A label as number from 0 or letter from "A"; DataError outside the given choices."""
-    text, label = str(given).strip(), -1
+def _label(where: str, answer: object, count: int) -> int:
+    """A label as number from 0 or letter from "A"; DataError outside the choices."""
+    text, label = str(answer).strip(), -1
     if text.isdecimal() and len(text) < 10:
         label = int(text)
     elif len(text) == 1:
         label = ord(text) - ord("A")
     if not 0 <= label < count:
-        raise DataError(f"{where}: answer {given!r} is none of the {count} choices; fix the line")
+        raise DataError(f"{where}: answer {answer!r} is none of the {count} choices; fix the line")
     return label
 
 
@@ -182,7 +182,7 @@ def _check_choices(where: str, context: str, options: object, limit: int) -> Non
             f"{where}: {len(options)} choices, more than the {limit} configured; raise "
             "task.max_choices"
         )
-    if not str(context).strip():
+    if not context.strip():
         raise DataError(f"{where}: the context is empty; fill it or drop the line")
     for option in options:
         if not isinstance(option, str):

@@ -13,37 +13,14 @@ from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
+from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics
-from albert_jax.tasks.columns import (
-    LABEL_NAMES,
-    SCORE_NAMES,
-    TableConfig,
-    TextExample,
-    check_labels,
-    label_index,
-    label_set,
-    parse_parts,
-    parse_score,
-    read_texts,
-    read_unlabeled,
-)
-from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import (
-    Axes,
-    Batch,
-    BatchSpec,
-    PageForm,
-    Prediction,
-    Task,
-    TransformersClass,
-    label_entries,
-    needs_pooled_cls,
-)
+from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
 
 if TYPE_CHECKING:
-    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.encoder import Encoder
 
 
@@ -85,14 +62,14 @@ class ClassificationConfig(RegressionConfig):
     def validate(self, where: str = "task") -> None:
         """Raises ConfigError for a label that is named twice."""
         super().validate(where)
-        check_labels(self.labels, where)
+        columns.check_labels(self.labels, where)
 
 
 @dataclass(frozen=True)
 class TextFeature:
     """A text or pair as tokens, with its class number or score (None if unknown)."""
 
-    tokens: Tokens
+    tokens: rows.Tokens
     label: float | None
 
 
@@ -102,7 +79,13 @@ H = TypeVar("H", bound=RegressionConfig)
 class _TextTask(Task[H, TextExample, TextFeature]):
     """What classification and regression share: one vector per text, and a dense layer on it."""
 
-    page_form = PageForm(fields=("text", "second text (optional)"))
+    page_fields = ("text", "second text (optional)")
+    transformers = TransformersClass(
+        name="AlbertForSequenceClassification",
+        modules=("pooler",),
+        head=("classifier", "classifier"),
+        pipeline="text-classification",
+    )
     label_names: ClassVar[tuple[str, ...]]
     """Usual names of the label's column."""
     label_dtype: ClassVar[type]
@@ -110,36 +93,31 @@ class _TextTask(Task[H, TextExample, TextFeature]):
 
     def read_examples(self, path: str, *, labelled: bool) -> list[TextExample]:
         """Texts of a table or hub dataset, with their labels."""
-        return read_texts(path, self.config, self.label_names, labelled=labelled)
+        return columns.read_texts(path, self.config, self.label_names, labelled=labelled)
 
-    def read_for_prediction(self, path: str, columns: tuple[str, ...] | None) -> list[TextExample]:
+    def read_for_prediction(self, path: str, names: tuple[str, ...] | None) -> list[TextExample]:
         """Texts of a table with or without the label's column."""
-        return read_unlabeled(path, self.config, self.label_names, columns)
+        return columns.read_unlabeled(path, self.config, self.label_names, names)
 
     def parse_line(self, line: str, where: str) -> TextExample:
         """One text, or two with a tab between them."""
-        return TextExample(where, parse_parts(line, where, self.name, 1, 2))
-
-    def texts(self, example: TextExample) -> Sequence[str]:
-        """The one or two texts."""
-        return example.texts
+        return TextExample(where, columns.parse_parts(line, where, self.name, 1, 2))
 
     @abc.abstractmethod
     def number(self, example: TextExample) -> float:
         """The label as a number. Raises DataError."""
 
+    @property
     @abc.abstractmethod
-    def num_outputs(self) -> int:
-        """C: outputs of the head."""
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the C outputs of the head."""
 
     def featurize(
         self, vocabulary: Vocabulary, examples: Sequence[TextExample], length: int
     ) -> list[TextFeature]:
         """[CLS] A [SEP], or [CLS] A [SEP] B [SEP]."""
-        ids = rows.encode_all(vocabulary, (text for x in examples for text in x.texts))
         features = []
-        for example in examples:
-            texts = [rows.require_tokens(ids(t), example.where, t) for t in example.texts]
+        for example, texts in rows.encode_texts(vocabulary, examples, self.texts):
             label = None if example.label is None else self.number(example)
             features.append(TextFeature(rows.sequence(vocabulary, texts, length), label))
         return features
@@ -148,24 +126,20 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         """Rows with labels [batch_size] and example_weights."""
         tokens = [feature.tokens for feature in features]
         batch = rows.sequence_rows(tokens, spec.length, spec.batch_size)
-        batch["labels"] = rows.label_column(
-            [feature.label for feature in features], spec.batch_size, self.label_dtype
-        )
-        batch["example_weights"] = rows.example_weights(len(features), spec.batch_size)
-        return batch
+        labels = [feature.label for feature in features]
+        return batch | rows.label_columns(labels, spec.batch_size, self.label_dtype)
 
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """One dense layer."""
-        from albert_jax.tasks.encoder import dense_shapes
-
-        return {"classifier": dense_shapes(hidden_size, self.num_outputs())}
+        size = len(self.output_names)
+        return {"classifier": {"kernel": (hidden_size, size), "bias": (size,)}}
 
     def pretrained_modules(self) -> tuple[str, ...]:
         """The pooler, unless the mean of the tokens is used."""
         return ("pooler",) if self.config.pooling == "cls" else ()
 
     def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: Any
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
         """Outputs of the head [B, C]."""
         hidden = encoder.hidden_states(params, batch, dropout, num_layers)
@@ -175,32 +149,19 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         self, encoder: Encoder, params: Any, hidden: Any, batch: Any, dropout: Any = None
     ) -> Any:
         """Outputs of the head [B, C] for hidden states [B, S, H]."""
-        from albert_jax.tasks.encoder import dropped_dense
-
         pooled = encoder.pool(params, hidden, batch, self.config.pooling)
-        layer = params["head"]["classifier"]
-        return dropped_dense(layer, pooled, dropout, self.config.classifier_dropout_prob)
+        rate = self.config.classifier_dropout_prob
+        return encoder.classifier(params, pooled, dropout, rate)
 
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
-    ) -> Any:
-        """Logits or scores [B, C]."""
-        return self.logits(encoder, params, batch, None, num_layers)
-
-    def transformers_class(self) -> TransformersClass:
-        """AlbertForSequenceClassification, which reads the pooled [CLS]."""
-        cls = TransformersClass(
-            name="AlbertForSequenceClassification",
-            auto="AutoModelForSequenceClassification",
-            modules=("pooler",),
-            head=("classifier", "classifier"),
-            pipeline="text-classification",
-        )
-        return needs_pooled_cls(cls, self.config.pooling)
+    def transformers_config(self, length: int) -> dict[str, Any]:
+        """Names of the outputs."""
+        dropout = self.config.classifier_dropout_prob
+        kind = "single_label_classification" if self.classifies else "regression"
+        return columns.label_entries(self.output_names, dropout) | {"problem_type": kind}
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
-        """Logits of each text."""
-        return {"logits": ("batch", self.num_outputs())}
+        """Outputs of the head for each text."""
+        return {"logits": ("batch", len(self.output_names))}
 
     def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The dense layer on the vector of the text."""
@@ -212,15 +173,16 @@ class Classification(_TextTask[ClassificationConfig]):
     """Choose one of several labels for a text or a pair of texts."""
 
     name = "classification"
-    classifies = True
     config_class = ClassificationConfig
     metrics = ("accuracy", "f1", "matthews")
+    classifies = True
     label_names = LABEL_NAMES + SCORE_NAMES
     label_dtype = np.int32
+    loss_name = "class"
 
     def completed(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Adds the labels of the training examples, of which there must be two."""
-        labels = self.config.labels or label_set(train)
+        labels = self.config.labels or columns.label_set(train)
         if len(labels) < 2:
             raise DataError(
                 f"{train[0].where}: {len(labels)} label in all training examples; "
@@ -230,24 +192,12 @@ class Classification(_TextTask[ClassificationConfig]):
 
     def number(self, example: TextExample) -> float:
         """Index of the label."""
-        return label_index(example.where, example.label, self.config.labels)
+        return columns.label_index(example.where, example.label, self.config.labels)
 
-    def num_outputs(self) -> int:
-        """One for each label."""
-        return len(self.config.labels)
-
-    def loss(self, encoder: Encoder) -> Loss:
-        """Cross-entropy of the labels; term "class"."""
-        from albert_jax.tasks.encoder import classification_terms
-
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
-            logits = self.logits(encoder, params, batch, dropout, num_layers)
-            weights = batch["example_weights"]
-            return classification_terms(
-                "class", logits, batch["labels"], weights, "example_weights"
-            )
-
-        return loss
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The labels."""
+        return self.config.labels
 
     def predict(
         self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
@@ -269,17 +219,11 @@ class Classification(_TextTask[ClassificationConfig]):
         self, train: Sequence[TextExample], examples: Sequence[TextExample]
     ) -> dict[str, float]:
         """Scores of the commonest training label."""
-        predicted = metrics.commonest(self._numbers(train).tolist(), len(examples))
+        predicted = metrics.commonest(self._numbers(train), len(examples))
         return metrics.classification(predicted, self._numbers(examples), len(self.config.labels))
 
     def _numbers(self, examples: Sequence[TextExample]) -> np.ndarray:
         return np.array([int(self.number(x)) for x in examples])
-
-    def transformers_config(self, length: int) -> dict[str, Any]:
-        """Names of the labels."""
-        return label_entries(self.config.labels, self.config.classifier_dropout_prob) | {
-            "problem_type": "single_label_classification"
-        }
 
 
 @register
@@ -292,26 +236,26 @@ class Regression(_TextTask[RegressionConfig]):
     label_names = SCORE_NAMES + LABEL_NAMES
     label_dtype = np.float32
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """The score."""
+        return ("score",)
+
     def number(self, example: TextExample) -> float:
         """The score."""
-        return parse_score(example.where, example.label)
+        return columns.parse_score(example.where, example.label)
 
-    def num_outputs(self) -> int:
-        """One: the score itself."""
-        return 1
-
-    def loss(self, encoder: Encoder) -> Loss:
+    def loss(
+        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
+    ) -> LossTerms:
         """Squared error of the score (classifier_utils.py, STS-B); term "squared_error"."""
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
-            scores = self.logits(encoder, params, batch, dropout, num_layers)[:, 0]
-            total = jnp.sum(batch["example_weights"] * jnp.square(scores - batch["labels"]))
-            return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
-
-        return loss
+        scores = self.logits(encoder, params, batch, dropout, num_layers)[:, 0]
+        total = jnp.sum(batch["example_weights"] * jnp.square(scores - batch["labels"]))
+        return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
 
     def predict(
         self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
@@ -336,9 +280,3 @@ class Regression(_TextTask[RegressionConfig]):
         true = np.array([self.number(x) for x in examples])
         error = float(np.mean(np.square(predicted - true)))
         return metrics.correlations(predicted, true) | {"squared_error": error}
-
-    def transformers_config(self, length: int) -> dict[str, Any]:
-        """One output, which is the score."""
-        return label_entries(("score",), self.config.classifier_dropout_prob) | {
-            "problem_type": "regression"
-        }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -73,16 +74,10 @@ def read_texts(
     labelled: bool,
     required: bool | None = None,
 ) -> list[TextExample]:
-    """Examples of a table or hub dataset.
+    """Examples of a table or hub dataset. Raises DataError, which names file and line.
 
-    Args:
-      path: the file, or `tfds:...` or `hf:...`.
-      config: names of the columns.
-      label_names: usual names of the label's column, the likeliest first.
-      labelled: whether labels are read.
-      required: whether there must be labels; by default if they are read.
-
-    Raises DataError, which names file and line, and ConfigError.
+    `label_names` are usual names of the label's column, the likeliest first. Labels are read if
+    `labelled`, and then they are required unless `required` is False.
     """
     records = load_records(path, config.columns)
     required = labelled if required is None else required
@@ -109,25 +104,22 @@ def _roles(
     present = [name for name in (columns or record.fields) if name != IGNORED]
     if not present:
         raise ConfigError("--columns ignores every column: name those of the texts")
-    for name in (*config.text_columns, *([config.label_column] if config.label_column else [])):
-        field(record, name)
     label = config.label_column or next((name for name in label_names if name in present), "")
     if not label and columns and required:
         label = present[-1]
-    if required and not label:
-        raise DataError(
-            f"{record.where}: no column for the label among {', '.join(present)}; "
-            "name it with --task.label-column, or all with --columns"
-        )
     texts = config.text_columns
     if not texts and columns:
         texts = tuple(name for name in present if name != label and name not in label_names)
     if not texts:
         texts = next((names for names in TEXT_NAMES[::-1] if set(names) <= set(present)), ())
-    if not texts:
+    for name in (*config.text_columns, *([config.label_column] if config.label_column else [])):
+        field(record, name)
+    lacks_label = required and not label
+    if lacks_label or not texts:
+        kind, option = ("label", "label-column") if lacks_label else ("text", "text-columns")
         raise DataError(
-            f"{record.where}: no column for the text among {', '.join(present)}; "
-            "name it with --task.text-columns, or all with --columns"
+            f"{record.where}: no column for the {kind} among {', '.join(present)}; "
+            f"name it with --task.{option}, or all with --columns"
         )
     if len(texts) > 2:
         raise ConfigError(
@@ -150,23 +142,31 @@ def read_unlabeled(
         label = config.columns[-1]
     config = replace(config, label_column="")
 
-    def read(names: tuple[str, ...], **changes: Any) -> list[TextExample]:
-        changed = replace(config, columns=names, **changes)
-        return read_texts(path, changed, label_names, labelled=False)
+    def read(names: tuple[str, ...], hidden: Sequence[str] = ()) -> list[TextExample]:
+        names = tuple(IGNORED if name in hidden else name for name in names)
+        return read_texts(path, replace(config, columns=names), label_names, labelled=False)
 
     if columns is not None:
-        known = (label, *label_names)
-        names = tuple(IGNORED if name in known else name for name in columns)
-        return read(names, text_columns=())
+        config = replace(config, text_columns=())
+        return read(columns, hidden=(label, *label_names))
     try:
         return read(tuple(name for name in config.columns if name != label))
-    except DataError as error:
-        if not config.columns:
-            raise
-        try:
-            return read(tuple(IGNORED if name == label else name for name in config.columns))
-        except DataError:
-            raise error from None
+    except DataError:
+        if config.columns:
+            with contextlib.suppress(DataError):
+                return read(config.columns, hidden=(label,))
+        raise
+
+
+def require(holder: Any, name: str, where: str, kind: type = object) -> Any:
+    """The value of a key; DataError, which names `where`, if it is missing or of another type."""
+    if not isinstance(holder, dict) or name not in holder:
+        raise DataError(f"{where}: no {name!r}; add it")
+    value = holder[name]
+    if not isinstance(value, kind):
+        names = {str: "a text", int: "a whole number", list: "a list"}
+        raise DataError(f"{where}: {name} is {str(value)[:60]!r}, not {names[kind]}; fix it")
+    return value
 
 
 def parse_parts(line: str, where: str, name: str, low: int, high: int) -> tuple[str, ...]:
@@ -196,6 +196,15 @@ def label_set(examples: Sequence[TextExample]) -> tuple[str, ...]:
         return (number is None, number or 0.0, label)
 
     return tuple(sorted({x.label for x in examples if x.label is not None}, key=order))
+
+
+def label_entries(labels: Sequence[str], dropout: float) -> dict[str, Any]:
+    """Entries of config.json for a classifier: its dropout and the names of its labels."""
+    return {
+        "classifier_dropout_prob": float(dropout),
+        "id2label": {str(i): label for i, label in enumerate(labels)},
+        "label2id": {label: i for i, label in enumerate(labels)},
+    }
 
 
 def label_index(where: str, label: str | None, labels: Sequence[str]) -> int:

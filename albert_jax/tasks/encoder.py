@@ -61,19 +61,21 @@ class Encoder:
     def pool(self, params: Params, hidden: jax.Array, batch: Batch, pooling: Pooling) -> jax.Array:
         """One vector per row [B, H]: the pooled [CLS], or the mean of the real tokens."""
         if pooling == "mean":
-            return mean_pool(hidden, batch["segment_ids"])
+            real = (batch["segment_ids"] > 0).astype(jnp.float32)[..., None]
+            total = jnp.sum(hidden.astype(jnp.float32) * real, axis=1)
+            return total / jnp.maximum(jnp.sum(real, axis=1), 1.0)
         return albert.pooled(params, self.model, hidden, batch["cls_positions"])[:, 0]
+
+    def classifier(
+        self, params: Params, x: jax.Array, dropout: jax.Array | None, rate: float
+    ) -> jax.Array:
+        """Float32 outputs of the dense layer head/classifier behind dropout with the rows' keys."""
+        x = drop(x, dropout, rate, HEAD)
+        return dense(params["head"]["classifier"], x).astype(jnp.float32)
 
     def mlm_logits(self, params: Params, hidden: jax.Array, positions: jax.Array) -> jax.Array:
         """Float32 logits over the vocabulary [B, P, V] at the positions [B, P]."""
         return albert.mlm_logits(params, self.model, hidden, positions)
-
-
-def mean_pool(hidden: jax.Array, segment_ids: jax.Array) -> jax.Array:
-    """Mean of the hidden states [B, S, H] of real tokens as float32 [B, H]; 0 without tokens."""
-    real = (segment_ids > 0).astype(jnp.float32)[..., None]
-    total = jnp.sum(hidden.astype(jnp.float32) * real, axis=1)
-    return total / jnp.maximum(jnp.sum(real, axis=1), 1.0)
 
 
 def flatten_groups(batch: Batch) -> dict[str, jax.Array]:
@@ -97,11 +99,6 @@ def dense_shapes(inputs: int, outputs: int, bias: bool = True) -> dict[str, tupl
 def dense(layer: Params, x: jax.Array) -> jax.Array:
     """x @ kernel + bias in the type of x."""
     return x @ layer["kernel"].astype(x.dtype) + layer["bias"].astype(x.dtype)
-
-
-def dropped_dense(layer: Params, x: jax.Array, keys: jax.Array | None, rate: float) -> jax.Array:
-    """Float32 outputs of a dense layer behind dropout with the rows' keys (None: no dropout)."""
-    return dense(layer, drop(x, keys, rate, HEAD)).astype(jnp.float32)
 
 
 def init_head(shapes: Mapping[str, Any], seed: int, std: float) -> dict[str, Any]:
@@ -128,17 +125,18 @@ def init_head(shapes: Mapping[str, Any], seed: int, std: float) -> dict[str, Any
 
 
 def classification_terms(
-    name: str, logits: jax.Array, labels: jax.Array, weights: jax.Array, weights_name: str
+    name: str, logits: jax.Array, batch: Batch, label_column: str, weight_column: str
 ) -> LossTerms:
     """Cross-entropy of logits [..., C] with labels [...], and the weight of the right answers.
 
     The sum of right answers is named after the weights: "example_weights", "example_correct".
     """
+    labels, weights = batch[label_column], batch[weight_column]
     correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
     total = jnp.sum(weights * cross_entropy(logits, labels))
     return LossTerms(
-        {name: LossTerm(total, weights_name)},
-        {weights_name.replace("_weights", "_correct"): correct},
+        {name: LossTerm(total, weight_column)},
+        {weight_column.replace("_weights", "_correct"): correct},
     )
 
 

@@ -6,8 +6,9 @@ batch is collated. The columns of a batch have the names of pretraining rows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -101,16 +102,16 @@ def grouped_rows(
     return {name: column.reshape(batch_size, size, -1) for name, column in batch.items()}
 
 
+def label_columns(labels: Sequence[float | None], batch_size: int, dtype: type) -> Batch:
+    """Columns labels (0 where one is unknown) and example_weights (float32, 0 in padding rows)."""
+    column = np.zeros(batch_size, dtype)
+    column[: len(labels)] = [label or 0 for label in labels]
+    return {"labels": column, "example_weights": example_weights(len(labels), batch_size)}
+
+
 def example_weights(count: int, batch_size: int) -> np.ndarray:
     """float32 [batch_size]: 1 for the examples, 0 for padding rows."""
     return (np.arange(batch_size) < count).astype(np.float32)
-
-
-def label_column(labels: Sequence[float | None], batch_size: int, dtype: type) -> np.ndarray:
-    """The labels of the first rows; 0 where a label is unknown, and in padding rows."""
-    column = np.zeros(batch_size, dtype)
-    column[: len(labels)] = [label or 0 for label in labels]
-    return column
 
 
 def fitting_length(longest: int, maximum: int, lengths: Iterable[int] = LENGTHS) -> int:
@@ -125,11 +126,18 @@ def encode_all(vocabulary: Vocabulary, texts: Iterable[str]) -> Callable[[str], 
     return known.__getitem__
 
 
-def require_tokens(ids: np.ndarray, where: str, text: str) -> np.ndarray:
-    """The ids of a text; DataError if nothing of it survives the vocabulary's normalization."""
-    if not len(ids):
-        raise DataError(f"{where}: text {text[:60]!r} has no tokens; fill it or drop the line")
-    return ids
+def encode_texts(
+    vocabulary: Vocabulary, examples: Sequence[Any], texts: Callable[[Any], Sequence[str]]
+) -> Iterator[tuple[Any, list[np.ndarray]]]:
+    """Each example with the ids of its texts; DataError for a text without tokens."""
+    ids = encode_all(vocabulary, (text for example in examples for text in texts(example)))
+    for example in examples:
+        for text in texts(example):
+            if not len(ids(text)):
+                raise DataError(
+                    f"{example.where}: text {text[:60]!r} has no tokens; fill it or drop the line"
+                )
+        yield example, [ids(text) for text in texts(example)]
 
 
 def _join(vocabulary: Vocabulary, *parts: np.ndarray) -> np.ndarray:

@@ -1,10 +1,8 @@
 """Generation by masked diffusion: text is written into [MASK] tokens behind its source.
 
-A row is [CLS] source [SEP] target, where the target is one text of at most `max_target_length`
-tokens, its end, and more end tokens as padding, so that the length is learned too. While
-training, the share of masked target positions is uniform between 0 and 1 per row, and some rows
-are masked completely. While decoding, each denoising step keeps the tokens of which the model is
-most confident. The end token is [SEP], which every vocabulary has.
+A row is [CLS] source [SEP] target, where the target is one text, its end ([SEP]), and more end
+tokens up to `max_target_length`, so that the length is learned too. In training the share of masked
+target positions is uniform per row, and some rows are masked completely.
 """
 
 from __future__ import annotations
@@ -21,22 +19,15 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks import columns, masked_diffusion, metrics
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics
-from albert_jax.tasks.columns import load_records, parse_parts
-from albert_jax.tasks.masked_diffusion import (
-    SourceTargetFeature,
-    decode,
-    target_rows,
-    until_end,
-)
+from albert_jax.tasks.masked_diffusion import SourceTargetFeature
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.task import (
     Axes,
     Batch,
     BatchSpec,
     Forward,
-    PageForm,
     Prediction,
     Sampling,
     Task,
@@ -44,7 +35,6 @@ from albert_jax.tasks.task import (
 )
 
 if TYPE_CHECKING:
-    from albert_jax.objectives.loss_terms import Loss
     from albert_jax.tasks.encoder import Encoder
 
 MAX_TURNS = 1000
@@ -86,16 +76,28 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
     config_class = GenerationConfig
     metrics = ("bleu", "chrf", "exact")
     confidence_interval = False
-    page_form = PageForm(fields=("source",), repeat_last=True, generates=True)
+    loss_name = "target"
+    label_column = "mlm_labels"
+    weight_column = "mlm_weights"
+    generates = True
+    page_fields = ("source",)
+    repeats_last_field = True
+    card_note = (
+        "A text is written into {max_target_length} [MASK] tokens behind the source, the most "
+        "confident first, in {denoising_steps} steps; generate.py does it."
+    )
+    transformers = TransformersClass(
+        name="AlbertForMaskedLM", modules=("mlm_head",), pipeline="fill-mask"
+    )
 
     def read_examples(self, path: str, *, labelled: bool) -> list[SourceTarget]:
-        """Records with "source" (a text, or a list of turns in JSON, or absent) and "target"."""
-        records = load_records(path, self.config.columns)
+        """Records with "source" (a text, or in JSON a list of turns, or absent) and "target"."""
+        records = columns.load_records(path, self.config.columns)
         return [_example(record, labelled) for record in records]
 
     def parse_line(self, line: str, where: str) -> SourceTarget:
         """The turns with tabs between them."""
-        return SourceTarget(where, parse_parts(line, where, self.name, 1, MAX_TURNS))
+        return SourceTarget(where, columns.parse_parts(line, where, self.name, 1, MAX_TURNS))
 
     def completed(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
         """Makes sure that the scores can be computed before anything is trained."""
@@ -115,13 +117,13 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         tokens. Raises DataError for a target that does not fit with its end.
         """
         size = self.config.max_target_length
-        if size > length - 2:
+        room = length - size - 2
+        if room < 0:
             raise ConfigError(
                 f"task.max_target_length {size} must lie between 2 and {length - 2} in rows of "
                 f"{length}"
             )
         ids = rows.encode_all(vocabulary, (text for x in examples for text in self.texts(x)))
-        room = length - size - 2
         features = []
         for example in examples:
             turns: list[int] = []
@@ -159,63 +161,34 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         order = np.argsort(rng.random((count, size)), axis=1)
         masked = np.argsort(order, axis=1) < masked_count[:, None]
         shown = np.where(masked, vocabulary.mask_id, true).astype(np.int32)
-        batch = target_rows(features, shown, spec)
+        batch = masked_diffusion.target_rows(features, shown, spec)
         ended = true == vocabulary.sep_id
         padding = ended & np.concatenate([np.zeros((count, 1), bool), ended[:, :-1]], axis=1)
         batch["mlm_labels"][:count] = np.where(masked, true, 0)
         batch["mlm_weights"][:count] = masked * np.where(padding, self.config.padding_weight, 1.0)
         return batch
 
+    @property
     def predicted_positions(self) -> int:
         """The target."""
         return self.config.max_target_length
 
-    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
-        """There is no new head: the pretrained MLM head is trained on."""
-        return {}
-
     def pretrained_modules(self) -> tuple[str, ...]:
-        """The MLM head."""
+        """The MLM head, which is trained on; there is no new one."""
         return ("mlm_head",)
 
-    def loss(self, encoder: Encoder) -> Loss:
-        """Cross-entropy at the masked positions of the target; term "target"."""
-        from albert_jax.tasks.encoder import classification_terms
-
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
-            hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-            logits = encoder.mlm_logits(params, hidden, batch["mlm_positions"])
-            weights, labels = batch["mlm_weights"], batch["mlm_labels"]
-            return classification_terms("target", logits, labels, weights, "mlm_weights")
-
-        return loss
-
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
+    def logits(
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
         """Logits over the vocabulary [B, P, V] at mlm_positions."""
-        hidden = encoder.hidden_states(params, batch, None, num_layers)
+        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
         return encoder.mlm_logits(params, hidden, batch["mlm_positions"])
 
     def forward(
-        self,
-        features: Sequence[SourceTargetFeature],
-        run: Forward,
-        spec: BatchSpec,
-        sampling: Sampling,
+        self, features: Sequence[Any], run: Forward, spec: BatchSpec, sampling: Sampling
     ) -> list[str]:
         """The generated texts."""
-        vocabulary = spec.vocabulary
-
-        def show(target: np.ndarray) -> None:
-            if sampling.show_step:
-                lines = (vocabulary.decode(row.tolist()) for row in target)
-                sampling.show_step(" | ".join(lines))
-
-        target = decode(
-            features, run, spec, self.config.denoising_steps, sampling.temperature, show=show
-        )
-        return [vocabulary.decode(until_end(row, vocabulary.sep_id)) for row in target]
+        return masked_diffusion.decode(features, run, spec, self.config.denoising_steps, sampling)
 
     def predict(
         self,
@@ -233,24 +206,6 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         predicted, true = [p["text"] for p in predictions], [x.target or "" for x in examples]
         same = [a.split() == b.split() for a, b in zip(predicted, true, strict=True)]
         return {**metrics.bleu_chrf(predicted, true), "exact": float(np.mean(same))}
-
-    def transformers_class(self) -> TransformersClass:
-        """AlbertForMaskedLM, with a script that decodes."""
-        return TransformersClass(
-            name="AlbertForMaskedLM",
-            auto="AutoModelForMaskedLM",
-            modules=("mlm_head",),
-            pipeline="fill-mask",
-        )
-
-    def card_lines(self) -> list[str]:
-        """How a text is written."""
-        length, steps = self.config.max_target_length, self.config.denoising_steps
-        line = (
-            f"A text is written into {length} [MASK] tokens behind the source, the most confident "
-            f"first, in {steps} steps; generate.py does it."
-        )
-        return [*super().card_lines(), line]
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """What the decoding script reads."""
@@ -282,13 +237,10 @@ def _example(record: Record, targeted: bool) -> SourceTarget:
                 )
     elif "source" in record.fields:
         source = (text_field(record, "source"),)
-    if "target" not in record.fields:
-        if not source:
-            raise DataError(
-                f"{record.where}: neither 'source' nor 'target' among {', '.join(record.fields)}; "
-                "name the columns so"
-            )
-        if targeted:
-            raise DataError(f"{record.where}: no 'target'; add it")
+    if not source and "target" not in record.fields:
+        raise DataError(
+            f"{record.where}: neither 'source' nor 'target' among {', '.join(record.fields)}; "
+            "name the columns so"
+        )
     target = text_field(record, "target") if targeted else None
     return SourceTarget(record.where, tuple(source), target)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import log_softmax
 
 from albert_jax.tasks.features import Tokens, sequence_rows
-from albert_jax.tasks.task import Batch, BatchSpec, Forward
+from albert_jax.tasks.task import Batch, BatchSpec, Forward, Sampling
 
 
 @dataclass(frozen=True)
@@ -25,15 +25,13 @@ def decode(
     run: Forward,
     spec: BatchSpec,
     steps: int,
-    temperature: float = 0.0,
-    show: Callable[[np.ndarray], None] | None = None,
-) -> np.ndarray:
-    """Writes targets int32 [B, T] in at most `steps` forward passes, which compile once.
+    sampling: Sampling,
+) -> list[str]:
+    """Writes texts in at most `steps` forward passes, which compile once.
 
     Each step fills those masked positions whose best token is most probable, an equal share of all
     positions. Filled positions keep their token. With a temperature tokens are drawn instead of
-    the best one taken. Special tokens are never written, except for the end. `show` is called
-    with the targets after each step.
+    the best one taken. Special tokens are never written, except for the end.
     """
     vocabulary, size = spec.vocabulary, len(features[0].target)
     steps = min(steps, size)  # Each step fills a position or more.
@@ -42,17 +40,16 @@ def decode(
     for step in range(1, steps + 1):
         masked = target == vocabulary.mask_id
         logits = np.array(run(target_rows(features, target, spec))[: len(features)], np.float64)
-        for special in (vocabulary.mask_id, vocabulary.pad_id, vocabulary.cls_id):
-            logits[..., special] = -np.inf
-        ids, confidence = _choose(logits, temperature, rng)
+        logits[..., [vocabulary.mask_id, vocabulary.pad_id, vocabulary.cls_id]] = -np.inf
+        ids, confidence = _choose(logits, sampling.temperature, rng)
         # Cumulative quotas spread the positions evenly, and the last step fills all that are left.
         fill = masked.sum(axis=1) - (size * (steps - step)) // steps
         order = np.argsort(np.where(masked, -confidence, np.inf), axis=1, kind="stable")
         rank = np.argsort(order, axis=1)
         target = np.where(masked & (rank < fill[:, None]), ids, target)
-        if show:
-            show(target)
-    return target
+        if sampling.show_step:
+            sampling.show_step(" | ".join(vocabulary.decode(row.tolist()) for row in target))
+    return [vocabulary.decode(_until(row, vocabulary.sep_id)) for row in target]
 
 
 def _choose(
@@ -67,7 +64,7 @@ def _choose(
     return ids.astype(np.int32), np.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]
 
 
-def until_end(ids: np.ndarray, end: int) -> list[int]:
+def _until(ids: np.ndarray, end: int) -> list[int]:
     """The ids before the first end token."""
     ends = np.flatnonzero(ids == end)
     return (ids[: ends[0]] if len(ends) else ids).tolist()

@@ -1,17 +1,16 @@
 """Scores of predictions, their uncertainty, and the baseline of the commonest answer.
 
-Shares lie between 0 and 1 and correlations between -1 and 1; BLEU and chrF are on sacrebleu's
-scale of 0 to 100. Classification scores are scikit-learn's and correlations SciPy's. Span F1 is
-our own, because the package that is known for it has had no release or wheel since 2020.
+Shares lie between 0 and 1; BLEU and chrF are on sacrebleu's scale of 0 to 100. Span F1 is our own,
+because the package that is known for it has had no release or wheel since 2020.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import special
 
 from albert_jax.errors import ConfigError
 
@@ -54,9 +53,7 @@ def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 def softmax(logits: Any) -> np.ndarray:
     """Probabilities float64 over the last axis."""
-    from scipy.special import softmax as scipy_softmax
-
-    return scipy_softmax(np.asarray(logits, np.float64), axis=-1)
+    return special.softmax(np.asarray(logits, np.float64), axis=-1)
 
 
 def accuracy_by_group(
@@ -64,9 +61,8 @@ def accuracy_by_group(
 ) -> dict[str, float]:
     """Accuracy over all and, where groups have names, "accuracy_NAME" of each."""
     scores = {"accuracy": accuracy(predicted, true)}
-    names = np.array(groups)
     for name in sorted(set(groups) - {""}):
-        members = names == name
+        members = np.array(groups) == name
         scores[f"accuracy_{name}"] = accuracy(predicted[members], true[members])
     return scores
 
@@ -143,29 +139,21 @@ def bleu_chrf(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]
 
 
 class Interval(NamedTuple):
-    """A value with the bounds of its confidence interval."""
+    """A value with the bounds of its 95 % confidence interval."""
 
     value: float
     low: float
     high: float
 
 
-def bootstrap(
-    metric: Callable[..., float], *columns: Any, samples: int = 1000, level: float = 0.95
-) -> Interval:
-    """Percentile interval of a metric over examples that are drawn with replacement.
-
-    `columns` are arrays with one entry per example; the metric is called with all of them.
-    """
-    arrays = [np.asarray(column) for column in columns]
-    count = len(arrays[0])
+def bootstrap(metric: Callable[..., float], column: Any, samples: int = 1000) -> Interval:
+    """Percentile interval of a metric over entries of `column` drawn with replacement."""
+    values = np.asarray(column)
     rng = np.random.Generator(np.random.Philox(key=0))
-    values = np.empty(samples)
-    for i in range(samples):
-        drawn = rng.integers(0, count, count)
-        values[i] = metric(*(array[drawn] for array in arrays))
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(metric(*arrays)), float(low), float(high))
+    count = len(values)
+    drawn = [metric(values[rng.integers(0, count, count)]) for _ in range(samples)]
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return Interval(float(metric(values)), float(low), float(high))
 
 
 def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
@@ -175,8 +163,6 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
     return float(array.mean()), float(error)
 
 
-def commonest(train: Sequence[int], count: int) -> np.ndarray:
+def commonest(train: np.ndarray, count: int) -> np.ndarray:
     """`count` times the commonest class of the training labels (the lowest of equal ones)."""
-    counts = Counter(train)
-    most = max(counts.values())
-    return np.full(count, min(label for label, times in counts.items() if times == most))
+    return np.full(count, np.bincount(train).argmax())

@@ -10,29 +10,15 @@ import numpy as np
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
-from albert_jax.data.sources import hub_datasets
-from albert_jax.data.sources.tables import read_records
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import ConfigError, DataError
+from albert_jax.errors import ConfigError
+from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics
-from albert_jax.tasks.choice_files import ChoiceExample, from_hub, from_record, is_race, read_race
-from albert_jax.tasks.columns import parse_parts
-from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.choice_files import ChoiceExample, read_choices
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import (
-    Axes,
-    Batch,
-    BatchSpec,
-    PageForm,
-    Prediction,
-    Task,
-    TransformersClass,
-    needs_pooled_cls,
-)
+from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
 
 if TYPE_CHECKING:
-    from albert_jax.objectives.loss_terms import Loss
     from albert_jax.tasks.encoder import Encoder
 
 
@@ -58,7 +44,7 @@ class MultipleChoiceConfig(TaskConfig):
 class ChoiceFeature:
     """The sequences of one question's choices, and the number of the right one."""
 
-    choices: tuple[Tokens, ...]
+    choices: tuple[rows.Tokens, ...]
     label: int | None
 
 
@@ -69,29 +55,26 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
     name = "multiple-choice"
     config_class = MultipleChoiceConfig
     metrics = ("accuracy",)
-    page_form = PageForm(fields=("context", "choice"), repeat_last=True)
+    loss_name = "choice"
+    page_fields = ("context", "choice")
+    repeats_last_field = True
+    card_note = "A row holds one choice: the context, then question and choice as one text."
+    transformers = TransformersClass(
+        name="AlbertForMultipleChoice",
+        modules=("pooler",),
+        head=("classifier", "classifier"),
+        pipeline="multiple-choice",
+    )
+    graph_inputs = dict.fromkeys(Task.graph_inputs, ("batch", "choices", "length"))
 
     def read_examples(self, path: str, *, labelled: bool) -> list[ChoiceExample]:
         """Questions of RACE, of a hub dataset, or of the general or SWAG form."""
-        limit = self.config.max_choices
-        if hub_datasets.is_hub_dataset(path):
-            records = hub_datasets.load_records(path)
-            examples = [x for record in records for x in from_hub(record, limit, labelled)]
-        elif is_race(path):
-            examples = read_race(path, limit, labelled)
-        else:
-            records = read_records(path, self.config.columns)
-            examples = [from_record(record, limit, labelled) for record in records]
-        for example in examples:
-            if labelled and example.label is None:
-                raise DataError(
-                    f"{example.where}: no answer; add the number or letter of the choice"
-                )
-        return examples
+        return read_choices(path, self.config.columns, self.config.max_choices, labelled)
 
     def parse_line(self, line: str, where: str) -> ChoiceExample:
         """Context and choices with tabs between them."""
-        context, *endings = parse_parts(line, where, self.name, 3, 1 + self.config.max_choices)
+        most = 1 + self.config.max_choices
+        context, *endings = columns.parse_parts(line, where, self.name, 3, most)
         return ChoiceExample(where, context, tuple(endings))
 
     def texts(self, example: ChoiceExample) -> Sequence[str]:
@@ -111,16 +94,13 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
             raise ConfigError(
                 f"task.max_qa_length {longest} leaves no room in rows of {length}: lower it"
             )
-        ids = rows.encode_all(vocabulary, (t for x in examples for t in self.texts(x)))
         features = []
-        for example in examples:
-            context = rows.require_tokens(ids(example.context), example.where, example.context)
-            choices = []
-            for ending in example.endings:
-                tail = rows.require_tokens(ids(ending), example.where, ending)
-                tail = tail[-self.config.max_qa_length :]
-                kept = context[: max(0, length - 3 - len(tail))]
-                choices.append(rows.pair(vocabulary, kept, tail, length))
+        for example, (context, *endings) in rows.encode_texts(vocabulary, examples, self.texts):
+            tails = [ending[-longest:] for ending in endings]
+            choices = [
+                rows.pair(vocabulary, context[: max(0, length - 3 - len(tail))], tail, length)
+                for tail in tails
+            ]
             features.append(ChoiceFeature(tuple(choices), example.label))
         return features
 
@@ -135,16 +115,13 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         """
         choices = [feature.choices for feature in features]
         batch = rows.grouped_rows(choices, self.config.max_choices, spec.length, spec.batch_size)
-        batch["labels"] = rows.label_column([f.label for f in features], spec.batch_size, np.int32)
         batch["choice_mask"] = (batch["segment_ids"][:, :, 0] > 0).astype(np.float32)
-        batch["example_weights"] = rows.example_weights(len(features), spec.batch_size)
-        return batch
+        labels = [feature.label for feature in features]
+        return batch | rows.label_columns(labels, spec.batch_size, np.int32)
 
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """One dense layer with one output."""
-        from albert_jax.tasks.encoder import dense_shapes
-
-        return {"classifier": dense_shapes(hidden_size, 1)}
+        return {"classifier": {"kernel": (hidden_size, 1), "bias": (1,)}}
 
     def pretrained_modules(self) -> tuple[str, ...]:
         """The pooler, unless the mean of the tokens is used."""
@@ -153,41 +130,20 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
     def logits(
         self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
-        """Logits of the choices [B, max_choices], with dropout where there are keys for it."""
+        """Logits of the choices [B, max_choices], far below all others where there is none."""
         import jax.numpy as jnp
 
-        from albert_jax.tasks.encoder import NEGATIVE, dropped_dense, flatten_groups, group_keys
+        from albert_jax.tasks.encoder import NEGATIVE, flatten_groups, group_keys
 
         size = batch["input_ids"].shape[1]
         flat, keys = flatten_groups(batch), group_keys(dropout, size)
         hidden = encoder.hidden_states(params, flat, keys, num_layers)
         pooled = encoder.pool(params, hidden, flat, self.config.pooling)
-        layer = params["head"]["classifier"]
-        logits = dropped_dense(layer, pooled, keys, self.config.classifier_dropout_prob).reshape(
-            -1, size
-        )
+        logits = encoder.classifier(params, pooled, keys, self.config.classifier_dropout_prob)
         # A padding row has no choice at all: its logits stay as they are, and its weight is 0.
         present = jnp.any(batch["choice_mask"] > 0, axis=1, keepdims=True)
-        return jnp.where(present & (batch["choice_mask"] == 0), NEGATIVE, logits)
-
-    def loss(self, encoder: Encoder) -> Loss:
-        """Cross-entropy over the choices of a row; term "choice"."""
-        from albert_jax.tasks.encoder import classification_terms
-
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
-            logits = self.logits(encoder, params, batch, dropout, num_layers)
-            weights = batch["example_weights"]
-            return classification_terms(
-                "choice", logits, batch["labels"], weights, "example_weights"
-            )
-
-        return loss
-
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
-    ) -> Any:
-        """Logits [B, G]; where there is no choice they are far below all others."""
-        return self.logits(encoder, params, batch, None, num_layers)
+        absent = present & (batch["choice_mask"] == 0)
+        return jnp.where(absent, NEGATIVE, logits.reshape(-1, size))
 
     def predict(
         self, examples: Sequence[ChoiceExample], features: Sequence[ChoiceFeature], outputs: Any
@@ -209,34 +165,12 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         self, train: Sequence[ChoiceExample], examples: Sequence[ChoiceExample]
     ) -> dict[str, float]:
         """Scores of the commonest answer of the training examples."""
-        return _accuracies(
-            metrics.commonest([x.label or 0 for x in train], len(examples)), examples
-        )
-
-    def transformers_class(self) -> TransformersClass:
-        """AlbertForMultipleChoice, which reads the pooled [CLS]."""
-        cls = TransformersClass(
-            name="AlbertForMultipleChoice",
-            auto="AutoModelForMultipleChoice",
-            modules=("pooler",),
-            head=("classifier", "classifier"),
-            pipeline="multiple-choice",
-        )
-        return needs_pooled_cls(cls, self.config.pooling)
-
-    def card_lines(self) -> list[str]:
-        """How a row is laid out."""
-        line = "A row holds one choice: the context, then question and choice as one text."
-        return [*super().card_lines(), line]
+        labels = np.array([x.label for x in train])
+        return _accuracies(metrics.commonest(labels, len(examples)), examples)
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """The head's dropout."""
         return {"classifier_dropout_prob": float(self.config.classifier_dropout_prob)}
-
-    def graph_inputs(self) -> dict[str, Axes]:
-        """Grouped rows."""
-        names = super().graph_inputs()
-        return dict.fromkeys(names, ("batch", "choices", "length"))
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of the choices."""

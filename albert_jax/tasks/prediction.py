@@ -42,15 +42,8 @@ def predict(
 ) -> list[Prediction]:
     """One prediction per example.
 
-    Args:
-      task: the task.
-      vocabulary: turns texts into tokens.
-      examples: what to predict for.
-      run: the forward pass of a batch.
-      length: longest row. Batches have one of a few lengths, so that few programs are compiled.
-      batch_size: rows of every batch.
-      sampling: how generated text is drawn.
-      features: those of `featurize`, if they were made already.
+    Rows have one of a few lengths up to `length`, so that few programs are compiled. `features`
+    are those of `featurize`, if they were made already.
     """
     sampling = sampling or Sampling()
     if features is None:
@@ -58,7 +51,7 @@ def predict(
     task = task.for_prediction()
     outputs: list[Any] = [None] * len(features)
     for size, numbers in length_buckets(
-        [task.feature_length(feature) for feature in features], length, task.shortest_length()
+        [task.feature_length(feature) for feature in features], length, task.shortest_length
     ):
         for begin in range(0, len(numbers), batch_size):
             part = numbers[begin : begin + batch_size]
@@ -72,10 +65,9 @@ def predict(
 def length_buckets(
     needed: Sequence[int], maximum: int, shortest: int = 1
 ) -> Iterator[tuple[int, list[int]]]:
-    """Row lengths from the shortest on, and the numbers of the features that stand in such rows.
+    """Row lengths between `shortest` and `maximum`, and the numbers of the features in such rows.
 
-    `needed` are the tokens of each feature, `maximum` is the longest row and `shortest` the
-    least length that is used.
+    `needed` are the tokens of each feature.
     """
     lengths = [n for n in LENGTHS if n >= shortest]
     sizes = [fitting_length(n, maximum, lengths) for n in needed]
@@ -84,21 +76,19 @@ def length_buckets(
 
 
 def _stack(outputs: Sequence[Any]) -> Any:
-    """Outputs of all features as arrays (or a tuple of arrays); texts stay a list."""
+    """Outputs of all features as arrays (or a tuple of arrays); texts stay a list.
+
+    In rows of several lengths the first axis is filled up with NEVER.
+    """
     if isinstance(outputs[0], str):
         return list(outputs)
     if isinstance(outputs[0], tuple):
-        return tuple(_padded(column) for column in zip(*outputs, strict=True))
-    return _padded(outputs)
-
-
-def _padded(arrays: Sequence[Any]) -> np.ndarray:
-    """Arrays of rows of several lengths as one, the first axis of each filled up with NEVER."""
-    shapes = {np.shape(array) for array in arrays}
+        return tuple(_stack(column) for column in zip(*outputs, strict=True))
+    shapes = {np.shape(array) for array in outputs}
     if len(shapes) == 1:
-        return np.stack(arrays)
-    size = (len(arrays), max(shape[0] for shape in shapes), *np.shape(arrays[0])[1:])
-    result = np.full(size, NEVER, np.asarray(arrays[0]).dtype)
-    for i, array in enumerate(arrays):
+        return np.stack(outputs)
+    size = (len(outputs), max(shape[0] for shape in shapes), *np.shape(outputs[0])[1:])
+    result = np.full(size, NEVER, np.asarray(outputs[0]).dtype)
+    for i, array in enumerate(outputs):
         result[i, : len(array)] = array
     return result

@@ -11,33 +11,17 @@ import numpy as np
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
-from albert_jax.data.sources import hub_datasets
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks import answer_spans, columns, squad_metrics
 from albert_jax.tasks import features as rows
-from albert_jax.tasks.answer_spans import (
-    WindowFeature,
-    rank,
-    span_texts,
-    top_positions,
-    window_features,
-)
-from albert_jax.tasks.columns import parse_parts
+from albert_jax.tasks.answer_spans import WindowFeature
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.squad_files import Question, from_hub, read_squad
-from albert_jax.tasks.squad_metrics import squad_v1, squad_v2
-from albert_jax.tasks.task import (
-    Axes,
-    Batch,
-    BatchSpec,
-    PageForm,
-    Prediction,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.squad_files import Question, read_questions
+from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
 
 if TYPE_CHECKING:
-    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.encoder import Encoder
 
 
@@ -78,17 +62,15 @@ class _Squad(Task[Q, Question, WindowFeature]):
     """What both versions share: files, windows and batches."""
 
     confidence_interval = False
-    page_form = PageForm(fields=("question", "context"))
+    page_fields = ("question", "context")
 
     def read_examples(self, path: str, *, labelled: bool) -> list[Question]:
         """Questions of a SQuAD file or of a hub dataset."""
-        if hub_datasets.is_hub_dataset(path):
-            return [from_hub(record, labelled) for record in hub_datasets.load_records(path)]
-        return read_squad(path, answered=labelled)
+        return read_questions(path, answered=labelled)
 
     def parse_line(self, line: str, where: str) -> Question:
         """Question and context with a tab between them."""
-        question, context = parse_parts(line, where, self.name, 2, 2)
+        question, context = columns.parse_parts(line, where, self.name, 2, 2)
         return Question(where, where, question, context)
 
     def texts(self, example: Question) -> Sequence[str]:
@@ -102,20 +84,18 @@ class _Squad(Task[Q, Question, WindowFeature]):
 
         Raises ConfigError if question and special tokens leave no room for a context.
         """
-        longest = self.config.max_query_length
+        longest, stride = self.config.max_query_length, self.config.doc_stride
         if length < longest + 4:
             raise ConfigError(
                 f"task.max_query_length {longest} leaves no room for a context in rows of "
                 f"{length}: lower it or lengthen the rows"
             )
-        if length < self.shortest_length():
+        if length < self.shortest_length:
             raise ConfigError(
                 f"task.start_n_top and task.end_n_top must be at most {length}, the length of a "
                 "row: lower them"
             )
-        return window_features(
-            vocabulary, examples, length, self.config.doc_stride, self.config.max_query_length
-        )
+        return answer_spans.window_features(vocabulary, examples, length, stride, longest)
 
     def collate(self, features: Sequence[WindowFeature], spec: BatchSpec) -> Batch:
         """Rows with start_positions, end_positions, is_impossible, p_mask and example_weights.
@@ -147,12 +127,13 @@ class _Squad(Task[Q, Question, WindowFeature]):
         """Best text and n-best list; a question without windows has the answer ""."""
         texts: list[list[tuple[str, float]]] = [[] for _ in examples]
         for feature, *row in zip(features, *map(np.asarray, outputs), strict=True):
-            starts, ends, scores = self.top_spans(row)
-            context = examples[feature.question].context
-            texts[feature.question] += span_texts(
-                feature, context, starts, ends, scores, self.config.max_answer_length
+            texts[feature.question] += answer_spans.span_texts(
+                feature,
+                examples[feature.question].context,
+                *self.top_spans(row),
+                max_length=self.config.max_answer_length,
             )
-        best = [rank(proposed, self.config.n_best_size) for proposed in texts]
+        best = [answer_spans.rank(proposed, self.config.n_best_size) for proposed in texts]
         return [
             {"id": example.id, "text": answers[0]["text"] if answers else "", "best": answers}
             for example, answers in zip(examples, best, strict=True)
@@ -166,6 +147,11 @@ class SquadV1(_Squad[SquadV1Config]):
     name = "squad-v1"
     config_class = SquadV1Config
     metrics = ("f1", "exact_match")
+    transformers = TransformersClass(
+        name="AlbertForQuestionAnswering",
+        head=("span", "qa_outputs"),
+        pipeline="question-answering",
+    )
 
     def read_examples(self, path: str, *, labelled: bool) -> list[Question]:
         """Questions of which all have answers."""
@@ -177,46 +163,39 @@ class SquadV1(_Squad[SquadV1Config]):
 
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """A dense layer with outputs for start and end."""
-        from albert_jax.tasks.encoder import dense_shapes
+        return {"span": {"kernel": (hidden_size, 2), "bias": (2,)}}
 
-        return {"span": dense_shapes(hidden_size, 2)}
+    def logits(
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
+    ) -> Any:
+        """Start and end logits [B, S], independent of one another."""
+        from albert_jax.tasks.encoder import dense
 
-    def loss(self, encoder: Encoder) -> Loss:
+        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+        both = dense(params["head"]["span"], hidden).astype("float32")
+        return both[..., 0], both[..., 1]
+
+    def loss(
+        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
+    ) -> LossTerms:
         """Half the cross-entropies of start and end; terms "start" and "end"."""
         from albert_jax.tasks.span_heads import span_loss
 
-        return span_loss(encoder)
-
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
-    ) -> Any:
-        """Start and end logits [B, S]."""
-        from albert_jax.tasks.span_heads import span_logits
-
-        hidden = encoder.hidden_states(params, batch, None, num_layers)
-        return span_logits(params["head"], hidden)
+        start, end = self.logits(encoder, params, batch, dropout, num_layers)
+        return span_loss(start, end, batch)
 
     def top_spans(self, row: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
-        """All pairs of the best starts and the best ends."""
-        start, end = row
-        starts, ends = (top_positions(logits, self.config.n_best_size) for logits in row)
-        scores = start[starts][:, None] + end[ends]
+        """All pairs of the best starts and the best ends, the earlier of equally good ones."""
+        size = self.config.n_best_size
+        starts, ends = (np.argsort(-logits, kind="stable")[:size] for logits in row)
+        scores = row[0][starts][:, None] + row[1][ends]
         return starts, np.broadcast_to(ends, scores.shape), scores
 
     def score(
         self, examples: Sequence[Question], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """F1 and exact match in percent."""
-        return squad_v1({p["id"]: p["text"] for p in predictions}, _gold(examples))
-
-    def transformers_class(self) -> TransformersClass:
-        """AlbertForQuestionAnswering."""
-        return TransformersClass(
-            name="AlbertForQuestionAnswering",
-            auto="AutoModelForQuestionAnswering",
-            head=("span", "qa_outputs"),
-            pipeline="question-answering",
-        )
+        return squad_metrics.squad_v1({p["id"]: p["text"] for p in predictions}, _gold(examples))
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of every token."""
@@ -235,6 +214,7 @@ class SquadV2(_Squad[SquadV2Config]):
     name = "squad-v2"
     config_class = SquadV2Config
     metrics = ("f1", "exact")
+    graph_inputs = Task.graph_inputs | {"p_mask": ("batch", "length")}
 
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """Layers for the start, for the end that depends on it, and for answerability."""
@@ -251,11 +231,15 @@ class SquadV2(_Squad[SquadV2Config]):
             "answer": {"dense": dense_shapes(2 * h, h), "output": dense_shapes(h, 1, bias=False)},
         }
 
-    def loss(self, encoder: Encoder) -> Loss:
+    def loss(
+        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
+    ) -> LossTerms:
         """Half the losses of start, end and answerability; terms of these names."""
         from albert_jax.tasks.span_heads import conditioned_span_loss
 
-        return conditioned_span_loss(encoder, self.config.classifier_dropout_prob)
+        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+        rate = self.config.classifier_dropout_prob
+        return conditioned_span_loss(params["head"], hidden, batch, dropout, rate)
 
     def outputs(
         self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
@@ -264,9 +248,8 @@ class SquadV2(_Squad[SquadV2Config]):
         from albert_jax.tasks.span_heads import search_spans
 
         hidden = encoder.hidden_states(params, batch, None, num_layers)
-        return search_spans(
-            params["head"], hidden, batch, self.config.start_n_top, self.config.end_n_top
-        )
+        sizes = self.config.start_n_top, self.config.end_n_top
+        return search_spans(params["head"], hidden, batch, *sizes)
 
     def top_spans(self, row: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The spans of the beam search."""
@@ -290,23 +273,13 @@ class SquadV2(_Squad[SquadV2Config]):
         self, examples: Sequence[Question], predictions: Sequence[Prediction]
     ) -> dict[str, float]:
         """F1 and exact match in percent at the best threshold, their parts and thresholds."""
+        texts = {p["id"]: p["text"] for p in predictions}
         nulls = {p["id"]: p["null_score"] for p in predictions}
-        return squad_v2({p["id"]: p["text"] for p in predictions}, _gold(examples), nulls)
+        return squad_metrics.squad_v2(texts, _gold(examples), nulls)
 
     def baseline(self, train: Sequence[Question], examples: Sequence[Question]) -> dict[str, float]:
         """Scores of never answering."""
-        return squad_v2({x.id: "" for x in examples}, _gold(examples))
-
-    def transformers_class(self) -> TransformersClass:
-        """There is none with an end that depends on the start."""
-        raise ConfigError(
-            f"Transformers has no class with the head of {self.name} (an end that depends on the "
-            "start): export it --to onnx or stablehlo"
-        )
-
-    def graph_inputs(self) -> dict[str, Axes]:
-        """The rows, and p_mask."""
-        return super().graph_inputs() | {"p_mask": ("batch", "length")}
+        return squad_metrics.squad_v2({x.id: "" for x in examples}, _gold(examples))
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Log-probabilities and positions of the best starts, and of the best ends for each."""
@@ -319,6 +292,7 @@ class SquadV2(_Squad[SquadV2Config]):
             "unanswerable": ("batch",),
         }
 
+    @property
     def shortest_length(self) -> int:
         """The search takes that many positions."""
         return max(self.config.start_n_top, self.config.end_n_top)

@@ -13,31 +13,14 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.files.json_files import json_bytes
+from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics
-from albert_jax.tasks.columns import (
-    LABEL_NAMES,
-    SCORE_NAMES,
-    TableConfig,
-    TextExample,
-    parse_parts,
-    parse_score,
-    read_texts,
-)
-from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import (
-    Axes,
-    Batch,
-    BatchSpec,
-    PageForm,
-    Prediction,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
 
 if TYPE_CHECKING:
-    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.encoder import Encoder
 
 SIMILARITY_NAMES = SCORE_NAMES + LABEL_NAMES
@@ -59,8 +42,8 @@ class SentenceEmbeddingConfig(TableConfig):
 class PairFeature:
     """Two texts that mean the same, each a sequence of its own."""
 
-    first: Tokens
-    second: Tokens
+    first: rows.Tokens
+    second: rows.Tokens
 
 
 @register
@@ -71,46 +54,46 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
     config_class = SentenceEmbeddingConfig
     metrics = ("spearman", "retrieval")
     confidence_interval = False
-    page_form = PageForm(fields=("first text", "second text"))
+    page_fields = ("first text", "second text")
+    card_note = "The vector is the normalized mean of the last states; the pooler is not trained."
+    usage = (
+        "from sentence_transformers import SentenceTransformer",
+        "",
+        'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
+    )
+    transformers = TransformersClass(name="AlbertModel", pipeline="sentence-similarity")
 
     def read_examples(self, path: str, *, labelled: bool) -> list[TextExample]:
         """Pairs of texts; a label is their similarity, where there is one."""
-        return read_texts(path, self.config, SIMILARITY_NAMES, labelled=labelled, required=False)
+        return columns.read_texts(
+            path, self.config, SIMILARITY_NAMES, labelled=labelled, required=False
+        )
 
-    def read_for_prediction(self, path: str, columns: tuple[str, ...] | None) -> list[TextExample]:
+    def read_for_prediction(self, path: str, names: tuple[str, ...] | None) -> list[TextExample]:
         """Pairs without their similarity."""
-        task = self if columns is None else self.with_config(columns=columns, text_columns=())
+        task = self if names is None else self.with_config(columns=names, text_columns=())
         return task.read_examples(path, labelled=False)
 
     def parse_line(self, line: str, where: str) -> TextExample:
         """Two texts with a tab between them."""
-        return TextExample(where, parse_parts(line, where, self.name, 2, 2))
+        return TextExample(where, columns.parse_parts(line, where, self.name, 2, 2))
 
     def completed(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Correlations where all dev examples have a similarity, else retrieval of the partner."""
         rated = all(example.label is not None for example in dev)
         for example in dev if rated else ():
-            parse_score(example.where, example.label)
+            columns.parse_score(example.where, example.label)
         return self.with_metrics(("spearman", "pearson") if rated else ("retrieval",))
-
-    def texts(self, example: TextExample) -> Sequence[str]:
-        """Both texts."""
-        return example.texts
 
     def featurize(
         self, vocabulary: Vocabulary, examples: Sequence[TextExample], length: int
     ) -> list[PairFeature]:
         """[CLS] text [SEP] for each of the two."""
-        ids = rows.encode_all(vocabulary, (text for x in examples for text in x.texts))
         features = []
-        for example in examples:
-            if len(example.texts) != 2:
+        for example, texts in rows.encode_texts(vocabulary, examples, self.texts):
+            if len(texts) != 2:
                 raise DataError(f"{example.where}: {self.name} needs two texts; name both columns")
-            first, second = (
-                rows.single(vocabulary, rows.require_tokens(ids(t), example.where, t), length)
-                for t in example.texts
-            )
-            features.append(PairFeature(first, second))
+            features.append(PairFeature(*(rows.single(vocabulary, ids, length) for ids in texts)))
         return features
 
     def feature_length(self, feature: PairFeature) -> int:
@@ -141,11 +124,9 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
             batch["pair_weights"][i, : len(group)] = float(len(group) > 1)
         return batch
 
-    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
-        """There is no head: the vector is the mean of the tokens."""
-        return {}
-
-    def loss(self, encoder: Encoder) -> Loss:
+    def loss(
+        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
+    ) -> LossTerms:
         """Each text must find its partner among the other texts of its row; term "pair".
 
         Both directions are averaged (InfoNCE, van den Oord et al. 2018).
@@ -155,33 +136,43 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
         from albert_jax.tasks.encoder import NEGATIVE
 
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
-            vectors = _vectors(encoder, params, batch, dropout, num_layers)  # [B, 2G, H]
-            pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1])
-            logits = jnp.einsum("bgh,bkh->bgk", pairs[:, :, 0], pairs[:, :, 1])
-            logits = logits / self.config.temperature
-            weights = batch["pair_weights"]
-            # Empty pairs are no negatives; rows without weight keep finite logits.
-            absent = (weights == 0) & jnp.any(weights > 0, axis=1, keepdims=True)
-            own = jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape)
-            forward = jnp.where(absent[:, None, :], NEGATIVE, logits)
-            backward = jnp.where(absent[:, None, :], NEGATIVE, jnp.swapaxes(logits, 1, 2))
-            losses = (cross_entropy(forward, own) + cross_entropy(backward, own)) / 2
-            # Without weight a pair compares itself with nothing: its loss may be huge, never NaN.
-            losses = jnp.where(weights > 0, losses, 0.0)
-            correct = jnp.sum(weights * (jnp.argmax(forward, -1) == own))
-            return LossTerms(
-                {"pair": LossTerm(jnp.sum(weights * losses), "pair_weights")},
-                {"pair_correct": correct},
-            )
+        vectors = self.logits(encoder, params, batch, dropout, num_layers)  # [B, 2G, H]
+        pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1])
+        logits = jnp.einsum("bgh,bkh->bgk", pairs[:, :, 0], pairs[:, :, 1])
+        logits = logits / self.config.temperature
+        weights = batch["pair_weights"]
+        # Empty pairs are no negatives; rows without weight keep finite logits.
+        absent = (weights == 0) & jnp.any(weights > 0, axis=1, keepdims=True)
+        own = jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape)
+        forward = jnp.where(absent[:, None, :], NEGATIVE, logits)
+        backward = jnp.where(absent[:, None, :], NEGATIVE, jnp.swapaxes(logits, 1, 2))
+        losses = (cross_entropy(forward, own) + cross_entropy(backward, own)) / 2
+        # Without weight a pair compares itself with nothing: its loss may be huge, never NaN.
+        losses = jnp.where(weights > 0, losses, 0.0)
+        correct = jnp.sum(weights * (jnp.argmax(forward, -1) == own))
+        terms = {"pair": LossTerm(jnp.sum(weights * losses), "pair_weights")}
+        return LossTerms(terms, {"pair_correct": correct})
 
-        return loss
-
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
+    def logits(
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
-        """Vectors of length 1: [B, H] for plain rows, [B, G, H] for grouped ones."""
-        return _vectors(encoder, params, batch, None, num_layers)
+        """Mean-pooled vectors of length 1: [B, H] for plain rows, [B, G, H] for grouped ones.
+
+        Zero vectors stay zero, with a finite gradient.
+        """
+        import jax
+        import jax.numpy as jnp
+
+        from albert_jax.tasks.encoder import flatten_groups, group_keys
+
+        shape = batch["input_ids"].shape
+        if len(shape) == 3:
+            batch, dropout = flatten_groups(batch), group_keys(dropout, shape[1])
+        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+        means = encoder.pool(params, hidden, batch, "mean")
+        square = jnp.sum(jnp.square(means), axis=-1, keepdims=True)
+        vectors = means * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
+        return vectors.reshape(*shape[:-1], -1)
 
     def predict(
         self, examples: Sequence[TextExample], features: Sequence[PairFeature], outputs: Any
@@ -198,30 +189,11 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         """Correlations with the given similarities, else how often the partner is nearest."""
         if all(example.label is not None for example in examples):
             cosines = np.array([p["cosine"] for p in predictions])
-            true = np.array([parse_score(x.where, x.label) for x in examples])
+            true = np.array([columns.parse_score(x.where, x.label) for x in examples])
             return metrics.correlations(cosines, true)
         first, second = (np.array([p[name] for p in predictions]) for name in ("first", "second"))
         nearest = (first @ second.T).argmax(1)
         return {"retrieval": metrics.accuracy(nearest, np.arange(len(nearest)))}
-
-    def transformers_class(self) -> TransformersClass:
-        """AlbertModel, in the layout of sentence-transformers."""
-        return TransformersClass(
-            name="AlbertModel", auto="AutoModel", pipeline="sentence-similarity"
-        )
-
-    def card_lines(self) -> list[str]:
-        """What the vector is."""
-        line = "The vector is the normalized mean of the last states; the pooler is not trained."
-        return [*super().card_lines(), line]
-
-    def usage(self) -> list[str]:
-        """By sentence-transformers."""
-        return [
-            "from sentence_transformers import SentenceTransformer",
-            "",
-            'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
-        ]
 
     def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """The files by which sentence-transformers pools and normalizes."""
@@ -248,22 +220,3 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
     def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The normalized mean of the tokens."""
         return [graph.normalized(graph.sentence_vector(hidden, "mean"))]
-
-
-def _vectors(
-    encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-) -> Any:
-    """Mean-pooled vectors of length 1; zero vectors stay zero, with a finite gradient."""
-    import jax
-    import jax.numpy as jnp
-
-    from albert_jax.tasks.encoder import flatten_groups, group_keys, mean_pool
-
-    shape = batch["input_ids"].shape
-    if len(shape) == 3:
-        batch, dropout = flatten_groups(batch), group_keys(dropout, shape[1])
-    hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-    means = mean_pool(hidden, batch["segment_ids"])
-    square = jnp.sum(jnp.square(means), axis=-1, keepdims=True)
-    vectors = means * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
-    return vectors.reshape(*shape[:-1], -1)

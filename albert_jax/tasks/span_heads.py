@@ -14,16 +14,10 @@ import numpy as np
 
 from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.model.dropout import HEAD, drop
-from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms, cross_entropy
-from albert_jax.tasks.encoder import NEGATIVE, Batch, Encoder, Params, dense
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy, logit_at
+from albert_jax.tasks.encoder import NEGATIVE, Batch, dense
 
 Head = Mapping[str, Any]
-
-
-def span_logits(head: Head, hidden: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Start and end logits [B, S], independent of one another (1.1)."""
-    logits = dense(head["span"], hidden).astype(jnp.float32)
-    return logits[..., 0], logits[..., 1]
 
 
 def conditioned_scores(
@@ -77,12 +71,7 @@ def _end_logits(head: Head, hidden: jax.Array, at_start: jax.Array) -> jax.Array
 
 
 def _unanswerable(
-    head: Head,
-    hidden: jax.Array,
-    start_logits: jax.Array,
-    batch: Batch,
-    dropout: jax.Array | None,
-    rate: float,
+    head: Head, hidden: jax.Array, start_logits: jax.Array, batch: Batch, dropout: Any, rate: float
 ) -> jax.Array:
     expected = jnp.einsum("bs,bsh->bh", jax.nn.softmax(start_logits), hidden)
     cls = jnp.take_along_axis(hidden, batch["cls_positions"][:, :1, None], axis=1)[:, 0]
@@ -94,50 +83,36 @@ def _masked(logits: jax.Array, p_mask: jax.Array) -> jax.Array:
     return logits * (1.0 - p_mask) + NEGATIVE * p_mask
 
 
-def span_loss(encoder: Encoder) -> Loss:
-    """Half the cross-entropies of start and end (1.1); terms "start" and "end"."""
-
-    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        start, end = span_logits(params["head"], hidden)
-        terms = {
-            "start": _half(batch, cross_entropy(start, batch["start_positions"])),
-            "end": _half(batch, cross_entropy(end, batch["end_positions"])),
-        }
-        return LossTerms(terms, {})
-
-    return loss
+def span_loss(start: jax.Array, end: jax.Array, batch: Batch) -> LossTerms:
+    """Half the cross-entropies of start and end logits [B, S] (1.1)."""
+    terms = {
+        "start": _half(batch, cross_entropy(start, batch["start_positions"])),
+        "end": _half(batch, cross_entropy(end, batch["end_positions"])),
+    }
+    return LossTerms(terms, {})
 
 
-def conditioned_span_loss(encoder: Encoder, rate: float) -> Loss:
+def conditioned_span_loss(
+    head: Head, hidden: jax.Array, batch: Batch, dropout: jax.Array | None, rate: float
+) -> LossTerms:
     """Half the losses of the start, of the end after the true start, and of answerability (2.0).
 
-    Terms "start", "end" and "answerable". `rate` is the dropout rate inside the answerability
-    head.
+    `rate` is the dropout rate inside the answerability head.
     """
-
-    def loss(params: Params, batch: Batch, *, dropout: Any, num_layers: int | None) -> LossTerms:
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        start, end, null = conditioned_scores(params["head"], hidden, batch, dropout, rate)
-        target = batch["is_impossible"].astype(jnp.float32)
-        terms = {
-            "start": _half(batch, -_at(start, batch["start_positions"])),
-            "end": _half(batch, -_at(end, batch["end_positions"])),
-            "answerable": _half(batch, jax.nn.softplus(null) - target * null),
-        }
-        correct = batch["example_weights"] * ((null > 0) == (target > 0.5))
-        return LossTerms(terms, {"example_correct": jnp.sum(correct)})
-
-    return loss
+    start, end, null = conditioned_scores(head, hidden, batch, dropout, rate)
+    target = batch["is_impossible"].astype(jnp.float32)
+    terms = {
+        "start": _half(batch, -logit_at(start, batch["start_positions"])),
+        "end": _half(batch, -logit_at(end, batch["end_positions"])),
+        "answerable": _half(batch, jax.nn.softplus(null) - target * null),
+    }
+    correct = batch["example_weights"] * ((null > 0) == (target > 0.5))
+    return LossTerms(terms, {"example_correct": jnp.sum(correct)})
 
 
 def _half(batch: Batch, losses: jax.Array) -> LossTerm:
     """A term that counts half, as the original averages two losses."""
     return LossTerm(0.5 * jnp.sum(batch["example_weights"] * losses), "example_weights")
-
-
-def _at(log_probs: jax.Array, positions: jax.Array) -> jax.Array:
-    return jnp.take_along_axis(log_probs, positions[:, None], axis=1, mode="clip")[:, 0]
 
 
 def onnx_search(graph: Any, hidden: str, starts: int, ends: int) -> list[str]:

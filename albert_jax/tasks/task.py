@@ -1,12 +1,9 @@
 """What every fine-tuning task is: one class that holds all that other rooms ask of it.
 
 A task file (``classification.py``, for example) reads from top to bottom as its examples travel:
-read, featurize, collate, the head with its loss, predict, score, and at the end what other
-programs need to know of it. It registers its class (``registry.py``). Nothing outside the
-file decides anything by a task's name.
-
-Reading, predicting and scoring run on the host with numpy, so jax is imported only inside the
-methods that describe the network.
+read, featurize, collate, the head with its loss, predict, score. Nothing outside the file decides
+anything by a task's name. Reading, predicting and scoring run on the host with numpy, so jax is
+imported only inside the methods that describe the network.
 """
 
 from __future__ import annotations
@@ -24,7 +21,7 @@ from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
-    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.encoder import Encoder
 
 Batch = dict[str, np.ndarray]
@@ -72,26 +69,17 @@ class TransformersClass:
 
     name: str
     """For example "AlbertForSequenceClassification"."""
-    auto: str
-    """The Auto class that loads it, "AutoModelForSequenceClassification"."""
     modules: tuple[str, ...] = ()
-    """Pretrained modules of ours that it needs beside embeddings and encoder ("pooler")."""
+    """Pretrained modules of ours that it has beside embeddings and encoder ("pooler")."""
     head: tuple[str, str] | None = None
     """Our dense layer under "head" and the name of that layer there."""
     pipeline: str | None = None
     """The pipeline tag of model hubs, "text-classification"."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class PageForm:
-    """How the web page asks for an example of a task."""
-
-    fields: tuple[str, ...]
-    """Label of each text field, in the order in which the parts of a typed line stand."""
-    repeat_last: bool = False
-    """Whether the last field may be given several times (choices, turns)."""
-    generates: bool = False
-    """Whether denoising steps and temperature can be set."""
+    @property
+    def auto(self) -> str:
+        """The Auto class that loads it, "AutoModelForSequenceClassification"."""
+        return "AutoModel" + self.name.removeprefix("Albert").removeprefix("Model")
 
 
 C = TypeVar("C", bound=TaskConfig)
@@ -117,8 +105,31 @@ class Task(abc.ABC, Generic[C, E, F]):
     """Whether scores are cheap enough to be resampled for an interval."""
     classifies: ClassVar[bool] = False
     """Whether `head_logits` gives one logit per label, for early exit and explanations."""
-    page_form: ClassVar[PageForm]
-    """How the web page asks for an example."""
+    generates: ClassVar[bool] = False
+    """Whether denoising steps and a temperature can be set."""
+    page_fields: ClassVar[tuple[str, ...]]
+    """Labels of the web page's text fields, in the order of the parts of a typed line."""
+    repeats_last_field: ClassVar[bool] = False
+    """Whether the last of them may be given several times (choices, turns)."""
+
+    loss_name: ClassVar[str]
+    """Name of the usual loss, the cross-entropy of `logits`."""
+    label_column: ClassVar[str] = "labels"
+    """Its labels in a batch."""
+    weight_column: ClassVar[str] = "example_weights"
+    """The weights of the labels."""
+
+    transformers: ClassVar[TransformersClass | None] = None
+    """The class of Transformers with this head, where there is one."""
+    card_note: ClassVar[str] = ""
+    """A sentence of the model card, with settings in braces."""
+    usage: ClassVar[tuple[str, ...]] = ()
+    """Lines of Python for the model card that apply THIS_FOLDER, if there is a shorter way than
+    the Auto class."""
+    graph_inputs: ClassVar[dict[str, Axes]] = dict.fromkeys(
+        ("input_ids", "token_type_ids", "attention_mask"), ("batch", "length")
+    )
+    """Names and axes of the inputs in ONNX and StableHLO."""
 
     def __init__(self, config: C) -> None:
         self.config = config
@@ -140,9 +151,9 @@ class Task(abc.ABC, Generic[C, E, F]):
     def parse_line(self, line: str, where: str) -> E:
         """The example in one typed line, its parts separated by tabs; DataError names `where`."""
 
-    def read_for_prediction(self, path: str, columns: tuple[str, ...] | None) -> list[E]:
-        """Examples without answers; `columns` replace those of the training table, if given."""
-        if columns is not None:
+    def read_for_prediction(self, path: str, names: tuple[str, ...] | None) -> list[E]:
+        """Examples without answers; the columns have these names, not those of training, if any."""
+        if names is not None:
             raise ConfigError(f"--columns: {self.name} does not read tables; leave it out")
         return self.read_examples(path, labelled=False)
 
@@ -163,9 +174,9 @@ class Task(abc.ABC, Generic[C, E, F]):
                 )
         return self.with_config(metrics=self.config.metrics or known)
 
-    @abc.abstractmethod
     def texts(self, example: E) -> Sequence[str]:
         """All texts of an example, for a vocabulary that is trained on them."""
+        return example.texts  # type: ignore[attr-defined]
 
     # ---- features and batches ------------------------------------------------------------------
 
@@ -182,6 +193,11 @@ class Task(abc.ABC, Generic[C, E, F]):
         """How many features stand in one row."""
         return 1
 
+    @property
+    def shortest_length(self) -> int:
+        """Fewest tokens of a row that ``outputs`` can read."""
+        return 1
+
     @abc.abstractmethod
     def collate(self, features: Sequence[F], spec: BatchSpec) -> Batch:
         """A batch of features; the columns of weights end in "_weights"."""
@@ -192,23 +208,41 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     # ---- the network ---------------------------------------------------------------------------
 
-    @abc.abstractmethod
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """Shapes of the new head's parameters, a nested dict that stands under "head"."""
+        return {}
 
     def pretrained_modules(self) -> tuple[str, ...]:
         """Pretrained modules that the task uses beside embeddings and encoder."""
         return ()
 
-    @abc.abstractmethod
-    def loss(self, encoder: Encoder) -> Loss:
-        """The loss of the task's batches."""
+    @property
+    def predicted_positions(self) -> int:
+        """Positions per row at which the MLM head predicts, for the count of FLOPs."""
+        return 0
 
-    @abc.abstractmethod
+    def logits(
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
+    ) -> Any:
+        """What the usual loss and outputs are made of, [B, ..., C]; `dropout` are keys or None."""
+        raise NotImplementedError
+
+    def loss(
+        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
+    ) -> LossTerms:
+        """The loss of a batch (objectives/loss_terms.py); by default a cross-entropy."""
+        from albert_jax.tasks.encoder import classification_terms
+
+        logits = self.logits(encoder, params, batch, dropout, num_layers)
+        return classification_terms(
+            self.loss_name, logits, batch, self.label_column, self.weight_column
+        )
+
     def outputs(
         self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """Arrays (one, or a tuple) that ``predict`` reads, one entry per row; dropout is off."""
+        return self.logits(encoder, params, batch, None, num_layers)
 
     def head_logits(
         self, encoder: Encoder, params: Any, hidden: Any, batch: Any, dropout: Any = None
@@ -222,11 +256,7 @@ class Task(abc.ABC, Generic[C, E, F]):
     # ---- predictions and scores ----------------------------------------------------------------
 
     def forward(
-        self,
-        features: Sequence[Any],
-        run: Forward,
-        spec: BatchSpec,
-        sampling: Sampling,
+        self, features: Sequence[Any], run: Forward, spec: BatchSpec, sampling: Sampling
     ) -> list[Any]:
         """The outputs of each feature of one batch (a tuple each, where there are several)."""
         arrays = run(self.collate(features, spec))
@@ -254,11 +284,23 @@ class Task(abc.ABC, Generic[C, E, F]):
         """Scores of the commonest answer of the training examples, where that makes sense."""
         raise NotImplementedError
 
-    # ---- other programs ------------------------------------------------------------------------
+    # ---- exports -------------------------------------------------------------------------------
 
-    @abc.abstractmethod
     def transformers_class(self) -> TransformersClass:
         """The class of Transformers. Raises ConfigError where it has none with this head."""
+        cls = self.transformers
+        if cls is None:
+            raise ConfigError(
+                f"Transformers has no class with the head of {self.name}: export it --to onnx or "
+                "stablehlo"
+            )
+        if not set(cls.modules) <= set(self.pretrained_modules()):
+            raise ConfigError(
+                f"Transformers' {cls.name} reads the pooled [CLS], but this model the mean of the "
+                "tokens (task.pooling): export it --to onnx or stablehlo, or fine-tune with "
+                "--task.pooling cls"
+            )
+        return cls
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """What the task adds to config.json; rows have `length` tokens."""
@@ -270,16 +312,10 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     def card_lines(self) -> list[str]:
         """What the model card says of the task, in sentences."""
-        labels = getattr(self.config, "labels", ())
-        return [
-            f"Fine-tuned for {self.name}.",
-            *([f"Labels: {', '.join(labels)}."] if labels else []),
-        ]
-
-    def usage(self) -> list[str]:
-        """Lines of Python for the model card that apply THIS_FOLDER, if there is a shorter way
-        than the Auto class."""
-        return []
+        labels = ", ".join(getattr(self.config, "labels", ()))
+        note = self.card_note.format(**vars(self.config))
+        lines = [f"Fine-tuned for {self.name}.", f"Labels: {labels}." if labels else "", note]
+        return [line for line in lines if line]
 
     @abc.abstractmethod
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
@@ -287,19 +323,6 @@ class Task(abc.ABC, Generic[C, E, F]):
 
         All are float32, but for names that end in "_positions", which are integers.
         """
-
-    def graph_inputs(self) -> dict[str, Axes]:
-        """Names and axes of the inputs of such a graph."""
-        rows: Axes = ("batch", "length")
-        return {"input_ids": rows, "token_type_ids": rows, "attention_mask": rows}
-
-    def predicted_positions(self) -> int:
-        """Positions per row at which the MLM head predicts, for the count of FLOPs."""
-        return 0
-
-    def shortest_length(self) -> int:
-        """Fewest tokens of a row that ``outputs`` can read."""
-        return 1
 
     def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """Adds the head to an ONNX graph (export/onnx_graph.py) behind the states `hidden`.
@@ -312,23 +335,3 @@ class Task(abc.ABC, Generic[C, E, F]):
 
 AnyTask = Task[Any, Any, Any]
 """A task of which only the interface matters."""
-
-
-def needs_pooled_cls(cls: TransformersClass, pooling: str) -> TransformersClass:
-    """The class, if the model pools as the class does; ConfigError for the mean of the tokens."""
-    if pooling == "mean":
-        raise ConfigError(
-            f"Transformers' {cls.name} reads the pooled [CLS], but this model the mean of the "
-            "tokens (task.pooling): export it --to onnx or stablehlo, or fine-tune with "
-            "--task.pooling cls"
-        )
-    return cls
-
-
-def label_entries(labels: Sequence[str], dropout: float) -> dict[str, Any]:
-    """Entries of config.json for a classifier: its dropout and the names of its labels."""
-    return {
-        "classifier_dropout_prob": float(dropout),
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-    }

@@ -15,24 +15,12 @@ from albert_jax.data.sources import hub_datasets
 from albert_jax.data.sources.tables import read_text
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
+from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
-from albert_jax.tasks import metrics
-from albert_jax.tasks.columns import check_labels, parse_parts
-from albert_jax.tasks.features import Tokens
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import (
-    Axes,
-    Batch,
-    BatchSpec,
-    PageForm,
-    Prediction,
-    Task,
-    TransformersClass,
-    label_entries,
-)
+from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
 
 if TYPE_CHECKING:
-    from albert_jax.objectives.loss_terms import Loss
     from albert_jax.tasks.encoder import Encoder
 
 NO_LABEL = -1
@@ -58,7 +46,7 @@ class TokenClassificationConfig(TaskConfig):
     def validate(self, where: str = "task") -> None:
         """Raises ConfigError for a tag that is named twice."""
         super().validate(where)
-        check_labels(self.labels, where)
+        columns.check_labels(self.labels, where)
 
 
 @dataclass(frozen=True)
@@ -83,7 +71,7 @@ class TaggedFeature:
     is its tag, else NO_LABEL.
     """
 
-    tokens: Tokens
+    tokens: rows.Tokens
     words: np.ndarray
     labels: np.ndarray
 
@@ -95,7 +83,14 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
     name = "token-classification"
     config_class = TokenClassificationConfig
     metrics = ("f1", "accuracy")
-    page_form = PageForm(fields=("words",))
+    loss_name = "tag"
+    weight_column = "label_weights"
+    page_fields = ("words",)
+    transformers = TransformersClass(
+        name="AlbertForTokenClassification",
+        head=("classifier", "classifier"),
+        pipeline="token-classification",
+    )
 
     def read_examples(self, path: str, *, labelled: bool) -> list[TaggedExample]:
         """Sentences of a CoNLL file."""
@@ -105,7 +100,7 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
 
     def parse_line(self, line: str, where: str) -> TaggedExample:
         """Words with spaces between them."""
-        (text,) = parse_parts(line, where, self.name, 1, 1)
+        (text,) = columns.parse_parts(line, where, self.name, 1, 1)
         return TaggedExample(where, tuple(text.split()))
 
     def completed(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> Self:
@@ -161,35 +156,15 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
 
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """One dense layer."""
-        from albert_jax.tasks.encoder import dense_shapes
+        size = len(self.config.labels)
+        return {"classifier": {"kernel": (hidden_size, size), "bias": (size,)}}
 
-        return {"classifier": dense_shapes(hidden_size, len(self.config.labels))}
-
-    def _logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: Any
-    ) -> Any:
-        from albert_jax.tasks.encoder import dropped_dense
-
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        layer = params["head"]["classifier"]
-        return dropped_dense(layer, hidden, dropout, self.config.classifier_dropout_prob)
-
-    def loss(self, encoder: Encoder) -> Loss:
-        """Cross-entropy of the tags; term "tag"."""
-        from albert_jax.tasks.encoder import classification_terms
-
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
-            logits = self._logits(encoder, params, batch, dropout, num_layers)
-            weights = batch["label_weights"]
-            return classification_terms("tag", logits, batch["labels"], weights, "label_weights")
-
-        return loss
-
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
+    def logits(
+        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
         """Logits [B, S, C] of every token."""
-        return self._logits(encoder, params, batch, None, num_layers)
+        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
+        return encoder.classifier(params, hidden, dropout, self.config.classifier_dropout_prob)
 
     def predict(
         self, examples: Sequence[TaggedExample], features: Sequence[TaggedFeature], outputs: Any
@@ -214,18 +189,9 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
         """Span F1, precision and recall, and accuracy of the tags."""
         return metrics.span_f1([p["tags"] for p in predictions], [x.tags or () for x in examples])
 
-    def transformers_class(self) -> TransformersClass:
-        """AlbertForTokenClassification."""
-        return TransformersClass(
-            name="AlbertForTokenClassification",
-            auto="AutoModelForTokenClassification",
-            head=("classifier", "classifier"),
-            pipeline="token-classification",
-        )
-
     def transformers_config(self, length: int) -> dict[str, Any]:
         """Names of the tags."""
-        return label_entries(self.config.labels, self.config.classifier_dropout_prob)
+        return columns.label_entries(self.config.labels, self.config.classifier_dropout_prob)
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of every token."""
@@ -252,7 +218,7 @@ def _parts(
             end += 1
         features.append(
             TaggedFeature(
-                Tokens(np.array([*ids, vocabulary.sep_id], np.int32), len(ids) + 1),
+                rows.Tokens(np.array([*ids, vocabulary.sep_id], np.int32), len(ids) + 1),
                 np.array([*numbers, -1], np.int32),
                 np.array([*marks, NO_LABEL], np.int32),
             )

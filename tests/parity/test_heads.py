@@ -179,10 +179,8 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
             assert (np.asarray(positions).reshape(index.shape)[real] == index[real]).all()
         return
 
-    loss = task.loss(encoder)
-
     def mean(params):
-        parts = loss(params, batch, dropout=None, num_layers=None).terms
+        parts = task.loss(encoder, params, batch, dropout=None, num_layers=None).terms
         return loss_terms.mean(
             parts, {name: batch[name].sum() for name in loss_terms.weight_names(batch)}
         )

@@ -82,12 +82,11 @@ def test_task_from_examples_to_scores(name: str) -> None:
     params = init_params(MODEL, 0)
     shapes = task.head_shapes(MODEL.hidden_size)
     params["head"] = init_head(shapes, 0, MODEL.initializer_range)
-    loss = task.loss(ENCODER)
     names = loss_terms.weight_names(batch)
     keys = row_keys(0, 0, jnp.arange(rows))
 
     def value(params, batch, dropout):
-        parts = loss(params, batch, dropout=dropout, num_layers=None)
+        parts = task.loss(ENCODER, params, batch, dropout=dropout, num_layers=None)
         assert {part.weights for part in parts.terms.values()} <= set(names)
         return loss_terms.mean(parts.terms, {n: jnp.sum(batch[n]) for n in names})
 
@@ -163,11 +162,11 @@ def test_contrastive_loss_compares_texts_of_one_row_only() -> None:
     texts = (("a b", "a c"), ("d", "e"), ("f", "g"), ("h", "h"))
     features = task.featurize(WORDS, [TextExample("f", pair) for pair in texts], 8)
     params = init_params(MODEL, 0) | {"head": {}}
-    loss = task.loss(ENCODER)
 
     def total(chosen) -> float:
         batch = task.collate(chosen, BatchSpec(WORDS, 8, -(-len(chosen) // 2)))
-        return float(loss(params, batch, dropout=None, num_layers=None).terms["pair"].total)
+        terms = task.loss(ENCODER, params, batch, dropout=None, num_layers=None).terms
+        return float(terms["pair"].total)
 
     both = total(features)
     assert both == pytest.approx(total(features[:2]) + total(features[2:]), rel=1e-5)

@@ -24,18 +24,10 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.tasks import features as rows
 from albert_jax.tasks import registry
 from albert_jax.tasks.features import Tokens
-from albert_jax.tasks.task import (
-    Axes,
-    Batch,
-    BatchSpec,
-    PageForm,
-    Prediction,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
 
 if TYPE_CHECKING:
-    from albert_jax.objectives.loss_terms import Loss
+    from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.encoder import Encoder
 
 
@@ -67,7 +59,8 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
     config_class = WordCountConfig
     metrics = ("absolute_error",)
     greater_is_better = False
-    page_form = PageForm(fields=("text",))
+    page_fields = ("text",)
+    transformers = TransformersClass(name="AlbertModel")
 
     def read_examples(self, path: str, *, labelled: bool) -> list[Text]:
         examples = []
@@ -93,36 +86,25 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
 
     def collate(self, features: Sequence[TextFeature], spec: BatchSpec) -> Batch:
         batch = rows.sequence_rows([f.tokens for f in features], spec.length, spec.batch_size)
-        batch["counts"] = rows.label_column(
-            [f.count / self.config.scale for f in features], spec.batch_size, np.float32
-        )
-        batch["example_weights"] = rows.example_weights(len(features), spec.batch_size)
-        return batch
+        counts = [f.count / self.config.scale for f in features]
+        return batch | rows.label_columns(counts, spec.batch_size, np.float32)
 
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
-        from albert_jax.tasks.encoder import dense_shapes
+        return {"count": {"kernel": (hidden_size, 1), "bias": (1,)}}
 
-        return {"count": dense_shapes(hidden_size, 1)}
-
-    def loss(self, encoder: Encoder) -> Loss:
+    def loss(
+        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
+    ) -> LossTerms:
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
-        def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
-            counts = self._counts(encoder, params, batch, dropout, num_layers)
-            error = jnp.square(counts - batch["counts"])
-            total = jnp.sum(batch["example_weights"] * error)
-            return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
+        counts = self.logits(encoder, params, batch, dropout, num_layers)
+        error = jnp.square(counts - batch["labels"])
+        total = jnp.sum(batch["example_weights"] * error)
+        return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
 
-        return loss
-
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
-    ) -> Any:
-        return self._counts(encoder, params, batch, None, num_layers)
-
-    def _counts(
+    def logits(
         self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
         from albert_jax.tasks.encoder import dense
@@ -143,9 +125,6 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
             abs(p["words"] - (x.count or 0)) for x, p in zip(examples, predictions, strict=True)
         ]
         return {"absolute_error": float(np.mean(errors))}
-
-    def transformers_class(self) -> TransformersClass:
-        return TransformersClass(name="AlbertModel", auto="AutoModel")
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         return {"counts": ("batch",)}

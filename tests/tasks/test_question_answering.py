@@ -92,7 +92,7 @@ def test_broken_squad_files(tmp_path: Path) -> None:
 
 
 def test_questions_of_hub_datasets() -> None:
-    fields = {"id": b"q", "question": b"Who?", "context": b"The cat.",
+    fields = {"id": "q", "question": "Who?", "context": "The cat.",
               "answers": {"text": [b"cat"], "answer_start": np.array([4])}}  # fmt: skip
     assert from_hub(Record("x", fields), answered=True).answers == (Answer("cat", 4),)
     empty = {"text": [], "answer_start": []}

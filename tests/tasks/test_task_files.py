@@ -368,7 +368,7 @@ def test_records_of_hub_datasets() -> None:
 
     def choices(fields: dict) -> ChoiceExample:
         record = tables.Record("hf:some/dataset:train record 0", fields)
-        (example,) = choice_files.from_hub(record, 4, True)
+        (example,) = choice_files.from_record(record, 4, True)
         return example
 
     fields = {"article": "A cat.", "question": "Who?", "options": ["a", "b"], "answer": "B",

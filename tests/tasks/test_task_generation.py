@@ -44,7 +44,7 @@ def test_sources_turns_and_targets_are_read(tmp_path: Path) -> None:
     assert read(target=" Bye.") == ((), "Bye.")
     assert read(source="Hi.", target="Bye.", labelled=False) == (("Hi.",), None)
     for fields, message in (
-        ({"source": "Hi."}, "no 'target'"),
+        ({"source": "Hi."}, "no column 'target'"),
         ({"text": "Hi."}, "neither 'source' nor 'target' among text"),
         ({"source": "Hi.", "target": " "}, "target is empty"),
     ):
