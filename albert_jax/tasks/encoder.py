@@ -20,7 +20,6 @@ from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.model.init import truncated_normal
-from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks.features import INPUTS
 from albert_jax.tasks.task import AnyTask
 
@@ -122,22 +121,6 @@ def init_head(shapes: Mapping[str, Any], seed: int, std: float) -> dict[str, Any
         return params
 
     return build(shapes, "head")
-
-
-def classification_terms(
-    name: str, logits: jax.Array, batch: Batch, label_column: str, weight_column: str
-) -> LossTerms:
-    """Cross-entropy of logits [..., C] with labels [...], and the weight of the right answers.
-
-    The sum of right answers is named after the weights: "example_weights", "example_correct".
-    """
-    labels, weights = batch[label_column], batch[weight_column]
-    correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
-    total = jnp.sum(weights * cross_entropy(logits, labels))
-    return LossTerms(
-        {name: LossTerm(total, weight_column)},
-        {weight_column.replace("_weights", "_correct"): correct},
-    )
 
 
 def abstract_params(task: AnyTask, model: ModelConfig) -> dict[str, Any]:

@@ -230,13 +230,20 @@ class Task(abc.ABC, Generic[C, E, F]):
     def loss(
         self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
     ) -> LossTerms:
-        """The loss of a batch (objectives/loss_terms.py); by default a cross-entropy."""
-        from albert_jax.tasks.encoder import classification_terms
+        """The loss of a batch; by default the cross-entropy of `logits` with the labels.
+
+        Beside it stands the weight of the right answers, named after the weights.
+        """
+        import jax.numpy as jnp
+
+        from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 
         logits = self.logits(encoder, params, batch, dropout, num_layers)
-        return classification_terms(
-            self.loss_name, logits, batch, self.label_column, self.weight_column
-        )
+        labels, weights = batch[self.label_column], batch[self.weight_column]
+        correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
+        total = jnp.sum(weights * cross_entropy(logits, labels))
+        name = self.weight_column.replace("_weights", "_correct")
+        return LossTerms({self.loss_name: LossTerm(total, self.weight_column)}, {name: correct})
 
     def outputs(
         self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
