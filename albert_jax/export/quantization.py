@@ -27,8 +27,6 @@ from albert_jax.tasks import features
 from albert_jax.tree import flatten, unflatten
 
 _WORD_TABLE = "embeddings/word_embeddings/embedding"
-_DRIFT_TEXTS, _DRIFT_LENGTH = 16, 128
-"""How much text the drift is measured on."""
 
 
 class Int8(NamedTuple):
@@ -63,12 +61,12 @@ def measure(
     It is the difference of the states of some sentences after each layer, and the scores of a
     fine-tuned run on its dev examples.
     """
-    length = min(_DRIFT_LENGTH, model.config.max_position_embeddings)
+    length = min(128, model.config.max_position_embeddings)
     try:
-        ids = model.vocabulary.encode([s.text for s in fill_mask.HELD_OUT_SENTENCES[:_DRIFT_TEXTS]])
+        ids = model.vocabulary.encode([s.text for s in fill_mask.HELD_OUT_SENTENCES])
     except DataError:  # A vocabulary of bare ids has no text.
         rng = np.random.default_rng(0)
-        ids = list(rng.integers(0, model.config.vocab_size, (_DRIFT_TEXTS, length)))
+        ids = list(rng.integers(0, model.config.vocab_size, (16, length)))
     tokens = [features.single(model.vocabulary, row, length) for row in ids]
     batch = features.sequence_rows(tokens, length)
     record: dict[str, Any] = {"layers": drift(params, restored, model.config, batch)}

@@ -78,27 +78,38 @@ def from_foreign(
     check_names(values, {name: p.path for p in names for name in names[p]}, where)
     flat: dict[str, np.ndarray] = {}
     for parameter, indexes in names.items():
-        shape, transposed = shapes[parameter.path], parameter.is_transposed(format)
-        shape_of_one = shape[1:] if parameter.sublayer else shape
-        filled: dict[Any, str] = {}
-        for name, index in indexes.items():
-            if name not in values:
-                break  # An optional module is absent.
-            array = np.asarray(values[name])
-            expected = shape_of_one[::-1] if transposed else shape_of_one
-            check_shape(array.shape, expected, name, where)
-            array = array.T if transposed else array
-            if not filled:
-                flat[parameter.path] = np.zeros(shape, array.dtype)
-            target = flat[parameter.path]
-            if index in filled and not same_bits(target[index], array):
-                raise CheckpointError(
-                    f"{where}: {name} differs from {filled[index]}, but the config's sharing makes "
-                    "them one: import it with sharing 'none' in its config"
-                )
-            target[index] = array
-            filled.setdefault(index, name)
+        if any(name in values for name in indexes):  # An optional module may be absent.
+            transposed = parameter.is_transposed(format)
+            shape = shapes[parameter.path]
+            flat[parameter.path] = _gathered(values, indexes, shape, transposed, where)
     return unflatten(flat)
+
+
+def _gathered(
+    values: Mapping[str, Any],
+    indexes: Mapping[str, Any],
+    shape: tuple[int, ...],
+    transposed: bool,
+    where: str,
+) -> np.ndarray:
+    """Our array of a parameter, of which each tensor fills one index."""
+    gathered = np.zeros(0)
+    filled: dict[Any, str] = {}
+    for name, index in indexes.items():
+        array = np.asarray(values[name])
+        expected = shape if index is ... else shape[1:]
+        check_shape(array.shape, expected[::-1] if transposed else expected, name, where)
+        array = array.T if transposed else array
+        if not filled:
+            gathered = np.zeros(shape, array.dtype)
+        if index in filled and not same_bits(gathered[index], array):
+            raise CheckpointError(
+                f"{where}: {name} differs from {filled[index]}, but the config's sharing makes "
+                "them one: import it with sharing 'none' in its config"
+            )
+        gathered[index] = array
+        filled.setdefault(index, name)
+    return gathered
 
 
 def check_shape(shape: tuple[int, ...], expected: tuple[int, ...], name: str, where: str) -> None:

@@ -68,11 +68,8 @@ def load(
     """Loads a model from a run folder or an exported directory.
 
     `step` and `weights` choose a checkpoint of a run, and its parameters or their average; an
-    exported directory has only one set of parameters.
-
-    Raises:
-      CheckpointError: There is no model of ours or of Transformers, it is damaged, or the run
-        has no such step or no averaged parameters.
+    exported directory has only one set of parameters. Raises CheckpointError if there is no model,
+    it is damaged, or the run has no such step or no averaged parameters.
 
     >>> model = load(directory)
     >>> model.config.hidden_size, model.params["pooler"]["kernel"].shape

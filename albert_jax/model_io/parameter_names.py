@@ -109,9 +109,8 @@ def check_names(names: Iterable[str], expected: Mapping[str, str], where: str) -
         )
     if unexpected := sorted(stored - set(expected)):
         raise CheckpointError(
-            f"{where}: {_listed(unexpected)} not expected: the config describes another model, or "
-            "the file holds the head of a fine-tuned one: give the pretraining model, or to "
-            "predict the run folder"
+            f"{where}: {_listed(unexpected)} not expected: give the config of this model, or the "
+            "pretrained model without the head of a fine-tuned one"
         )
 
 

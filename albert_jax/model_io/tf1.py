@@ -8,7 +8,7 @@ PREFIX.data-i-of-n. Every checksum is verified.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,10 @@ from albert_jax.data.sources.tfrecord import masked_crc32c
 from albert_jax.errors import CheckpointError
 from albert_jax.files import storage_errors
 from albert_jax.files.json_files import read_json
-from albert_jax.model_io import foreign_parameters, tf1_index
+from albert_jax.model_io import foreign_parameters
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.model_io.weights import LazyTensors, Weights, to_float32
-from albert_jax.protobuf_wire import WireError, fields
+from albert_jax.protobuf_wire import WireError, fields, varint
 
 CONFIG_NAME = "albert_config.json"
 INDEX_LIMIT = 16 << 20
@@ -91,7 +91,7 @@ def read_variables(source: Path) -> LazyTensors:
             raise CheckpointError(f"{index} is larger than {INDEX_LIMIT} bytes: it is no index")
         data = index.read_bytes()
     try:
-        table = tf1_index.parse(data)
+        table = parse_table(data)
         header = dict(fields(table.pop(b"", b"")))
         if header.get(2):
             raise WireError("its data are big-endian, which is not supported")
@@ -149,3 +149,58 @@ def _index_file(source: Path) -> Path:
     if not index.is_file():
         raise CheckpointError(f"{index}: no such file: give the prefix of a TF1 checkpoint")
     return index
+
+
+# ---- the table, which has LevelDB's format -------------------------------------------------------
+#
+# A file consists of data blocks, an empty meta-index block, an index block, and a footer of 48
+# bytes (two block handles, zero padding, a magic number). A block is a run of prefix-compressed
+# entries followed by the offsets of its restart points. After each block follow one byte (0 means
+# not compressed) and the masked CRC-32C of both. TensorFlow never compresses the index.
+
+_MAGIC = (0xDB4775248B80FB57).to_bytes(8, "little")
+_FOOTER = 48
+
+
+def parse_table(data: bytes) -> dict[bytes, bytes]:
+    """All entries of a table, every checksum verified. Raises WireError."""
+    footer = data[-_FOOTER:]
+    if len(data) < _FOOTER or not footer.endswith(_MAGIC):
+        raise WireError("it does not end as a table does: it is truncated or no index")
+    position, handles = 0, []
+    for _ in range(4):
+        number, position = varint(footer, position)
+        handles.append(number)
+    if any(footer[position:-8]) or list(_entries(_block(data, *handles[:2]))):
+        raise WireError("its footer is damaged")
+    entries: dict[bytes, bytes] = {}
+    for _, handle in _entries(_block(data, *handles[2:])):
+        offset, position = varint(handle, 0)
+        length, _ = varint(handle, position)
+        entries.update(_entries(_block(data, offset, length)))
+    return entries
+
+
+def _block(data: bytes, offset: int, length: int) -> bytes:
+    end = offset + length
+    if end + 5 > len(data) - _FOOTER:
+        raise WireError(f"a block at byte {offset} lies outside the file")
+    stored = int.from_bytes(data[end + 1 : end + 5], "little")
+    if data[end] or masked_crc32c(data[offset : end + 1]) != stored:
+        raise WireError(f"the checksum of the block at byte {offset} is wrong")
+    return data[offset:end]
+
+
+def _entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
+    restarts = int.from_bytes(block[-4:], "little")
+    end, position, key = len(block) - 4 - 4 * restarts, 0, b""
+    while position < end:
+        shared, position = varint(block, position)
+        fresh, position = varint(block, position)
+        size, position = varint(block, position)
+        if shared > len(key) or position + fresh + size > end:
+            raise WireError("an entry runs over the end of its block")
+        key = key[:shared] + block[position : position + fresh]
+        position += fresh
+        yield key, block[position : position + size]
+        position += size

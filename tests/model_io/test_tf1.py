@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from albert_jax.errors import CheckpointError
-from albert_jax.model_io import tf1, tf1_index
+from albert_jax.model_io import tf1
 from albert_jax.protobuf_wire import WireError
 from tests.model_io import tf1_files
 
@@ -45,7 +45,7 @@ def test_the_originals_own_files_are_read(golden):
 
 def test_tables_of_many_blocks():
     entries = {f"key/{i:05d}".encode(): bytes([i % 256]) * (i % 700) for i in range(3000)}
-    assert tf1_index.parse(tf1_files.table(entries)) == entries
+    assert tf1.parse_table(tf1_files.table(entries)) == entries
 
 
 def test_every_flipped_byte_of_an_index_is_noticed(prefix):
@@ -61,7 +61,7 @@ def test_every_truncation_of_an_index_is_noticed():
     content = tf1_files.table({b"a": b"1", b"b": b"2"})
     for length in range(len(content)):
         with pytest.raises(WireError):
-            tf1_index.parse(content[:length])
+            tf1.parse_table(content[:length])
 
 
 def test_flipped_data_name_the_variable(prefix):
