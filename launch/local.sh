@@ -7,7 +7,7 @@
 # Without --text it learns from the documentation that Python carries with it. FILE may be a
 # quoted pattern ('my/*.txt'). Results lie in runs/; the same command continues an interrupted
 # run, and says so when all is done. Stages: tokenizer, prepare, pretrain, evaluate, export,
-# fill-mask; each is skipped when its result is whole. --processes N trains with N processes that
+# fill-mask; each is skipped when its result is complete. --processes N trains with N processes that
 # talk over the loopback network, as the hosts of a cluster do.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
@@ -107,7 +107,7 @@ stage() {
     local title=$1 result=$2 started=$SECONDS stamp=$out/$1.done
     shift 2
     if [ -e "$stamp" ] && [ -e "$result" ]; then
-        echo "== $title: whole, skipped"
+        echo "== $title: complete, skipped"
         return
     fi
     echo "== $title"
@@ -129,7 +129,7 @@ stage pretrain "$out/never" \
     pretrain --config "$config" --data "$out/data" --out "$run" "${options[@]}"
 runner=()
 for made in evaluate export; do
-    if [ "$run/whole" -nt "$out/$made.done" ]; then
+    if [ "$run/complete" -nt "$out/$made.done" ]; then
         # It was made from an earlier step of the run.
         rm -rf -- "$out/$made.done" "${out:?}/$made"
     fi
