@@ -1,4 +1,4 @@
-"""The scripts of launch/: stages in order, what is whole is skipped, odd places, clean shell."""
+"""The scripts of launch/: stages in order, what is complete is skipped, odd places, clean shell."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import pytest
+
+from albert_jax.checkpoint.manifest import Layout
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,6 +32,8 @@ if arguments[:2] == ["-m", "venv"]:
 else:
     os.execv({python!r}, [{python!r}, *arguments])
 """
+MARKERS = Path(Layout("run").markers).name
+"""The folder in a run that changes when a checkpoint is complete."""
 OTHER = """#!/bin/sh
 if [ "$1" = - ]; then exec {python} "$@"; fi
 echo "$(basename "$0") $*" >> {log}
@@ -40,7 +44,7 @@ echo "albert-jax $*" >> {log}
 if [ "$1" = config ]; then echo 4000; exit; fi
 if [ "$1" = "${{FAIL:-}}" ]; then exit 3; fi
 case $1 in
-pretrain) while [ "$1" != --out ]; do shift; done; mkdir -p "$2/whole" ;;
+pretrain) while [ "$1" != --out ]; do shift; done; mkdir -p "$2/{markers}" ;;
 evaluate) touch "$2/evaluation.json" ;;
 data) while [ "$1" != --out ]; do shift; done; mkdir -p "$2"; touch "$2/manifest.json" ;;
 tokenizer) while [ "$1" != --out ]; do shift; done; mkdir -p "$2" ;;
@@ -71,7 +75,7 @@ def checkout(tmp_path):
         shutil.copytree(ROOT / folder, made.root / folder)
     for name in ("setup.cfg", "pyproject.toml", "constraints.txt"):
         shutil.copy(ROOT / name, made.root)
-    values = {"python": sys.executable, "log": str(made.log)}
+    values = {"python": sys.executable, "log": str(made.log), "markers": MARKERS}
     stub = PYTHON.format(albert=ALBERT.format(**values), other=OTHER.format(**values), **values)
     (tmp_path / "python").write_text(stub)
     (tmp_path / "python").chmod(0o755)
@@ -85,7 +89,7 @@ def _verbs(log):
 ALL = ["tokenizer", "data", "pretrain", "evaluate", "export", "fill-mask"]
 
 
-def test_local_runs_the_stages_and_skips_what_is_whole(checkout, tmp_path):
+def test_local_runs_the_stages_and_skips_what_is_complete(checkout, tmp_path):
     done, log = checkout.run("launch/local.sh")
     assert done.returncode == 0, done.stderr
     assert _verbs(log) == ALL
@@ -100,10 +104,10 @@ def test_local_runs_the_stages_and_skips_what_is_whole(checkout, tmp_path):
     done, log = checkout.run("launch/local.sh", cwd=checkout.root / "launch")
     assert done.returncode == 0 and _verbs(log) == ["pretrain", "fill-mask"]
     assert "pip" not in log
-    assert "== export: whole, skipped" in done.stdout
+    assert "== export: complete, skipped" in done.stdout
 
     # The run went on: what was made of it is old.
-    os.utime(checkout.root / "runs/tiny/run/whole", (2e9, 2e9))
+    os.utime(checkout.root / "runs/tiny/run" / MARKERS, (2e9, 2e9))
     done, log = checkout.run("launch/local.sh")
     assert done.returncode == 0, done.stderr
     assert _verbs(log) == ["pretrain", "evaluate", "export", "fill-mask"]

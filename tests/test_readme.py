@@ -171,5 +171,5 @@ def test_the_first_command_works_and_continues(place, tmp_path):
         )  # fmt: skip
         assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         assert "true word among five" in done.stdout
-        assert ("== export: whole, skipped" in done.stdout) == bool(turn)
+        assert ("== export: complete, skipped" in done.stdout) == bool(turn)
     assert (checkout / "runs" / "tiny" / "export" / "model.safetensors").is_file()
