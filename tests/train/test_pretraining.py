@@ -139,7 +139,7 @@ def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
             config, run=dataclasses.replace(config.run, profile_steps=steps)
         )
         with pytest.raises(
-            ConfigError, match="run.profile_steps is .*: give the first and the last"
+            ConfigError, match="run.profile_steps is .*: give the first and last"
         ):
             wrong.validate()
 
@@ -299,7 +299,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
         pretraining.run(changed("model", hidden_size=17), run)
     with refused(ConfigError, "sequence_length is 49", "8 and 48"):
         pretraining.run(phase(sequence_length=49), run)
-    with refused(ConfigError, "phases.0.batch_size 9", "phases.0.gradient_accumulation_steps 2"):
+    with refused(ConfigError, "phases.0.batch_size 9", "gradient_accumulation_steps 2"):
         pretraining.run(phase(batch_size=9, gradient_accumulation_steps=2), run)
     with refused(ConfigError, "slice 1 x data 1 x fsdp 2", "devices"):
         pretraining.run(changed("parallel", fsdp=2, data=1), run)
