@@ -1,8 +1,7 @@
 """The errors a person can cause or fix, and the exit code of each.
 
-Every message is one line that says what is wrong, where (file, field or record), and how to
-fix it. The command line prints that line last and leaves with ``exit_code``; no traceback
-unless ``--debug`` is given. Anything else that is raised is a bug of ours (exit code 70).
+Every message is one line that says what is wrong, where, and how to fix it. The command line
+prints it last and leaves with ``exit_code``. Anything else that is raised is a bug (code 70).
 """
 
 

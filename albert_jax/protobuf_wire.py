@@ -15,10 +15,7 @@ class WireError(ValueError):
 
 
 def varint(data: bytes, position: int) -> tuple[int, int]:
-    """Decodes a base-128 integer of at most 64 bits.
-
-    Returns the number and the position after it. Raises WireError if it does not end.
-    """
+    """A base-128 integer of at most 64 bits and the position after it; raises WireError."""
     number = shift = 0
     while True:
         if position >= len(data) or shift > 63:
@@ -42,10 +39,9 @@ def encode_varint(number: int) -> bytes:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Yields (field number, value) pairs of a message.
+    """Yields (field number, value) pairs of a message: varints as integers, others as bytes.
 
-    Varints come as integers and all other values as bytes. Raises WireError where the bytes are
-    not a message.
+    Raises WireError where the bytes are not a message.
     """
     position = 0
     while position < len(data):

@@ -18,10 +18,7 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
-    """The nested dict whose leaves have these paths.
-
-    Raises ValueError when one path is both a leaf and a branch.
-    """
+    """The nested dict whose leaves have these paths; ValueError for a leaf that is a branch too."""
     tree: dict[str, Any] = {}
     for path, value in flat.items():
         *branches, leaf = path.split("/")

@@ -66,10 +66,7 @@ class Backend:
         return self.device_refusal(device, config.compute.dtype)
 
     def at(self, length: int) -> Backend:
-        """This backend if it takes rows of `length` tokens, else the reference.
-
-        The rows of a batch may be shorter than those of the config it was chosen for.
-        """
+        """This backend if it takes rows of `length` tokens (which may be shortened), else XLA."""
         return XLA if length % self.sequence_multiple else self
 
 
@@ -88,11 +85,9 @@ def probabilities(query: jax.Array, key: jax.Array, mask: jax.Array) -> jax.Arra
 
 @jax.custom_vjp
 def _masked_softmax(scores: jax.Array, mask: jax.Array) -> jax.Array:
-    """Softmax over the last axis of scores [B, N, S, S].
-
-    The backward pass uses the result alone; automatic differentiation would keep two more arrays
-    of its size.
-    """
+    """Softmax over the last axis of scores [B, N, S, S]."""
+    # The backward pass uses the result alone; automatic differentiation would keep two more arrays
+    # of its size.
     return jax.nn.softmax(jnp.where(mask, scores, _MASKED), axis=-1)
 
 
@@ -239,10 +234,7 @@ BACKENDS = (splash(), CUDNN, XLA)
 
 
 def fastest(config: Config, device: Any) -> Backend:
-    """The fastest backend that can run a config on a jax.Device, whichever the config names.
-
-    Models that were trained on another kind of device are applied with it.
-    """
+    """The fastest backend that can run a config on a jax.Device, whichever the config names."""
     return next(backend for backend in BACKENDS if backend.refusal(config, device) is None)
 
 

@@ -30,12 +30,11 @@ def init_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
     """
     flat = tree.flatten(abstract_params(config))
     return tree.unflatten(
-        {path: init_leaf(path, leaf.shape, config, seed) for path, leaf in flat.items()}
+        {path: _init_leaf(path, leaf.shape, config, seed) for path, leaf in flat.items()}
     )
 
 
-def init_leaf(path: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> np.ndarray:
-    """The initial value of the parameter at `path`."""
+def _init_leaf(path: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> np.ndarray:
     kind = path.rsplit("/", 1)[-1]
     if kind == "scale":
         return np.ones(shape, np.float32)

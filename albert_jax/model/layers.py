@@ -1,10 +1,8 @@
 """The parts of the network, defined as NNX modules with one set of parameters each.
 
-NNX is only a language for definitions here: a module names its parameters and computes with
-them, and holds nothing else. Parameters live in nested dicts of arrays, and `bind` puts them
-into a module where it is applied. Matrix products run in the type of their input.
-Parameters are float32 and cast where they are used, so that the gradients of several uses add
-up in float32.
+NNX is only a language for definitions here: parameters live in nested dicts of arrays, and `bind`
+puts them into a module where it is applied. They are float32 and cast to the type of the input
+where they are used, so that the gradients of several uses add up in float32.
 
 Shapes: B rows, S tokens, H hidden size, N heads, D head size, E embedding size, V vocabulary.
 """
@@ -158,11 +156,9 @@ class LayerNorm(nnx.Module):
 
 @jax.custom_vjp
 def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Normalizes x [..., size].
-
-    The backward pass recomputes from the input and two numbers per token; automatic
-    differentiation would keep three arrays of the size of x.
-    """
+    """Normalizes x [..., size]."""
+    # The backward pass recomputes from the input and two numbers per token; automatic
+    # differentiation would keep three arrays of the size of x.
     return _layer_norm_forward(x, scale, bias)[0]
 
 
@@ -191,11 +187,8 @@ def _layer_norm_backward(
     token_axes = tuple(range(x.ndim - 1))
     scale_gradient = jnp.sum(gradient * normalized, token_axes)
     bias_gradient = jnp.sum(gradient, token_axes)
-    return (
-        x_gradient.astype(x.dtype),
-        scale_gradient.astype(scale.dtype),
-        bias_gradient.astype(scale.dtype),
-    )
+    # Scale and bias are float32, as these sums are.
+    return x_gradient.astype(x.dtype), scale_gradient, bias_gradient
 
 
 _layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)

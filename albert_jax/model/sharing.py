@@ -50,10 +50,7 @@ def check_depth(config: ModelConfig, num_layers: int) -> None:
 def at_depth(
     config: ModelConfig, params: Params, num_layers: int
 ) -> tuple[ModelConfig, dict[str, Any]]:
-    """Config and parameters of the model that consists of the first `num_layers` layers.
-
-    Its `encode` equals that of the whole model with `num_layers` as argument.
-    """
+    """Config and parameters of the model that consists of the first `num_layers` layers."""
     check_depth(config, num_layers)
     config = dataclasses.replace(config, num_hidden_layers=num_layers)
     encoder = {
