@@ -235,7 +235,7 @@ class RunConfig:
         """Raises ConfigError for steps to profile that are not a range."""
         steps = list(self.profile_steps)
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
-            raise ConfigError(f"run.profile_steps is {steps}: give the first and last step, from 1")
+            raise ConfigError(f"run.profile_steps is {steps}: give the first and the last step")
 
 
 @dataclass(frozen=True, kw_only=True)
