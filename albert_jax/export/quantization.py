@@ -67,7 +67,7 @@ def measure(
     except DataError:  # A vocabulary of bare ids has no text.
         rng = np.random.default_rng(0)
         ids = list(rng.integers(0, model.config.vocab_size, (16, length)))
-    tokens = [features.single(model.vocabulary, row, length) for row in ids]
+    tokens = [features.sequence(model.vocabulary, [row], length) for row in ids]
     batch = features.sequence_rows(tokens, length)
     record: dict[str, Any] = {"layers": drift(params, restored, model.config, batch)}
     lines = ["int8 to float32, states after layer:  mean cosine  largest difference"]

@@ -10,12 +10,10 @@ import numpy as np
 
 from albert_jax.data import counter_rng
 from albert_jax.errors import CheckpointError
-from albert_jax.inference.masked_lm import (
-    logits_function,
-    masked_batch,
-    special_ids,
-)
+from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
 from albert_jax.model_io.model import Model
+from albert_jax.tasks import features as rows
+from albert_jax.tasks.classification import RegressionConfig
 from albert_jax.tasks.columns import TextExample
 from albert_jax.tasks.prediction import length_buckets
 
@@ -36,14 +34,14 @@ class _MaskedText:
 
 
 def augmented(
-    model: Model, examples: Sequence[TextExample], *, copies: int, share: float, seed: int
+    model: Model, examples: Sequence[TextExample], config: RegressionConfig, seed: int
 ) -> list[TextExample]:
     """Changed copies of every example with its label: all first copies, then all second ones.
 
-    In each text a `share` of the words (at least one) is masked, and the model draws a word of one
-    token for each from its TOP_K, all at once. Which words are replaced, and by what, is a pure
-    function of (seed, number of the example, number of the copy). Texts that the model cannot hold
-    are truncated.
+    In each text augment_share of the words (at least one) are masked, and the model draws a word
+    of one token for each from its TOP_K, all at once. Which words are replaced, and by what, is a
+    pure function of (seed, number of the example, number of the copy). Texts that the model cannot
+    hold are truncated.
 
     Raises CheckpointError for a model without masked-language head.
     """
@@ -52,11 +50,11 @@ def augmented(
             f"{model.source} has no masked-language head, which task.augment needs: name a "
             "pretrained model as task.augment_from"
         )
-    distinct = list(dict.fromkeys(text for example in examples for text in example.texts))
-    ids = dict(zip(distinct, model.vocabulary.encode(distinct), strict=True))
+    ids = rows.encode_all(model.vocabulary, (text for x in examples for text in x.texts))
+    share = config.augment_share
     masked = [
-        _mask_words(model, ids[text], share, counter_rng.key(seed, number, copy, part))
-        for copy in range(copies)
+        _mask_words(model, ids(text), share, counter_rng.key(seed, number, copy, part))
+        for copy in range(config.augment)
         for number, example in enumerate(examples)
         for part, text in enumerate(example.texts)
     ]
@@ -67,13 +65,13 @@ def augmented(
             where=f"{example.where} (changed copy {copy + 1})",
             texts=tuple(next(texts) for _ in example.texts),
         )
-        for copy in range(copies)
+        for copy in range(config.augment)
         for example in examples
     ]
 
 
 def _mask_words(model: Model, ids: np.ndarray, share: float, key: int) -> _MaskedText:
-    ids = np.asarray(ids)[: model.config.max_position_embeddings - 2]
+    ids = ids[: model.config.max_position_embeddings - 2]
     begins = model.vocabulary.starts_word[ids].astype(bool)
     begins[:1] = True
     word, count = np.cumsum(begins) - 1, int(begins.sum())
@@ -110,22 +108,15 @@ def _fill(model: Model, masked: Sequence[_MaskedText]) -> list[str]:
     for length, numbers in length_buckets([len(text.ids) + 2 for text in masked], maximum):
         for begin in range(0, len(numbers), BATCH_SIZE):
             part = numbers[begin : begin + BATCH_SIZE]
-            batch = _batch(model, [masked[i] for i in part], length)
+            sequences = [rows.sequence(vocabulary, [masked[i].ids], length).ids for i in part]
+            positions = [masked[i].masks + 1 for i in part]
+            batch = masked_batch(sequences, positions, length, BATCH_SIZE)
             values, tokens = jax.device_get(top(model.params, batch))
             for row, number in enumerate(part):
                 size = len(masked[number].masks)
                 filled = _draw(masked[number], values[row, :size], tokens[row, :size])
                 texts[number] = vocabulary.decode(filled.tolist())
     return texts
-
-
-def _batch(model: Model, texts: Sequence[_MaskedText], length: int) -> dict[str, np.ndarray]:
-    vocabulary = model.vocabulary
-    sequences = [
-        np.concatenate([[vocabulary.cls_id], text.ids, [vocabulary.sep_id]]).astype(np.int32)
-        for text in texts
-    ]
-    return masked_batch(sequences, [text.masks + 1 for text in texts], length, BATCH_SIZE)
 
 
 def _draw(text: _MaskedText, logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:

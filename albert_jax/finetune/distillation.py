@@ -22,10 +22,11 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import albert, attention
 from albert_jax.model_io import model as models
-from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms, cross_entropy
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.encoder import Batch, Encoder, Params
 from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.task import AnyTask
 
 MAX_DEPTHS = 4
 """Most depths at which hidden states are compared."""
@@ -37,10 +38,9 @@ def with_teacher_labels(config: ClassificationConfig) -> ClassificationConfig:
     Raises CheckpointError for a teacher that is not a fine-tuned classifier, ConfigError where the
     config names other labels.
     """
-    source = config.teacher
-    task = (
-        configfile.load(files.join(source, "config.toml")).task if models.is_run(source) else None
-    )
+    source, task = config.teacher, None
+    if models.is_run(source):
+        task = configfile.load(files.join(source, "config.toml")).task
     if not isinstance(task, ClassificationConfig):
         raise CheckpointError(
             f"--teacher {source} is not a run that was fine-tuned to classification: name the "
@@ -65,8 +65,9 @@ def teacher_columns(
     Raises ConfigError for another vocabulary than the student's, or rows that are longer than the
     teacher reads.
     """
-    student, task = config.task, teacher.run_config.task
-    assert isinstance(student, ClassificationConfig) and isinstance(task, ClassificationConfig)
+    student, run_config = config.task, teacher.run_config
+    assert isinstance(student, ClassificationConfig)
+    assert isinstance(run_config.task, ClassificationConfig)
     if teacher.vocabulary.fingerprint != vocabulary.fingerprint:
         raise ConfigError(
             f"--teacher {teacher.source} has another vocabulary than --init: start from a network "
@@ -80,19 +81,19 @@ def teacher_columns(
         )
     shallower = min(teacher.config.num_hidden_layers, config.model.num_hidden_layers)
     depths = min(MAX_DEPTHS, shallower) if student.hidden_state_weight else 0
-    run_config = teacher.run_config
     backend = attention.fastest(run_config, jax.local_devices()[0])
     encoder = Encoder(run_config.model, run_config.compute, backend)
+    task = Classification(run_config.task)
     params = jax.device_put(teacher.params)
 
     @jax.jit
     def run(params: Params, batch: Batch) -> dict[str, jax.Array]:
-        hidden, states = _all_states(encoder, params, batch, None, None)
-        logits = Classification(task).head_logits(encoder, params, hidden, batch)
-        if not depths:
-            return {"teacher_logits": logits}
-        compared = _compared(states, batch["segment_ids"], encoder, None, depths)
-        return {"teacher_logits": logits, "teacher_relations": jnp.moveaxis(compared, 0, 1)}
+        hidden, states = _all_states(encoder, params, batch)
+        columns = {"teacher_logits": task.head_logits(encoder, params, hidden, batch)}
+        if depths:
+            compared = _compared(states, batch["segment_ids"], encoder, None, depths)
+            columns["teacher_relations"] = jnp.moveaxis(compared, 0, 1)
+        return columns
 
     def add(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         columns = jax.device_get(run(params, {name: batch[name] for name in INPUTS}))
@@ -101,47 +102,47 @@ def teacher_columns(
     return add
 
 
-def distillation_loss(encoder: Encoder, config: ClassificationConfig) -> Loss:
+def distillation_loss(
+    task: AnyTask,
+    encoder: Encoder,
+    params: Any,
+    batch: Any,
+    *,
+    dropout: Any,
+    num_layers: int | None,
+) -> LossTerms:
     """Cross-entropies with the labels and with the teacher's, and differences of hidden states.
 
     Terms "class", "teacher" (distillation_weight of the two; at distillation_temperature, times
     its square as in the paper) and "states" (hidden_state_weight).
     """
-    share, temperature = config.distillation_weight, config.distillation_temperature
-
-    def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> LossTerms:
-        hidden, states = _all_states(encoder, params, batch, dropout, num_layers)
-        logits = Classification(config).head_logits(encoder, params, hidden, batch, dropout)
-        weights, labels = batch["example_weights"], batch["labels"]
-        teacher = jax.nn.log_softmax(batch["teacher_logits"] / temperature)
-        student = jax.nn.log_softmax(logits / temperature)
-        divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), -1)
-        totals = {
-            "class": (1 - share) * jnp.sum(weights * cross_entropy(logits, labels)),
-            "teacher": share * temperature**2 * jnp.sum(weights * divergence),
-        }
-        if "teacher_relations" in batch:
-            wanted = jnp.moveaxis(batch["teacher_relations"], 1, 0)
-            found = _compared(states, batch["segment_ids"], encoder, num_layers, len(wanted))
-            real = jnp.sum(batch["segment_ids"] > 0, -1)
-            distance = jnp.sum(jnp.square(found - wanted), (-2, -1)) / jnp.maximum(real, 1) ** 2
-            total = jnp.sum(weights * jnp.mean(distance, 0))
-            totals["states"] = config.hidden_state_weight * total
-        correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
-        return LossTerms(
-            {name: LossTerm(total, "example_weights") for name, total in totals.items()},
-            {"example_correct": correct},
-        )
-
-    return loss
+    share, temperature = task.config.distillation_weight, task.config.distillation_temperature
+    hidden, states = _all_states(encoder, params, batch, dropout, num_layers)
+    logits = task.head_logits(encoder, params, hidden, batch, dropout)
+    weights, labels = batch["example_weights"], batch["labels"]
+    teacher = jax.nn.log_softmax(batch["teacher_logits"] / temperature)
+    student = jax.nn.log_softmax(logits / temperature)
+    divergence = jnp.sum(jnp.exp(teacher) * (teacher - student), -1)
+    totals = {
+        "class": (1 - share) * jnp.sum(weights * cross_entropy(logits, labels)),
+        "teacher": share * temperature**2 * jnp.sum(weights * divergence),
+    }
+    if "teacher_relations" in batch:
+        theirs = jnp.moveaxis(batch["teacher_relations"], 1, 0)
+        ours = _compared(states, batch["segment_ids"], encoder, num_layers, len(theirs))
+        real = jnp.sum(batch["segment_ids"] > 0, -1)
+        distance = jnp.sum(jnp.square(ours - theirs), (-2, -1)) / jnp.maximum(real, 1) ** 2
+        total = jnp.sum(weights * jnp.mean(distance, 0))
+        totals["states"] = task.config.hidden_state_weight * total
+    correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
+    return LossTerms(
+        {name: LossTerm(total, "example_weights") for name, total in totals.items()},
+        {"example_correct": correct},
+    )
 
 
 def compared_depths(num_layers: int, count: int) -> tuple[int, ...]:
-    """The layers after which states are compared: equal parts of the depth, up to the last one.
-
-    >>> compared_depths(12, 4), compared_depths(3, 2), compared_depths(1, 2)
-    ((3, 6, 9, 12), (2, 3), (1, 1))
-    """
+    """The layers after which states are compared: equal parts of the depth, up to the last one."""
     return tuple(math.ceil(num_layers * k / count) for k in range(1, count + 1))
 
 
@@ -162,26 +163,17 @@ def relations(states: jax.Array, segment_ids: jax.Array) -> jax.Array:
 
 
 def _all_states(
-    encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
+    encoder: Encoder, params: Any, batch: Any, dropout: Any = None, num_layers: int | None = None
 ) -> tuple[jax.Array, jax.Array]:
     """Hidden states [B, S, H], and those after every layer [layers x inner, B, S, H]."""
     return albert.encode_all_layers(
-        params,
-        encoder.model,
-        batch,
-        compute=encoder.compute,
-        num_layers=num_layers,
-        dropout=dropout,
-        backend=encoder.backend,
-    )
+        params, encoder.model, batch, compute=encoder.compute, num_layers=num_layers,
+        dropout=dropout, backend=encoder.backend,
+    )  # fmt: skip
 
 
 def _compared(
-    states: jax.Array,
-    segment_ids: jax.Array,
-    encoder: Encoder,
-    num_layers: int | None,
-    count: int,
+    states: jax.Array, segment_ids: Any, encoder: Encoder, num_layers: int | None, count: int
 ) -> jax.Array:
     """Relations [count, B, S, S] of the states at the depths that are compared."""
     inner = encoder.model.inner_group_num

@@ -42,16 +42,18 @@ def run(
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    task, train, dev = _read(_with_sources(setup.check_task(config, max_steps), init))
+    task = registry.create(_with_sources(setup.check_task(config, max_steps), init))
+    train = task.read_examples(task.config.train, labelled=True)
+    dev = task.read_examples(task.config.dev, labelled=True)
+    task = task.completed(train, dev)
 
+    from albert_jax.model.sharing import check_depth
     from albert_jax.model_io import model as models
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
 
     hosts.join()
-    teacher = None
-    if isinstance(task.config, ClassificationConfig) and task.config.teacher:
-        teacher = models.load(task.config.teacher)
+    teacher = models.load(task.config.teacher) if getattr(task.config, "teacher", "") else None
     continued = models.is_run(out)
     if continued or init is not None:
         source = out if continued else str(init)
@@ -59,17 +61,20 @@ def run(
     else:
         texts = [text for example in train for text in task.texts(example) if text]
         model, vocabulary = setup.new_network(config.model, texts, teacher and teacher.vocabulary)
-    model = setup.with_depth(model, num_layers)
+    if num_layers is not None:
+        check_depth(model, num_layers)
+        model = replace(model, num_hidden_layers=num_layers)
     config = replace(config, model=model, task=task.config)
     config.validate()
     order = digest(train)
     if isinstance(task.config, RegressionConfig) and task.config.augment:
-        train += _augmented(task.config, train, config.seed)
+        from albert_jax.finetune.augmentation import augmented
+
+        train += augmented(models.load(task.config.augment_from), train, task.config, config.seed)
     batches = TrainingBatches(task, vocabulary, train, config)
     config = setup.with_steps(config, batches, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
-    length = config.phases[-1].sequence_length
-    prediction.featurize(task, vocabulary, dev, length)
+    prediction.featurize(task, vocabulary, dev, config.phases[-1].sequence_length)
     initial = functools.cache(lambda: setup.initial_params(config, task, vocabulary, init))
     if not continued:
         initial()  # Weights that do not fit are reported before the run folder is made.
@@ -98,15 +103,13 @@ def finetuning_task(
     from albert_jax.parallel.mesh import row_shards
     from albert_jax.tasks.encoder import Encoder, abstract_params
 
-    settings = task.config
     backend = attention.choose(config, mesh.devices.flat[0])
     encoder = Encoder(config.model, config.compute, backend)
     loss, add_columns = functools.partial(task.loss, encoder), None
     if teacher is not None:
         from albert_jax.finetune import distillation
 
-        assert isinstance(settings, ClassificationConfig)
-        loss = distillation.distillation_loss(encoder, settings)
+        loss = functools.partial(distillation.distillation_loss, task, encoder)
         add_columns = distillation.teacher_columns(teacher, config, batches.vocabulary)
     first_steps = np.cumsum([0, *(phase.steps for phase in config.phases)])
 
@@ -119,28 +122,7 @@ def finetuning_task(
         real = batch["segment_ids"]
         return {"tokens": float(np.count_nonzero(real)), "positions": float(real.size)}
 
-    best, best_mode = best_metric(config)
-    return TrainingTask(
-        name=settings.name,
-        abstract_params=abstract_params(task, config.model),
-        initial_params=initial_params,
-        batches=make_batches,
-        loss=lambda phase: loss,
-        evaluation_loss=lambda phase: loss,
-        evaluate=_dev_scores(config, task, batches, dev, row_shards(mesh)),
-        count=count,
-        attention=backend.name,
-        best=best,
-        best_mode=best_mode,
-        outputs=lambda params, batch: task.outputs(encoder, params, batch),
-    )
-
-
-def _dev_scores(
-    config: Config, task: AnyTask, batches: TrainingBatches, dev: Sequence[Any], shards: int
-) -> Callable[[int, Evaluator], dict[str, float]]:
-    """The scores of the dev examples in a phase, those that the config names first."""
-    held_out = dev[: config.run.max_eval_samples]
+    held_out, shards = dev[: config.run.max_eval_samples], row_shards(mesh)
 
     def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
         settings = config.phases[phase]
@@ -157,7 +139,21 @@ def _dev_scores(
         scores = task.score(held_out, predictions)
         return {name: scores[name] for name in task.config.metrics if name in scores} | scores
 
-    return evaluate
+    best, best_mode = best_metric(config)
+    return TrainingTask(
+        name=task.name,
+        abstract_params=abstract_params(task, config.model),
+        initial_params=initial_params,
+        batches=make_batches,
+        loss=lambda phase: loss,
+        evaluation_loss=lambda phase: loss,
+        evaluate=evaluate,
+        count=count,
+        attention=backend.name,
+        best=best,
+        best_mode=best_mode,
+        outputs=lambda params, batch: task.outputs(encoder, params, batch),
+    )
 
 
 def digest(examples: Sequence[Any]) -> str:
@@ -166,14 +162,6 @@ def digest(examples: Sequence[Any]) -> str:
     for example in examples:
         result.update(repr(replace(example, where="")).encode())
     return result.hexdigest()
-
-
-def _read(settings: TaskConfig) -> tuple[AnyTask, list[Any], list[Any]]:
-    """(the task with its labels and metrics, training examples, dev examples)."""
-    task = registry.create(settings)
-    train = task.read_examples(settings.train, labelled=True)
-    dev = task.read_examples(settings.dev, labelled=True)
-    return task.completed(train, dev), train, dev
 
 
 def _with_sources(settings: TaskConfig, init: str | None) -> TaskConfig:
@@ -190,16 +178,3 @@ def _with_sources(settings: TaskConfig, init: str | None) -> TaskConfig:
             )
         settings = replace(settings, augment_from=init)
     return settings
-
-
-def _augmented(settings: RegressionConfig, train: Sequence[Any], seed: int) -> list[Any]:
-    from albert_jax.finetune.augmentation import augmented
-    from albert_jax.model_io.model import load
-
-    return augmented(
-        load(settings.augment_from),
-        train,
-        copies=settings.augment,
-        share=settings.augment_share,
-        seed=seed,
-    )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from albert_jax import configfile, files
-from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
+from albert_jax.config import Config, ModelConfig, TaskConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.finetune.batches import TrainingBatches
@@ -34,9 +35,9 @@ def check_task(config: Config, max_steps: int | None) -> TaskConfig:
 
 
 def pretrained_network(
-    source: str, asked: ModelConfig, *, check: bool
+    source: str, config: ModelConfig, *, check: bool
 ) -> tuple[ModelConfig, Vocabulary]:
-    """Structure and vocabulary of a run or directory, with the dropout of `asked`.
+    """Structure and vocabulary of a run or directory, with the dropout of `config`.
 
     Raises CheckpointError where it cannot be read, its vocabulary has another size than its
     embeddings, or (with `check`) a field that the config sets differs.
@@ -52,28 +53,28 @@ def pretrained_network(
     else:
         loaded = models.load(source)
         model, vocabulary = loaded.config, loaded.vocabulary
-    for name in _changed_fields(asked) if check else ():
-        if getattr(asked, name) != getattr(model, name):
+    for name, value in _changed_fields(config).items() if check else ():
+        if value != getattr(model, name):
             raise CheckpointError(
-                f"{source} has {name} {getattr(model, name)}, the config {getattr(asked, name)}: "
+                f"{source} has {name} {getattr(model, name)}, the config {value}: "
                 f"the network comes with its weights; leave model.{name} out"
             )
-    return _with_fields(model, asked, DROPOUT_FIELDS), vocabulary
+    return dataclasses.replace(model, **_dropout(config)), vocabulary
 
 
 def new_network(
-    asked: ModelConfig, texts: Sequence[str], known: Vocabulary | None = None
+    config: ModelConfig, texts: Sequence[str], known: Vocabulary | None = None
 ) -> tuple[ModelConfig, Vocabulary]:
     """A small network to train without weights, and a vocabulary of the texts; says so in a line.
 
-    Fields of `asked` that differ from the defaults are kept, the others are those of the preset
+    Fields of `config` that differ from the defaults are kept, the others are those of the preset
     SCRATCH. `known` is used as the vocabulary if it is given (a teacher's). Raises DataError where
     the texts do not make one.
     """
     from albert_jax.data.vocabularies import training
 
     preset = configfile.load(SCRATCH).model
-    model = _with_fields(preset, asked, (*DROPOUT_FIELDS, *_changed_fields(asked)))
+    model = dataclasses.replace(preset, **_dropout(config), **_changed_fields(config))
     vocabulary = known or training.from_texts(texts, model.vocab_size)
     origin = "trained on the training texts" if known is None else "of its teacher"
     print(
@@ -84,16 +85,6 @@ def new_network(
     return dataclasses.replace(model, vocab_size=vocabulary.size), vocabulary
 
 
-def with_depth(model: ModelConfig, num_layers: int | None) -> ModelConfig:
-    """The network with another number of layers, if one is given. Raises ConfigError."""
-    from albert_jax.model.sharing import check_depth
-
-    if num_layers is None:
-        return model
-    check_depth(model, num_layers)
-    return dataclasses.replace(model, num_hidden_layers=num_layers)
-
-
 def initial_params(config: Config, task: AnyTask, vocabulary: Vocabulary, init: str | None) -> Any:
     """The weights of `init` (random ones if None) with a new head; raises CheckpointError."""
     from albert_jax.model.init import init_params
@@ -101,13 +92,11 @@ def initial_params(config: Config, task: AnyTask, vocabulary: Vocabulary, init: 
     from albert_jax.tasks.encoder import init_head, task_params
 
     model = config.model
-    assert config.task is not None
     if init is None:
         pretrained = init_params(model, config.seed)
     else:
         pretrained = initial_params_from(init, model, vocabulary, seed=config.seed)
-    shapes = task.head_shapes(model.hidden_size)
-    head = init_head(shapes, config.seed, model.initializer_range)
+    head = init_head(task.head_shapes(model.hidden_size), config.seed, model.initializer_range)
     return task_params(task, pretrained, head)
 
 
@@ -116,8 +105,7 @@ def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) 
 
     Raises ConfigError for epochs with several phases.
     """
-    phases: tuple[PhaseConfig, ...] = config.phases
-    task = config.task
+    phases, task = config.phases, config.task
     assert task is not None
     if task.num_train_epochs:
         phase, *others = phases
@@ -129,30 +117,29 @@ def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) 
         steps = max(1, round(task.num_train_epochs * batches.steps_per_epoch()))
         phases = (dataclasses.replace(phase, steps=steps),)
     if max_steps is not None and sum(phase.steps for phase in phases) > max_steps:
-        left = max_steps
-        kept: list[PhaseConfig] = []
-        for phase in phases:
-            if left:
-                kept.append(dataclasses.replace(phase, steps=min(left, phase.steps)))
-                left -= kept[-1].steps
+        begins = itertools.accumulate((phase.steps for phase in phases), initial=0)
+        phases = tuple(
+            dataclasses.replace(phase, steps=min(phase.steps, max_steps - begin))
+            for phase, begin in zip(phases, begins, strict=False)
+            if begin < max_steps
+        )
         # The steps are final: continuing from this config must not count epochs again.
-        phases, task = tuple(kept), dataclasses.replace(task, num_train_epochs=0.0)
+        task = dataclasses.replace(task, num_train_epochs=0.0)
     steps = sum(phase.steps for phase in phases)
     warmup = round(config.optimizer.warmup_steps * steps / config.steps)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
     return dataclasses.replace(config, phases=phases, optimizer=optimizer, task=task)
 
 
-def _with_fields(model: ModelConfig, other: ModelConfig, names: Sequence[str]) -> ModelConfig:
-    return dataclasses.replace(model, **{name: getattr(other, name) for name in names})
+def _dropout(model: ModelConfig) -> dict[str, Any]:
+    return {name: getattr(model, name) for name in DROPOUT_FIELDS}
 
 
-def _changed_fields(model: ModelConfig) -> list[str]:
-    """Fields of the structure that do not have their default."""
-    default = ModelConfig()
-    names = [field.name for field in dataclasses.fields(ModelConfig)]
-    return [
-        name
-        for name in names
-        if name not in DROPOUT_FIELDS and getattr(model, name) != getattr(default, name)
-    ]
+def _changed_fields(model: ModelConfig) -> dict[str, Any]:
+    """Fields of the structure that do not have their default, with their values."""
+    default = vars(ModelConfig())
+    return {
+        name: value
+        for name, value in vars(model).items()
+        if name not in DROPOUT_FIELDS and value != default[name]
+    }

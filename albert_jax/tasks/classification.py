@@ -17,7 +17,14 @@ from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
 from albert_jax.tasks.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
+from albert_jax.tasks.task import (
+    Axes,
+    BatchSpec,
+    Prediction,
+    Scores,
+    Task,
+    TransformersClass,
+)
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -122,7 +129,7 @@ class _TextTask(Task[H, TextExample, TextFeature]):
             features.append(TextFeature(rows.sequence(vocabulary, texts, length), label))
         return features
 
-    def collate(self, features: Sequence[TextFeature], spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[TextFeature], spec: BatchSpec) -> rows.Batch:
         """Rows with labels [batch_size] and example_weights."""
         tokens = [feature.tokens for feature in features]
         batch = rows.sequence_rows(tokens, spec.length, spec.batch_size)
@@ -208,16 +215,12 @@ class Classification(_TextTask[ClassificationConfig]):
             for row in metrics.softmax(outputs)
         ]
 
-    def score(
-        self, examples: Sequence[TextExample], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[TextExample], predictions: Sequence[Prediction]) -> Scores:
         """Accuracy, F1 and Matthews correlation."""
         predicted = np.array([self.config.labels.index(p["label"]) for p in predictions])
         return metrics.classification(predicted, self._numbers(examples), len(self.config.labels))
 
-    def baseline(
-        self, train: Sequence[TextExample], examples: Sequence[TextExample]
-    ) -> dict[str, float]:
+    def baseline(self, train: Sequence[TextExample], examples: Sequence[TextExample]) -> Scores:
         """Scores of the commonest training label."""
         predicted = metrics.commonest(self._numbers(train), len(examples))
         return metrics.classification(predicted, self._numbers(examples), len(self.config.labels))
@@ -263,20 +266,16 @@ class Regression(_TextTask[RegressionConfig]):
         """The score."""
         return [{"score": float(row[0])} for row in np.asarray(outputs)]
 
-    def score(
-        self, examples: Sequence[TextExample], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[TextExample], predictions: Sequence[Prediction]) -> Scores:
         """Correlations and mean squared error."""
         return self._scores(np.array([p["score"] for p in predictions]), examples)
 
-    def baseline(
-        self, train: Sequence[TextExample], examples: Sequence[TextExample]
-    ) -> dict[str, float]:
+    def baseline(self, train: Sequence[TextExample], examples: Sequence[TextExample]) -> Scores:
         """Scores of the mean of the training examples."""
         mean = np.mean([self.number(x) for x in train])
         return self._scores(np.full(len(examples), mean), examples)
 
-    def _scores(self, predicted: np.ndarray, examples: Sequence[TextExample]) -> dict[str, float]:
+    def _scores(self, predicted: np.ndarray, examples: Sequence[TextExample]) -> Scores:
         true = np.array([self.number(x) for x in examples])
         error = float(np.mean(np.square(predicted - true)))
         return metrics.correlations(predicted, true) | {"squared_error": error}

@@ -14,8 +14,9 @@ import numpy as np
 
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks.task import Batch
 
+Batch = dict[str, np.ndarray]
+"""Columns of a batch; the first axis of each is the batch size."""
 INPUTS = ("input_ids", "token_type_ids", "segment_ids", "positions", "cls_positions")
 """The columns of a batch that the encoder and the heads read."""
 LENGTHS = (32, 64, 128, 256)
@@ -30,29 +31,20 @@ class Tokens:
     first: int
 
 
-def single(vocabulary: Vocabulary, a: np.ndarray, length: int) -> Tokens:
-    """[CLS] A [SEP], with A truncated at its end to `length` tokens (classifier_utils.py)."""
-    ids = _join(vocabulary, a[: length - 2])
-    return Tokens(ids, len(ids))
-
-
-def pair(vocabulary: Vocabulary, a: np.ndarray, b: np.ndarray, length: int) -> Tokens:
-    """[CLS] A [SEP] B [SEP] of at most `length` tokens; the longer of the two is truncated.
-
-    Of two equally long ones B loses a token first (classifier_utils.py). An empty B leaves A
-    alone.
-    """
-    if not len(b):
-        return single(vocabulary, a, length)
-    kept_a, kept_b = truncated_lengths(len(a), len(b), length - 3)
-    return Tokens(_join(vocabulary, a[:kept_a], b[:kept_b]), kept_a + 2)
-
-
 def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -> Tokens:
-    """The sequence of one text or of a pair."""
-    if len(texts) == 1:
-        return single(vocabulary, texts[0], length)
-    return pair(vocabulary, texts[0], texts[1], length)
+    """[CLS] A [SEP] of one text, or [CLS] A [SEP] B [SEP] of two (classifier_utils.py).
+
+    What is longer than `length` loses tokens at the end of A, or of a pair's longer text (of B if
+    both are equally long). An empty B leaves A alone.
+    """
+    parts = [texts[0][: length - 2]]
+    if len(texts) == 2 and len(texts[1]):
+        a, b = truncated_lengths(len(texts[0]), len(texts[1]), length - 3)
+        parts = [texts[0][:a], texts[1][:b]]
+    ids = [np.array([vocabulary.cls_id])]
+    for part in parts:
+        ids += [part, np.array([vocabulary.sep_id])]
+    return Tokens(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2)
 
 
 def truncated_lengths(a: int, b: int, room: int) -> tuple[int, int]:
@@ -138,10 +130,3 @@ def encode_texts(
                     f"{example.where}: text {text[:60]!r} has no tokens; fill it or drop the line"
                 )
         yield example, [ids(text) for text in texts(example)]
-
-
-def _join(vocabulary: Vocabulary, *parts: np.ndarray) -> np.ndarray:
-    ids: list[np.ndarray] = [np.array([vocabulary.cls_id])]
-    for part in parts:
-        ids += [part, np.array([vocabulary.sep_id])]
-    return np.concatenate(ids).astype(np.int32)

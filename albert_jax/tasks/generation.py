@@ -25,11 +25,11 @@ from albert_jax.tasks.masked_diffusion import SourceTargetFeature
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.task import (
     Axes,
-    Batch,
     BatchSpec,
     Forward,
     Prediction,
     Sampling,
+    Scores,
     Task,
     TransformersClass,
 )
@@ -146,7 +146,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         """Source and target."""
         return len(feature.source) + len(feature.target)
 
-    def collate(self, features: Sequence[SourceTargetFeature], spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[SourceTargetFeature], spec: BatchSpec) -> rows.Batch:
         """Training rows, whose masked target positions have labels and weights.
 
         A row's mask rate is uniform in (0, 1], or 1 with probability full_mask_prob; at least one
@@ -199,9 +199,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         """The texts."""
         return [{"text": text} for text in outputs]
 
-    def score(
-        self, examples: Sequence[SourceTarget], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[SourceTarget], predictions: Sequence[Prediction]) -> Scores:
         """BLEU, chrF, and the share of texts that are equal apart from white space."""
         predicted, true = [p["text"] for p in predictions], [x.target or "" for x in examples]
         same = [a.split() == b.split() for a, b in zip(predicted, true, strict=True)]

@@ -16,7 +16,14 @@ from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
 from albert_jax.tasks.choice_files import ChoiceExample, read_choices
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
+from albert_jax.tasks.task import (
+    Axes,
+    BatchSpec,
+    Prediction,
+    Scores,
+    Task,
+    TransformersClass,
+)
 
 if TYPE_CHECKING:
     from albert_jax.tasks.encoder import Encoder
@@ -98,7 +105,7 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         for example, (context, *endings) in rows.encode_texts(vocabulary, examples, self.texts):
             tails = [ending[-longest:] for ending in endings]
             choices = [
-                rows.pair(vocabulary, context[: max(0, length - 3 - len(tail))], tail, length)
+                rows.sequence(vocabulary, [context[: length - 3 - len(tail)], tail], length)
                 for tail in tails
             ]
             features.append(ChoiceFeature(tuple(choices), example.label))
@@ -108,7 +115,7 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         """The longest choice decides."""
         return max(len(choice.ids) for choice in feature.choices)
 
-    def collate(self, features: Sequence[ChoiceFeature], spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[ChoiceFeature], spec: BatchSpec) -> rows.Batch:
         """Grouped rows [batch_size, max_choices, length] with labels and example_weights.
 
         choice_mask float32 [batch_size, max_choices] is 0 where there is no choice.
@@ -155,15 +162,11 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
             predictions.append({"choice": number, "probability": float(row[number])})
         return predictions
 
-    def score(
-        self, examples: Sequence[ChoiceExample], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[ChoiceExample], predictions: Sequence[Prediction]) -> Scores:
         """Accuracy, and that of each named part."""
         return _accuracies(np.array([p["choice"] for p in predictions]), examples)
 
-    def baseline(
-        self, train: Sequence[ChoiceExample], examples: Sequence[ChoiceExample]
-    ) -> dict[str, float]:
+    def baseline(self, train: Sequence[ChoiceExample], examples: Sequence[ChoiceExample]) -> Scores:
         """Scores of the commonest answer of the training examples."""
         labels = np.array([x.label for x in train])
         return _accuracies(metrics.commonest(labels, len(examples)), examples)

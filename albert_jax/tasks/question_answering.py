@@ -18,7 +18,14 @@ from albert_jax.tasks import features as rows
 from albert_jax.tasks.answer_spans import WindowFeature
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.squad_files import Question, read_questions
-from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
+from albert_jax.tasks.task import (
+    Axes,
+    BatchSpec,
+    Prediction,
+    Scores,
+    Task,
+    TransformersClass,
+)
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -97,7 +104,7 @@ class _Squad(Task[Q, Question, WindowFeature]):
             )
         return answer_spans.window_features(vocabulary, examples, length, stride, longest)
 
-    def collate(self, features: Sequence[WindowFeature], spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[WindowFeature], spec: BatchSpec) -> rows.Batch:
         """Rows with start_positions, end_positions, is_impossible, p_mask and example_weights.
 
         p_mask float32 [batch_size, length] is 1 where no answer can stand: everywhere but at
@@ -191,9 +198,7 @@ class SquadV1(_Squad[SquadV1Config]):
         scores = row[0][starts][:, None] + row[1][ends]
         return starts, np.broadcast_to(ends, scores.shape), scores
 
-    def score(
-        self, examples: Sequence[Question], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
         """F1 and exact match in percent."""
         return squad_metrics.squad_v1({p["id"]: p["text"] for p in predictions}, _gold(examples))
 
@@ -269,15 +274,13 @@ class SquadV2(_Squad[SquadV2Config]):
             for prediction, own in zip(predictions, scores, strict=True)
         ]
 
-    def score(
-        self, examples: Sequence[Question], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
         """F1 and exact match in percent at the best threshold, their parts and thresholds."""
         texts = {p["id"]: p["text"] for p in predictions}
         nulls = {p["id"]: p["null_score"] for p in predictions}
         return squad_metrics.squad_v2(texts, _gold(examples), nulls)
 
-    def baseline(self, train: Sequence[Question], examples: Sequence[Question]) -> dict[str, float]:
+    def baseline(self, train: Sequence[Question], examples: Sequence[Question]) -> Scores:
         """Scores of never answering."""
         return squad_metrics.squad_v2({x.id: "" for x in examples}, _gold(examples))
 

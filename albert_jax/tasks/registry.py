@@ -24,18 +24,11 @@ _BUILT_IN = {
 }
 """Name of each task -> module of this package that registers it."""
 
-_RENAMED = {
-    "choice": "multiple-choice",
-    "tagging": "token-classification",
-    "embedding": "sentence-embedding",
-}
-"""Names of version 0.1, which are answered with the present one."""
-
 _tasks: dict[str, type[AnyTask]] = {}
 
 
 def register(task: T) -> T:
-    """Makes a task known under its name, as a decorator; a later one of that name replaces it."""
+    """Makes a task known under its name (a decorator)."""
     _tasks[task.name] = task
     return task
 
@@ -51,22 +44,11 @@ def get(name: str) -> type[AnyTask]:
         importlib.import_module(f"albert_jax.tasks.{_BUILT_IN[name]}")
     if name in _tasks:
         return _tasks[name]
-    near = (
-        [_RENAMED[name]] if name in _RENAMED else difflib.get_close_matches(name, names(), 1, 0.5)
-    )
+    near = difflib.get_close_matches(name, names(), 1, 0.5)
     hint = f"did you mean {near[0]}?" if near else f"tasks: {', '.join(names())}"
     raise ConfigError(f"unknown task {name!r}; {hint}")
 
 
 def create(config: TaskConfig) -> AnyTask:
-    """The task that a config names, under its settings.
-
-    Raises ConfigError for an unknown name, and for the settings of another task.
-    """
-    task = get(config.name)
-    if not isinstance(config, task.config_class):
-        raise ConfigError(
-            f"task.name is {config.name!r}, but the settings are a {type(config).__name__}: make a "
-            f"{task.config_class.__name__}"
-        )
-    return task(config)
+    """The task that a config names, under its settings; ConfigError for an unknown name."""
+    return get(config.name)(config)

@@ -17,7 +17,14 @@ from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
 from albert_jax.tasks.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
+from albert_jax.tasks.task import (
+    Axes,
+    BatchSpec,
+    Prediction,
+    Scores,
+    Task,
+    TransformersClass,
+)
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -93,7 +100,8 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         for example, texts in rows.encode_texts(vocabulary, examples, self.texts):
             if len(texts) != 2:
                 raise DataError(f"{example.where}: {self.name} needs two texts; name both columns")
-            features.append(PairFeature(*(rows.single(vocabulary, ids, length) for ids in texts)))
+            first, second = (rows.sequence(vocabulary, [ids], length) for ids in texts)
+            features.append(PairFeature(first, second))
         return features
 
     def feature_length(self, feature: PairFeature) -> int:
@@ -109,7 +117,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         """One pair per row."""
         return self.with_config(pairs_per_row=1)
 
-    def collate(self, features: Sequence[PairFeature], spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[PairFeature], spec: BatchSpec) -> rows.Batch:
         """Rows of sequences [batch_size, 2 * pairs_per_row, length], pair p at 2p and 2p + 1.
 
         pair_weights float32 [batch_size, pairs_per_row] is 0 where a row lacks a pair, and for a
@@ -183,9 +191,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
             {"cosine": float(a @ b), "first": a.tolist(), "second": b.tolist()} for a, b in vectors
         ]
 
-    def score(
-        self, examples: Sequence[TextExample], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[TextExample], predictions: Sequence[Prediction]) -> Scores:
         """Correlations with the given similarities, else how often the partner is nearest."""
         if all(example.label is not None for example in examples):
             cosines = np.array([p["cosine"] for p in predictions])

@@ -18,16 +18,17 @@ import numpy as np
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
+from albert_jax.tasks.features import Batch
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
     from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.encoder import Encoder
 
-Batch = dict[str, np.ndarray]
-"""Columns of a batch; the first axis of each is the batch size."""
 Prediction = dict[str, Any]
 """What is predicted for one example, ready for JSON."""
+Scores = dict[str, float]
+"""Scores by name."""
 Forward = Callable[[Batch], Any]
 """A batch to the task's ``outputs`` as numpy arrays, one entry per row."""
 Axes = tuple[str | int, ...]
@@ -279,7 +280,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         """One prediction per example. `outputs` are stacked over the features, in their order."""
 
     @abc.abstractmethod
-    def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> dict[str, float]:
+    def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Scores:
         """Named scores of predictions for labelled examples."""
 
     @property
@@ -287,7 +288,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         """Whether the task has a baseline."""
         return type(self).baseline is not Task.baseline
 
-    def baseline(self, train: Sequence[E], examples: Sequence[E]) -> dict[str, float]:
+    def baseline(self, train: Sequence[E], examples: Sequence[E]) -> Scores:
         """Scores of the commonest answer of the training examples, where that makes sense."""
         raise NotImplementedError
 

@@ -18,7 +18,14 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks import columns, metrics
 from albert_jax.tasks import features as rows
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
+from albert_jax.tasks.task import (
+    Axes,
+    BatchSpec,
+    Prediction,
+    Scores,
+    Task,
+    TransformersClass,
+)
 
 if TYPE_CHECKING:
     from albert_jax.tasks.encoder import Encoder
@@ -143,7 +150,7 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
             features += _parts(vocabulary, words, labels, length)
         return features
 
-    def collate(self, features: Sequence[TaggedFeature], spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[TaggedFeature], spec: BatchSpec) -> rows.Batch:
         """Rows with labels int32 [batch_size, length] and label_weights (1 where there is one)."""
         tokens = [feature.tokens for feature in features]
         batch = rows.sequence_rows(tokens, spec.length, spec.batch_size)
@@ -183,9 +190,7 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
             for x, own in zip(examples, tags, strict=True)
         ]
 
-    def score(
-        self, examples: Sequence[TaggedExample], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[TaggedExample], predictions: Sequence[Prediction]) -> Scores:
         """Span F1, precision and recall, and accuracy of the tags."""
         return metrics.span_f1([p["tags"] for p in predictions], [x.tags or () for x in examples])
 

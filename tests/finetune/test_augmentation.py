@@ -12,6 +12,7 @@ import tiny_models
 from albert_jax import cli, configfile
 from albert_jax.errors import CheckpointError
 from albert_jax.finetune import augmentation
+from albert_jax.tasks.classification import RegressionConfig
 from albert_jax.tasks.columns import TextExample
 
 EXAMPLES = [
@@ -27,7 +28,8 @@ def model():
 
 
 def augmented(model, examples=EXAMPLES, copies=2, share=0.3, seed=0):
-    return augmentation.augmented(model, examples, copies=copies, share=share, seed=seed)
+    config = RegressionConfig(augment=copies, augment_share=share)
+    return augmentation.augmented(model, examples, config, seed)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

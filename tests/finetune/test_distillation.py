@@ -16,7 +16,7 @@ from albert_jax.finetune import distillation
 from albert_jax.finetune.distillation import compared_depths, relations, teacher_columns
 from albert_jax.model import albert
 from albert_jax.model_io import model as models
-from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.encoder import Encoder
 
 
@@ -44,8 +44,10 @@ def terms_of(
     model: api.Model, batch, num_layers: int | None = None, **task: float
 ) -> dict[str, float]:
     """The terms of the distillation loss by name, not divided by their weights."""
-    loss = distillation.distillation_loss(Encoder(model.config, api.EXACT), settings(model, **task))
-    result = loss(model.params, batch, dropout=None, num_layers=num_layers)
+    result = distillation.distillation_loss(
+        Classification(settings(model, **task)), Encoder(model.config, api.EXACT), model.params,
+        batch, dropout=None, num_layers=num_layers,
+    )  # fmt: skip
     assert {term.weights for term in result.terms.values()} == {"example_weights"}
     return {name: float(term.total) for name, term in result.terms.items()}
 

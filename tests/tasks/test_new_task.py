@@ -24,7 +24,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.tasks import features as rows
 from albert_jax.tasks import registry
 from albert_jax.tasks.features import Tokens
-from albert_jax.tasks.task import Axes, Batch, BatchSpec, Prediction, Task, TransformersClass
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -80,11 +80,11 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
     ) -> list[TextFeature]:
         ids = rows.encode_all(vocabulary, (x.text for x in examples))
         return [
-            TextFeature(rows.single(vocabulary, ids(x.text), length), x.count or 0)
+            TextFeature(rows.sequence(vocabulary, [ids(x.text)], length), x.count or 0)
             for x in examples
         ]
 
-    def collate(self, features: Sequence[TextFeature], spec: BatchSpec) -> Batch:
+    def collate(self, features: Sequence[TextFeature], spec: BatchSpec) -> rows.Batch:
         batch = rows.sequence_rows([f.tokens for f in features], spec.length, spec.batch_size)
         counts = [f.count / self.config.scale for f in features]
         return batch | rows.label_columns(counts, spec.batch_size, np.float32)
@@ -118,9 +118,7 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
     ) -> list[Prediction]:
         return [{"words": float(value) * self.config.scale} for value in outputs]
 
-    def score(
-        self, examples: Sequence[Text], predictions: Sequence[Prediction]
-    ) -> dict[str, float]:
+    def score(self, examples: Sequence[Text], predictions: Sequence[Prediction]) -> Scores:
         errors = [
             abs(p["words"] - (x.count or 0)) for x, p in zip(examples, predictions, strict=True)
         ]
