@@ -50,47 +50,43 @@ def differences(
     """
     problems = []
     for name, (dtype, shape) in requested.items():
-        saved_dtype, saved_shape = saved.get(name, [None, None])
+        saved_dtype, saved_shape = saved.get(name, (None, None))
         if saved_shape is None:
             problems.append(f"{name} was not saved")
-        elif list(saved_shape) != list(shape):
+        elif saved_shape != shape:
             problems.append(f"{name} has shape {tuple(saved_shape)}, not {tuple(shape)}")
         elif saved_dtype != dtype:
             problems.append(f"{name} is {saved_dtype}, not {dtype}")
-    if not partial:
-        extra = [name for name in saved if name not in requested]
-        problems += [f"{name} was saved but is not in the requested state" for name in extra]
-    return problems
+    extra = [] if partial else [name for name in saved if name not in requested]
+    return problems + [f"{name} was saved but is not in the requested state" for name in extra]
 
 
 def restore_args(plain: dict[str, Any]) -> Any:
     """Orbax's restore arguments: each leaf keeps its dtype and goes to its own sharding."""
+    first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(
+        lambda leaf: ocp.ArrayRestoreArgs(
+            sharding=getattr(leaf, "sharding", None) or first_device,
+            global_shape=tuple(jnp.shape(leaf)),
+            dtype=jnp.result_type(leaf),
+        ),
+        plain,
+    )
 
-    def argument(leaf: Any) -> ocp.RestoreArgs:
-        sharding = getattr(leaf, "sharding", None)
-        if sharding is None:
-            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return ocp.ArrayRestoreArgs(
-            sharding=sharding, global_shape=tuple(jnp.shape(leaf)), dtype=jnp.result_type(leaf)
-        )
 
-    return jax.tree.map(argument, plain)
-
-
+@jax.jit
 def finite_flags(tree: Any) -> dict[str, jax.Array]:
     """Starts the search for non-finite numbers on the devices; `not_finite` waits for its end.
 
     The arrays must be on the same devices. Every process gets all flags.
     """
-    leaves = named(tree).items()
-    return _all_finite({k: v for k, v in leaves if jnp.issubdtype(jnp.result_type(v), jnp.inexact)})
+    return {
+        name: jnp.isfinite(leaf).all()
+        for name, leaf in named(tree).items()
+        if jnp.issubdtype(leaf.dtype, jnp.inexact)
+    }
 
 
 def not_finite(flags: dict[str, jax.Array]) -> list[str]:
     """The names of the leaves that hold a NaN or an infinity."""
     return [name for name, finite in flags.items() if not finite]
-
-
-@jax.jit
-def _all_finite(leaves: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    return {name: jnp.isfinite(leaf).all() for name, leaf in leaves.items()}

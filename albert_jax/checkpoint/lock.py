@@ -31,20 +31,12 @@ log = logging.getLogger(__name__)
 class RunLock:
     """Context manager that holds the lock of a run folder (process 0 of a run takes it).
 
-    Raises (on entering):
-      CheckpointError: Another run holds the folder; the line names its host and pid.
-      StorageError: The folder cannot be written.
+    Entering raises CheckpointError if another run holds the folder, naming its host and pid, and
+    StorageError if the folder cannot be written.
     """
 
-    def __init__(
-        self,
-        run_dir: str,
-        *,
-        renew_seconds: float = RENEW_SECONDS,
-        stale_seconds: float = STALE_SECONDS,
-    ) -> None:
+    def __init__(self, run_dir: str) -> None:
         self._run_dir, self._path = run_dir, files.join(run_dir, "lock")
-        self._renew_seconds, self._stale_seconds = renew_seconds, stale_seconds
         self._owner = {
             "host": socket.gethostname(),
             "boot": _boot(),
@@ -58,11 +50,14 @@ class RunLock:
     def __enter__(self) -> RunLock:
         taken_over = False
         while not files.create_if_absent(self._path, self._content()):
-            stale = self._wait_until_stale()
-            if stale is not None and files.read(self._path) == stale:
+            data = files.read(self._path)
+            if data is None:
+                continue
+            self._wait_until_stale(data)
+            if files.read(self._path) == data:
                 files.delete(self._path)
                 taken_over = True
-                owner = _describe(_parse(stale))
+                owner = _describe(_parse(data))
                 log.warning("%s: took over the lock of %s, which is gone", self._run_dir, owner)
         if taken_over:
             # Two runs may have found the same stale lock: the one that deleted last keeps it.
@@ -74,7 +69,7 @@ class RunLock:
 
     def __exit__(self, *_: object) -> None:
         self._closing.set()
-        self._thread.join(timeout=self._renew_seconds)
+        self._thread.join(timeout=RENEW_SECONDS)
         try:
             if self._is_ours():
                 files.delete(self._path)
@@ -96,25 +91,16 @@ class RunLock:
     def _is_ours(self) -> bool:
         return _parse(files.read(self._path)).get("token") == self._owner["token"]
 
-    def _wait_until_stale(self) -> bytes | None:
-        """Returns the lock once it is stale, or None if it is gone.
-
-        Raises CheckpointError if its owner is alive.
-        """
-        data = files.read(self._path)
-        if data is None:
-            return None
+    def _wait_until_stale(self, data: bytes) -> None:
+        """Returns once the lock with this content is stale or gone; refuses a living owner."""
         owner = _parse(data)
-        same_boot = all(owner.get(key) == self._owner[key] for key in ("host", "boot"))
-        if same_boot and self._owner["boot"]:
+        if self._owner["boot"] and all(owner.get(k) == self._owner[k] for k in ("host", "boot")):
             # The start time differs if the pid now belongs to another process.
-            started = _process_start(int(owner.get("pid", 0)))
-            if started is not None and started == owner.get("started"):
+            started = _process_start(owner["pid"])
+            if started is not None and started == owner["started"]:
                 raise self._refusal(owner)
-            return data
-        renewed = owner.get("renewed")
-        age = time.time() - renewed if isinstance(renewed, (int, float)) else 0.0
-        remaining = self._stale_seconds - max(0.0, age)
+            return
+        remaining = STALE_SECONDS - max(0.0, time.time() - owner.get("renewed", time.time()))
         if remaining > 0:
             log.warning(
                 "%s is locked by %s: waiting up to %.0f s to see if it lives",
@@ -124,13 +110,12 @@ class RunLock:
             )
         deadline = time.monotonic() + remaining
         while time.monotonic() < deadline:
-            time.sleep(min(0.5, self._stale_seconds / 20))
+            time.sleep(min(0.5, STALE_SECONDS / 20))
             current = files.read(self._path)
+            if current is None:
+                return
             if current != data:
-                if current is None:
-                    return None
                 raise self._refusal(_parse(current))
-        return data
 
     def _refusal(self, owner: dict[str, Any]) -> CheckpointError:
         return CheckpointError(
@@ -139,7 +124,7 @@ class RunLock:
         )
 
     def _renew(self) -> None:
-        while not self._closing.wait(self._renew_seconds):
+        while not self._closing.wait(RENEW_SECONDS):
             try:
                 if not self._is_ours():
                     # This process was suspended for longer than the limit.
@@ -153,10 +138,9 @@ class RunLock:
 def _parse(data: bytes | None) -> dict[str, Any]:
     """The content of a lock; empty if it is absent or half written."""
     try:
-        content = json.loads(data or b"{}")
+        return json.loads(data or b"{}")
     except ValueError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _describe(owner: dict[str, Any]) -> str:

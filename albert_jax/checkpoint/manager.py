@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from albert_jax import files
@@ -21,6 +20,7 @@ from albert_jax.checkpoint.manifest import Layout
 from albert_jax.checkpoint.orbax_store import OrbaxStore, storage_reason
 from albert_jax.errors import AlbertError, CheckpointError, NumericsError, StorageError
 from albert_jax.parallel import agreement
+from albert_jax.parallel.jax_internals import process
 
 log = logging.getLogger(__name__)
 
@@ -37,18 +37,18 @@ class Restored(NamedTuple):
 
 
 class Checkpoints:
-    """The checkpoints of one run folder.
+    """The checkpoints of one run folder, local or in a bucket.
+
+    All processes of a run make the same calls in the same order. Process 0 alone recovers the
+    folder, writes manifests and deletes.
 
     Args:
-      run_dir: The run's folder, local or in a bucket.
+      run_dir: The run's folder.
       keep: How many of the newest steps are kept; at least 1.
       best: The metric (of those given to :meth:`save`) whose best step is kept too.
       best_mode: Whether the lowest or the highest value is the best.
-      process_index: The index of this process. Process 0 alone recovers the folder, writes
-        manifests and deletes; all processes make the same calls in the same order.
-      process_count: The number of processes of the run.
-      read_only: For evaluation and export. Nothing is moved, written or locked, so it may read
-        a folder in which a run is at work.
+      read_only: For evaluation and export, by each process alone. Nothing is moved, written or
+        locked, so it may read a folder in which a run is at work.
     """
 
     def __init__(
@@ -58,14 +58,12 @@ class Checkpoints:
         keep: int,
         best: str | None,
         best_mode: Literal["min", "max"] = "min",
-        process_index: int = 0,
-        process_count: int = 1,
         read_only: bool = False,
     ) -> None:
         self._layout = Layout(run_dir)
         self._store = OrbaxStore(self._layout, read_only=read_only)
         self._keep, self._best, self._best_mode = max(1, keep), best, best_mode
-        self._index, self._count = process_index, process_count
+        self._index, self._count = process()
         self._read_only = read_only
         self._recovered = False
         self._newest: int | None = None
@@ -119,32 +117,22 @@ class Checkpoints:
 
     def _choose(self, step: int | None) -> int | None:
         if not self._read_only:
-            self._join()
             self._recover_once()
-            if step is None:
-                return self._newest
-
-        def choose() -> int:
-            if step is None:
-                return recovery.newest_complete(self._layout)
-            recovery.require_complete(self._layout, step)
-            return step
-
-        return self._on_first("choose", choose)
+        elif step is None:
+            return recovery.newest_complete(self._layout)
+        if step is None:
+            return self._newest
+        recovery.require_complete(self._layout, step)
+        return step
 
     def _recover_once(self) -> None:
-        if self._recovered:
-            return
-
         def recover() -> int | None:
             files.make_folder(self._layout.checkpoints)
             return recovery.recover(self._layout)
 
-        self._newest = self._on_first("recover", recover)
-        self._recovered = True
-
-    def _on_first(self, name: str, work: Callable[[], Any]) -> Any:
-        return agreement.on_first(name, work, self._index, self._count)
+        if not self._recovered:
+            self._newest = agreement.on_first("recover", recover)
+            self._recovered = True
 
     def best_step(self) -> int | None:
         """The step with the best value of the metric `best`; None if no step has a value."""
@@ -173,7 +161,7 @@ class Checkpoints:
         """Starts to save a step and returns as soon as `state` may be changed or donated.
 
         It first waits for the previous save. If that one failed, a line says so and this save is
-        the retry; the second failure in a row is raised. A step that is saved already is skipped.
+        the retry; the second failure in a row is raised.
 
         Args:
           step: Number of steps done, larger than that of any earlier save.
@@ -184,16 +172,11 @@ class Checkpoints:
         Raises:
           StorageError: Two saves in a row failed; the line names the last complete step.
           NumericsError: The state saved before held a non-finite number and was not kept.
-          CheckpointError: The folder has a later step already.
+          CheckpointError: The folder has this step or a later one already.
         """
-        if self._read_only:
-            raise CheckpointError(f"{self._layout.run_dir}: opened for reading, nothing is saved")
         self._recover_once()
         self._join()
-        self._report_failure(fatal=self._may_not_retry())
         if self._newest is not None and step <= self._newest:
-            if step == self._newest:
-                return
             raise CheckpointError(
                 f"{self._layout.run_dir}: step {step} cannot be saved after step {self._newest}; "
                 "a run that goes back needs another --out"
@@ -203,7 +186,7 @@ class Checkpoints:
             self._store.save(step, state, record)
         except Exception as error:
             self._clean_up_failed_save(step, error)
-            self._report_failure(fatal=self._may_not_retry())
+            self._report_failure()
             return
         self._saving = threading.Thread(
             target=self._finish, args=(step, flags, metrics or {}, key), name=f"checkpoint-{step}"
@@ -217,8 +200,7 @@ class Checkpoints:
           StorageError: It failed; the line names the last complete step.
           NumericsError: Its state held a non-finite number.
         """
-        self._join()
-        self._report_failure(fatal=True)
+        self._join(may_retry=False)
 
     def close(self) -> None:
         """Waits for the last save, reports as :meth:`wait` does and frees Orbax's threads."""
@@ -226,6 +208,13 @@ class Checkpoints:
             self.wait()
         finally:
             self._store.close()
+
+    def _join(self, *, may_retry: bool = True) -> None:
+        """Waits for the saving thread and reports its failure."""
+        thread, self._saving = self._saving, None
+        if thread is not None:
+            thread.join()
+        self._report_failure(may_retry=may_retry)
 
     def _finish(self, step: int, flags: Any, metrics: dict[str, float], key: str) -> None:
         """Runs in a thread, from Orbax's commit to the marker and the deletion of old steps."""
@@ -253,31 +242,23 @@ class Checkpoints:
             agreement.publish(f"{key}/{self._index}", table)
 
         def write() -> None:
-            for process in range(1, self._count):
-                table.update(agreement.receive(f"{key}/{process}", process, DIGEST_TIMEOUT_SECONDS))
+            for peer in range(1, self._count):
+                table.update(agreement.receive(f"{key}/{peer}", peer, DIGEST_TIMEOUT_SECONDS))
             manifest.complete(self._layout, step, table, metrics)
-            self._delete_old_steps()
+            best = self.best_step()
+            for old in self.steps()[: -self._keep]:
+                if old != best:
+                    manifest.delete(self._layout, old)
 
-        if self._count == 1:
-            write()
-        else:
-            agreement.result_of_first(key, write, self._index)
-
-    def _delete_old_steps(self) -> None:
-        best = self.best_step()
-        for step in self.steps()[: -self._keep]:
-            if step != best:
-                manifest.delete(self._layout, step)
+        agreement.on_first("checkpoint", write, key)
 
     # ---- failures --------------------------------------------------------------------------------
 
     def _clean_up_failed_save(self, step: int, error: Exception) -> None:
         """Keeps the error for the next call, and removes the files so that they fill no disk."""
         self._failures_in_a_row += 1
-        reason = storage_reason(error)
-        if reason is None:
-            self._error = error  # Non-finite numbers, another process, or a bug.
-        else:
+        self._error = error  # Perhaps non-finite numbers, another process, or a bug.
+        if reason := storage_reason(error):
             newest = self._newest
             last = (
                 "no step is saved yet" if newest is None else f"the last complete step is {newest}"
@@ -296,18 +277,11 @@ class Checkpoints:
         except AlbertError as problem:
             log.debug("removing the files of step %d: %s", step, problem)
 
-    def _may_not_retry(self) -> bool:
-        return self._failures_in_a_row > 1 or self._count > 1
-
-    def _report_failure(self, *, fatal: bool) -> None:
+    def _report_failure(self, *, may_retry: bool = True) -> None:
         error, self._error = self._error, None
         if error is None:
             return
-        if fatal or not isinstance(error, StorageError):
+        may_retry = may_retry and self._failures_in_a_row == 1 and self._count == 1
+        if not (may_retry and isinstance(error, StorageError)):
             raise error
         log.warning("%s (training continues, the next save tries again)", error)
-
-    def _join(self) -> None:
-        thread, self._saving = self._saving, None
-        if thread is not None:
-            thread.join()

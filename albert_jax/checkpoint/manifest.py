@@ -12,8 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 from albert_jax import files
@@ -25,25 +25,17 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 
 _THREADS = min(4, os.cpu_count() or 1)
-# A step has tens of files, so a larger manifest is not parsed.
-_MAX_MANIFEST_BYTES = 16 << 20
 
 
-@dataclass(frozen=True)
 class Layout:
     """Paths of a run folder's checkpoints."""
 
-    run_dir: str
-
-    @property
-    def checkpoints(self) -> str:
+    def __init__(self, run_dir: str) -> None:
+        self.run_dir = run_dir
+        self.checkpoints = files.join(run_dir, "checkpoints")
         """The folder of Orbax's steps."""
-        return files.join(self.run_dir, "checkpoints")
-
-    @property
-    def markers(self) -> str:
+        self.markers = files.join(run_dir, "complete")
         """The folder of the completion markers."""
-        return files.join(self.run_dir, "complete")
 
     def step(self, step: int) -> str:
         """The folder of one step."""
@@ -57,10 +49,6 @@ class Layout:
         """The completion marker of a step."""
         return files.join(self.markers, str(step))
 
-    def damaged(self, step: int) -> str:
-        """The folder to which a damaged step is moved."""
-        return files.join(self.run_dir, "damaged", str(step))
-
     def saved_steps(self) -> list[int]:
         """The steps that have a manifest, ascending."""
         steps = step_numbers(self.checkpoints)
@@ -68,27 +56,16 @@ class Layout:
 
 
 def step_numbers(folder: str) -> list[int]:
-    """The names in a folder that are step numbers, ascending."""
-    return sorted(int(name) for name in files.names(folder) if is_step(name))
-
-
-def is_step(name: str) -> bool:
-    """Whether a name is a step number as Orbax writes it (ASCII, no leading zero)."""
-    return name.isascii() and name.isdigit() and str(int(name)) == name
+    """The names in a folder that are step numbers as Orbax writes them, ascending."""
+    return sorted(int(n) for n in files.names(folder) if re.fullmatch("0|[1-9][0-9]*", n))
 
 
 def digests(folder: str, index: int = 0, count: int = 1, *, sync: bool = False) -> dict[str, Any]:
-    """Size and SHA-256 of every `count`-th file of a step, except its manifest.
+    """Size and SHA-256 of every `count`-th file of a step, from number `index`, by its path.
 
-    Args:
-      folder: The step's folder.
-      index: Number of the first file, in the order of their names. Several processes divide the
-        files by giving their own indices.
-      count: The number of processes.
-      sync: Flush local files to the disk as well, before anything vouches for them.
-
-    Raises:
-      StorageError: A file cannot be read.
+    So several processes divide the files among them; the manifest is left out. `sync` flushes
+    local files to the disk as well, before anything vouches for them. Raises StorageError if a
+    file cannot be read.
     """
     sizes = files.file_sizes(folder)
     sizes.pop(MANIFEST, None)
@@ -123,8 +100,7 @@ def delete(layout: Layout, step: int) -> None:
 
 def metrics_of(layout: Layout, step: int) -> dict[str, float]:
     """The metrics that a step was saved with; empty if its manifest is unreadable."""
-    body = _parse(files.read(layout.manifest(step)))
-    return body["metrics"] if body and isinstance(body.get("metrics"), dict) else {}
+    return (_parse(files.read(layout.manifest(step))) or {}).get("metrics", {})
 
 
 def is_unfinished(layout: Layout, step: int) -> bool:
@@ -150,10 +126,10 @@ def find_damage(layout: Layout, step: int) -> str | None:
     body = _parse(manifest)
     if body is None or body.get("step") != step:
         return f"{MANIFEST} cannot be read as the manifest of step {step}"
-    if body.get("format") != FORMAT:
+    if body["format"] != FORMAT:
         raise CheckpointError(
-            f"{layout.step(step)} has format {body.get('format')}, this program reads "
-            f"{FORMAT}: use the version of albert-jax that wrote it"
+            f"{layout.step(step)} has format {body['format']}, this program reads {FORMAT}: use "
+            "the version of albert-jax that wrote it"
         )
     return _compare(layout.step(step), body["files"])
 
@@ -167,7 +143,7 @@ def _compare(folder: str, table: dict[str, Any]) -> str | None:
             return f"{name} is gone"
         if sizes[name] != table[name]["size"]:
             return f"{name} has {sizes[name]} bytes instead of {table[name]['size']}"
-    for name in sorted(sizes):
+    for name in sizes:
         if name not in table:
             return f"{name} does not belong to it"
     for name, actual in digests(folder).items():
@@ -189,10 +165,8 @@ def _serialize(body: dict[str, Any]) -> bytes:
 
 def _parse(manifest: bytes | None) -> dict[str, Any] | None:
     """The body of a manifest if it is byte for byte as :func:`_serialize` wrote it, else None."""
-    if manifest is None or len(manifest) > _MAX_MANIFEST_BYTES:
-        return None
     try:
-        body = json.loads(manifest)["body"]
+        body = json.loads(manifest or b"")["body"]
         return body if _serialize(body) == manifest else None
     except (ValueError, TypeError, KeyError, RecursionError):
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import contextlib
 import os
 from typing import Any
 
@@ -12,8 +12,6 @@ from albert_jax import files
 from albert_jax.checkpoint.leaves import describe, nested, restore_args, unflatten_like
 from albert_jax.checkpoint.manifest import Layout
 from albert_jax.errors import CheckpointError, StorageError
-
-log = logging.getLogger(__name__)
 
 _STORAGE_REASONS = (
     "No space left on device",
@@ -59,10 +57,7 @@ class OrbaxStore:
 
     def restore_record(self, step: int) -> dict[str, Any]:
         """The record of a step and the description of its leaves, by "record" and "leaves"."""
-        saved = self._restore(step, record=ocp.args.JsonRestore())["record"]
-        if not isinstance(saved, dict) or not {"leaves", "record"} <= saved.keys():
-            raise CheckpointError(f"{self._layout.step(step)}: another program wrote its record")
-        return saved
+        return self._restore(step, record=ocp.args.JsonRestore())["record"]
 
     def restore_state(self, step: int, abstract_state: Any, *, partial: bool) -> Any:
         """The arrays of a step, each on the sharding that `abstract_state` gives it."""
@@ -75,13 +70,10 @@ class OrbaxStore:
     def close(self) -> None:
         """Frees Orbax's threads; the store opens again when it is used."""
         manager, self._manager = self._manager, None
-        if manager is None:
-            return
-        try:
-            manager.close()
-        except Exception as error:
-            # It repeats the failure of a save that has been reported already.
-            log.debug("closing the manager: %s", error)
+        if manager is not None:
+            # An error here repeats the failure of a save that has been reported already.
+            with contextlib.suppress(Exception):
+                manager.close()
 
     def _restore(self, step: int, **items: Any) -> Any:
         try:

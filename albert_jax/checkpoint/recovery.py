@@ -35,18 +35,18 @@ _UNCOMMITTED = ".orbax-checkpoint-tmp"
 def recover(layout: Layout) -> int | None:
     """Removes incomplete steps, with one line about each, and returns the newest complete step.
 
-    Returns:
-      The step to continue from, or None if the run has saved nothing yet.
+    Returns None if the run has saved nothing yet.
 
     Raises:
       CheckpointError: Steps were saved but none is complete, so that the run would silently start
         from step 0, or the newest one has another format.
       StorageError: The folder cannot be read or written.
     """
-    _clear_folder(layout)
+    for name in remove_uncommitted(layout):
+        step = name.split(_UNCOMMITTED)[0]
+        log.warning("%s: removed the rest of an interrupted save of step %s", layout.run_dir, step)
     newest: int | None = None
     unfinished: list[int] = []
-    damaged: dict[int, str] = {}
     present = set(manifest.step_numbers(layout.checkpoints))
     marked = set(manifest.step_numbers(layout.markers))
     for step in sorted(present | marked, reverse=True):
@@ -54,18 +54,14 @@ def recover(layout: Layout) -> int | None:
             continue
         if manifest.is_unfinished(layout, step):
             unfinished.append(step)
-            continue
-        damage = manifest.find_damage(layout, step)
-        if damage is not None:
-            damaged[step] = damage
-            continue
-        if step not in marked:
-            manifest.write_marker(layout, step)
-        newest = step if newest is None else newest
-    for step, damage in damaged.items():
-        _quarantine(layout, step, damage)
+        elif damage := manifest.find_damage(layout, step):
+            _quarantine(layout, step, damage)
+        else:
+            if step not in marked:
+                manifest.write_marker(layout, step)
+            newest = step if newest is None else newest
     if newest is None:
-        _refuse_unless_new(layout, damaged, unfinished)
+        _refuse_unless_new(layout, unfinished)
     for step in unfinished:
         files.delete_tree(layout.step(step))
         log.warning(
@@ -80,8 +76,7 @@ def recover(layout: Layout) -> int | None:
 def newest_complete(layout: Layout) -> int:
     """The newest complete step, for readers: nothing is moved, damaged steps are reported.
 
-    Raises:
-      CheckpointError: There is none.
+    Raises CheckpointError if there is none.
     """
     for step in reversed(layout.saved_steps()):
         damage = manifest.find_damage(layout, step)
@@ -113,24 +108,14 @@ def remove_uncommitted(layout: Layout) -> list[str]:
     return names
 
 
-def _clear_folder(layout: Layout) -> None:
-    for name in remove_uncommitted(layout):
-        step = name.split(_UNCOMMITTED)[0]
-        log.warning("%s: removed the rest of an interrupted save of step %s", layout.run_dir, step)
-    for name in files.names(layout.checkpoints):
-        if not manifest.is_step(name):
-            log.warning("%s: ignored, it is no checkpoint", files.join(layout.checkpoints, name))
-
-
-def _refuse_unless_new(layout: Layout, damaged: dict[int, str], unfinished: list[int]) -> None:
+def _refuse_unless_new(layout: Layout, unfinished: list[int]) -> None:
     """Lets a run begin at step 0 only if it cannot have had a complete checkpoint."""
     fix = "restore the files from a copy, or start anew with another --out"
     quarantined = files.names(files.join(layout.run_dir, "damaged"))
     if quarantined:
-        reasons = "".join(f"; step {step}: {damage}" for step, damage in damaged.items())
         raise CheckpointError(
             f"{layout.run_dir}: every checkpoint is damaged or an interrupted copy (see damaged/: "
-            f"{', '.join(quarantined)}{reasons}); {fix}"
+            f"{', '.join(quarantined)}); {fix}"
         )
     if len(unfinished) > 1:
         steps = ", ".join(map(str, sorted(unfinished)))
@@ -145,11 +130,12 @@ def _quarantine(layout: Layout, step: int, damage: str) -> None:
 
     The marker is deleted last, so that after a kill the next start finishes the work.
     """
-    target, copy = layout.damaged(step), 1
+    name, copy = f"damaged/{step}", 1
     in_place = files.is_folder(layout.step(step))
-    while in_place and files.is_folder(files.join(target, "step")):
+    while in_place and files.is_folder(files.join(layout.run_dir, name, "step")):
         copy += 1
-        target = f"{layout.damaged(step)}.{copy}"
+        name = f"damaged/{step}.{copy}"
+    target = files.join(layout.run_dir, name)
     reason = files.join(target, "why.json")
     if in_place or files.read(reason) is None:
         files.write(reason, json.dumps({"step": step, "failed": damage}).encode())
@@ -161,5 +147,5 @@ def _quarantine(layout: Layout, step: int, damage: str) -> None:
         layout.run_dir,
         step,
         damage,
-        target.removeprefix(layout.run_dir).lstrip("/"),
+        name,
     )

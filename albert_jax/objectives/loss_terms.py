@@ -49,7 +49,7 @@ class Loss(Protocol):
         dropout: jax.Array | None,
         num_layers: int | None,
     ) -> LossTerms:
-        """Returns the sums over the rows of a batch."""
+        """The sums over the rows of a batch."""
         ...
 
 

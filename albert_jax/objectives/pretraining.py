@@ -1,7 +1,7 @@
 """The pretraining loss: the sum of the objectives that a phase's ObjectiveConfig asks for.
 
 A new objective is a function like those of masked_lm.py and sentence_order.py, a field of
-ObjectiveConfig, and a line in `objectives_of`.
+ObjectiveConfig, and a line in `pretraining_loss`.
 """
 
 from __future__ import annotations
@@ -19,34 +19,19 @@ from albert_jax.objectives.loss_terms import Loss, LossTerms
 from albert_jax.objectives.masked_lm import masked_lm
 from albert_jax.objectives.sentence_order import sentence_order
 
-Objective = Callable[
-    [Mapping[str, Any], ModelConfig, jax.Array, Mapping[str, jax.Array]], LossTerms
-]
-"""(parameters, model, hidden states [B, S, H], batch) to the terms of one objective."""
-
-
-DEFAULT = ObjectiveConfig()
-"""Masked-language modeling and sentence order."""
-
-
-def objectives_of(objective: ObjectiveConfig, *, top: int = 1) -> list[Objective]:
-    """The objectives that the config asks for; their terms add up to the loss."""
-    objectives: list[Objective] = [partial(masked_lm, top=top)]
-    if objective.sentence_order != "none":
-        objectives.append(sentence_order)
-    return objectives
-
 
 def pretraining_loss(
     model: ModelConfig,
     compute: ComputeConfig,
     backend: Backend = XLA,
     *,
-    objective: ObjectiveConfig = DEFAULT,
+    objective: ObjectiveConfig | None = None,
     top: int = 1,
 ) -> Loss:
-    """The loss of pretraining rows for a model; `top` is that of `masked_lm`."""
-    objectives = objectives_of(objective, top=top)
+    """The loss of pretraining rows, by default of ObjectiveConfig(); for `top` see `masked_lm`."""
+    objectives: list[Callable[..., LossTerms]] = [partial(masked_lm, top=top)]
+    if (objective or ObjectiveConfig()).sentence_order != "none":
+        objectives.append(sentence_order)
 
     def loss(
         params: Mapping[str, Any],
@@ -56,14 +41,9 @@ def pretraining_loss(
         num_layers: int | None,
     ) -> LossTerms:
         hidden = albert.encode(
-            params,
-            model,
-            batch,
-            compute=compute,
-            num_layers=num_layers,
-            dropout=dropout,
-            backend=backend,
-        )
+            params, model, batch,
+            compute=compute, num_layers=num_layers, dropout=dropout, backend=backend,
+        )  # fmt: skip
         result = LossTerms({}, {})
         for objective_terms in objectives:
             terms, sums = objective_terms(params, model, hidden, batch)

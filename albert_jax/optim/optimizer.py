@@ -1,22 +1,102 @@
-"""The optimizer that a config names.
+"""The optimizers of the original as chains of optax transformations.
 
-A new optimizer is a file beside lamb.py, a value of OptimizerConfig.name and a line here. Nothing
-outside this package knows the structure of its state.
+Which parameter gets which treatment is decided by its name and never by its rank. Leaves of the
+encoder are stacked [n, ...]: axis 0 lists n parameters of the unstacked model, and each of them
+is treated by itself. Nothing outside this module knows the structure of an optimizer's state.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from albert_jax.config import OptimizerConfig
-from albert_jax.optim.adamw import adamw
-from albert_jax.optim.lamb import lamb
+from albert_jax.tree import path_of
 
 
 def make_optimizer(
     config: OptimizerConfig, learning_rate: Any = 0.0
 ) -> optax.GradientTransformation:
-    """The optimizer with its learning rate, on which the structure of its state does not depend."""
-    return {"lamb": lamb, "adamw": adamw}[config.name](config, learning_rate)
+    """LAMB (You et al. 2019, arXiv 1904.00962) or AdamW, as in the original.
+
+    AdamW has decoupled weight decay, no bias correction, and eps outside the square root (the
+    original's optimization.py). LAMB scales AdamW's direction by the trust ratio of each parameter
+    (lamb_optimizer.py). The structure of the state does not depend on the learning rate.
+    """
+    scale = {"lamb": scale_by_layerwise_learning_rate, "adamw": optax.scale_by_learning_rate}
+    return optax.chain(
+        scale_by_uncorrected_adam(config.b1, config.b2, config.eps),
+        optax.add_decayed_weights(config.weight_decay, mask=decayed),
+        scale[config.name](learning_rate),
+    )
+
+
+class MomentsState(NamedTuple):
+    """Moving averages of the gradient and of its square, each like the parameters."""
+
+    mu: Any
+    nu: Any
+
+
+def scale_by_uncorrected_adam(b1: float, b2: float, eps: float) -> optax.GradientTransformation:
+    """mu / (sqrt(nu) + eps) without bias correction."""
+
+    def init(params: Any) -> MomentsState:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return MomentsState(zeros, zeros)
+
+    def update(updates: Any, state: Any, params: Any = None) -> tuple[Any, MomentsState]:
+        del params
+        mu = jax.tree.map(lambda m, g: b1 * m + (1.0 - b1) * g, state.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1.0 - b2) * jnp.square(g), state.nu, updates)
+        direction = jax.tree.map(lambda m, v: m / (jnp.sqrt(v) + eps), mu, nu)
+        return direction, MomentsState(mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+def scale_by_layerwise_learning_rate(learning_rate: Any) -> optax.GradientTransformation:
+    """Scales each parameter of the unstacked model by -learning_rate * |w| / |u|.
+
+    A stacked leaf has one trust ratio |w| / |u| per entry of axis 0, so stacking changes no number.
+    Biases and LayerNorm parameters have no ratio.
+    """
+
+    def scale(keys: tuple[Any, ...], u: jax.Array, w: jax.Array) -> jax.Array:
+        path = path_of(keys)
+        ratio = 1.0 if is_excluded(path) else trust_ratio(w, u, per_entry=is_stacked(path))
+        # The original multiplies in this order, which decides the rounding.
+        return -learning_rate * ratio * u
+
+    def update(updates: Any, params: Any) -> Any:
+        return jax.tree_util.tree_map_with_path(scale, updates, params)
+
+    return optax.stateless(update)
+
+
+def trust_ratio(w: jax.Array, u: jax.Array, *, per_entry: bool) -> jax.Array:
+    """|w| / |u|, or 1 where either is 0: one scalar, or [n, 1, ...] per entry of axis 0."""
+    axes = tuple(range(1 if per_entry else 0, w.ndim))
+    w_norm = jnp.sqrt(jnp.sum(jnp.square(w), axis=axes, keepdims=per_entry))
+    u_norm = jnp.sqrt(jnp.sum(jnp.square(u), axis=axes, keepdims=per_entry))
+    usable = (w_norm > 0) & (u_norm > 0)
+    return jnp.where(usable, w_norm / jnp.where(usable, u_norm, 1.0), 1.0)
+
+
+def decayed(params: Any) -> Any:
+    """The mask of the parameters that weight decay applies to, as a tree of booleans."""
+    return jax.tree_util.tree_map_with_path(lambda keys, _: not is_excluded(path_of(keys)), params)
+
+
+def is_excluded(path: str) -> bool:
+    """Whether a parameter is a bias or of a LayerNorm: these have neither decay nor ratio."""
+    parts = path.split("/")
+    return parts[-1] == "bias" or "layer_norm" in parts
+
+
+def is_stacked(path: str) -> bool:
+    """Whether axis 0 of the leaf lists parameters of the unstacked model."""
+    return "encoder" in path.split("/")

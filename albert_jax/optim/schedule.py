@@ -30,20 +30,17 @@ def learning_rate(config: Config, step: int) -> float:
     end learning rate over this phase.
     """
     optimizer = config.optimizer
+    peak, end = optimizer.learning_rate, optimizer.end_learning_rate
     number, step_in_phase = config.phase_at(step)
     phase = config.phases[number]
     progress = min(step_in_phase / phase.steps, 1.0)
-    if phase.schedule == "warmup":
-        return optimizer.learning_rate * progress
-    if phase.schedule == "constant":
-        return optimizer.learning_rate
-    if phase.schedule == "decay":
-        drop = optimizer.learning_rate - optimizer.end_learning_rate
-        return optimizer.learning_rate - drop * progress
+    match phase.schedule:
+        case "warmup":
+            return peak * progress
+        case "constant":
+            return peak
+        case "decay":
+            return peak - (peak - end) * progress
     return polynomial(
-        step,
-        peak=optimizer.learning_rate,
-        steps=config.steps,
-        warmup_steps=optimizer.warmup_steps,
-        end=optimizer.end_learning_rate,
+        step, peak=peak, steps=config.steps, warmup_steps=optimizer.warmup_steps, end=end
     )

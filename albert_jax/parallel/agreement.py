@@ -13,24 +13,11 @@ from typing import Any
 
 from albert_jax import errors
 from albert_jax.errors import AlbertError, ConfigError, PeerError
-from albert_jax.parallel import hosts
-from albert_jax.parallel.jax_internals import coordination_client
+from albert_jax.parallel.jax_internals import coordination_client, process
 
 AGREE_SECONDS = 300.0
-_FIRST_SECONDS = 1800
+_FIRST_SECONDS = 1800.0
 _counter = itertools.count()
-
-
-def on_first(name: str, work: Callable[[], Any], index: int, count: int) -> Any:
-    """Does `work` on process 0 and gives every process its JSON result, or its error.
-
-    All processes call it in the same order.
-
-    Raises:
-      AlbertError: `work` raised it on process 0; it is raised on every process.
-      PeerError: process 0 did not answer.
-    """
-    return work() if count == 1 else result_of_first(new_key(name), work, index)
 
 
 def new_key(name: str) -> str:
@@ -38,11 +25,20 @@ def new_key(name: str) -> str:
     return f"albert_jax/{name}/{next(_counter)}"
 
 
-def result_of_first(key: str, work: Callable[[], Any], index: int) -> Any:
-    """As `on_first` with several processes, for threads, which cannot keep a common order."""
-    client = coordination_client()
-    if client is None:
-        raise PeerError("several processes without jax.distributed: initialize it first")
+def on_first(name: str, work: Callable[[], Any], key: str | None = None) -> Any:
+    """Does `work` on process 0 and gives every process its JSON result, or its error.
+
+    All processes call it in the same order. Threads, which cannot keep a common order, give a key
+    that was made in order.
+
+    Raises:
+      AlbertError: `work` raised it on process 0; it is raised on every process.
+      PeerError: process 0 did not answer.
+    """
+    index, count = process()
+    if count == 1:
+        return work()
+    key = key or new_key(name)
     if index > 0:
         answer = receive(key, 0, _FIRST_SECONDS)
         if "error" in answer:
@@ -51,10 +47,9 @@ def result_of_first(key: str, work: Callable[[], Any], index: int) -> Any:
     try:
         result = work()
     except AlbertError as error:
-        answer = {"error": type(error).__name__, "message": str(error)}
-        client.key_value_set(key, json.dumps(answer))
+        publish(key, {"error": type(error).__name__, "message": str(error)})
         raise
-    client.key_value_set(key, json.dumps({"result": result}))
+    publish(key, {"result": result})
     return result
 
 
@@ -65,9 +60,7 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
       ConfigError: A process differs; the line names it, the fact and both values.
       PeerError: A process did not answer within `seconds`.
     """
-    index, count = hosts.join()
-    if count == 1:
-        return
+    index, count = process()
     prefix = f"albert_jax/agree/{name}"
 
     def compare() -> None:
@@ -78,7 +71,7 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
 
     if index > 0:
         publish(f"{prefix}/{index}", {"host": socket.gethostname(), "facts": dict(facts)})
-    on_first(f"agreement on {name}", compare, index, count)
+    on_first(f"agreement on {name}", compare)
 
 
 def publish(key: str, value: Any) -> None:
@@ -86,13 +79,13 @@ def publish(key: str, value: Any) -> None:
     coordination_client().key_value_set(key, json.dumps(value))
 
 
-def receive(key: str, process: int, seconds: float) -> Any:
-    """Waits for the value that `process` publishes. Raises PeerError if it does not come."""
+def receive(key: str, sender: int, seconds: float) -> Any:
+    """Waits for the value of process `sender`. Raises PeerError if it does not come."""
     try:
         return json.loads(coordination_client().blocking_key_value_get(key, int(seconds * 1000)))
     except Exception as error:
         raise PeerError(
-            f"process {process} did not answer within {seconds:.0f} s ({key}): see its last line"
+            f"process {sender} did not answer within {seconds:.0f} s ({key}): see its last line"
         ) from error
 
 
@@ -101,8 +94,7 @@ def _difference(own: Mapping[str, str], other: Mapping[str, str], who: str) -> s
     different = [key for key in {**own, **other} if own.get(key) != other.get(key)]
     if not different:
         return ""
-    key, num_more = different[0], len(different) - 1
-    more = f" (and {num_more} more)" if num_more else ""
+    key, more = different[0], f" (and {len(different) - 1} more)" if different[1:] else ""
     return (
         f"{who} has {key} = {other.get(key, 'nothing')}, process 0 has {own.get(key, 'nothing')}"
         f"{more}: start every process with the same command, data and package versions"

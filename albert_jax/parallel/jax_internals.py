@@ -14,18 +14,23 @@ def coordination_client() -> Any:
     return distributed.global_state.client
 
 
-def detect_cluster(kinds: tuple[str, ...]) -> tuple[str, int, int] | None:
-    """(kind, number of processes, index of this one) of a job that JAX recognizes around it.
+def process() -> tuple[int, int]:
+    """(index of this process, number of processes), which touches no device."""
+    return distributed.global_state.process_id, distributed.global_state.num_processes
 
-    None if there is no job of one of these kinds with several processes.
+
+def detect_job() -> tuple[str, int, int] | None:
+    """(kind, number of processes, index of this one) of the job around this process.
+
+    None if JAX recognizes no SLURM, Cloud TPU or GKE job with several processes.
     """
     on_cpu = getattr(jax.config, "jax_platforms", None) == "cpu"
+    kinds = ("slurm",) if on_cpu else ("slurm", "gcetpu", "gketpu")
     for cluster in ClusterEnv._cluster_types:
-        if cluster.name not in kinds or (on_cpu and cluster.name != "slurm"):
-            continue
         try:
-            if cluster.is_env_present() and cluster.get_process_count() > 1:
-                return cluster.name, cluster.get_process_count(), cluster.get_process_id()
+            if cluster.name in kinds and cluster.is_env_present():
+                if (count := cluster.get_process_count()) > 1:
+                    return cluster.name, count, cluster.get_process_id()
         except Exception:  # noqa: BLE001  # A notebook's TPU has no metadata server.
             continue
     return None

@@ -30,15 +30,12 @@ def parameter_spec(path: str, shape: tuple[int, ...], sizes: Mapping[str, int]) 
     """
     axes: list[str | None] = [None] * len(shape)
     for pattern, dimension in TENSOR_RULES:
-        if re.fullmatch(pattern, path) and sizes["tensor"] > 1:
+        if sizes["tensor"] > 1 and re.fullmatch(pattern, path):
             if shape[dimension] % sizes["tensor"] == 0:
                 axes[dimension] = "tensor"
-    if sizes["fsdp"] > 1:
-        usable = [
-            i for i, size in enumerate(shape) if axes[i] is None and size % sizes["fsdp"] == 0
-        ]
-        if usable:
-            axes[max(usable, key=lambda i: shape[i])] = "fsdp"
+    usable = [i for i, size in enumerate(shape) if axes[i] is None and size % sizes["fsdp"] == 0]
+    if sizes["fsdp"] > 1 and usable:
+        axes[max(usable, key=lambda i: shape[i])] = "fsdp"
     while axes and axes[-1] is None:
         axes.pop()
     return PartitionSpec(*axes)
@@ -64,10 +61,8 @@ def fsdp_dimension(spec: PartitionSpec) -> int | None:
 
 def unsharded(params: Any, sizes: Mapping[str, int]) -> dict[str, int]:
     """Path and bytes of each parameter that is not split by fsdp under these axis sizes."""
-    found = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(params):
-        path = path_of(keys)
-        spec = parameter_spec(path, tuple(leaf.shape), sizes)
-        if fsdp_dimension(spec) is None:
-            found[path] = math.prod(leaf.shape) * leaf.dtype.itemsize
-    return found
+    return {
+        path_of(keys): math.prod(leaf.shape) * leaf.dtype.itemsize
+        for keys, leaf in jax.tree_util.tree_leaves_with_path(params)
+        if fsdp_dimension(parameter_spec(path_of(keys), tuple(leaf.shape), sizes)) is None
+    }

@@ -11,7 +11,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
 
@@ -28,6 +27,7 @@ from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.observe.profile import Trace
 from albert_jax.observe.streams import safe_output
 from albert_jax.optim.schedule import learning_rate
+from albert_jax.parallel.jax_internals import process
 from albert_jax.parallel.mesh import global_batch, local_rows
 from albert_jax.train.report import Report
 from albert_jax.train.state import TrainState, abstract_state, init_state
@@ -63,8 +63,8 @@ def train(
       record: Facts that are stored in every checkpoint.
       lock: Asked before each save whether the folder still belongs to this run; None where
         another process asks.
-      parent_state: Gives the first state of a run that begins as the child of another one. It is
-        called with the abstract state if nothing is restored.
+      parent_state: Makes the first state of a child run from the abstract state; called if
+        nothing is restored.
 
     Raises:
       Stopped: A signal came; the state is saved.
@@ -74,46 +74,36 @@ def train(
     loop = _Loop(config, task, run_dir, mesh, record, lock)
     with loop.open():
         state = loop.first_state(parent_state)
-        first_step = loop.step
+        num_steps = config.steps - loop.step
         state = loop.run(state)
-    if first_step < config.steps:
-        loop.console.say(
-            f"{run_dir}: done, {config.steps - first_step} steps now, {config.steps} in all"
-        )
+    if num_steps > 0:
+        loop.console.say(f"{run_dir}: done, {num_steps} steps now, {config.steps} in all")
     return state
 
 
-@dataclass
 class _Loop:
     """The resources of a running loop, and the number of steps done."""
 
-    config: Config
-    task: TrainingTask
-    run_dir: str
-    mesh: jax.sharding.Mesh
-    record: Mapping[str, Any]
-    lock: RunLock | None
-    step: int = 0
-
-    def __post_init__(self) -> None:
-        config, task, run_dir, mesh = self.config, self.task, self.run_dir, self.mesh
-        process, num_processes = jax.process_index(), jax.process_count()
-        self.clock, self.console = Clock(), Console(quiet=process > 0)
+    def __init__(
+        self,
+        config: Config,
+        task: TrainingTask,
+        run_dir: str,
+        mesh: jax.sharding.Mesh,
+        record: Mapping[str, Any],
+        lock: RunLock | None,
+    ) -> None:
+        self.config, self.task, self.run_dir, self.mesh = config, task, run_dir, mesh
+        self.record, self.lock, self.step = record, lock, 0
+        leading = process()[0] == 0
+        self.clock, self.console = Clock(), Console(quiet=not leading)
         self.checkpoints = Checkpoints(
-            run_dir,
-            keep=config.run.save_total_limit,
-            best=task.best,
-            best_mode=task.best_mode,
-            process_index=process,
-            process_count=num_processes,
+            run_dir, keep=config.run.save_total_limit, best=task.best, best_mode=task.best_mode
         )
-        self.writer = MetricsWriter(run_dir) if process == 0 else None
+        self.writer = MetricsWriter(run_dir) if leading else None
         self.report = Report(config, task, self.clock, self.console, self.writer)
-        self.trace = Trace(run_dir, config.run.profile_steps if process == 0 else ())
-        self.stop = Stop(num_processes)
-        self.watchdog = Watchdog(
-            config.run.watchdog_seconds, process_index=process, process_count=num_processes
-        )
+        self.trace = Trace(run_dir, config.run.profile_steps if leading else ())
+        self.stop, self.watchdog = Stop(), Watchdog(config.run.watchdog_seconds)
         params = task.abstract_params
         self.train_step = cache(
             lambda number, num_layers: make_train_step(
@@ -150,7 +140,7 @@ class _Loop:
 
     def first_state(self, parent_state: Callable[[TrainState], TrainState] | None) -> TrainState:
         """The restored state, that of the parent, or the initial one."""
-        config, row_seconds = self.config, 0.0
+        config, run_dir, row_seconds = self.config, self.run_dir, 0.0
         with self.clock.stage("checkpoint"):
             shapes = abstract_state(config, self.task.abstract_params, self.mesh)
             restored = self.checkpoints.restore(shapes)
@@ -163,21 +153,20 @@ class _Loop:
                 state = init_state(config, self.task.initial_params(), self.mesh)
         self.step = int(state.step)
         if self.step >= config.steps:
-            self.console.say(f"{self.run_dir}: done ({self.step} of {config.steps} steps)")
+            self.console.say(f"{run_dir}: done ({self.step} of {config.steps} steps)")
             return state
         if self.writer is not None:
             # The row that a killed run wrote after this checkpoint already includes the time
             # before it, which must not be counted twice.
             lost = self.writer.truncate_after(self.step) - row_seconds
             self.clock.add("lost", max(0.0, lost))
-        sizes = [math.prod(leaf.shape) for leaf in jax.tree.leaves(self.task.abstract_params)]
-        devices = self.mesh.devices
+        size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.task.abstract_params))
+        devices = f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
         self.console.say(
-            f"{self.run_dir}: {sum(sizes):,} parameters, attention {self.task.attention}, "
-            f"{devices.size} x {devices.flat[0].device_kind}"
+            f"{run_dir}: {size:,} parameters, attention {self.task.attention}, {devices}"
         )
         if self.step:
-            self.console.say(f"{self.run_dir}: continues after step {self.step} of {config.steps}")
+            self.console.say(f"{run_dir}: continues after step {self.step} of {config.steps}")
         return state
 
     # ---- step by step --------------------------------------------------------------------------
@@ -203,10 +192,14 @@ class _Loop:
                 with self.clock.stage("step"):
                     self.report.flush()
             if self.report.skipped_in_a_row >= MAX_SKIPS:
-                raise self._not_finite(number, step_in_phase)
-            scores = {}
-            if evaluates and not stopping:
-                scores = self._evaluate(state, number)
+                raise NumericsError(
+                    f"{self.run_dir}: {MAX_SKIPS} steps in a row up to step {self.step} had a loss "
+                    "or gradient that is not finite; parameters are as before them: lower "
+                    "optimizer.learning_rate or look at the data of these steps (of pretraining: "
+                    f"albert-jax data show DATA --config {self.run_dir} --phase {number} "
+                    f"--step {step_in_phase} --seed {config.seed})"
+                )
+            scores = self._evaluate(state, number) if evaluates and not stopping else {}
             if saves:
                 self._save(state, scores if number == len(config.phases) - 1 else None)
             if stopping and not last:
@@ -221,7 +214,7 @@ class _Loop:
         phase = self.config.phases[number]
         self.watchdog.beat("step", self.step)
         self.trace.before(self.step + 1)
-        num_layers = depth_at(self.config, phase, self.step)
+        num_layers = _depth_at(self.config, phase, self.step)
         program = (number, num_layers, batch["input_ids"].shape)
         new = program not in self.compiled
         self.compiled.add(program)
@@ -237,49 +230,40 @@ class _Loop:
         self.trace.after(self.step, self.report.flush)
         return state
 
-    # ---- evaluate, save, stop ------------------------------------------------------------------
+    # ---- evaluate and save ---------------------------------------------------------------------
 
     def _evaluate(self, state: TrainState, number: int) -> dict[str, float]:
         params = state.params if state.ema is None else state.ema
+
+        def apply(program: Any, batch: Batch) -> Any:
+            """Applies a program to a batch of held-out rows, of which every process holds all."""
+            # The time limit is for each batch, because an evaluation may have thousands.
+            self.watchdog.beat("evaluation", self.step)
+            batch_size = len(batch["input_ids"])
+            rows = local_rows(self.mesh, batch_size)
+            local = {name: column[rows] for name, column in batch.items()}
+            return jax.device_get(program(params, global_batch(local, self.mesh, batch_size)))
+
         self.watchdog.beat("evaluation", self.step)
         with self.clock.stage("evaluation"):
-            apply = partial(self._apply, params)
-            evaluator = Evaluator(
-                partial(apply, self.eval_step(number)), partial(apply, self.output_step)
-            )
-            scores = self.task.evaluate(number, evaluator)
+            sums, outputs = partial(apply, self.eval_step(number)), partial(apply, self.output_step)
+            scores = self.task.evaluate(number, Evaluator(sums, outputs))
             self.report.evaluation(self.step, number, scores)
         return scores
-
-    def _apply(self, params: Any, program: Any, batch: Batch) -> Any:
-        """Applies a program to a batch of held-out rows, of which every process holds all."""
-        # The time limit is for each batch, because an evaluation may have thousands.
-        self.watchdog.beat("evaluation", self.step)
-        batch_size = len(batch["input_ids"])
-        rows = local_rows(self.mesh, batch_size)
-        local = {name: column[rows] for name, column in batch.items()}
-        return jax.device_get(program(params, global_batch(local, self.mesh, batch_size)))
 
     def _save(self, state: TrainState, scores: dict[str, float] | None) -> None:
         self.watchdog.beat("checkpoint", self.step)
         with self.clock.stage("checkpoint"):
             if self.lock is not None:
                 self.lock.check()
-            self.report.store()
+            # Rows before the checkpoint are never written again, so they are written first.
+            if self.writer is not None:
+                self.writer.flush()
             record = {**self.record, "report": self.report.state()}
             self.checkpoints.save(self.step, state, record, scores)
 
-    def _not_finite(self, number: int, step_in_phase: int) -> NumericsError:
-        return NumericsError(
-            f"{self.run_dir}: {MAX_SKIPS} steps in a row up to step {self.step} had a loss or "
-            "gradient that is not finite; parameters are as before them: lower "
-            "optimizer.learning_rate or look at the data of these steps (of pretraining: "
-            f"albert-jax data show DATA --config {self.run_dir} --phase {number} "
-            f"--step {step_in_phase} --seed {self.config.seed})"
-        )
 
-
-def depth_at(config: Config, phase: PhaseConfig, step: int) -> int | None:
+def _depth_at(config: Config, phase: PhaseConfig, step: int) -> int | None:
     """The depth of a step, drawn from the phase's depths by (seed, step); None: the model's own."""
     if not phase.depths:
         return None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -40,14 +41,11 @@ def run(
     branch: str | None = None,
     allow_change: tuple[str, ...] = (),
 ) -> None:
-    """Trains `config` in the run folder `out`, or continues the run there.
+    """Trains `config`, which has no task, in the run folder `out`, or continues the run there.
 
-    Args:
-      config: The config, without a task.
-      out: The run folder.
-      init: A run or directory whose parameters are the initial weights.
-      branch: "RUN@STEP" to start from the complete state of another run.
-      allow_change: Fields in which the config may differ from the one that the run began with.
+    `init` is a run or directory whose parameters are the initial weights; `branch` is "RUN@STEP",
+    to start from the complete state of another run. In the fields `allow_change` the config may
+    differ from the one that the run began with.
 
     Raises AlbertError of every kind; see train/loop.py.
     """
@@ -96,7 +94,9 @@ def pretraining_task(
     """The objectives of the phases on prepared documents."""
     backend = attention.choose(config, mesh.devices.flat[0])
     reference = evaluation.Reference.from_corpora(train, vocabulary)
-    held_out_scores = _HeldOutScores(config, held_out, vocabulary, reference, row_shards(mesh))
+    pairs = []
+    if config.run.minimal_pairs:
+        pairs = scoring.read_minimal_pairs(config.run.minimal_pairs)
 
     def initial_params() -> Any:
         if init is None:
@@ -127,59 +127,47 @@ def pretraining_task(
         batches=batches,
         loss=loss,
         evaluation_loss=lambda phase: loss(phase, top=evaluation.TOP),
-        evaluate=held_out_scores,
+        evaluate=_held_out_scores(config, held_out, vocabulary, reference, pairs, row_shards(mesh)),
         count=count,
         attention=backend.name,
         reference_loss=reference.entropy,
         best=best_metric(config)[0],
-        outputs=scoring.label_log_probs(config, None, backend) if held_out_scores.pairs else None,
+        outputs=scoring.label_log_probs(config, None, backend) if pairs else None,
     )
 
 
-class _HeldOutScores:
-    """Scores of the held-out rows and of the config's minimal pairs."""
+def _held_out_scores(
+    config: Config,
+    held_out: list[Corpus],
+    vocabulary: Vocabulary,
+    reference: evaluation.Reference,
+    pairs: list[scoring.MinimalPair],
+    shards: int,
+) -> Callable[[int, Evaluator], dict[str, float]]:
+    """Scores of the held-out rows in the shape of a phase, and of minimal pairs."""
+    max_length = config.model.max_position_embeddings
+    masked = scoring.mask_each_token(vocabulary, *scoring.pair_sentences(pairs), max_length)
 
-    def __init__(
-        self,
-        config: Config,
-        held_out: list[Corpus],
-        vocabulary: Vocabulary,
-        reference: evaluation.Reference,
-        shards: int,
-    ) -> None:
-        self._config, self._held_out, self._vocabulary = config, held_out, vocabulary
-        self._reference, self._shards = reference, shards
-        self._batches: tuple[int, list[Batch]] | None = None
-        self.pairs: list[scoring.MinimalPair] = []
-        self._masked: list[scoring.MaskedToken] = []
-        self._max_length = config.model.max_position_embeddings
-        if config.run.minimal_pairs:
-            self.pairs = scoring.read_minimal_pairs(config.run.minimal_pairs)
-            self._masked = scoring.mask_each_token(
-                vocabulary, *scoring.pair_sentences(self.pairs), self._max_length
-            )
+    @lru_cache(maxsize=1)
+    def batches(number: int) -> list[Batch]:
+        phase = config.phases[number]
+        batch_size = min(phase.batch_size // phase.gradient_accumulation_steps, MAX_EVAL_BATCH_SIZE)
+        return evaluation.held_out_batches(
+            held_out,
+            phase,
+            vocabulary,
+            max_samples=config.run.max_eval_samples,
+            batch_size=-(-batch_size // shards) * shards,
+        )
 
-    def __call__(self, phase: int, evaluator: Evaluator) -> dict[str, float]:
-        if self._batches is None or self._batches[0] != phase:
-            self._batches = (phase, self._make_batches(phase))
-        scores = evaluation.measure(self._batches[1], evaluator.sums, self._reference)
-        if self.pairs:
+    def evaluate(number: int, evaluator: Evaluator) -> dict[str, float]:
+        scores = evaluation.measure(batches(number), evaluator.sums, reference)
+        if pairs:
             likelihoods = scoring.log_likelihoods(
-                self._masked, evaluator.outputs, self._max_length, shards=self._shards
+                masked, evaluator.outputs, max_length, shards=shards
             )
-            accuracies = scoring.pair_accuracy(self.pairs, likelihoods[::2], likelihoods[1::2])
+            accuracies = scoring.pair_accuracy(pairs, likelihoods[::2], likelihoods[1::2])
             scores["pairs_accuracy"] = accuracies[scoring.ALL_PAIRS].value
         return scores
 
-    def _make_batches(self, phase: int) -> list[Batch]:
-        settings = self._config.phases[phase]
-        batch_size = min(
-            settings.batch_size // settings.gradient_accumulation_steps, MAX_EVAL_BATCH_SIZE
-        )
-        return evaluation.held_out_batches(
-            self._held_out,
-            settings,
-            self._vocabulary,
-            max_samples=self._config.run.max_eval_samples,
-            batch_size=-(-batch_size // self._shards) * self._shards,
-        )
+    return evaluate

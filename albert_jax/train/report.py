@@ -13,6 +13,7 @@ from albert_jax.observe import collapse, flops
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, progress_line
 from albert_jax.observe.metrics import MetricsWriter
+from albert_jax.parallel.jax_internals import process
 from albert_jax.train.task import Batch, TrainingTask
 
 HISTORY = 64
@@ -85,8 +86,9 @@ class Report:
                 "not finite, the update is skipped"
             )
         else:
-            added = {"steps": 1.0} | {name: values[name] for name in values if _adds_up(name)}
-            for name, value in (added | counts).items():
+            kinds = ("loss", "_correct", "_weights")
+            added = {name: value for name, value in values.items() if name.endswith(kinds)}
+            for name, value in ({"steps": 1.0} | added | counts).items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
         if step % self._config.run.logging_steps == 0 or step == self._config.steps:
             self._write_row(step, values)
@@ -96,12 +98,6 @@ class Report:
         self._write({"kind": "evaluation", "step": step, "phase": phase, **scores})
         shown = [f"{name.replace('_', ' ')} {value:.3f}" for name, value in scores.items()]
         self._console.say(f"step {step} held out: {'  '.join(shown)}")
-
-    def store(self) -> None:
-        """Flushes the rows: a killed run continues from a checkpoint, and rows before the
-        checkpoint are never written again."""
-        if self._writer is not None:
-            self._writer.flush()
 
     def close(self) -> None:
         """Writes the rows that are still buffered."""
@@ -115,60 +111,46 @@ class Report:
             self._writer.write(row)
 
     def _write_row(self, step: int, newest: Mapping[str, float]) -> None:
+        config = self._config
         sums, self._sums = self._sums, {}
         stages = self._clock.take()
         seconds = sum(stages.values())
         self._seconds += seconds
-        busy = stages["step"] + stages["input_wait"]
-        steps = sums.pop("steps", 0.0)
-        timed_tokens = sums.get("timed_tokens", 0.0) * jax.process_count()
+        steps = max(sums.get("steps", 0.0), 1.0)
+        timed_tokens = sums.get("timed_tokens", 0.0) * process()[1]
         row: dict[str, Any] = {
             "kind": "train",
             "step": step,
-            "phase": self._config.phase_at(step - 1)[0],
+            "phase": config.phase_at(step - 1)[0],
             **_means(sums, steps),
             "learning_rate": newest["learning_rate"],
             "gradient_norm": newest["grad_norm"],
             "skipped_steps": int(newest["skipped"]),
             "real_token_share": sums.get("tokens", 0.0) / max(sums.get("positions", 0.0), 1.0),
-            "tokens_per_second": timed_tokens / max(busy, 1e-9),
+            "tokens_per_second": timed_tokens / max(stages["step"] + stages["input_wait"], 1e-9),
             "seconds": {name: round(value, 4) for name, value in stages.items() if value},
             "goodput": stages["step"] / max(seconds, 1e-9),
-            "eta": flops.eta_seconds(
-                self._config, step, seconds_per_step=seconds / max(steps, 1.0)
-            ),
+            "eta": flops.eta_seconds(config, step, seconds_per_step=seconds / steps),
         }
-        if self._config.run.price_per_hour:
-            row["cost"] = self._seconds / 3600 * self._config.run.price_per_hour
+        if config.run.price_per_hour:
+            row["cost"] = self._seconds / 3600 * config.run.price_per_hour
         self._write(row)
-        self._console.progress(progress_line(row, self._config.steps))
-        self._diagnose()
-
-    def _diagnose(self) -> None:
-        if self._diagnosed:
-            return
-        message = collapse.diagnose(
-            list(self._history),
-            model=self._config.model,
-            warmup_steps=self._config.optimizer.warmup_steps,
-            unigram_loss=self._task.reference_loss,
-        )
-        if message:
+        self._console.progress(progress_line(row, config.steps))
+        if not self._diagnosed and (
+            message := collapse.diagnose(
+                list(self._history),
+                model=config.model,
+                warmup_steps=config.optimizer.warmup_steps,
+                unigram_loss=self._task.reference_loss,
+            )
+        ):
             self._diagnosed = True
             self._console.say(message)
 
 
-def _adds_up(name: str) -> bool:
-    return name == "loss" or name.endswith(("_loss", "_correct", "_weights"))
-
-
 def _means(sums: Mapping[str, float], steps: float) -> dict[str, float]:
     """The mean losses over the steps of a row, and the accuracies."""
-    means = {
-        name: value / max(steps, 1.0)
-        for name, value in sums.items()
-        if name == "loss" or name.endswith("_loss")
-    }
+    means = {name: value / steps for name, value in sums.items() if name.endswith("loss")}
     for name, correct in sums.items():
         if name.endswith("_correct"):
             weight = sums[name.replace("_correct", "_weights")]

@@ -21,13 +21,15 @@ from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
 from albert_jax.config_fields import leaves
-from albert_jax.errors import CheckpointError, ConfigError, DataError
+from albert_jax.errors import CheckpointError, ConfigError, DataError, PeerError
 from albert_jax.observe import curves, environment
 from albert_jax.parallel import agreement, hosts
+from albert_jax.parallel.jax_internals import process
 from albert_jax.parallel.mesh import check_rows, make_mesh
 from albert_jax.train import loop
 from albert_jax.train.state import TrainState
 from albert_jax.train.task import TrainingTask
+from albert_jax.tree import flatten
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -46,8 +48,7 @@ class RunFolder:
         self.config = files.join(path, "config.toml")
         self.record = files.join(path, "record.json")
         self.vocabulary = files.join(path, "vocabulary")
-        # The row counts of planned epochs, which take minutes to compute.
-        self.row_counts = files.join(path, "rows")
+        self.row_counts = files.join(path, "rows")  # Of planned epochs; they take minutes.
 
     def refuse_unknown_files(self) -> None:
         """Raises CheckpointError for a folder that is not empty and not a run."""
@@ -68,14 +69,9 @@ class RunFolder:
     ) -> list[str]:
         """Writes the files, or checks that the run in the folder is this one.
 
-        Args:
-          config: The resolved config.
-          facts: Facts that decide the numbers, plain JSON.
-          vocabulary_files: The contents of vocabulary/.
-          allow_change: Fields and sections in which the config may differ from that of the run.
-
-        Returns:
-          Lines about permitted changes since the run began.
+        `facts` decide the numbers and are plain JSON. The config may differ from that of the run
+        in the fields and sections `allow_change`. Returns lines about the changes since the run
+        began.
 
         Raises:
           CheckpointError: The run has another model.
@@ -96,28 +92,22 @@ class RunFolder:
         return changes
 
     def _changed_facts(self, facts: Mapping[str, Any], *, data_may_change: bool) -> list[str]:
-        data = files.read(self.record)
-        recorded = json.loads(data) if data is not None else {}
-        changes = []
-        for name, value in facts.items():
-            old = recorded.get(name, value)
-            if old == value:
-                continue
-            if name in FIXED_FACTS and not data_may_change:
+        recorded = json.loads(files.read(self.record) or b"{}")
+        common = facts.keys() & recorded.keys()
+        for name in FIXED_FACTS:
+            if name in common and facts[name] != recorded[name] and not data_may_change:
                 raise DataError(
                     f"{self.record}: the run was started with another {name.replace('_', ' ')} "
-                    f"({str(old)[:16]}, now {str(value)[:16]}): use the data and package "
-                    "versions it was started with, or another --out"
+                    f"({str(recorded[name])[:16]}, now {str(facts[name])[:16]}): use the data and "
+                    "package versions it was started with, or another --out"
                 )
-            if isinstance(value, Mapping) and isinstance(old, Mapping):
-                changes += [
-                    f"{name}.{key} = {value.get(key)} (was {old.get(key)})"
-                    for key in sorted({*value, *old})
-                    if value.get(key) != old.get(key)
-                ]
-            else:
-                changes.append(f"{name} = {value} (was {old})")
-        return changes
+        old = flatten({name: recorded[name] for name in common})
+        new = flatten({name: facts[name] for name in common})
+        return [
+            f"{path.replace('/', '.')} = {new.get(path)} (was {old.get(path)})"
+            for path in sorted({*old, *new})
+            if new.get(path) != old.get(path)
+        ]
 
 
 def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> jax.sharding.Mesh:
@@ -133,6 +123,8 @@ def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> jax.sharding.
     facts |= {f"package {name}": version for name, version in environment.versions().items()}
     agreement.agree("the configuration", facts)
     mesh = make_mesh(config.parallel)
+    if jax.process_count() != process()[1]:
+        raise PeerError("several processes without jax.distributed: initialize it first")
     for number, phase in enumerate(config.phases):
         check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
     RunFolder(out).refuse_unknown_files()
@@ -161,27 +153,27 @@ def run_training(
         "environment": environment.describe(),
         **facts,
     }
-    index, count = jax.process_index(), jax.process_count()
+    folder, lock, leading = RunFolder(out), RunLock(out), process()[0] == 0
     with ExitStack() as stack:
-        lock = RunLock(out)
 
         def open_folder() -> list[str]:
             stack.enter_context(lock)
-            return RunFolder(out).open(config, facts, vocabulary.files(), allow_change=allow_change)
+            return folder.open(config, facts, vocabulary.files(), allow_change=allow_change)
 
-        changes = agreement.on_first("run folder", open_folder, index, count)
-        for line in changes if index == 0 else []:
-            print(f"{out}: {line}", file=sys.stderr)
+        changes = agreement.on_first("run folder", open_folder)
+        if leading:
+            for line in changes:
+                print(f"{out}: {line}", file=sys.stderr)
         loop.train(
             config,
             task,
             out,
             mesh,
             record={**facts, "config": configfile.dumps(config)},
-            lock=lock if index == 0 else None,
+            lock=lock if leading else None,
             parent_state=parent_state,
         )
-        if index == 0:
+        if leading:
             curves.draw(out)
 
 
@@ -203,8 +195,7 @@ def state_of_parent(source: str) -> Callable[[TrainState], TrainState]:
 
     def parent_state(shapes: TrainState) -> TrainState:
         restored = Checkpoints(folder, keep=1, best=None, read_only=True).restore(shapes, step)
-        if restored is None:
-            raise CheckpointError(f"{folder} has no checkpoint: name a run that has one")
+        assert restored is not None  # A reader of a run without checkpoints gets an error.
         return restored.state
 
     return parent_state

@@ -37,7 +37,7 @@ Params = Any
 Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, Mapping[str, Any]], tuple[TrainState, dict[str, Any]]]
-EvalStep = Callable[[Params, Batch], Sums]
+EvalStep = Callable[[Params, Batch], Any]
 
 ROWS, REPLICATED = PartitionSpec(ROW_AXES), PartitionSpec()
 
@@ -52,22 +52,16 @@ def make_train_step(
 ) -> TrainStep:
     """Makes the jitted step (state, batch, scalars) -> (state, metrics); the state is donated.
 
-    Args:
-      config: The run.
-      phase: The phase of the step; its rows divide over the mesh (`mesh.check_rows`).
-      mesh: The devices.
-      loss: The loss; each weight column that its terms name ends in "_weights".
-      params: The parameters or their shapes. None means those of config.model with both heads.
-      num_layers: The depth, one step per depth. None means the model's own.
+    The batch is global, with rows split like `batch_sharding`; the rows of the phase must divide
+    over the mesh (`mesh.check_rows`). `scalars` are learning_rate (float32) and seed (int32). The
+    metrics are float32 scalars of the global batch: loss, one loss per term, the sums of the loss,
+    the total weights, grad_norm (before clipping), learning_rate, skipped and skipped_in_a_row.
 
-    Returns:
-      The step. Its batch is global, with rows split like `batch_sharding`. `scalars` are
-      learning_rate (float32) and seed (int32). The metrics are float32 scalars of the global
-      batch: loss, one loss per term, the sums of the loss, the total weights, grad_norm (before
-      clipping), learning_rate, skipped and skipped_in_a_row.
+    `params` are the parameters or their shapes, by default those of config.model with both heads.
+    `num_layers` is the depth; None means the model's own.
     """
     shapes = abstract_params(config.model) if params is None else params
-    frozen = frozen_parameters(shapes, phase)
+    frozen = _frozen_parameters(shapes, phase)
     compute_gradients = _gradient_function(
         loss, mesh, shapes, frozen, phase.gradient_accumulation_steps, num_layers
     )
@@ -105,31 +99,19 @@ def make_eval_step(mesh: Mesh, loss: Loss, params: Params) -> EvalStep:
     def evaluate(params: Params, batch: Batch) -> Sums:
         terms, sums = loss(params, batch, dropout=None, num_layers=None)
         sums = {f"{name}_sum": term.total for name, term in terms.items()} | sums
-        sums |= {name: jnp.sum(batch[name]) for name in weight_names(batch)}
-        return _sum_over_devices(sums, axes)
+        return _sum_over_devices(sums | _total_weights(batch), axes)
 
     return _jit_on_rows(evaluate, mesh, params, REPLICATED)
 
 
-def make_output_step(
-    mesh: Mesh, outputs: Callable[[Params, Batch], Any], params: Params
-) -> Callable[[Params, Batch], Any]:
+def make_output_step(mesh: Mesh, outputs: EvalStep, params: Params) -> EvalStep:
     """Makes a jitted (params, batch) -> arrays [B, ...] of `outputs`, replicated."""
     return _jit_on_rows(outputs, mesh, params, ROWS)
 
 
-def frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
-    """A tree like the parameters of booleans: whether the phase leaves a parameter as it is."""
-
-    def frozen(keys: tuple[Any, ...], _: Any) -> bool:
-        return phase.freeze == "encoder" and path_of(keys).startswith("encoder/")
-
-    return jax.tree_util.tree_map_with_path(frozen, params)
-
-
 def _jit_on_rows(
-    function: Callable[[Params, Batch], Any], mesh: Mesh, shapes: Params, out_specs: PartitionSpec
-) -> Callable[[Params, Batch], Any]:
+    function: EvalStep, mesh: Mesh, shapes: Params, out_specs: PartitionSpec
+) -> EvalStep:
     """Jits `function(params, rows)` as applied to the rows of each device."""
     specs = parameter_specs(shapes, mesh)
 
@@ -146,12 +128,15 @@ def _jit_on_rows(
     )
 
 
+def _frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
+    """A tree of booleans like the parameters: whether the phase leaves a parameter as it is."""
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, _: phase.freeze == "encoder" and path_of(keys).startswith("encoder/"), params
+    )
+
+
 def _apply_gradients(
-    state: TrainState,
-    gradients: Params,
-    metrics: Sums,
-    config: OptimizerConfig,
-    frozen: Params,
+    state: TrainState, gradients: Params, metrics: Sums, config: OptimizerConfig, frozen: Params
 ) -> TrainState:
     """The next state, from gradients and the metrics loss, grad_norm and learning_rate.
 
@@ -174,18 +159,17 @@ def _apply_gradients(
         optimizer, lambda _, is_frozen: is_frozen, opt_state, frozen,
         transform_non_params=lambda _: False,
     )  # fmt: skip
-    decay = config.ema_decay
+    ema, decay = state.ema, config.ema_decay
+    if ema is not None:
+        ema = jax.tree.map(
+            lambda mean, w: jnp.where(finite, decay * mean + (1.0 - decay) * w, mean), ema, params
+        )
     skipped = 1 - finite.astype(jnp.int32)
     return TrainState(
         step=state.step + 1,
         params=params,
         opt_state=jax.tree.map(select, frozen_state, opt_state, state.opt_state),
-        ema=state.ema
-        and jax.tree.map(
-            lambda mean, w: jnp.where(finite, decay * mean + (1.0 - decay) * w, mean),
-            state.ema,
-            params,
-        ),
+        ema=ema,
         skipped=state.skipped + skipped,
         skipped_in_a_row=(state.skipped_in_a_row + 1) * skipped,
     )
@@ -208,9 +192,7 @@ def _gradient_function(
     def local(
         params: Params, batch: Batch, rows: jax.Array, seed: jax.Array, step: jax.Array
     ) -> tuple[Params, Sums]:
-        weights = _sum_over_devices(
-            {name: jnp.sum(batch[name]) for name in weight_names(batch)}, axes
-        )
+        weights = _sum_over_devices(_total_weights(batch), axes)
 
         def mean_loss(params: Params, part: tuple[Batch, jax.Array]) -> tuple[jax.Array, Sums]:
             batch, rows = part
@@ -238,8 +220,7 @@ def _gradient_function(
     def compute(
         params: Params, batch: Batch, seed: jax.Array, step: jax.Array
     ) -> tuple[Params, Sums]:
-        batch_size = next(iter(batch.values())).shape[0]
-        rows = jnp.arange(batch_size, dtype=jnp.int32)
+        rows = jnp.arange(next(iter(batch.values())).shape[0], dtype=jnp.int32)
         manual = _manual(specs)
         in_specs = (manual, ROWS, ROWS, REPLICATED, REPLICATED)
         region = _manual_region(local, mesh, in_specs, (manual, REPLICATED))
@@ -249,12 +230,12 @@ def _gradient_function(
 
 
 def _accumulate(
-    differentiate: Callable[..., Any], params: Params, rows: Any, gradient_accumulation_steps: int
+    differentiate: Callable[..., Any], params: Params, rows: Any, num_parts: int
 ) -> Any:
     """Sums of `differentiate(params, part)` over A parts [b / A, ...] of the rows [b, ...]."""
-    if gradient_accumulation_steps == 1:
+    if num_parts == 1:
         return differentiate(params, rows)
-    parts = jax.tree.map(lambda x: x.reshape(gradient_accumulation_steps, -1, *x.shape[1:]), rows)
+    parts = jax.tree.map(lambda x: x.reshape(num_parts, -1, *x.shape[1:]), rows)
     shapes = jax.eval_shape(differentiate, params, jax.tree.map(lambda x: x[0], parts))
     zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), shapes)
 
@@ -268,16 +249,12 @@ def _manual_region(
     function: Callable[..., Any], mesh: Mesh, in_specs: tuple[Any, ...], out_specs: Any
 ) -> Callable[..., Any]:
     """`function` on the rows and the parts of parameters that each device holds."""
+    # A fused kernel cannot live in a checked region, and jax 0.10.2 does not refuse an unchecked
+    # region inside a checked one but sums cotangents wrongly.
     return jax.shard_map(
-        function,
-        mesh=mesh,
-        in_specs=in_specs,
-        out_specs=out_specs,
-        axis_names=set(ROW_AXES),
-        # A fused kernel cannot live in a checked region, and jax 0.10.2 does not refuse an
-        # unchecked region inside a checked one but sums cotangents wrongly.
-        check_vma=False,
-    )
+        function, mesh=mesh, in_specs=in_specs, out_specs=out_specs,
+        axis_names=set(ROW_AXES), check_vma=False,
+    )  # fmt: skip
 
 
 def _manual(specs: Params) -> Params:
@@ -290,6 +267,10 @@ def _manual(specs: Params) -> Params:
 def _used_axes(mesh: Mesh) -> tuple[str, ...]:
     """The row axes of more than one device; a reduction over the others would be empty."""
     return tuple(axis for axis in ROW_AXES if mesh.shape[axis] > 1)
+
+
+def _total_weights(batch: Batch) -> Sums:
+    return {name: jnp.sum(batch[name]) for name in weight_names(batch)}
 
 
 def _sum_over_devices(values: Sums, axes: tuple[str, ...]) -> Sums:
@@ -309,14 +290,10 @@ def _gather(leaf: jax.Array, spec: PartitionSpec) -> jax.Array:
 
 
 def _reduce(
-    axes: tuple[str, ...],
-    part: jax.Array,
-    gradient: jax.Array,
-    spec: PartitionSpec,
-    is_frozen: bool,
+    axes: tuple[str, ...], part: jax.Array, gradient: jax.Array, spec: PartitionSpec, frozen: bool
 ) -> jax.Array:
     """The sum of a gradient over the devices, of which each keeps the part that it stores."""
-    if is_frozen:
+    if frozen:
         return jnp.zeros_like(part)
     dimension = fsdp_dimension(spec)
     if dimension is not None:

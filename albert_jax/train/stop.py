@@ -18,16 +18,14 @@ from typing import Any
 
 from jax.experimental import multihost_utils
 
+from albert_jax.parallel.jax_internals import process
+
 
 class Stop:
-    """Context manager around a run's loop; ``stop(step)`` says whether to stop after `step`.
+    """Context manager around a run's loop; ``stop(step)`` says whether to stop after `step`."""
 
-    Args:
-      process_count: The processes of the run; with several, ``jax.distributed`` is initialized.
-    """
-
-    def __init__(self, process_count: int = 1) -> None:
-        self._distributed = process_count > 1
+    def __init__(self) -> None:
+        self._distributed = process()[1] > 1
         self._received: list[int] = []
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
@@ -87,4 +85,4 @@ class Stop:
 
 def _print(line: str) -> None:
     with contextlib.suppress(OSError):
-        os.write(2, (line + "\n").encode())
+        os.write(2, f"{line}\n".encode())

@@ -1,13 +1,10 @@
 """Ends a run that hangs, with the stacks of all threads and one line that says where it hangs.
 
 A collective whose peer is gone never returns. JAX alone notices a killed peer after 98 s (by
-aborting) and a peer that is alive but stuck never. So two threads watch:
-
-- the first one this process (no :meth:`Watchdog.beat` for `seconds` ends the run) and process 0,
-  which holds the coordination service's store: if it is stopped, a question to the store never
-  returns, so this thread watches how long the other one's question has been out;
-- the second one the other processes, through the store: every process publishes a counter every
-  two seconds, and one whose counter stands still for `peer_seconds` is gone or stopped.
+aborting) and a peer that is alive but stuck never. So two threads watch. One exchanges beats with
+the other processes through the coordination service's store, and names a process whose beats
+stand still. Process 0 holds that store, and if it is stopped, the exchange itself never returns.
+So the other thread watches how long an exchange takes, and the last beat of this process.
 
 In every case the exit code is 6 and the last line names the stage or the peer. Process 0 leaves
 last, because JAX aborts the others as soon as the store is gone.
@@ -27,10 +24,11 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from albert_jax.errors import AlbertError, PeerError, Stopped
-from albert_jax.parallel.jax_internals import coordination_client
+from albert_jax.parallel.jax_internals import coordination_client, process
 
 BEAT_SECONDS = 2.0
 PEER_SECONDS = 16.0
+"""The longest silence of another process."""
 LINGER_SECONDS = 4.0
 """How long process 0 waits for the others, which notice the same thing up to a beat later. All
 three together stay below the 30 s within which a gone peer is to be named."""
@@ -40,34 +38,17 @@ _PREFIX = "albert_jax/beat/"
 class Watchdog:
     """Context manager around a run's loop.
 
-    Args:
-      seconds: The longest time between two beats; 0 watches the other processes only.
-      process_index: The index of this process.
-      process_count: The number of processes of the run.
-      peer_seconds: The longest silence of another process.
-      beat_seconds: The time between two published counters.
-      leave: Tests replace the exit by a function of the last line and the seconds to linger.
+    `seconds` is the longest time between two beats; 0 watches the other processes only.
     """
 
-    def __init__(
-        self,
-        seconds: float,
-        *,
-        process_index: int = 0,
-        process_count: int = 1,
-        peer_seconds: float = PEER_SECONDS,
-        beat_seconds: float = BEAT_SECONDS,
-        leave: Callable[[str, float], None] | None = None,
-    ) -> None:
-        self._seconds, self._index, self._count = seconds, process_index, process_count
-        self._peer_seconds, self._beat_seconds = peer_seconds, beat_seconds
-        self._leave = leave or _leave
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._index, self._count = process()
         self._last = (time.monotonic(), "start", 0)
-        self._store: Any = None
-        self._question: float | None = None
-        """When the question to the store that is out now was asked."""
+        self._waiting_since: float | None = None
+        """When the first exchange began that has had no answer."""
         self._peers: dict[int, dict[str, Any]] = {}
-        """What each other process published last."""
+        """The newest beat of each other process."""
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -76,9 +57,8 @@ class Watchdog:
         self._last = (time.monotonic(), stage, step)
 
     def __enter__(self) -> Watchdog:
-        self._last = (time.monotonic(), "start", 0)
+        self.beat("start", 0)
         if self._count > 1:
-            self._store = coordination_client()
             # At once and not after the first pause, because a process that is gone before it has
             # published anything would never be missed.
             self._publish(0)
@@ -91,11 +71,11 @@ class Watchdog:
         if self._count > 1 and isinstance(error, Exception) and not isinstance(error, AlbertError):
             # A collective may have failed because a peer died (a JaxRuntimeError or, from the
             # dispatch path, a ValueError): the peer's silence is the better last line.
-            self._ended.wait(self._peer_seconds + 3 * self._beat_seconds + LINGER_SECONDS)
+            self._ended.wait(PEER_SECONDS + 3 * BEAT_SECONDS + LINGER_SECONDS)
         self._ended.set()
         for thread in self._threads:
-            thread.join(timeout=self._beat_seconds)
-        if self._store is not None:
+            thread.join(timeout=BEAT_SECONDS)
+        if self._count > 1:
             # Others may still work (on a last evaluation) and must not take this for a death. The
             # service itself may be gone already.
             left = None if error is None or isinstance(error, Stopped) else str(error)[:500]
@@ -110,10 +90,11 @@ class Watchdog:
     def _watch_this_process_and_coordinator(self) -> None:
         pause = min(1.0, self._seconds / 4) if self._seconds else 1.0
         while not self._ended.wait(pause):
-            now, (last, stage, step), question = time.monotonic(), self._last, self._question
-            if self._index and question is not None and now - question > self._peer_seconds:
+            now, (last, stage, step) = time.monotonic(), self._last
+            silence = now - (self._waiting_since or now)
+            if self._index and silence > PEER_SECONDS:
                 self._end(
-                    f"process 0 (the coordinator) is stopped: silent for {now - question:.0f} s; "
+                    f"process 0 (the coordinator) is stopped: silent for {silence:.0f} s; "
                     "start the same command again"
                 )
             elif 0 < self._seconds < now - last:
@@ -124,26 +105,22 @@ class Watchdog:
 
     def _watch_peers(self) -> None:
         changed: dict[int, float] = {}
-        counter, answered = 0, time.monotonic()
-        while not self._ended.wait(self._beat_seconds):
+        counter = 0
+        while not self._ended.wait(BEAT_SECONDS):
             counter += 1
-            self._question = time.monotonic()
+            self._waiting_since = self._waiting_since or time.monotonic()
             try:
                 self._publish(counter)
                 peers = self._read()
-                now = answered = time.monotonic()
-            except Exception as error:  # noqa: BLE001  # The client raises JaxRuntimeError.
-                if time.monotonic() - answered > self._peer_seconds:
-                    self._end(f"process 0 (the coordinator) does not answer: {error}")
+            except Exception:  # noqa: BLE001  # A JaxRuntimeError; the other thread will notice.
                 continue
-            finally:
-                self._question = None
+            self._waiting_since, now = None, time.monotonic()
             for peer, beat in peers.items():
                 if beat != self._peers.get(peer):
                     changed[peer] = now
                 if beat["left"]:
                     self._end(f"process {peer} left, its last line: {beat['left']}")
-                elif beat["count"] >= 0 and now - changed[peer] > self._peer_seconds:
+                elif beat["count"] >= 0 and now - changed[peer] > PEER_SECONDS:
                     self._end(
                         f"process {peer} on host {beat['host']} is gone or stopped: silent for "
                         f"{now - changed[peer]:.0f} s, last in stage {beat['stage']!r} of step "
@@ -156,10 +133,12 @@ class Watchdog:
         _, stage, step = self._last
         beat = {"count": count, "stage": stage, "step": step, "left": left}
         beat["host"] = socket.gethostname()
-        self._store.key_value_set(f"{_PREFIX}{self._index}", json.dumps(beat), allow_overwrite=True)
+        coordination_client().key_value_set(
+            f"{_PREFIX}{self._index}", json.dumps(beat), allow_overwrite=True
+        )
 
     def _read(self) -> dict[int, dict[str, Any]]:
-        values = self._store.key_value_dir_get(_PREFIX)
+        values = coordination_client().key_value_dir_get(_PREFIX)
         beats = {int(key.rsplit("/", 1)[-1]): json.loads(value) for key, value in values}
         return {peer: beat for peer, beat in beats.items() if peer != self._index}
 
@@ -181,7 +160,7 @@ class Watchdog:
 
     def _end(self, line: str) -> None:
         if not self._ended.is_set():
-            self._leave(line, LINGER_SECONDS if self._count > 1 and self._index == 0 else 0.0)
+            _leave(line, LINGER_SECONDS if self._count > 1 and self._index == 0 else 0.0)
             self._ended.set()
 
 

@@ -106,7 +106,7 @@ def test_one_run_at_a_time(bucket):
     with RunLock(f"{bucket}/locked"):
         held = files.read(f"{bucket}/locked/lock")
         assert held is not None and b"pid" in held
-        with pytest.raises(CheckpointError, match="locked"):
+        with pytest.raises(CheckpointError, match="already running"):
             RunLock(f"{bucket}/locked").__enter__()
     assert files.read(f"{bucket}/locked/lock") is None
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from albert_jax import files
+from albert_jax.checkpoint import lock as locks
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.errors import CheckpointError
 from tests.checkpoint.programs import start
@@ -59,7 +60,7 @@ def test_a_second_run_is_refused_by_name(tmp_path, holder):
 def test_a_killed_run_is_taken_over_at_once(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)  # and not reaped: a zombie does not hold a folder
     time.sleep(0.3)
-    with RunLock(str(tmp_path), stale_seconds=600) as lock:
+    with RunLock(str(tmp_path)) as lock:
         lock.check()
         assert _lock(tmp_path)["pid"] == os.getpid()
     assert files.names(str(tmp_path)) == []
@@ -67,27 +68,29 @@ def test_a_killed_run_is_taken_over_at_once(tmp_path, holder):
 
 def test_a_reused_pid_does_not_hold_it(tmp_path):
     _write(tmp_path, pid=os.getpid(), started="1")
-    with RunLock(str(tmp_path), stale_seconds=600):
+    with RunLock(str(tmp_path)):
         assert _lock(tmp_path)["token"] != "other"
 
 
-def test_another_host_is_waited_for_and_taken_over(tmp_path, caplog):
+def test_another_host_is_waited_for_and_taken_over(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(locks, "STALE_SECONDS", 1.0)
     _write(tmp_path, host="elsewhere", pid=77, renewed=time.time())
     caplog.set_level(logging.WARNING)
-    with RunLock(str(tmp_path), stale_seconds=1.0):
+    with RunLock(str(tmp_path)):
         assert _lock(tmp_path)["pid"] == os.getpid()
     waited, took = [record.getMessage() for record in caplog.records]
     assert "pid 77 on host elsewhere" in waited and "waiting up to" in waited
     assert "took over" in took
 
 
-def test_another_host_that_renews_is_respected(tmp_path):
+def test_another_host_that_renews_is_respected(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "STALE_SECONDS", 5.0)
     content = _write(tmp_path, host="elsewhere", pid=77, renewed=time.time())
     renewed = json.dumps(content | {"renewed": content["renewed"] + 15})
     timer = threading.Timer(0.2, (tmp_path / "lock").write_text, (renewed,))
     timer.start()
     with pytest.raises(CheckpointError, match="pid 77 on host elsewhere"):
-        RunLock(str(tmp_path), stale_seconds=5.0).__enter__()
+        RunLock(str(tmp_path)).__enter__()
     timer.join()
 
 
@@ -97,9 +100,10 @@ def test_an_old_boot_needs_no_living_pid(tmp_path):
         assert _lock(tmp_path)["pid"] == os.getpid()
 
 
-def test_a_half_written_lock_gets_stale(tmp_path):
+def test_a_half_written_lock_gets_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "STALE_SECONDS", 0.5)
     (tmp_path / "lock").write_bytes(b'{"host": "el')
-    with RunLock(str(tmp_path), stale_seconds=0.5):
+    with RunLock(str(tmp_path)):
         assert _lock(tmp_path)["pid"] == os.getpid()
 
 
@@ -112,8 +116,9 @@ def test_of_two_that_take_over_only_the_last_gets_it(tmp_path, monkeypatch):
     assert _lock(tmp_path)["token"] == "other"
 
 
-def test_it_is_renewed_and_its_loss_is_noticed(tmp_path):
-    with RunLock(str(tmp_path), renew_seconds=0.05) as lock:
+def test_it_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "RENEW_SECONDS", 0.05)
+    with RunLock(str(tmp_path)) as lock:
         before = _lock(tmp_path)["renewed"]
         time.sleep(0.4)
         assert _lock(tmp_path)["renewed"] > before

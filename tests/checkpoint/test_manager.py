@@ -91,7 +91,6 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path, make_state, restore):
     checkpoints = Checkpoints(str(tmp_path), keep=2, best="loss")
     for step, loss in enumerate((3.0, 1.0, 2.0, 4.0, 5.0), start=1):
         checkpoints.save(step, make_state(step), {}, {"loss": loss})
-    checkpoints.save(5, make_state(99), {})  # saved already: left alone
     checkpoints.wait()
     assert checkpoints.steps() == [2, 4, 5]
     assert checkpoints.best_step() == 2
@@ -191,7 +190,7 @@ def test_one_failed_save_is_a_line_and_the_next_one_the_retry(
     with monkeypatch.context() as patch:
         patch.setattr(manifest, "complete", _refuse)
         checkpoints.save(40, make_state(40), {})
-        checkpoints._join()
+        checkpoints._saving.join()
     caplog.set_level(logging.WARNING)
     checkpoints.save(50, make_state(50), {})
     checkpoints.close()
@@ -248,7 +247,7 @@ from albert_jax.checkpoint.manager import Checkpoints
 mesh = jax.make_mesh((2 * count,), ("fsdp",), axis_types=(AxisType.Auto,))
 sharding = NamedSharding(mesh, P("fsdp"))
 values = np.arange(64 * 8, dtype=np.float32).reshape(64, 8)
-checkpoints = Checkpoints(sys.argv[1], keep=2, best=None, process_index=index, process_count=count)
+checkpoints = Checkpoints(sys.argv[1], keep=2, best=None)
 like = {"w": jax.ShapeDtypeStruct(values.shape, values.dtype, sharding=sharding)}
 restored = checkpoints.restore(like)
 first = 0 if restored is None else restored.step

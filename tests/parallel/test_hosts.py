@@ -27,6 +27,7 @@ from albert_jax.config import (
 from albert_jax.errors import ConfigError, PeerError
 from albert_jax.observe.metrics import read_rows
 from albert_jax.parallel import agreement, hosts
+from albert_jax.parallel.jax_internals import process
 from tests import tiny_models
 
 SAME = 2e-6
@@ -136,7 +137,7 @@ def _children(parent: int) -> list[int]:
 def _wait_for_a_step(run: Path) -> None:
     deadline = time.monotonic() + 300
     while time.monotonic() < deadline:
-        if (run / "whole").is_dir() and any((run / "whole").iterdir()):
+        if (run / "complete").is_dir() and any((run / "complete").iterdir()):
             return
         time.sleep(0.2)
     raise AssertionError("no checkpoint came")
@@ -209,7 +210,8 @@ def test_variables_that_make_no_cluster_are_refused(monkeypatch, coordinator, co
 def test_a_process_alone_has_nothing_to_join(monkeypatch):
     for name in (hosts.COORDINATOR, hosts.COUNT, hosts.INDEX):
         monkeypatch.delenv(name, raising=False)
-    assert hosts.join() == (0, 1)
+    hosts.join()
+    assert process() == (0, 1)
     agreement.agree("anything", {"a": "1"})
 
 
@@ -231,7 +233,7 @@ class _Store:
 def _agree(monkeypatch, store: _Store, index: int, facts: dict[str, str]) -> None:
     monkeypatch.setattr(agreement, "coordination_client", lambda: store)
     monkeypatch.setattr(agreement, "_counter", itertools.count())  # each process has its own
-    monkeypatch.setattr(hosts, "_joined", hosts._Membership(None, "", 2, index))
+    monkeypatch.setattr(agreement, "process", lambda: (index, 2))
     agreement.agree("facts", facts)
 
 

@@ -216,7 +216,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(
     assert (run / "damaged" / newest.name).exists()
 
 
-def test_no_whole_checkpoint_is_never_a_start_from_zero(data, tmp_path, monkeypatch):
+def test_no_complete_checkpoint_is_never_a_start_from_zero(data, tmp_path, monkeypatch):
     config, run = micro(data), tmp_path / "run"
     with monkeypatch.context() as patched:
         stop_at(patched, 5)
@@ -226,7 +226,7 @@ def test_no_whole_checkpoint_is_never_a_start_from_zero(data, tmp_path, monkeypa
         for file in step.rglob("*"):
             if file.is_file() and file.stat().st_size > 100:
                 file.write_bytes(b"x" + file.read_bytes()[1:])
-    with pytest.raises(CheckpointError, match="whole"):
+    with pytest.raises(CheckpointError, match="every checkpoint is damaged"):
         pretraining.run(config, str(run))
 
 

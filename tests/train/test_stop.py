@@ -13,6 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from albert_jax.train import watchdog
+from albert_jax.train.stop import Stop
+from albert_jax.train.watchdog import Watchdog
+
 ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = """
@@ -105,8 +109,6 @@ def test_a_reader_that_leaves_does_not_end_it():
 
 
 def test_handlers_are_given_back():
-    from albert_jax.train.stop import Stop
-
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with Stop() as stop:
         assert not stop(1)
@@ -124,12 +126,10 @@ import jax
 index, port, kind = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 jax.distributed.initialize(f"127.0.0.1:{port}", 2, index, cluster_detection_method="deactivate")
 from jax.experimental import multihost_utils
+from albert_jax.train import watchdog
 from albert_jax.train.stop import Stop
-from albert_jax.train.watchdog import Watchdog
-stop = Stop(2)
-seconds = 4 if kind == "stuck" else 60
-dog = Watchdog(seconds, process_index=index, process_count=2, peer_seconds=3, beat_seconds=0.3)
-with stop, dog:
+watchdog.PEER_SECONDS, watchdog.BEAT_SECONDS = 3, 0.3
+with Stop() as stop, watchdog.Watchdog(4 if kind == "stuck" else 60) as dog:
     for step in range(1, 2000):
         dog.beat("step", step)
         if kind == "stuck" and index == 1 and step == 20:
@@ -224,18 +224,16 @@ with Watchdog(0.5) as dog:
     assert "no progress for 0.5 s in stage 'data' of step 7" in err.splitlines()[-1]
 
 
-def test_no_watchdog_when_off_and_none_when_it_beats():
-    from albert_jax.train.watchdog import Watchdog
-
+def test_no_watchdog_when_off_and_none_when_it_beats(monkeypatch):
     ended: list[str] = []
-
-    def keep(line: str, linger: float) -> None:
-        ended.append(line)
-
-    with Watchdog(0, leave=keep):
+    monkeypatch.setattr(watchdog, "_leave", lambda line, linger: ended.append(line))
+    with Watchdog(0):
         time.sleep(0.1)
-    with Watchdog(0.6, leave=keep) as dog:
+    with Watchdog(0.6) as dog:
         for step in range(8):
             dog.beat("step", step)
             time.sleep(0.15)
     assert ended == []
+    with Watchdog(0.2):
+        time.sleep(0.5)
+    assert len(ended) == 1
