@@ -38,7 +38,7 @@ class Document:
     id: str
     """Where the document came from, for messages."""
     text: str
-    """Paragraphs or sentences, one per line, separated by line feeds. Empty if there are ids."""
+    """Paragraphs or sentences, one per line. Empty if there are ids."""
     group: str = ""
     """Documents of one group are held out together. If empty, the document is its own group."""
     ids: np.ndarray | None = None

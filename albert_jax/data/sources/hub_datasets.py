@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -40,33 +41,27 @@ def load_records(spec: str) -> list[Record]:
       DataError: The library cannot load the dataset, or it has no records.
     """
     if spec.startswith("tfds:"):
-        builder, split = open_tfds(spec)
-        rows, features = _data_source(spec), builder.info.features
+        rows, features = _tfds_rows(spec), _open_tfds(spec)[0].info.features
     else:
-        rows = open_hugging_face(spec)
+        rows = _open_hugging_face(spec)
         features = rows.features
-    classes = {
-        name: list(feature.names)
-        for name, feature in features.items()
-        if getattr(feature, "names", None)
-    }
-    records = list(_named_records(spec, rows, classes))
+    classes = {name: getattr(feature, "names", None) for name, feature in features.items()}
+    records = [
+        Record(
+            f"{spec} record {number}",
+            {name: _field(value, classes.get(name)) for name, value in row.items()},
+        )
+        for number, row in enumerate(rows)
+    ]
     if not records:
         raise DataError(f"{spec}: has no records: name a split with at least one")
     return records
 
 
-def _named_records(
-    spec: str, rows: Iterable[dict[str, Any]], classes: dict[str, list[str]]
-) -> Iterator[Record]:
-    for number, row in enumerate(rows):
-        fields: dict[str, object] = {}
-        for name, value in row.items():
-            if name in classes:
-                fields[name] = classes[name][int(value)] if int(value) >= 0 else None
-            else:
-                fields[name] = value.decode("utf-8") if isinstance(value, bytes) else value
-        yield Record(f"{spec} record {number}", fields)
+def _field(value: Any, class_names: list[str] | None) -> object:
+    if class_names:
+        return class_names[int(value)] if int(value) >= 0 else None
+    return value.decode("utf-8") if isinstance(value, bytes) else value
 
 
 def text(value: object) -> str:
@@ -82,13 +77,13 @@ def text_parts(spec: str, field: str, part_bytes: int) -> list[Part]:
       DataError: The library cannot load the dataset, or it has no such field.
     """
     if spec.startswith("hf:"):
-        data = open_hugging_face(spec)
+        data = _open_hugging_face(spec)
         if field not in data.column_names:
             raise DataError(
                 f"{spec}: has no column {field!r}, only {data.column_names}: give --field"
             )
         return _runs("hf", spec, len(data), data.data.nbytes, part_bytes)
-    builder, split = open_tfds(spec)
+    builder, split = _open_tfds(spec)
     info = builder.info.splits[split]
     if builder.info.file_format.value == "array_record":
         return _runs("tfds", spec, info.num_examples, info.num_bytes, part_bytes)
@@ -107,31 +102,21 @@ def _runs(kind: str, spec: str, count: int, num_bytes: int, part_bytes: int) -> 
 
 def texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
     """Yields (place for messages, text) of each record of a part."""
-    spec = part.path
     if part.kind == "tfds":
-        source = _data_source(spec)
-        for number in range(part.begin, part.end):
-            where = f"{spec}, record {number}"
-            record = source[number]
-            value = record.get(field) if isinstance(record, dict) else None
-            yield where, decoded_text(value, field, where)
-        return
-    data = open_hugging_face(spec)
-    for first in range(part.begin, part.end, 1000):
-        rows = data[first : min(first + 1000, part.end)][field]
-        for number, value in enumerate(rows, first):
-            where = f"{spec}, row {number}"
-            yield where, decoded_text(value, field, where)
+        rows = _tfds_rows(part.path)
+        values = (rows[number].get(field) for number in range(part.begin, part.end))
+    else:
+        data = _open_hugging_face(part.path)
+        firsts = range(part.begin, part.end, 1000)
+        values = (v for first in firsts for v in data[first : min(first + 1000, part.end)][field])
+    for number, value in enumerate(values, part.begin):
+        where = f"{part.path}, record {number}"
+        yield where, decoded_text(value, field, where)
 
 
 @lru_cache(maxsize=4)
-def open_tfds(spec: str) -> tuple[Any, str]:
-    """The builder of a `tfds:` dataset and the name of its split.
-
-    Raises:
-      ConfigError: The name is malformed, or TFDS is not installed.
-      DataError: There is no such dataset or split.
-    """
+def _open_tfds(spec: str) -> tuple[Any, str]:
+    """The builder of a `tfds:` dataset and the name of its split."""
     name, split = _parse(spec)
     try:
         import tensorflow_datasets as tfds  # type: ignore[import-untyped]
@@ -139,70 +124,61 @@ def open_tfds(spec: str) -> tuple[Any, str]:
         raise ConfigError(
             f"{spec}: needs TensorFlow Datasets: pip install 'albert-jax[tfds]'"
         ) from error
-    try:
+    with _library_errors(spec, "name a prepared dataset"):
         if os.path.isdir(name):
             builder = tfds.builder_from_directory(name)
         else:
             builder = tfds.builder(name, try_gcs=False)
         splits = list(builder.info.splits)
-        if split.partition("[")[0] in splits:
+        known = split.partition("[")[0] in splits
+        if known:
             _ = builder.info.splits[split]  # A malformed slice is an error here.
-    except Exception as error:  # The library raises errors of all kinds.
-        raise DataError(
-            f"{spec}: cannot be opened ({_reason(error)}): name a prepared dataset"
-        ) from error
     if not splits:
         raise DataError(
             f"{spec}: is not prepared here: set TFDS_DATA_DIR, or prepare it with "
             f"`tfds build {name} --file_format=array_record`"
         )
-    if split.partition("[")[0] not in splits:
+    if not known:
         raise DataError(f"{spec}: has no split {split!r}, only {splits}: name one of them")
     return builder, split
 
 
-def open_hugging_face(spec: str) -> Any:
-    """The `datasets.Dataset` of an `hf:` dataset.
+@lru_cache(maxsize=4)
+def _tfds_rows(spec: str) -> Any:
+    builder, split = _open_tfds(spec)
+    with _library_errors(spec, f"run `tfds build {builder.name} --file_format=array_record`"):
+        return builder.as_data_source(split=split)
 
-    Raises:
-      ConfigError: The name is malformed, or the library is not installed.
-      DataError: The library cannot load the dataset.
-    """
+
+def _open_hugging_face(spec: str) -> Any:
     name, split = _parse(spec)
     try:
-        import datasets  # type: ignore[import-not-found]
+        import datasets  # type: ignore[import-not-found]  # noqa: F401
     except ImportError as error:
         raise ConfigError(f"{spec}: needs Hugging Face datasets: pip install datasets") from error
-    try:
-        if os.path.isdir(name):
-            try:
-                return _load_saved(datasets.load_from_disk, name, split)
-            except FileNotFoundError:  # The folder holds data files, which the library reads too.
-                pass
-        return _load_from_hub(datasets.load_dataset, name, split)
-    except Exception as error:  # The library raises errors of all kinds.
-        raise DataError(
-            f"{spec}: cannot be loaded ({_reason(error)}): name a dataset or a saved folder"
-        ) from error
+    with _library_errors(spec, "name a dataset or a saved folder"):
+        return _load_hugging_face(name, split)
 
 
 @lru_cache(maxsize=4)
-def _load_saved(load_from_disk: Callable[[str], Any], folder: str, split: str) -> Any:
-    data = load_from_disk(folder)
-    return data[split] if isinstance(data, dict) else data
+def _load_hugging_face(name: str, split: str) -> Any:
+    import datasets  # type: ignore[import-not-found]
 
-
-@lru_cache(maxsize=4)
-def _load_from_hub(load_dataset: Callable[..., Any], name: str, split: str) -> Any:
-    """The part after the last slash is the end of the dataset's name, or names a config."""
+    if os.path.isdir(name):
+        try:
+            data = datasets.load_from_disk(name)
+            return data[split] if isinstance(data, dict) else data
+        except FileNotFoundError:  # The folder holds data files, which the library reads too.
+            pass
+    # The part after the last slash is the end of the dataset's name, or names a config.
     path, _, config = name.rpartition("/")
     try:
-        return load_dataset(name, None, split=split)
+        return datasets.load_dataset(name, None, split=split)
     except Exception as first:
         if not path:
             raise
         try:
-            return load_dataset(path, config, split=split)
+            return datasets.load_dataset(path, config, split=split)
         except Exception as second:
             # OWNER/NAME is the usual meaning of one slash, and OWNER/NAME/CONFIG of two.
             raise (second if "/" in path else first) from None
@@ -218,17 +194,11 @@ def _parse(spec: str) -> tuple[str, str]:
     return matched[2], matched[3] or "train"
 
 
-@lru_cache(maxsize=4)
-def _data_source(spec: str) -> Any:
-    builder, split = open_tfds(spec)
+@contextmanager
+def _library_errors(spec: str, fix: str) -> Iterator[None]:
+    """Turns the errors of a library, which are of all kinds, into one line."""
     try:
-        return builder.as_data_source(split=split)
-    except Exception as error:  # The library raises errors of all kinds.
-        raise DataError(
-            f"{spec}: TFDS cannot read it ({_reason(error)}): prepare it with "
-            f"`tfds build {builder.name} --file_format=array_record`"
-        ) from error
-
-
-def _reason(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise DataError(f"{spec}: cannot be loaded ({reason}): {fix}") from error

@@ -1,4 +1,7 @@
-"""Texts that are fields of records: JSON Lines, Parquet and TFRecord files."""
+"""Texts that are fields of records: JSON Lines, Parquet and TFRecord files.
+
+Each reader yields (place for messages, text) of the records of a part.
+"""
 
 from __future__ import annotations
 
@@ -12,75 +15,43 @@ from albert_jax.data.sources.document import Part, ReadCounts
 from albert_jax.errors import DataError
 from albert_jax.protobuf_wire import WireError
 
-MAX_JSON_LINE = 64 << 20
-"""Longer lines of JSON (in bytes) are refused."""
-
-
-def jsonl_cuts(path: str, size: int, part_bytes: int) -> list[int]:
-    """Byte offsets after line feeds that divide a file into parts of about `part_bytes`."""
-    offsets: list[int] = []
-    with text_files.opened(path) as stream:
-        for target in range(part_bytes, size - part_bytes // 2, part_bytes):
-            stream.seek(target)
-            cut = target + len(stream.readline(MAX_JSON_LINE))
-            if (offsets or [0])[-1] < cut < size:
-                offsets.append(cut)
-    return offsets
-
 
 def jsonl_texts(part: Part, field: str, skipped: ReadCounts | None) -> Iterator[tuple[str, str]]:
-    """Yields (place for messages, text) of each line of a part.
-
-    Lines that are not UTF-8 are left out and counted in `skipped`. Without it they are errors.
+    """Lines that are not UTF-8 are left out and counted in `skipped`; without it they are errors.
 
     Raises:
       DataError: A line is too long, is not a JSON object, or has no text in the field.
     """
     path, offset = part.path, part.begin
     with text_files.opened(path) as stream:
-        if part.begin:
-            stream.seek(part.begin)
+        stream.seek(offset)
         while part.end < 0 or offset < part.end:
-            line = stream.readline(MAX_JSON_LINE)
+            line = stream.readline(text_files.MAX_JSON_LINE)
             if not line:
                 return
-            if len(line) >= MAX_JSON_LINE:
-                raise DataError(
-                    f"{path}, line {_line_number(path, offset)}: longer than {MAX_JSON_LINE} "
-                    "bytes: divide it"
-                )
             begin, offset = offset, offset + len(line)
             if line.isspace():
                 continue
+            text, problem = None, f"has no text in field {field!r}: fix the line or give --field"
             try:
-                content = line.decode("utf-8" if begin else "utf-8-sig")
+                text = json.loads(line.decode("utf-8" if begin else "utf-8-sig"))[field]
             except UnicodeDecodeError as error:
-                if skipped is None:
-                    raise DataError(
-                        f"{path}: invalid UTF-8 at byte {begin + error.start} (line "
-                        f"{_line_number(path, begin)}): convert the file to UTF-8 or give "
-                        "--on-bad-text skip"
-                    ) from error
-                skipped.bad_lines += 1
-                continue
-            yield f"{path}, byte {begin}", _json_text(content, field, path, begin)
-
-
-def _json_text(content: str, field: str, path: str, offset: int) -> str:
-    try:
-        text = json.loads(content)[field]
-    except (ValueError, RecursionError) as error:
-        raise DataError(
-            f"{path}, line {_line_number(path, offset)}: is not a JSON object: fix the line"
-        ) from error
-    except (KeyError, TypeError, IndexError):
-        text = None
-    if not isinstance(text, str):
-        raise DataError(
-            f"{path}, line {_line_number(path, offset)}: has no text in field {field!r}: "
-            "fix the line or give --field"
-        )
-    return text
+                if skipped:
+                    skipped.bad_lines += 1
+                    continue
+                problem = (
+                    f"invalid UTF-8 at byte {begin + error.start}: convert the file to UTF-8 or "
+                    "give --on-bad-text skip"
+                )
+            except (ValueError, RecursionError):
+                problem = "is not a JSON object: fix the line"
+                if len(line) >= text_files.MAX_JSON_LINE:
+                    problem = f"longer than {text_files.MAX_JSON_LINE} bytes: divide it"
+            except (KeyError, TypeError, IndexError):
+                pass
+            if not isinstance(text, str):
+                raise DataError(f"{path}, line {_line_number(path, begin)}: {problem}")
+            yield f"{path}, byte {begin}", text
 
 
 def _line_number(path: str, offset: int) -> int:
@@ -117,7 +88,7 @@ def parquet_parts(path: str, field: str, part_bytes: int) -> list[Part]:
 
 
 def parquet_texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
-    """Yields (place for messages, text) of each row of a part."""
+    """Reads a run of row groups."""
     import pyarrow
 
     file = _parquet_file(part.path)
@@ -127,9 +98,7 @@ def parquet_texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
         try:
             for batch in file.iter_batches(1024, row_groups=[group], columns=[field]):
                 for text in batch.column(0).to_pylist():
-                    if text is None:
-                        raise DataError(f"{where}, row {row}: {field!r} is null: fix the row")
-                    yield f"{where}, row {row}", text
+                    yield f"{where}, row {row}", decoded_text(text, field, f"{where}, row {row}")
                     row += 1
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise DataError(f"{where}: is damaged: get the file again") from error
@@ -139,20 +108,16 @@ def _parquet_file(path: str) -> Any:
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        if files.is_bucket(path):
-            import fsspec
-
-            return pyarrow.parquet.ParquetFile(fsspec.open(path, "rb").open())  # type: ignore[attr-defined]
-        return pyarrow.parquet.ParquetFile(path, memory_map=True)
-    except pyarrow.ArrowInvalid as error:
-        raise DataError(f"{path}: is not a complete Parquet file: get it again") from error
-    except OSError as error:
-        raise files.storage_error(path, error) from error
+    with files.storage_errors(path):
+        try:
+            source = path if not files.is_bucket(path) else text_files.opened_raw(path)
+            return pyarrow.parquet.ParquetFile(source, memory_map=True)
+        except pyarrow.ArrowInvalid as error:
+            raise DataError(f"{path}: is not a complete Parquet file: get it again") from error
 
 
 def tfrecord_texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
-    """Yields (place for messages, text) of each record of a TFRecord file."""
+    """Reads a whole TFRecord file."""
     for number, record in enumerate(tfrecord.records(part.path)):
         where = f"{part.path}, record {number}"
         try:
@@ -164,11 +129,12 @@ def tfrecord_texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
 
 def decoded_text(value: object, field: str, where: str) -> str:
     """A field that holds text or UTF-8 bytes. Raises DataError for anything else."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, bytes):
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            message = f"{where}: invalid UTF-8 at byte {error.start} of {field!r}: fix the record"
+            raise DataError(message) from error
+    if not isinstance(value, str):
         raise DataError(f"{where}: has no text in field {field!r}: give --field")
-    try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{where}: invalid UTF-8 at byte {error.start} of {field!r}") from error
+    return value

@@ -27,10 +27,8 @@ MAX_CHARACTERS = 1000
 def sentences(text: str, rule: Rule = "split", language: str = "en") -> list[str]:
     """The stripped, non-empty sentences of a document, in order.
 
-    Args:
-      text: The document. Its lines are paragraphs under "split" and sentences under "line".
-      rule: See the top of this module.
-      language: ISO 639 code of the language whose abbreviations "split" knows.
+    The lines of the text are paragraphs under "split" and sentences under "line". `language` is the
+    ISO 639 code of the language whose abbreviations "split" knows.
     """
     lines = text.split("\n")
     if rule == "line":
@@ -61,12 +59,9 @@ def description(rule: Rule, language: str) -> str:
 
 def _cut(sentence: str) -> list[str]:
     parts: list[str] = []
-    begin = 0
-    while len(sentence) - begin > MAX_CHARACTERS:
-        space = sentence.rfind(" ", begin + MAX_CHARACTERS // 2, begin + MAX_CHARACTERS + 1)
-        end = begin + MAX_CHARACTERS if space < 0 else space
-        parts.append(sentence[begin:end].rstrip())
-        begin = end
-        while begin < len(sentence) and sentence[begin].isspace():
-            begin += 1
-    return [*parts, sentence[begin:]] if begin < len(sentence) else parts
+    while len(sentence) > MAX_CHARACTERS:
+        space = sentence.rfind(" ", MAX_CHARACTERS // 2, MAX_CHARACTERS + 1)
+        end = MAX_CHARACTERS if space < 0 else space
+        parts.append(sentence[:end].rstrip())
+        sentence = sentence[end:].lstrip()
+    return [*parts, sentence] if sentence else parts

@@ -10,19 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from albert_jax import files
-from albert_jax.data.sources import (
-    hub_datasets,
-    python_docs,
-    records,
-    text_files,
-    token_ids,
-)
+from albert_jax.data.sources import hub_datasets, python_docs, records, text_files, token_ids
 from albert_jax.data.sources.document import Document, Part, ReadCounts
 from albert_jax.errors import DataError
 
@@ -54,14 +49,15 @@ def parts(specs: Sequence[str], options: ReadOptions, part_bytes: int = PART_BYT
     for spec in specs:
         if spec == python_docs.SPEC:
             found.append(Part("python-docs", spec, 0, -1, 2 << 20))
-        elif spec.startswith("ids:"):
-            for path in _matches(spec.removeprefix("ids:")):
-                found += _with_state(token_ids.parts(path), path)
         elif hub_datasets.is_hub_dataset(spec):
             found += hub_datasets.text_parts(spec, options.field, part_bytes)
         else:
-            for path in _matches(spec):
-                found += _file_parts(path, options, part_bytes)
+            has_ids = spec.startswith("ids:")
+            for path in _matches(spec.removeprefix("ids:")):
+                of_file = token_ids.parts(path) if has_ids else _parts(path, options, part_bytes)
+                # With the state of a local file, a change while it is read is noticed.
+                state = (0, 0) if files.is_bucket(path) else _state(path)
+                found += [dataclasses.replace(part, state=state) for part in of_file]
     if not found:
         raise DataError("no source of text was given: name files with --text")
     return found
@@ -125,44 +121,25 @@ def _matches(spec: str) -> list[str]:
         paths = sorted(glob.glob(spec, recursive=True))
     if not paths:
         raise DataError(f"{spec}: no such file: name a file or a glob that matches some")
-    if len(paths) > 1:
-        paths = [path for path in paths if not files.is_folder(path)]
-    return paths
+    return paths if len(paths) == 1 else [path for path in paths if not files.is_folder(path)]
 
 
-def _file_parts(path: str, options: ReadOptions, part_bytes: int) -> list[Part]:
+def _parts(path: str, options: ReadOptions, part_bytes: int) -> list[Part]:
     if files.is_folder(path):
         raise DataError(f"{path}: is a folder: name its files, for example '{path}/*.txt'")
     size, _ = _state(path)
     if not size:
         raise DataError(f"{path}: is empty: leave it out or fill it")
-    stem = path
-    for suffix in (".gz", ".bz2", ".xz"):
-        stem = stem.removesuffix(suffix)
+    is_compressed = text_files.is_compressed(path)
+    stem = os.path.splitext(path)[0] if is_compressed else path
     if stem.endswith(".parquet"):
-        return _with_state(records.parquet_parts(path, options.field, part_bytes), path)
-    kind = "jsonl" if stem.endswith((".jsonl", ".ndjson")) else "text"
-    indivisible = text_files.is_compressed(path) or (kind == "text" and options.format == "file")
-    if indivisible or size <= part_bytes:
-        return _with_state([Part(kind, path, 0, -1, size)], path)
-    if kind == "jsonl":
-        inner = records.jsonl_cuts(path, size, part_bytes)
-    else:
-        inner = text_files.cuts(path, size, part_bytes, options.format == "paragraphs")
-    cuts = [0, *inner, size]
-    found = [
-        Part(kind, path, begin, end, end - begin)
-        for begin, end in zip(cuts[:-1], cuts[1:], strict=True)
-    ]
-    return _with_state(found, path)
-
-
-def _with_state(found: list[Part], path: str) -> list[Part]:
-    """The parts with the present state of their local file, so that a change is noticed."""
-    if files.is_bucket(path):
-        return found
-    state = _state(path)
-    return [dataclasses.replace(part, state=state) for part in found]
+        return records.parquet_parts(path, options.field, part_bytes)
+    is_jsonl = stem.endswith((".jsonl", ".ndjson"))
+    kind, form = ("jsonl", "jsonl") if is_jsonl else ("text", options.format)
+    if is_compressed or form == "file" or size <= part_bytes:
+        return [Part(kind, path, 0, -1, size)]
+    cuts = text_files.cuts(path, size, part_bytes, form)
+    return [Part(kind, path, begin, end, end - begin) for begin, end in itertools.pairwise(cuts)]
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -9,9 +9,11 @@ that are left out and counted.
 from __future__ import annotations
 
 import bz2
+import codecs
 import gzip
 import lzma
 import re
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +30,8 @@ MAX_LINE = 1 << 20
 """Longer lines (in bytes) are cut at white space and counted."""
 MAX_DOCUMENT = 1 << 18
 """Longer documents (in characters) are divided into several at the next line."""
+MAX_JSON_LINE = 64 << 20
+"""Longer lines of JSON (in bytes) are refused."""
 _BLOCK = 1 << 20
 
 _OPENERS = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
@@ -42,10 +46,11 @@ _KINDS = {
     b"\xff\xfe": "UTF-16 text: convert it to UTF-8",
     b"\xfe\xff": "UTF-16 text: convert it to UTF-8",
 }
-_BAD_BYTES = bytes(c for c in range(32) if chr(c) not in "\t\n\v\f\r")
 _OTHER_LINE_ENDS = ("\r\n", "\r", "\u0085", "\u2028", "\u2029")
+# Bytes that are not UTF-8 are decoded to half surrogate pairs.
 _BAD_CHARACTERS = re.compile("[\0-\x08\x0e-\x1f\ud800-\udfff]")
 _BLANK = re.compile(r"\n\s*\n")
+_BLANK_IN_BYTES = re.compile(rb"\n[ \t\r]*\n\s*")
 
 
 def is_compressed(path: str) -> bool:
@@ -61,25 +66,24 @@ def opened(path: str) -> Iterator[IO[bytes]]:
       StorageError: The file cannot be opened or read.
       DataError: Its compressed data is damaged or ends early.
     """
-    damaged = DataError(f"{path}: compressed data is damaged or ends early: get it again")
-    with files.storage_errors(path):
+    opener = next((f for suffix, f in _OPENERS.items() if path.endswith(suffix)), None)
+    with files.storage_errors(path), opened_raw(path) as raw:
+        if opener is None:
+            yield raw
+            return
         try:
-            with _raw(path) as raw:
-                opener = next((f for suffix, f in _OPENERS.items() if path.endswith(suffix)), None)
-                if opener is None:
-                    yield raw
-                    return
-                with opener(raw, "rb") as stream:
-                    yield stream  # type: ignore[misc]
-        except (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError) as error:
-            raise damaged from error
-        except OSError as error:
-            if is_compressed(path) and error.errno is None:  # bz2 reports it in this way
-                raise damaged from error
-            raise
+            with opener(raw, "rb") as stream:
+                yield stream  # type: ignore[misc]
+        except (EOFError, zlib.error, lzma.LZMAError, OSError) as error:
+            if getattr(error, "errno", None) is not None:
+                raise  # The operating system reports it, and not the decompressor.
+            raise DataError(
+                f"{path}: compressed data is damaged or ends early: get it again"
+            ) from error
 
 
-def _raw(path: str) -> IO[bytes]:
+def opened_raw(path: str) -> IO[bytes]:
+    """Opens a local file or an object of a bucket as it is stored."""
     if files.is_bucket(path):
         import fsspec
 
@@ -88,13 +92,7 @@ def _raw(path: str) -> IO[bytes]:
 
 
 def read_text(
-    path: str,
-    begin: int,
-    end: int,
-    form: Format,
-    *,
-    skip_bad: bool,
-    counts: ReadCounts,
+    path: str, begin: int, end: int, form: Format, *, skip_bad: bool, counts: ReadCounts
 ) -> Iterator[Document]:
     """Yields the documents between two byte offsets of a file; an `end` of -1 is the file's end.
 
@@ -106,10 +104,9 @@ def read_text(
 
     def finished() -> Document:
         nonlocal parts, size, number
-        text = "\n".join(parts)
-        name = f"{path}@{begin}#{number}"
+        document = Document(f"{path}@{begin}#{number}", "\n".join(parts))
         parts, size, number = [], 0, number + 1
-        return Document(name, text)
+        return document
 
     tail = ""  # white space at the end of the previous text, which may be half of a blank line
     for text in _texts(path, begin, end, skip_bad, counts):
@@ -162,13 +159,12 @@ def _cut_line(line: str, counts: ReadCounts) -> list[str]:
 def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) -> Iterator[str]:
     """Yields the file in runs of whole lines, decoded, with \\n as the only line end."""
     with opened(path) as stream:
-        if begin:
-            stream.seek(begin)
+        stream.seek(begin)
         offset, rest = begin, b""
-        left = end - begin if end >= 0 else -1
+        left = (end if end >= 0 else sys.maxsize) - begin
         while True:
-            block = stream.read(_BLOCK if left < 0 else min(_BLOCK, left))
-            left -= len(block) if left >= 0 else 0
+            block = stream.read(min(_BLOCK, left))
+            left -= len(block)
             if offset == 0 and not rest:
                 check_kind(path, block)
             data = rest + block
@@ -176,7 +172,9 @@ def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) 
                 return
             cut = _last_line_end(data) if block else len(data)
             if not cut and len(data) >= MAX_LINE:
-                cut = data.rfind(b" ", 1, MAX_LINE) + 1 or _between_characters(data, MAX_LINE)
+                # Without a space it is cut between two characters.
+                whole = codecs.utf_8_decode(data[:MAX_LINE], "ignore", False)[1]
+                cut = data.rfind(b" ", 1, MAX_LINE) + 1 or whole
                 counts.cut_lines += 1
             data, rest = data[:cut], data[cut:]
             if data:
@@ -186,16 +184,7 @@ def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) 
 
 def _last_line_end(data: bytes) -> int:
     """The offset after the last complete line. A \\r at the very end may be half of \\r\\n."""
-    feed = data.rfind(b"\n") + 1
-    if not feed and b"\r" in data[:-1]:
-        return data.rfind(b"\r", 0, -1) + 1
-    return feed
-
-
-def _between_characters(data: bytes, offset: int) -> int:
-    while offset > 1 and data[offset : offset + 1] and 0x80 <= data[offset] < 0xC0:
-        offset -= 1
-    return offset
+    return data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, -1) + 1
 
 
 def check_kind(path: str, head: bytes) -> None:
@@ -206,71 +195,52 @@ def check_kind(path: str, head: bytes) -> None:
 
 
 def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, counts: ReadCounts) -> str:
-    start = 3 if not offset and data.startswith(b"\xef\xbb\xbf") else 0
-    try:
-        text = data[start:].decode("utf-8")
-        bad = _first_control(data)
-        if bad >= 0 and not skip_bad:
-            raise DataError(
-                f"{path}: control byte 0x{data[bad]:02x} at byte {offset + bad}: fix the file or "
-                "give --on-bad-text skip"
-            )
-    except UnicodeDecodeError as error:
-        bad = error.start + start
-        if not skip_bad:
-            raise DataError(
-                f"{path}: invalid UTF-8 at byte {offset + bad}: convert the file to UTF-8 or give "
-                "--on-bad-text skip"
-            ) from error
-        text = ""
-    if bad >= 0:
-        text = _good_lines(data[start:], counts)
-    return _one_line_end(text)
+    if offset == 0 and data.startswith(codecs.BOM_UTF8):
+        data, offset = data[len(codecs.BOM_UTF8) :], len(codecs.BOM_UTF8)
+    text = data.decode("utf-8", "surrogateescape")
+    bad = _BAD_CHARACTERS.search(text)
+    if bad and not skip_bad:
+        place = offset + len(text[: bad.start()].encode())
+        problem = f"control byte 0x{ord(bad[0]):02x}" if bad[0] < " " else "invalid UTF-8"
+        raise DataError(
+            f"{path}: {problem} at byte {place}: fix the file or give --on-bad-text skip"
+        )
+    return _one_line_end(_good_lines(text, counts) if bad else text)
 
 
 def _one_line_end(text: str) -> str:
-    for mark in _OTHER_LINE_ENDS[: 2 if text.isascii() else None]:
-        if mark in text:  # one regular expression is ten times slower than five scans
-            text = text.replace(mark, "\n")
+    for mark in _OTHER_LINE_ENDS:  # Five scans are faster than one regular expression.
+        text = text.replace(mark, "\n")
     return text
 
 
-def _good_lines(data: bytes, counts: ReadCounts) -> str:
-    good: list[str] = []
-    for line in data.split(b"\n"):
-        try:
-            text = line.decode("utf-8")
-        except UnicodeDecodeError:
-            text = None
-        if text is None or _first_control(line) >= 0:
-            counts.bad_lines += 1
-        else:
-            good.append(text)
+def _good_lines(text: str, counts: ReadCounts) -> str:
+    lines = text.split("\n")
+    good = [line for line in lines if not _BAD_CHARACTERS.search(line)]
+    counts.bad_lines += len(lines) - len(good)
     return "\n".join(good)
 
 
-def _first_control(data: bytes) -> int:
-    # One regular expression for all bytes is twenty times slower than a scan for each.
-    return min((offset for byte in _BAD_BYTES if (offset := data.find(byte)) >= 0), default=-1)
+def cuts(path: str, size: int, part_bytes: int, form: Format | Literal["jsonl"]) -> list[int]:
+    """Where parts of about `part_bytes` of a file of `size` bytes begin, and the file's end.
 
-
-def cuts(path: str, size: int, part_bytes: int, at_blank: bool) -> list[int]:
-    """Byte offsets that divide a text of `size` bytes into parts of about `part_bytes`.
-
-    Each is just after a blank line, or after a line feed if `at_blank` is false. Where there is
-    none within MAX_LINE bytes, it is after a line feed, and failing that, after a space.
+    Parts begin after a blank line if `form` is "paragraphs", else after a line. Where there is none
+    within MAX_LINE bytes, they begin after a space, but JSON Lines are never cut inside a line.
     """
-    offsets: list[int] = []
-    blank = re.compile(rb"\n[ \t\r]*\n\s*")
+    offsets = [0]
     with opened(path) as stream:
         for target in range(part_bytes, size - part_bytes // 2, part_bytes):
             stream.seek(target)
-            window = stream.read(MAX_LINE)
-            match = blank.search(window) if at_blank else None
-            cut = match.end() if match else window.find(b"\n") + 1 or window.rfind(b" ") + 1
-            if cut and (offsets or [0])[-1] < target + cut < size:
-                offsets.append(target + cut)
-    return offsets
+            if form == "jsonl":
+                distance = len(stream.readline(MAX_JSON_LINE))
+            else:
+                window = stream.read(MAX_LINE)
+                blank = _BLANK_IN_BYTES.search(window) if form == "paragraphs" else None
+                line_end = window.find(b"\n") + 1 or window.rfind(b" ") + 1
+                distance = blank.end() if blank else line_end
+            if distance and offsets[-1] < target + distance < size:
+                offsets.append(target + distance)
+    return [*offsets, size]
 
 
 def clean_document(text: str, where: str, skip_bad: bool, counts: ReadCounts) -> list[str]:
@@ -285,10 +255,7 @@ def clean_document(text: str, where: str, skip_bad: bool, counts: ReadCounts) ->
                 f"{where}: holds control characters or half surrogate pairs: fix the record or "
                 "give --on-bad-text skip"
             )
-        lines = text.split("\n")
-        good = [line for line in lines if not _BAD_CHARACTERS.search(line)]
-        counts.bad_lines += len(lines) - len(good)
-        text = "\n".join(good)
+        text = _good_lines(text, counts)
     text = _BLANK.sub("\n", _one_line_end(text.removeprefix("\ufeff"))).strip("\n")
     runs = _cut_document(text, counts)
     counts.cut_documents += len(runs) - 1
