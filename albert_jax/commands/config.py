@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from albert_jax import configfile
-from albert_jax.commands.options import Fields, named_config
+from albert_jax.commands.options import Fields, File, named_config
 from albert_jax.config import Config
 from albert_jax.config_fields import leaves
 from albert_jax.errors import ConfigError
@@ -21,7 +21,7 @@ class ConfigShow:
     Comments tell its digest, the number of parameters, and what differs from its preset.
     """
 
-    config: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    config: File
     """Preset (tiny), TOML file, or the folder of a run."""
     get: Annotated[str | None, tyro.conf.arg(metavar="FIELD")] = None
     """Print the value of this field only."""

@@ -1,19 +1,97 @@
-"""`albert-jax data ...`: the verbs that prepare text and look at the rows made from it."""
+"""`albert-jax tokenizer train` and `albert-jax data ...`: from text to the rows of a batch."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.text_options import Directory, Sources, TextOptions, log
+from albert_jax.commands.options import Directory, File, check_at_least
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from albert_jax.data.batches.builder import BatchBuilder
+    from albert_jax.data.sources.sources import ReadOptions
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
+
+Sources = Annotated[
+    tuple[str, ...],
+    tyro.conf.arg(
+        metavar="FILE",
+        help="Text files or quoted patterns (also .gz, .jsonl, .parquet, gs://), "
+        "tfds:NAME[/CONFIG][:SPLIT], hf:[OWNER/]NAME[/CONFIG][:SPLIT], or python-docs: for the "
+        "documentation that Python carries with it.",
+    ),
+]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """How text is found and understood."""
+
+    text: Sources
+    format: Literal["paragraphs", "lines", "file"] = "paragraphs"
+    """Where a document of a text file ends: at a blank line, at every line, or with the file."""
+    field: str = "text"
+    """Field that holds the text in JSONL, Parquet, TFDS and Hugging Face datasets."""
+    on_bad_text: Literal["stop", "skip"] = "stop"
+    """Whether a line that is not clean UTF-8 is an error, or is left out."""
+    rule: Literal["split", "line"] = "split"
+    """Whether sentences are found, or every line is one."""
+    language: str = "en"
+    """Language whose abbreviations the sentence splitter knows."""
+
+    def reading(self, unit_tokens: int = 32) -> ReadOptions:
+        """How files are understood."""
+        from albert_jax.data.sources.sources import ReadOptions
+
+        return ReadOptions(
+            format=self.format,
+            field=self.field,
+            on_bad_text=self.on_bad_text,
+            unit_tokens=unit_tokens,
+        )
+
+
+def _log(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerTrain(TextOptions):
+    """Learn a SentencePiece vocabulary from text."""
+
+    vocab_size: int
+    """Number of tokens, the special ones included."""
+    out: Directory
+    """Directory to make."""
+    lower_case: bool = True
+    """Whether upper and lower case are the same."""
+    keep_accents: bool = False
+    """Whether letters keep their accents."""
+    sample_bytes: int = 4_000_000
+    """How much of the text the trainer sees."""
+    seed: int = 0
+    """Decides which documents are sampled."""
+
+    def run(self) -> None:
+        """Writes the directory; progress goes to stderr."""
+        from albert_jax.data.vocabularies.training import TrainingOptions, train
+
+        options = TrainingOptions(
+            vocab_size=self.vocab_size,
+            seed=self.seed,
+            lower_case=self.lower_case,
+            keep_accents=self.keep_accents,
+            sample_bytes=self.sample_bytes,
+            reading=self.reading(),
+            rule=self.rule,
+            language=self.language,
+        )
+        train(self.text, self.out, options, _log)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,13 +105,11 @@ class DataPrepare(TextOptions):
     tokenizer: Directory | None = None
     """Directory with the vocabulary."""
     ids: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE")] = ()
-    """Token ids instead of text: Parquet files with a column ids (and units, the lengths of
-    sentences), or npy files with a document per row, or with NAME.bounds.npy beside them."""
+    """Token ids instead of text, in Parquet files (column ids) or npy files."""
     vocab_size: int | None = None
     """Number of different ids, with --ids."""
     special_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID")] = ()
-    """With --ids, the four ids of padding, start, separator and mask, and a fifth for unknown if
-    there is one."""
+    """With --ids, the ids of padding, start, separator, mask and, if there is one, unknown."""
     unit_tokens: int = 32
     """Length of the sentences into which ids that come without sentences are cut."""
     out: Directory
@@ -43,15 +119,13 @@ class DataPrepare(TextOptions):
     min_characters: int = 20
     """Shorter documents are left out and counted."""
     decontaminate: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE")] = ()
-    """Evaluation files. Documents that share a run of 13 words with them are left out and
-    counted."""
+    """Evaluation files; documents that share a run of 13 words with them are left out."""
     workers: int | None = None
     """Number of processes. By default there is one for each core, at most one for each part."""
     shard: Annotated[str, tyro.conf.arg(metavar="I/N")] = "0/1"
     """This command is number I of N (from 0) that share --out."""
     beam: Annotated[tuple[str, ...], tyro.conf.arg(metavar="RUNNER [KEY=VALUE]")] = ()
-    """Do the work on Apache Beam: DirectRunner, DataflowRunner, FlinkRunner or SparkRunner, and
-    that runner's options, such as project=NAME region=NAME."""
+    """Do the work on Apache Beam: a runner, such as DataflowRunner, and its options."""
 
     def run(self) -> None:
         """Writes the directory; progress goes to stderr."""
@@ -71,7 +145,7 @@ class DataPrepare(TextOptions):
             beam=self.beam,
         )
         specs = self.text or [f"ids:{path}" for path in self.ids]
-        prepare(specs, vocabulary, self.out, options, log)
+        prepare(specs, vocabulary, self.out, options, _log)
 
     def _vocabulary(self) -> Vocabulary:
         from albert_jax.data.vocabularies import vocabulary
@@ -81,8 +155,7 @@ class DataPrepare(TextOptions):
             raise ConfigError("give either --text or --ids")
         if self.ids and self.decontaminate:
             raise ConfigError("--decontaminate compares words: it cannot be used with --ids")
-        if self.unit_tokens < 1:
-            raise ConfigError(f"--unit-tokens {self.unit_tokens}: it must be at least 1")
+        check_at_least(1, unit_tokens=self.unit_tokens)
         if self.tokenizer is not None:
             if self.vocab_size is not None or self.special_ids:
                 raise ConfigError("--vocab-size and --special-ids take the place of --tokenizer")
@@ -109,7 +182,7 @@ class _Rows:
 
     data: Positional[Directory]
     """Prepared folder."""
-    config: Annotated[str, tyro.conf.arg(metavar="FILE")] = "tiny"
+    config: File = "tiny"
     """Preset, TOML file or run folder whose phase says how rows are made."""
     phase: int = 0
     """Number of the phase, counted from 0."""
@@ -129,9 +202,8 @@ class _Rows:
             raise ConfigError(
                 f"--phase {self.phase}: {self.config} has {len(phases)} phases, counted from 0"
             )
-        corpus = Corpus.open(self.data, self.split)
+        corpus, phase = Corpus.open(self.data, self.split), phases[self.phase]
         vocabulary = corpus.vocabulary()
-        phase = phases[self.phase]
         builder = BatchBuilder([corpus], vocabulary, phase, seed=self.seed, phase_index=self.phase)
         return builder, vocabulary, phase.batch_size
 
@@ -152,8 +224,8 @@ class DataShow(_Rows):
         from albert_jax.data.batches import show
 
         builder, vocabulary, size = self.builder()
-        if self.step < 0 or self.rows < 1:
-            raise ConfigError("--step must be at least 0 and --rows at least 1")
+        check_at_least(0, step=self.step)
+        check_at_least(1, rows=self.rows)
         batch = builder.batch(self.step, np.arange(min(self.rows, size)))
         print(show.show(batch, vocabulary))
 
@@ -172,8 +244,7 @@ class DataStats(_Rows):
         from albert_jax.data.batches import show
 
         builder, vocabulary, size = self.builder()
-        if self.batches < 1:
-            raise ConfigError(f"--batches {self.batches}: give at least 1")
+        check_at_least(1, batches=self.batches)
         numbers = np.arange(size)
         batches = (builder.batch(step, numbers) for step in range(self.batches))
         for name, figure in show.statistics(batches, vocabulary).items():

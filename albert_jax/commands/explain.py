@@ -1,4 +1,4 @@
-"""`albert-jax explain`: what a model does with a text."""
+"""`albert-jax explain`: the attention, predictions and attributions of a model for a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import Step, Weights, step_number
+from albert_jax.commands.options import DepthOptions, Directory
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,26 +17,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Explain:
+class Explain(DepthOptions):
     """Show what a model does with a text: attention of every head in every layer, the words
     behind [MASK] and the label after each layer, and for a classifier the contribution of each
     token to its label.
     """
 
-    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
-    """Run folder, of pretraining or fine-tuning, or exported directory."""
     text: Positional[Annotated[str, tyro.conf.arg(metavar="TEXT")]]
     """A text, or two with a tab between; [MASK] for a word that is to be predicted."""
-    out: Annotated[str, tyro.conf.arg(metavar="DIR")]
+    out: Directory
     """Folder to make, with explain.html; it must not exist."""
     top: int = 3
     """Predictions per mask."""
-    num_layers: int | None = None
-    """Depth; the default is the model's own."""
-    step: Step = "newest"
-    """Checkpoint of a run."""
-    weights: Weights = "trained"
-    """The parameters, or their running average."""
 
     def run(self) -> None:
         """Prints a table and writes the folder: explain.html with everything drawn,
@@ -47,39 +39,31 @@ class Explain:
 
         from albert_jax.files.json_files import json_bytes
         from albert_jax.files.new_folder import new_folder, write_files
-        from albert_jax.inference import explain_page
-        from albert_jax.inference.explain import explain
-        from albert_jax.model.sharing import check_depth
-        from albert_jax.model_io.model import load
+        from albert_jax.inference import explain, explain_page
 
-        model = load(self.model, step=step_number(self.step), weights=self.weights)
-        if self.num_layers is not None:
-            check_depth(model.config, self.num_layers)
-        explanation = explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
+        model = self.load()
+        explanation = explain.explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
+        attention = io.BytesIO()
+        np.save(attention, explanation.attention, allow_pickle=False)
         with new_folder(self.out) as folder:
             picture = explain_page.attention_png(explanation.tokens, explanation.attention)
-            attention = io.BytesIO()
-            np.save(attention, explanation.attention, allow_pickle=False)
-            write_files(
-                folder,
-                {
-                    "attention.png": picture,
-                    "explain.html": explain_page.page(explanation, picture).encode(),
-                    "explain.json": json_bytes(as_json(explanation)),
-                    "attention.npy": attention.getvalue(),
-                },
-            )
+            contents = {
+                "attention.png": picture,
+                "explain.html": explain_page.page(explanation, picture).encode(),
+                "explain.json": json_bytes(as_json(explanation)),
+                "attention.npy": attention.getvalue(),
+            }
+            write_files(folder, contents)
         print(table(explanation))
         print(f"{self.out}/explain.html shows it")
 
 
 def table(explanation: Explanation) -> str:
     """The layers as lines of text, and the contributions of the tokens."""
-    masks = len(explanation.masked)
-    heading = ["layer  cosine to the layer before"]
-    heading += [f"mask {number + 1}" if masks > 1 else "[MASK]" for number in range(masks)]
-    heading += ["label"] if explanation.classes is not None else []
-    rows = [heading]
+    from albert_jax.inference.explain_page import mask_names
+
+    rows = [["layer  cosine to the layer before", *mask_names(explanation)]]
+    rows[0] += ["label"] if explanation.classes is not None else []
     for layer, cosine in enumerate(explanation.cosines):
         cells = [f"{layer + 1:5}  {cosine:.4f}"]
         cells += [

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import Step, Weights, step_number
+from albert_jax.commands.options import ModelOptions
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,35 +18,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FillMask:
+class FillMask(ModelOptions):
     """Predict the words behind [MASK].
 
     Without texts: three fixed sentences of the documentation that the default corpus holds out.
     """
 
-    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
-    """Run folder or exported directory."""
     texts: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")]] = ()
     """Texts, each with one [MASK] or more."""
     top: int = 5
     """Predictions per mask."""
-    step: Step = "newest"
-    """Checkpoint of a run."""
-    weights: Weights = "trained"
-    """The parameters, or their running average."""
 
     def run(self) -> None:
         """Prints each text and its predictions with their probabilities."""
         if not 1 <= self.top <= 1000:
             raise ConfigError(f"--top {self.top}: give a number between 1 and 1000")
         from albert_jax.inference.fill_mask import fill_mask
-        from albert_jax.model_io.model import load
 
-        model = load(self.model, step=step_number(self.step), weights=self.weights)
-        if not self.texts:
+        model = self.load()
+        if self.texts:
+            print(table(self.texts, fill_mask(model, self.texts, top_k=self.top)))
+        else:
             print(held_out_table(model))
-            return
-        print(table(self.texts, fill_mask(model, self.texts, top_k=self.top)))
 
 
 def table(texts: Sequence[str], predictions: Sequence[Sequence[Sequence[Candidate]]]) -> str:
@@ -67,12 +60,12 @@ def held_out_table(model: Model) -> str:
 
     predictions = fill_mask(model, [sentence.text for sentence in HELD_OUT_SENTENCES])
     lines, hits = [], 0
-    for sentence, [candidates] in zip(HELD_OUT_SENTENCES, predictions, strict=True):
-        words = [candidate.word for candidate in candidates]
+    for sentence, masks in zip(HELD_OUT_SENTENCES, predictions, strict=True):
+        words = [candidate.word for candidate in masks[0]]
         hit = sentence.word in words
         hits += hit
-        lines.append(table([sentence.text], [[candidates]]))
         verdict = f"number {words.index(sentence.word) + 1} of five" if hit else "not among five"
+        lines.append(table([sentence.text], [masks]))
         lines.append(f"  true word: {sentence.word} ({sentence.source}), {verdict}")
     lines.append(f"true word among five: {hits} of {len(HELD_OUT_SENTENCES)}")
     return "\n".join(lines)

@@ -10,7 +10,7 @@ import tyro
 
 from albert_jax import config_builder, configfile
 from albert_jax.commands import options
-from albert_jax.commands.options import Fields
+from albert_jax.commands.options import Fields, File, RunFolder
 from albert_jax.errors import ConfigError
 
 
@@ -22,9 +22,9 @@ class Finetune:
     --task.
     """
 
-    out: Annotated[str, tyro.conf.arg(metavar="RUN")]
+    out: RunFolder
     """Run folder; made if missing, continued if it belongs to this config."""
-    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    config: File | None = None
     """Preset (finetune/sst-2), TOML file, or the folder of a run; by default finetune/default, or
     finetune/scratch without --init."""
     init: Annotated[str | None, tyro.conf.arg(metavar="RUN|DIR")] = None
@@ -33,17 +33,17 @@ class Finetune:
     task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """classification, regression, multiple-choice, squad-v1, squad-v2, token-classification,
     sentence-embedding or generation."""
-    train: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    train: File | None = None
     """Training examples; short for --task.train."""
-    dev: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    dev: File | None = None
     """Examples to evaluate on; short for --task.dev."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
     """Names of a table's columns, with commas between them; short for --task.columns."""
-    teacher: Annotated[str | None, tyro.conf.arg(metavar="RUN")] = None
+    teacher: RunFolder | None = None
     """Learn from this classifier too; short for --task.teacher."""
-    num_layers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    num_layers: int | None = None
     """Depth of the network; by default that of its weights."""
-    max_steps: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    max_steps: int | None = None
     """End the run after N steps (it is still evaluated)."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
     """Fields (or sections) of the config that may differ from those the run began with."""

@@ -6,29 +6,77 @@ import argparse
 import json
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from tyro.conf import Positional
 
 from albert_jax import configfile, files
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 
+if TYPE_CHECKING:
+    from albert_jax.model_io.model import Model
+
 Fields = Annotated[Config, tyro.conf.arg(name="")]
 """Every field of a config as an option."""
+File = Annotated[str, tyro.conf.arg(metavar="FILE")]
+Directory = Annotated[str, tyro.conf.arg(metavar="DIR")]
+RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
 Step = Annotated[str, tyro.conf.arg(metavar="newest|best|N")]
 Weights = Literal["trained", "averaged"]
 
 
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions:
+    """The options of the verbs that load a model."""
+
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
+    """Run folder or exported directory."""
+    step: Step = "newest"
+    """Checkpoint of a run."""
+    weights: Weights = "trained"
+    """The parameters, or their running average."""
+
+    def load(self) -> Model:
+        """Loads the model. Raises ConfigError and CheckpointError."""
+        from albert_jax.model_io import model
+
+        return model.load(self.model, step=step_number(self.step), weights=self.weights)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthOptions(ModelOptions):
+    """The options of the verbs that apply a model at one depth."""
+
+    num_layers: int | None = None
+    """Depth; the default is the model's own."""
+
+    def load(self) -> Model:
+        """Loads the model. Raises ConfigError for a depth that it does not have."""
+        from albert_jax.model.sharing import check_depth
+
+        model = super().load()
+        if self.num_layers is not None:
+            check_depth(model.config, self.num_layers)
+        return model
+
+
 def step_number(step: str) -> int | Literal["best", "newest"]:
     """The checkpoint that --step names. Raises ConfigError."""
-    if step == "best":
-        return "best"
-    if step == "newest":
-        return "newest"
+    if step == "best" or step == "newest":
+        return step
     if not (step.isascii() and step.isdecimal() and len(step) < 16):
         raise ConfigError(f"--step {step}: give newest, best, or the number of a step")
     return int(step)
+
+
+def check_at_least(lowest: int, **values: int | None) -> None:
+    """Raises ConfigError for an option that is given and below its lowest value."""
+    for name, value in values.items():
+        if value is not None and value < lowest:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: give at least {lowest}")
 
 
 def given(arguments: list[str], option: str) -> str | None:
@@ -56,11 +104,9 @@ def column_names(columns: str) -> tuple[str, ...]:
 
 
 def write_json_lines(values: Iterable[Mapping[str, Any]], out: str | None) -> None:
-    """Writes one JSON object per line to a file, which appears complete or not at all, or to
-    stdout."""
+    """Writes one JSON object per line to stdout, or to a file that appears only when complete."""
     lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    if out is not None:
+    if out is None:
+        sys.stdout.writelines(lines)
+    else:
         files.write(out, "".join(lines).encode())
-        return
-    for line in lines:
-        sys.stdout.write(line)

@@ -11,13 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import (
-    Step,
-    Weights,
-    column_names,
-    step_number,
-    write_json_lines,
-)
+from albert_jax.commands.options import DepthOptions, File, column_names, write_json_lines
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -28,23 +22,20 @@ CHUNK = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class Predict:
+class Predict(DepthOptions):
     """Apply a fine-tuned run to a file, or to a line of text; one JSON object per example.
 
     A line holds an example of the task, with tabs between its parts.
     """
 
-    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
-    """Run folder of albert-jax finetune."""
     text: Positional[Annotated[str | None, tyro.conf.arg(metavar="TEXT")]] = None
     """One example, its parts between tabs: a text or two; question and context; context and
     choices; words; source."""
-    input: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    input: File | None = None
     """Examples as for training, without their answers; - reads lines as TEXT from stdin."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
-    """Names of the columns, - for one to ignore; the default is those of the training, with or
-    without the label."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    """Names of the columns, - for one to ignore; the default is those of the training."""
+    out: File | None = None
     """File for the predictions; the default is stdout."""
     denoising_steps: int | None = None
     """Generation: forward passes that fill the target; the default is task.denoising_steps."""
@@ -54,43 +45,27 @@ class Predict:
     """Generation: seed of the sampling."""
     show_steps: bool = False
     """Generation: print the target after each denoising step on stderr."""
-    num_layers: int | None = None
-    """Depth; the default is the model's own."""
     exit_confidence: Annotated[float | None, tyro.conf.arg(metavar="P")] = None
     """Classification: stop for each text after the layer at which its most probable label reaches
     this probability."""
-    step: Step = "newest"
-    """Checkpoint to use."""
-    weights: Weights = "trained"
-    """The parameters, or their running average."""
 
     def run(self) -> None:
         """Prints or writes the predictions."""
-        self._check()
-        from albert_jax.inference.predict import task_of, with_denoising_steps
-        from albert_jax.model.sharing import check_depth
-        from albert_jax.model_io.model import load
-
-        model = load(self.model, step=step_number(self.step), weights=self.weights)
-        task_of(model)
-        if self.num_layers is not None:
-            check_depth(model.config, self.num_layers)
-        if self.denoising_steps is not None:
-            model = with_denoising_steps(model, self.denoising_steps)
-        write_json_lines(self._predictions(model, self._examples(model)), self.out)
-
-    def _check(self) -> None:
-        """Raises ConfigError for options that do not fit, before anything is loaded."""
         if (self.text is None) == (self.input is None):
             raise ConfigError("give one of TEXT and --input FILE")
         if self.temperature and not 1e-4 <= self.temperature <= 1e4:
             raise ConfigError(f"--temperature {self.temperature}: give 0, or 0.0001 to 10000")
         if not 0 <= self.seed < 2**31:
             raise ConfigError(f"--seed {self.seed}: give a number from 0 to {2**31 - 1}")
-        if self.exit_confidence is not None and not 0 < self.exit_confidence <= 1:
-            raise ConfigError(
-                f"--exit-confidence {self.exit_confidence}: give a probability above 0, such as 0.9"
-            )
+        confidence = self.exit_confidence
+        if confidence is not None and not 0 < confidence <= 1:
+            raise ConfigError(f"--exit-confidence {confidence}: give a probability, such as 0.9")
+        from albert_jax.inference.predict import with_denoising_steps
+
+        model = self.load()
+        if self.denoising_steps is not None:
+            model = with_denoising_steps(model, self.denoising_steps)
+        write_json_lines(self._predictions(model, self._examples(model)), self.out)
 
     def _examples(self, model: Model) -> list[Any]:
         """The examples of TEXT, stdin or the file. Raises DataError and ConfigError."""
@@ -98,13 +73,12 @@ class Predict:
         from albert_jax.inference.predict import task_of
 
         task = task_of(model)
-        lines = self.text
-        if self.input == "-":
-            lines = tables.decode(sys.stdin.buffer.read(), "stdin")
-        if lines is None:
+        if self.input is not None and self.input != "-":
             columns = None if self.columns is None else column_names(self.columns)
-            assert self.input is not None
             return task.read_for_prediction(self.input, columns)
+        lines = self.text
+        if lines is None:
+            lines = tables.decode(sys.stdin.buffer.read(), "stdin")
         return [
             task.parse_line(line, f"line {number}")
             for number, line in enumerate(lines.rstrip("\n").split("\n"), start=1)
@@ -128,18 +102,14 @@ class Predict:
             seed=self.seed,
             show_step=(lambda text: print(text, file=sys.stderr)) if self.show_steps else None,
         )
-
-        def predictions() -> Iterator[dict[str, Any]]:
-            for part, part_features in zip(parts, features, strict=True):
-                yield from predict(
-                    model,
-                    part,
-                    features=part_features,
-                    num_layers=self.num_layers,
-                    early_exit=early_exit,
-                    sampling=sampling,
-                )
-            if early_exit is not None:
-                print(early_exit.summary(), file=sys.stderr)
-
-        return predictions()
+        for part, part_features in zip(parts, features, strict=True):
+            yield from predict(
+                model,
+                part,
+                features=part_features,
+                num_layers=self.num_layers,
+                early_exit=early_exit,
+                sampling=sampling,
+            )
+        if early_exit is not None:
+            print(early_exit.summary(), file=sys.stderr)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from albert_jax.commands.options import Fields, named_config
+from albert_jax.commands.options import Fields, File, RunFolder, named_config
 from albert_jax.errors import ConfigError
 
 
@@ -19,9 +19,9 @@ class Pretrain:
     Every field of the config is an option too; the defaults shown are those of --config.
     """
 
-    config: Annotated[str, tyro.conf.arg(metavar="FILE")]
+    config: File
     """Preset (tiny), TOML file, or the folder of a run."""
-    out: Annotated[str, tyro.conf.arg(metavar="RUN")]
+    out: RunFolder
     """Run folder; made if missing, continued if it belongs to this config."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
     """Prepared folders; short for --data.prepared."""

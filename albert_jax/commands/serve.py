@@ -27,7 +27,7 @@ class Serve:
     step: Step = "newest"
     """Checkpoint of the runs."""
     weights: Weights = "trained"
-    """The parameters, or their running average."""
+    """The parameters of the runs, or their running average."""
 
     def run(self) -> None:
         """Prints the address and serves until it is interrupted."""
@@ -38,7 +38,6 @@ class Serve:
         from albert_jax.serve.server import Server
 
         step = step_number(self.step)
-        # An exported directory has neither steps nor an average, so the options do not apply.
         models = {
             path: load(path, step=step, weights=self.weights) if is_run(path) else load(path)
             for path in self.models

@@ -20,11 +20,11 @@ class Chip:
     bandwidth: float
     """Bytes/s between device memory and cores of a chip."""
     link: float
-    """Bytes/s one way over one link to a neighbour; GPUs: to all others inside a host."""
+    """Bytes/s one way over one link to a neighbor; of a GPU, to all others inside its host."""
     devices: int = 1
     """JAX devices of a chip."""
     clock: float = 0.0
-    """Hz of the cycles that the compiler estimates; 0: not known."""
+    """Hz of the cycles that the compiler estimates, or 0 where it is not known."""
 
 
 GIB = 2.0**30
@@ -56,9 +56,5 @@ CHIPS = {
 
 
 def of_device(kind: str) -> Chip | None:
-    """The chip behind a JAX device's `device_kind`; None for a CPU or an unknown one.
-
-    >>> of_device("TPU v5 lite").name
-    'v5e'
-    """
+    """The chip behind a JAX device's `device_kind`; None for a CPU or an unknown one."""
     return next((chip for chip in CHIPS.values() if kind in chip.kinds), None)

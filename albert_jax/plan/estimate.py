@@ -18,8 +18,6 @@ OPTIMIZER_BYTES = 36
 writes three of them, and reads two more values for the norms, all in float32."""
 STATE_BYTES = 12
 """Per parameter: the parameter and two moments in float32."""
-EFFICIENCY = 0.5
-"""Default share of the peak FLOP/s that a step reaches."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
             f"phases: {phase.batch_size} rows do not divide by {where.devices} devices x "
             f"{accumulation} gradient accumulation steps: change phases.batch_size"
         )
-    model, parameters = config.model, count(config.model)
-    shards, item = config.parallel.fsdp, _item_bytes(config)
+    model, parameters, shards = config.model, count(config.model), config.parallel.fsdp
     tokens = phase.batch_size * phase.sequence_length / where.devices / accumulation
     everything = 13 * model.hidden_size + 4 * model.intermediate_size
     kept = {
@@ -92,19 +89,14 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
     }[config.compute.remat]
     blocks = model.num_hidden_layers * model.inner_group_num
     logits = tokens * phase.max_predictions_per_seq / phase.sequence_length * model.vocab_size * 8
-    activations = tokens * (kept * blocks + everything) * item + logits
+    activations = tokens * (kept * blocks + everything) * _item_bytes(config) + logits
     state = STATE_BYTES * parameters / shards
-    temporary = 4 * parameters * (2 if shards > 1 else 1) + activations
-    limit = where.chip.memory / where.chip.devices
-    reduction = [Collective("all-reduce", ("f32",), 4 * parameters, False)]
+    reduction = Collective("all-reduce", ("f32",), 4 * parameters, False)
     return CompiledStep(
-        fits=state + temporary <= limit,
-        memory=state + temporary,
-        limit=limit,
+        limit=where.chip.memory / where.chip.devices,
         arguments=state,
-        temporary=temporary,
-        collectives=reduction if where.devices > 1 else [],
-        seconds=0.0,
+        temporary=4 * parameters * (2 if shards > 1 else 1) + activations,
+        collectives=[reduction] if where.devices > 1 else [],
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,16 +35,19 @@ class Collective:
     bytes: int
     """Size of the result on one device; for a reduce-scatter, of its operand."""
     in_loop: bool
-    """Whether it stands in the body of a loop, so that it runs once per layer or micro-batch."""
+    """Whether it stands in the body of a loop, so that it runs several times."""
 
 
 def collectives(text: str) -> list[Collective]:
     """The collectives of a compiled program."""
     bodies, _ = _computations(text)
-    loops = [
-        name for lines in bodies.values() for line in lines for name in re.findall(_LOOPED, line)
-    ]
-    looped = _reachable(bodies, loops)
+    looped: set[str] = set()
+    pending = re.findall(_LOOPED, text)
+    while pending:  # What a loop calls is in the loop too.
+        name = pending.pop()
+        if name not in looped:
+            looped.add(name)
+            pending += re.findall(_CALLED, "\n".join(bodies.get(name, [])))
     result, chains = [], set()
     for name, lines in bodies.items():
         for line in lines:
@@ -58,81 +61,6 @@ def collectives(text: str) -> list[Collective]:
             if key is None or key not in chains:
                 chains.add(key)
                 result.append(_collective(match, line, name in looped))
-    return result
-
-
-def total_bytes(operations: Iterable[Collective], *kinds: str) -> int:
-    """Bytes of the collectives of the given kinds, or of all of them."""
-    return sum(op.bytes for op in operations if not kinds or op.kind in kinds)
-
-
-def grouped(operations: Sequence[Collective]) -> list[dict[str, Any]]:
-    """Collectives of one kind, type and place counted and added up, largest first."""
-    count: Counter[Any] = Counter()
-    size: Counter[Any] = Counter()
-    for op in operations:
-        key = (op.kind, op.types, op.in_loop)
-        count[key] += 1
-        size[key] += op.bytes
-    names = ("kind", "types", "in_loop")
-    return [
-        dict(zip(names, key, strict=True)) | {"count": count[key], "bytes": size_}
-        for key, size_ in size.most_common()
-    ]
-
-
-def cycles(text: str) -> float:
-    """Cycles that the TPU compiler estimates for a program, or 0 where it estimates nothing.
-
-    The body of a loop counts as often as the loop runs. Collectives and hand-written kernels
-    carry no estimate, so the sum is a lower bound.
-    """
-    bodies, entry = _computations(text)
-    known: dict[str, float] = {}
-
-    def of_computation(name: str) -> float:
-        if name not in known:
-            known[name] = 0.0  # A program has no recursion; this guards against a misread line.
-            known[name] = sum(map(of_line, bodies.get(name, [])))
-        return known[name]
-
-    def of_line(line: str) -> float:
-        estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
-        own = float(estimate[1]) if estimate else 0.0
-        if " while(" in line:
-            return own + sum(map(of_computation, re.findall(_LOOPED, line))) * _trips(bodies, line)
-        if re.search(r" (call|conditional)\(", line):
-            return own + sum(map(of_computation, re.findall(_CALLED, line)))
-        return own  # The estimate of a fusion includes the operations it is made of.
-
-    return of_computation(entry)
-
-
-def _computations(text: str) -> tuple[Computations, str]:
-    """All computations of a program, and the name of its entry."""
-    text = re.sub(r"/\*.*?\*/", "", text)  # Comments inside tuple types would hide their end.
-    bodies: Computations = {}
-    current, entry = "", ""
-    for line in text.splitlines():
-        head = re.match(r"^(ENTRY )?%?([\w.\-]+) .*\{$", line)
-        if head:
-            current = head[2]
-            entry = current if head[1] else entry
-        bodies.setdefault(current, []).append(line)
-    return bodies, entry
-
-
-def _reachable(bodies: Computations, names: list[str]) -> set[str]:
-    """The named computations and all that they call."""
-    result: set[str] = set()
-    pending = list(names)
-    while pending:
-        name = pending.pop()
-        if name not in result:
-            result.add(name)
-            pending += [
-                other for line in bodies.get(name, []) for other in re.findall(_CALLED, line)
-            ]
     return result
 
 
@@ -153,9 +81,61 @@ def _collective(match: re.Match[str], line: str, in_loop: bool) -> Collective:
     return Collective(kind, tuple(sorted({name for name, _ in shapes})), size, in_loop)
 
 
+def grouped(operations: Iterable[Collective]) -> list[dict[str, Any]]:
+    """Collectives of one kind, type and loop counted and added up, largest first."""
+    count: Counter[Any] = Counter()
+    size: Counter[Any] = Counter()
+    for op in operations:
+        key = (op.kind, op.types, op.in_loop)
+        count[key] += 1
+        size[key] += op.bytes
+    names = ("kind", "types", "in_loop")
+    return [
+        dict(zip(names, key, strict=True)) | {"count": count[key], "bytes": total}
+        for key, total in size.most_common()
+    ]
+
+
+def cycles(text: str) -> float:
+    """Cycles that the TPU compiler estimates for a program, or 0 where it estimates nothing.
+
+    The body of a loop counts as often as the loop runs. Collectives and hand-written kernels
+    carry no estimate, so the sum is a lower bound.
+    """
+    bodies, entry = _computations(text)
+
+    def of_computations(names: list[str]) -> float:
+        return sum(of_line(line) for name in names for line in bodies.get(name, []))
+
+    def of_line(line: str) -> float:
+        estimate = re.search(r'"estimated_cycles":"(\d+)"', line)
+        own = float(estimate[1]) if estimate else 0.0
+        if " while(" in line:
+            return own + of_computations(re.findall(_LOOPED, line)) * _trips(bodies, line)
+        if re.search(r" (call|conditional)\(", line):
+            return own + of_computations(re.findall(_CALLED, line))
+        return own  # The estimate of a fusion includes the operations it is made of.
+
+    return of_computations([entry])
+
+
 def _trips(bodies: Computations, line: str) -> int:
     """How often a loop runs: the bound that its condition compares the counter with."""
     condition = re.search(r"\bcondition=%?([\w.\-]+)", line)
     lines = bodies.get(condition[1], []) if condition else []
     bounds = re.findall(r" s32\[\]\S* constant\((\d+)\)", "\n".join(lines))
     return int(bounds[0]) if len(bounds) == 1 else 1
+
+
+def _computations(text: str) -> tuple[Computations, str]:
+    """All computations of a program, and the name of its entry."""
+    text = re.sub(r"/\*.*?\*/", "", text)  # Comments inside tuple types would hide their end.
+    bodies: Computations = {}
+    current, entry = "", ""
+    for line in text.splitlines():
+        head = re.match(r"^(ENTRY )?%?([\w.\-]+) .*\{$", line)
+        if head:
+            current = head[2]
+            entry = current if head[1] else entry
+        bodies.setdefault(current, []).append(line)
+    return bodies, entry

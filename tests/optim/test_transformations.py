@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
-from albert_jax.optim.schedule import learning_rate
 from albert_jax.optim.optimizer import is_excluded, is_stacked, make_optimizer, trust_ratio
+from albert_jax.optim.schedule import learning_rate
 
 
 def test_rules_go_by_name():
