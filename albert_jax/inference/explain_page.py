@@ -113,10 +113,14 @@ def _attributions(explanation: Explanation) -> str:
     return " ".join(spans)
 
 
-def _layers(explanation: Explanation) -> str:
+def mask_names(explanation: Explanation) -> list[str]:
+    """Headings of the columns of masks."""
     masks = len(explanation.masked)
-    heading = ["layer", "cosine to the layer before"]
-    heading += [f"mask {i + 1}" if masks > 1 else "[MASK]" for i in range(masks)]
+    return ["[MASK]"] if masks == 1 else [f"mask {i + 1}" for i in range(masks)]
+
+
+def _layers(explanation: Explanation) -> str:
+    heading = ["layer", "cosine to the layer before", *mask_names(explanation)]
     heading += [escape(label) for label in explanation.labels]
     rows = ["".join(f"<th>{cell}</th>" for cell in heading)]
     for layer, cosine in enumerate(explanation.cosines):

@@ -21,19 +21,27 @@ from albert_jax.plan.slices import Slice
 class CompiledStep:
     """What the step of a phase needs on a slice; bytes are those of one device."""
 
-    fits: bool
-    memory: float
-    """Peak memory over a step."""
     limit: float
     """Memory that a program can use."""
     arguments: float
     """Train state and batch."""
     temporary: float
+    """All else that is alive at the peak."""
     collectives: list[hlo.Collective]
-    seconds: float
+    seconds: float = 0.0
     """Compilation time."""
     cycles: float = 0.0
     """The compiler's estimate (hlo.cycles), or 0 without one."""
+
+    @property
+    def memory(self) -> float:
+        """Peak memory over a step."""
+        return self.arguments + self.temporary
+
+    @property
+    def fits(self) -> bool:
+        """Whether a device has that much memory."""
+        return self.memory <= self.limit
 
 
 def topology(where: Slice) -> Any:
@@ -86,21 +94,17 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> CompiledS
         needed = needed_memory(str(error))
         if needed is None:
             raise
-        return CompiledStep(False, needed, limit, 0, 0, [], time.perf_counter() - start)
+        return CompiledStep(limit, 0, needed, [], time.perf_counter() - start)
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
     seconds = time.perf_counter() - start
     stats: Any = compiled.memory_analysis()
-    arguments, temporary = stats.argument_size_in_bytes, stats.temp_size_in_bytes
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
-    memory = arguments + outputs + temporary + stats.generated_code_size_in_bytes
     text = compiled.as_text()
     return CompiledStep(
-        fits=memory <= limit,
-        memory=memory,
         limit=limit,
-        arguments=arguments,
-        temporary=temporary,
+        arguments=stats.argument_size_in_bytes,
+        temporary=stats.temp_size_in_bytes + outputs + stats.generated_code_size_in_bytes,
         collectives=hlo.collectives(text),
         seconds=seconds,
         cycles=hlo.cycles(text),

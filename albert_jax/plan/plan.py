@@ -27,7 +27,7 @@ def plan(
     where: Slice,
     *,
     steps: Sequence[CompiledStep] | None = None,
-    efficiency: float = estimate.EFFICIENCY,
+    efficiency: float = 0.5,
     price: float = 0.0,
 ) -> dict[str, Any]:
     """The figures of a run on a slice, and the time and cost that they add up to.
