@@ -1,4 +1,4 @@
-"""`albert-jax tokenizer train` and `albert-jax data ...`: from text to the rows of a batch."""
+"""`albert-jax data ...`: the verbs that prepare text and look at the rows made from it."""
 
 from __future__ import annotations
 
@@ -56,42 +56,9 @@ class TextOptions:
         )
 
 
-def _log(line: str) -> None:
+def log(line: str) -> None:
+    """Prints a line of progress."""
     print(line, file=sys.stderr, flush=True)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TokenizerTrain(TextOptions):
-    """Learn a SentencePiece vocabulary from text."""
-
-    vocab_size: int
-    """Number of tokens, the special ones included."""
-    out: Directory
-    """Directory to make."""
-    lower_case: bool = True
-    """Whether upper and lower case are the same."""
-    keep_accents: bool = False
-    """Whether letters keep their accents."""
-    sample_bytes: int = 4_000_000
-    """How much of the text the trainer sees."""
-    seed: int = 0
-    """Decides which documents are sampled."""
-
-    def run(self) -> None:
-        """Writes the directory; progress goes to stderr."""
-        from albert_jax.data.vocabularies.training import TrainingOptions, train
-
-        options = TrainingOptions(
-            vocab_size=self.vocab_size,
-            seed=self.seed,
-            lower_case=self.lower_case,
-            keep_accents=self.keep_accents,
-            sample_bytes=self.sample_bytes,
-            reading=self.reading(),
-            rule=self.rule,
-            language=self.language,
-        )
-        train(self.text, self.out, options, _log)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,7 +112,7 @@ class DataPrepare(TextOptions):
             beam=self.beam,
         )
         specs = self.text or [f"ids:{path}" for path in self.ids]
-        prepare(specs, vocabulary, self.out, options, _log)
+        prepare(specs, vocabulary, self.out, options, log)
 
     def _vocabulary(self) -> Vocabulary:
         from albert_jax.data.vocabularies import vocabulary

@@ -1,0 +1,44 @@
+"""`albert-jax import`: the verb that reads the weights of other programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional
+
+from albert_jax.commands.options import Directory
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import:
+    """Read the weights of another program into a directory of ours."""
+
+    source: Positional[Annotated[str, tyro.conf.arg(metavar="DIR|FILE")]]
+    """Transformers' directory or safetensors file, or a TensorFlow 1 checkpoint of the original."""
+    out: Directory
+    """Directory to make; it must not exist."""
+    vocabulary: str | None = None
+    """Vocabulary that does not lie beside the weights."""
+    config: str | None = None
+    """config.json or albert_config.json that does not lie beside the weights."""
+
+    def run(self) -> None:
+        """Writes the directory, and prints a line on what came in."""
+        from albert_jax.files import storage_errors
+        from albert_jax.files.new_folder import new_folder
+        from albert_jax.model_io import directories, native
+        from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
+
+        with storage_errors(self.source):
+            weights = directories.read(self.source, vocabulary=self.vocabulary, config=self.config)
+        with new_folder(self.out) as folder:
+            summary = native.write(folder, weights)
+        parts = [f"{self.source} ({weights.format}) -> {self.out}", summary]
+        absent = [module for module in OPTIONAL_MODULES if module not in weights.params]
+        if absent:
+            parts.append(f"without {', '.join(absent)}")
+        if weights.vocabulary is None:
+            parts.append("no vocabulary lay beside the weights: name one with --vocabulary")
+        print("; ".join(parts))
