@@ -81,7 +81,7 @@ def rows(
     >>> batch["input_ids"].shape, batch["token_type_ids"].max(), batch["cls_positions"].tolist()
     ((1, 16), np.int32(1), [[0]])
     """
-    from albert_jax.tasks import features
+    from albert_jax.tasks.support import features
 
     columns = [vocabulary.encode(list(column)) for column in (texts, second) if column is not None]
     sequences = [

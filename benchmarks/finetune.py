@@ -36,7 +36,8 @@ from albert_jax.finetune.batches import TrainingBatches
 from albert_jax.inference import predict
 from albert_jax.model_io import model as models
 from albert_jax.optim.schedule import learning_rate
-from albert_jax.tasks import metrics, prediction, registry
+from albert_jax.tasks import registry
+from albert_jax.tasks.support import prediction
 
 
 def ours(config: Config, init: str, folder: str) -> tuple[models.Model, float]:
@@ -175,7 +176,7 @@ def main() -> None:
             f"{name:12} {metric} {statistics.fmean(values):.4f} (deviation {deviation:.4f}), "
             f"{statistics.fmean(walls):.0f} s for {options.steps} steps"
         )
-    difference, error = metrics.mean_and_error([a - b for a, b in zip(*scores, strict=True)])
+    difference, error = tuning.mean_and_error([a - b for a, b in zip(*scores, strict=True)])
     ratios = [b / a for a, b in zip(*seconds, strict=True)]
     print(
         f"paired difference {difference:+.4f} +- {error:.4f}; "

@@ -25,8 +25,8 @@ from typing import NamedTuple
 
 from albert_jax import configfile, files
 from albert_jax.config import Config, ModelConfig, PhaseConfig
-from albert_jax.tasks import metrics
 from albert_jax.tasks.generation import GenerationConfig
+from albert_jax.tasks.support import metrics
 
 NOUNS, ADJECTIVES, VERBS, ADVERBS, PREPOSITIONS = 60, 24, 30, 12, 4
 HELD_OUT = 500

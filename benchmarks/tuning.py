@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import splits
 
 from albert_jax import configfile, files
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.model_io import model as models
-from albert_jax.tasks import metrics, registry
+from albert_jax.tasks import registry
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,9 +159,16 @@ class Kept:
         return self._values[key]
 
 
+def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
+    """Mean over seeds and its standard error (0 for a single value)."""
+    array = np.asarray(values, np.float64)
+    error = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else 0.0
+    return float(array.mean()), float(error)
+
+
 def compared(ours: Sequence[float], others: Sequence[float]) -> str:
     """Mean paired difference, its standard error, and how many errors it is away from 0."""
-    difference, error = metrics.mean_and_error([a - b for a, b in zip(ours, others, strict=True)])
+    difference, error = mean_and_error([a - b for a, b in zip(ours, others, strict=True)])
     ratio = f"{difference / error:5.1f} errors" if error else "  one seed"
     return f"{difference:+7.2f} +- {error:4.2f} {ratio}"
 

@@ -16,7 +16,7 @@ from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies.sentencepiece import SPECIAL, SentencePiece
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
-from albert_jax.tasks.encoder import init_head
+from albert_jax.tasks.support.encoder import init_head
 
 SENTENCES = (
     "the file is found in the folder",

@@ -14,7 +14,7 @@ from albert_jax.errors import DataError
 
 if TYPE_CHECKING:
     from albert_jax.inference.scoring import MinimalPair
-    from albert_jax.tasks.metrics import Interval
+    from albert_jax.tasks.support.metrics import Interval
 
 
 @dataclass(frozen=True, kw_only=True)

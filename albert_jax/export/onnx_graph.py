@@ -16,7 +16,7 @@ from albert_jax.export.programs import Axes, Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model import sharing
 from albert_jax.tasks import registry
-from albert_jax.tasks.encoder import NEGATIVE
+from albert_jax.tasks.support.encoder import NEGATIVE
 from albert_jax.tree import flatten
 
 OPSET = 20

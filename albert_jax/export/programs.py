@@ -17,7 +17,7 @@ from albert_jax.config import ComputeConfig, Config
 from albert_jax.export.transformers_classes import HEADS, Head, exported_task
 from albert_jax.model import albert
 from albert_jax.model_io.weights import check_modules
-from albert_jax.tasks.encoder import Encoder
+from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.task import Axes
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")

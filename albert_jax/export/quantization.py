@@ -23,7 +23,7 @@ from albert_jax.inference import fill_mask
 from albert_jax.inference.predict import predict, task_of
 from albert_jax.model import albert
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import features
+from albert_jax.tasks.support import features
 from albert_jax.tree import flatten, unflatten
 
 _WORD_TABLE = "embeddings/word_embeddings/embedding"

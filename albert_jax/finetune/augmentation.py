@@ -12,10 +12,10 @@ from albert_jax.data import counter_rng
 from albert_jax.errors import CheckpointError
 from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import features as rows
 from albert_jax.tasks.classification import RegressionConfig
-from albert_jax.tasks.columns import TextExample
-from albert_jax.tasks.prediction import length_buckets
+from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.columns import TextExample
+from albert_jax.tasks.support.prediction import length_buckets
 
 BATCH_SIZE = 32
 TOP_K = 20

@@ -12,7 +12,7 @@ from albert_jax.config import Config
 from albert_jax.data import counter_rng
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.tasks.features import fitting_length
+from albert_jax.tasks.support.features import fitting_length
 from albert_jax.tasks.task import AnyTask, Batch, BatchSpec
 
 LENGTH_MULTIPLE = 16

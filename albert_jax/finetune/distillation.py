@@ -24,8 +24,8 @@ from albert_jax.model import albert, attention
 from albert_jax.model_io import model as models
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks.classification import Classification, ClassificationConfig
-from albert_jax.tasks.encoder import Batch, Encoder, Params
-from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.support.encoder import Batch, Encoder, Params
+from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import AnyTask
 
 MAX_DEPTHS = 4

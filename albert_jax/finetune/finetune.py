@@ -14,8 +14,9 @@ from albert_jax.config import Config, TaskConfig
 from albert_jax.errors import ConfigError
 from albert_jax.finetune import setup
 from albert_jax.finetune.batches import TrainingBatches
-from albert_jax.tasks import prediction, registry
+from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
+from albert_jax.tasks.support import prediction
 from albert_jax.tasks.task import AnyTask
 from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
 
@@ -45,7 +46,7 @@ def run(
     task = registry.create(_with_sources(setup.check_task(config, max_steps), init))
     train = task.read_examples(task.config.train, labelled=True)
     dev = task.read_examples(task.config.dev, labelled=True)
-    task = task.completed(train, dev)
+    task = task.resolved(train, dev)
 
     from albert_jax.model.sharing import check_depth
     from albert_jax.model_io import model as models
@@ -101,7 +102,7 @@ def finetuning_task(
     from albert_jax.model import attention
     from albert_jax.model_io.model import best_metric
     from albert_jax.parallel.mesh import row_shards
-    from albert_jax.tasks.encoder import Encoder, abstract_params
+    from albert_jax.tasks.support.encoder import Encoder, abstract_params
 
     backend = attention.choose(config, mesh.devices.flat[0])
     encoder = Encoder(config.model, config.compute, backend)

@@ -89,7 +89,7 @@ def initial_params(config: Config, task: AnyTask, vocabulary: Vocabulary, init: 
     """The weights of `init` (random ones if None) with a new head; raises CheckpointError."""
     from albert_jax.model.init import init_params
     from albert_jax.model_io.warm_start import initial_params_from
-    from albert_jax.tasks.encoder import init_head, task_params
+    from albert_jax.tasks.support.encoder import init_head, task_params
 
     model = config.model
     if init is None:

@@ -14,7 +14,7 @@ import numpy as np
 from albert_jax.config import ComputeConfig
 from albert_jax.inference.predict import task_of
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import Batch
 
 RELATIVE, ABSOLUTE = 0.01, 1e-3
@@ -66,7 +66,7 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     import jax.numpy as jnp
 
     from albert_jax.model import albert
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
     config, vocabulary, task = model.config, model.vocabulary, task_of(model)
     compute = ComputeConfig(dtype="float32")

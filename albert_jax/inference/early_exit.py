@@ -19,7 +19,7 @@ from scipy.special import softmax
 from albert_jax.errors import ConfigError
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
-from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import AnyTask, Batch
 
 HALVINGS = 3
@@ -82,7 +82,7 @@ class EarlyExit:
         import jax
 
         from albert_jax.model import albert, attention
-        from albert_jax.tasks.encoder import Encoder
+        from albert_jax.tasks.support.encoder import Encoder
 
         run_config, config = model.run_config, model.config
         settings = run_config.task

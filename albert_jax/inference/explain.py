@@ -21,7 +21,7 @@ from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import task_of
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
-from albert_jax.tasks.features import Tokens, fitting_length, sequence_rows
+from albert_jax.tasks.support.features import Tokens, fitting_length, sequence_rows
 from albert_jax.tasks.task import Batch
 
 MAX_TOKENS = 128
@@ -84,7 +84,7 @@ def explain(
     import jax.numpy as jnp
 
     from albert_jax.model import albert
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
     config, params, fine_tuned = model.config, model.params, model.run_config.task
     layers = look(model, text, num_layers=num_layers)

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.errors import DataError
 from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
-from albert_jax.tasks.prediction import length_buckets
+from albert_jax.tasks.support.prediction import length_buckets
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.tasks.features import Tokens, sequence_rows
+from albert_jax.tasks.support.features import Tokens, sequence_rows
 from albert_jax.tasks.task import Batch
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import prediction, registry
+from albert_jax.tasks import registry
+from albert_jax.tasks.support import prediction
 from albert_jax.tasks.task import AnyTask, Forward, Prediction, Sampling
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     import jax
 
     from albert_jax.model import attention
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
     assert run_config.task is not None
     task = registry.create(run_config.task)

@@ -20,8 +20,8 @@ from albert_jax.data.sources.tables import Record, read_records, text_field
 from albert_jax.errors import CheckpointError, DataError
 from albert_jax.inference.masked_lm import logits_function, masked_batch
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.metrics import Interval, bootstrap
-from albert_jax.tasks.prediction import length_buckets
+from albert_jax.tasks.support.metrics import Interval, bootstrap
+from albert_jax.tasks.support.prediction import length_buckets
 from albert_jax.tasks.task import Batch
 
 if TYPE_CHECKING:

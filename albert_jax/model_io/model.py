@@ -119,7 +119,8 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.data.vocabularies import vocabulary as vocabularies
     from albert_jax.model import albert
-    from albert_jax.tasks import encoder, registry
+    from albert_jax.tasks import registry
+    from albert_jax.tasks.support import encoder
 
     config = configfile.load(files.join(path, "config.toml"))
     if weights == "averaged" and not config.optimizer.ema_decay:

@@ -13,10 +13,10 @@ from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.tasks import columns, metrics
-from albert_jax.tasks import features as rows
-from albert_jax.tasks.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.registry import register
+from albert_jax.tasks.support import columns, metrics
+from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -28,7 +28,7 @@ from albert_jax.tasks.task import (
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class Classification(_TextTask[ClassificationConfig]):
     label_dtype = np.int32
     loss_name = "class"
 
-    def completed(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
+    def resolved(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Adds the labels of the training examples, of which there must be two."""
         labels = self.config.labels or columns.label_set(train)
         if len(labels) < 2:
@@ -195,7 +195,7 @@ class Classification(_TextTask[ClassificationConfig]):
                 f"{train[0].where}: {len(labels)} label in all training examples; "
                 "at least two are needed"
             )
-        return super().completed(train, dev).with_config(labels=labels)
+        return super().resolved(train, dev).with_config(labels=labels)
 
     def number(self, example: TextExample) -> float:
         """Index of the label."""

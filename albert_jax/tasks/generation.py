@@ -13,16 +13,16 @@ from importlib import resources
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
+from scipy.special import log_softmax
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import columns, masked_diffusion, metrics
-from albert_jax.tasks import features as rows
-from albert_jax.tasks.masked_diffusion import SourceTargetFeature
 from albert_jax.tasks.registry import register
+from albert_jax.tasks.support import columns, metrics
+from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -35,7 +35,7 @@ from albert_jax.tasks.task import (
 )
 
 if TYPE_CHECKING:
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 MAX_TURNS = 1000
 """Most turns of a dialogue on a typed line."""
@@ -66,6 +66,14 @@ class SourceTarget:
     where: str
     source: tuple[str, ...]
     target: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceTargetFeature:
+    """Ids of the source with [CLS] and the last [SEP], and of the whole target."""
+
+    source: np.ndarray
+    target: np.ndarray
 
 
 @register
@@ -99,10 +107,10 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         """The turns with tabs between them."""
         return SourceTarget(where, columns.parse_parts(line, where, self.name, 1, MAX_TURNS))
 
-    def completed(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
+    def resolved(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
         """Makes sure that the scores can be computed before anything is trained."""
         metrics.bleu_chrf(["a"], ["a"])
-        return super().completed(train, dev)
+        return super().resolved(train, dev)
 
     def texts(self, example: SourceTarget) -> Sequence[str]:
         """Source and target."""
@@ -161,7 +169,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         order = np.argsort(rng.random((count, size)), axis=1)
         masked = np.argsort(order, axis=1) < masked_count[:, None]
         shown = np.where(masked, vocabulary.mask_id, true).astype(np.int32)
-        batch = masked_diffusion.target_rows(features, shown, spec)
+        batch = target_rows(features, shown, spec)
         ended = true == vocabulary.sep_id
         padding = ended & np.concatenate([np.zeros((count, 1), bool), ended[:, :-1]], axis=1)
         batch["mlm_labels"][:count] = np.where(masked, true, 0)
@@ -188,7 +196,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         self, features: Sequence[Any], run: Forward, spec: BatchSpec, sampling: Sampling
     ) -> list[str]:
         """The generated texts."""
-        return masked_diffusion.decode(features, run, spec, self.config.denoising_steps, sampling)
+        return decode(features, run, spec, self.config.denoising_steps, sampling)
 
     def predict(
         self,
@@ -212,7 +220,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
 
     def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """The decoding script, which needs only torch and transformers."""
-        script = resources.files("albert_jax.tasks").joinpath("generate_script.py")
+        script = resources.files("albert_jax.tasks.support").joinpath("generate_script.py")
         return {"generate.py": script.read_bytes()}
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
@@ -242,3 +250,74 @@ def _example(record: Record, targeted: bool) -> SourceTarget:
         )
     target = text_field(record, "target") if targeted else None
     return SourceTarget(record.where, tuple(source), target)
+
+
+def decode(
+    features: Sequence[SourceTargetFeature],
+    run: Forward,
+    spec: BatchSpec,
+    steps: int,
+    sampling: Sampling,
+) -> list[str]:
+    """Writes texts in at most `steps` forward passes, which compile once.
+
+    Each step fills those masked positions whose best token is most probable, an equal share of all
+    positions. Filled positions keep their token. With a temperature tokens are drawn instead of
+    the best one taken. Special tokens are never written, except for the end.
+    """
+    vocabulary, size = spec.vocabulary, len(features[0].target)
+    steps = min(steps, size)  # Each step fills a position or more.
+    target = np.full((len(features), size), vocabulary.mask_id, np.int32)
+    rng = spec.rng()
+    for step in range(1, steps + 1):
+        masked = target == vocabulary.mask_id
+        logits = np.array(run(target_rows(features, target, spec))[: len(features)], np.float64)
+        logits[..., [vocabulary.mask_id, vocabulary.pad_id, vocabulary.cls_id]] = -np.inf
+        ids, confidence = _choose(logits, sampling.temperature, rng)
+        # Cumulative quotas spread the positions evenly, and the last step fills all that are left.
+        fill = masked.sum(axis=1) - (size * (steps - step)) // steps
+        order = np.argsort(np.where(masked, -confidence, np.inf), axis=1, kind="stable")
+        rank = np.argsort(order, axis=1)
+        target = np.where(masked & (rank < fill[:, None]), ids, target)
+        if sampling.show_step:
+            sampling.show_step(" | ".join(vocabulary.decode(row.tolist()) for row in target))
+    return [vocabulary.decode(_until(row, vocabulary.sep_id)) for row in target]
+
+
+def _choose(
+    logits: np.ndarray, temperature: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ids [B, T] and their log-probabilities; with a temperature drawn by the Gumbel trick."""
+    log_probs = log_softmax(logits, axis=-1)
+    picked = log_probs
+    if temperature > 0:
+        picked = log_probs / temperature + rng.gumbel(size=logits.shape)
+    ids = picked.argmax(axis=-1)
+    return ids.astype(np.int32), np.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]
+
+
+def _until(ids: np.ndarray, end: int) -> list[int]:
+    """The ids before the first end token."""
+    ends = np.flatnonzero(ids == end)
+    return (ids[: ends[0]] if len(ends) else ids).tolist()
+
+
+def target_rows(
+    features: Sequence[SourceTargetFeature], targets: np.ndarray, spec: BatchSpec
+) -> rows.Batch:
+    """Rows that show `targets` int32 [features, T] behind the sources.
+
+    mlm_positions [batch_size, T] are the target's positions; labels and weights are 0.
+    """
+    sequences = [
+        rows.Tokens(np.concatenate((feature.source, target)), len(feature.source))
+        for feature, target in zip(features, targets, strict=True)
+    ]
+    batch = rows.sequence_rows(sequences, spec.length, spec.batch_size)
+    shape = (spec.batch_size, targets.shape[1])
+    batch["mlm_positions"] = np.zeros(shape, np.int32)
+    batch["mlm_labels"] = np.zeros(shape, np.int32)
+    batch["mlm_weights"] = np.zeros(shape, np.float32)
+    for i, tokens in enumerate(sequences):
+        batch["mlm_positions"][i] = tokens.first + np.arange(shape[1])
+    return batch

@@ -12,10 +12,10 @@ from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
-from albert_jax.tasks import columns, metrics
-from albert_jax.tasks import features as rows
-from albert_jax.tasks.choice_files import ChoiceExample, read_choices
 from albert_jax.tasks.registry import register
+from albert_jax.tasks.support import columns, metrics
+from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.choice_files import ChoiceExample, read_choices
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -26,7 +26,7 @@ from albert_jax.tasks.task import (
 )
 
 if TYPE_CHECKING:
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +140,7 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         """Logits of the choices [B, max_choices], far below all others where there is none."""
         import jax.numpy as jnp
 
-        from albert_jax.tasks.encoder import NEGATIVE, flatten_groups, group_keys
+        from albert_jax.tasks.support.encoder import NEGATIVE, flatten_groups, group_keys
 
         size = batch["input_ids"].shape[1]
         flat, keys = flatten_groups(batch), group_keys(dropout, size)

@@ -13,11 +13,11 @@ from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import answer_spans, columns, squad_metrics
-from albert_jax.tasks import features as rows
-from albert_jax.tasks.answer_spans import WindowFeature
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.squad_files import Question, read_questions
+from albert_jax.tasks.support import answer_spans, columns, squad_metrics
+from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.answer_spans import WindowFeature
+from albert_jax.tasks.support.squad_files import Question, read_questions
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -29,7 +29,7 @@ from albert_jax.tasks.task import (
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,7 +176,7 @@ class SquadV1(_Squad[SquadV1Config]):
         self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
         """Start and end logits [B, S], independent of one another."""
-        from albert_jax.tasks.encoder import dense
+        from albert_jax.tasks.support.encoder import dense
 
         hidden = encoder.hidden_states(params, batch, dropout, num_layers)
         both = dense(params["head"]["span"], hidden).astype("float32")
@@ -186,7 +186,7 @@ class SquadV1(_Squad[SquadV1Config]):
         self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
     ) -> LossTerms:
         """Half the cross-entropies of start and end; terms "start" and "end"."""
-        from albert_jax.tasks.span_heads import span_loss
+        from albert_jax.tasks.support.span_heads import span_loss
 
         start, end = self.logits(encoder, params, batch, dropout, num_layers)
         return span_loss(start, end, batch)
@@ -223,7 +223,7 @@ class SquadV2(_Squad[SquadV2Config]):
 
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         """Layers for the start, for the end that depends on it, and for answerability."""
-        from albert_jax.tasks.encoder import dense_shapes
+        from albert_jax.tasks.support.encoder import dense_shapes
 
         h = hidden_size
         return {
@@ -240,7 +240,7 @@ class SquadV2(_Squad[SquadV2Config]):
         self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
     ) -> LossTerms:
         """Half the losses of start, end and answerability; terms of these names."""
-        from albert_jax.tasks.span_heads import conditioned_span_loss
+        from albert_jax.tasks.support.span_heads import conditioned_span_loss
 
         hidden = encoder.hidden_states(params, batch, dropout, num_layers)
         rate = self.config.classifier_dropout_prob
@@ -250,7 +250,7 @@ class SquadV2(_Squad[SquadV2Config]):
         self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
     ) -> Any:
         """The arrays of the beam search, see `graph_outputs`."""
-        from albert_jax.tasks.span_heads import search_spans
+        from albert_jax.tasks.support.span_heads import search_spans
 
         hidden = encoder.hidden_states(params, batch, None, num_layers)
         sizes = self.config.start_n_top, self.config.end_n_top
@@ -302,7 +302,7 @@ class SquadV2(_Squad[SquadV2Config]):
 
     def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """The same search as `search_spans`."""
-        from albert_jax.tasks.span_heads import onnx_search
+        from albert_jax.tasks.support.span_heads import onnx_search
 
         return onnx_search(graph, hidden, self.config.start_n_top, self.config.end_n_top)
 

@@ -13,10 +13,10 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.files.json_files import json_bytes
-from albert_jax.tasks import columns, metrics
-from albert_jax.tasks import features as rows
-from albert_jax.tasks.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.registry import register
+from albert_jax.tasks.support import columns, metrics
+from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -28,7 +28,7 @@ from albert_jax.tasks.task import (
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 SIMILARITY_NAMES = SCORE_NAMES + LABEL_NAMES
 
@@ -85,7 +85,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         """Two texts with a tab between them."""
         return TextExample(where, columns.parse_parts(line, where, self.name, 2, 2))
 
-    def completed(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
+    def resolved(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Correlations where all dev examples have a similarity, else retrieval of the partner."""
         rated = all(example.label is not None for example in dev)
         for example in dev if rated else ():
@@ -142,7 +142,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
-        from albert_jax.tasks.encoder import NEGATIVE
+        from albert_jax.tasks.support.encoder import NEGATIVE
 
         vectors = self.logits(encoder, params, batch, dropout, num_layers)  # [B, 2G, H]
         pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1])
@@ -171,7 +171,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         import jax
         import jax.numpy as jnp
 
-        from albert_jax.tasks.encoder import flatten_groups, group_keys
+        from albert_jax.tasks.support.encoder import flatten_groups, group_keys
 
         shape = batch["input_ids"].shape
         if len(shape) == 3:

@@ -18,12 +18,12 @@ import numpy as np
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
-from albert_jax.tasks.features import Batch
+from albert_jax.tasks.support.features import Batch
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
     from albert_jax.objectives.loss_terms import LossTerms
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 Prediction = dict[str, Any]
 """What is predicted for one example, ready for JSON."""
@@ -158,7 +158,7 @@ class Task(abc.ABC, Generic[C, E, F]):
             raise ConfigError(f"--columns: {self.name} does not read tables; leave it out")
         return self.read_examples(path, labelled=False)
 
-    def completed(self, train: Sequence[E], dev: Sequence[E]) -> Self:
+    def resolved(self, train: Sequence[E], dev: Sequence[E]) -> Self:
         """The task with labels and metrics filled in from the examples.
 
         Raises ConfigError for a metric that the task and its dev examples do not have.

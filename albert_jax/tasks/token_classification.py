@@ -15,9 +15,9 @@ from albert_jax.data.sources import hub_datasets
 from albert_jax.data.sources.tables import read_text
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks import columns, metrics
-from albert_jax.tasks import features as rows
 from albert_jax.tasks.registry import register
+from albert_jax.tasks.support import columns, metrics
+from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -28,7 +28,7 @@ from albert_jax.tasks.task import (
 )
 
 if TYPE_CHECKING:
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 NO_LABEL = -1
 """Label of special tokens, and of all tokens of a word but its first."""
@@ -110,7 +110,7 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
         (text,) = columns.parse_parts(line, where, self.name, 1, 1)
         return TaggedExample(where, tuple(text.split()))
 
-    def completed(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> Self:
+    def resolved(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> Self:
         """Adds the tags of the training examples; F1 only counts where they mark spans."""
         seen = {tag for example in train for tag in example.tags or ()}
         labels = self.config.labels or tuple(sorted(seen, key=lambda tag: (tag != "O", tag)))

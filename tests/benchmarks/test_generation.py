@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 
 from albert_jax import api
-from albert_jax.tasks import metrics
+from albert_jax.tasks.support import metrics
 
 
 @pytest.fixture(scope="module")

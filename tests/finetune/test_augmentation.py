@@ -13,7 +13,7 @@ from albert_jax import cli, configfile
 from albert_jax.errors import CheckpointError
 from albert_jax.finetune import augmentation
 from albert_jax.tasks.classification import RegressionConfig
-from albert_jax.tasks.columns import TextExample
+from albert_jax.tasks.support.columns import TextExample
 
 EXAMPLES = [
     TextExample(f"f:{i}", (text,) if i % 2 else (text, "the file"), str(i))

@@ -17,7 +17,7 @@ from albert_jax.finetune.distillation import compared_depths, relations, teacher
 from albert_jax.model import albert
 from albert_jax.model_io import model as models
 from albert_jax.tasks.classification import Classification, ClassificationConfig
-from albert_jax.tasks.encoder import Encoder
+from albert_jax.tasks.support.encoder import Encoder
 
 
 def rows() -> dict[str, np.ndarray]:

@@ -17,7 +17,7 @@ from albert_jax.errors import ConfigError
 from albert_jax.inference.early_exit import EarlyExit
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import predict
-from albert_jax.tasks.columns import TextExample
+from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.token_classification import TokenClassificationConfig
 
 TEXTS = [TextExample(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]

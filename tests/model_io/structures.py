@@ -10,7 +10,7 @@ from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.model.init import init_params
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
-from albert_jax.tasks.encoder import init_head, task_params
+from albert_jax.tasks.support.encoder import init_head, task_params
 from albert_jax.tree import flatten, unflatten
 
 STRUCTURES = {

@@ -11,8 +11,8 @@ import pytest
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
-from albert_jax.tasks.columns import TextExample
 from albert_jax.tasks.question_answering import SquadV2Config
+from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.task import BatchSpec
 
 

@@ -15,8 +15,8 @@ from albert_jax.model.attention import XLA
 from albert_jax.model_io.foreign_parameters import to_foreign
 from albert_jax.objectives import loss_terms
 from albert_jax.tasks import registry
-from albert_jax.tasks.encoder import Encoder
-from albert_jax.tasks.span_heads import conditioned_scores
+from albert_jax.tasks.support.encoder import Encoder
+from albert_jax.tasks.support.span_heads import conditioned_scores
 from albert_jax.tasks.task import AnyTask
 from tests.parity.golden_model import structure, variables
 from tests.reference import golden_cases

@@ -19,8 +19,8 @@ from albert_jax.model.init import init_params
 from albert_jax.model_io import directories
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.weights import default_config
-from albert_jax.tasks.answer_spans import window_features
-from albert_jax.tasks.squad_files import Answer, Question
+from albert_jax.tasks.support.answer_spans import window_features
+from albert_jax.tasks.support.squad_files import Answer, Question
 
 transformers = pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
 

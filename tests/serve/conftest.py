@@ -15,11 +15,11 @@ from albert_jax.serve.answers import Answers
 from albert_jax.serve.server import Server
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
-from albert_jax.tasks.encoder import init_head, task_params
 from albert_jax.tasks.generation import GenerationConfig
 from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
 from albert_jax.tasks.question_answering import SquadV2Config
 from albert_jax.tasks.sentence_embedding import SentenceEmbeddingConfig
+from albert_jax.tasks.support.encoder import init_head, task_params
 from albert_jax.tasks.token_classification import TokenClassificationConfig
 
 TASKS = {

@@ -24,7 +24,7 @@ from albert_jax.config import ComputeConfig
 from albert_jax.inference.predict import predict
 from albert_jax.model import albert
 from albert_jax.serve.server import MAX_BYTES, Server
-from albert_jax.tasks.columns import TextExample
+from albert_jax.tasks.support.columns import TextExample
 
 
 def call(server: Server, method: str, path: str, body: bytes | None = None, **headers: str):

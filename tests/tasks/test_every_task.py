@@ -17,13 +17,13 @@ from albert_jax.model.dropout import row_keys
 from albert_jax.model.init import init_params
 from albert_jax.objectives import loss_terms
 from albert_jax.tasks import registry
-from albert_jax.tasks.choice_files import ChoiceExample
-from albert_jax.tasks.columns import TextExample
-from albert_jax.tasks.encoder import Encoder, init_head
 from albert_jax.tasks.generation import SourceTarget
 from albert_jax.tasks.question_answering import SquadV2, SquadV2Config
 from albert_jax.tasks.sentence_embedding import SentenceEmbedding, SentenceEmbeddingConfig
-from albert_jax.tasks.squad_files import Answer, Question
+from albert_jax.tasks.support.choice_files import ChoiceExample
+from albert_jax.tasks.support.columns import TextExample
+from albert_jax.tasks.support.encoder import Encoder, init_head
+from albert_jax.tasks.support.squad_files import Answer, Question
 from albert_jax.tasks.task import BatchSpec, Sampling
 from albert_jax.tasks.token_classification import TaggedExample
 
@@ -74,7 +74,7 @@ def test_task_from_examples_to_scores(name: str) -> None:
         pytest.importorskip("sacrebleu", reason="scores of generation need sacrebleu")
     examples = EXAMPLES[name]
     settings = registry.get(name).config_class(**SETTINGS.get(name, {}))
-    task = registry.create(settings).completed(examples, examples)
+    task = registry.create(settings).resolved(examples, examples)
     Config(task=task.config).validate()
     features = task.featurize(WORDS, examples, LENGTH)
     rows = -(-len(features) // task.features_per_row) + 1

@@ -21,14 +21,14 @@ from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.sources.tables import read_records, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.tasks import features as rows
 from albert_jax.tasks import registry
-from albert_jax.tasks.features import Tokens
+from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.features import Tokens
 from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
-    from albert_jax.tasks.encoder import Encoder
+    from albert_jax.tasks.support.encoder import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +107,7 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
     def logits(
         self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
     ) -> Any:
-        from albert_jax.tasks.encoder import dense
+        from albert_jax.tasks.support.encoder import dense
 
         hidden = encoder.hidden_states(params, batch, dropout, num_layers)
         vectors = encoder.pool(params, hidden, batch, "mean")

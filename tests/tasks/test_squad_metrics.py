@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from albert_jax.tasks.squad_metrics import (
+from albert_jax.tasks.support.squad_metrics import (
     best_threshold,
     exact_match,
     normalize_answer,

@@ -8,12 +8,13 @@ from word_vocabulary import Words
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.finetune import batches
-from albert_jax.tasks import features, registry
-from albert_jax.tasks.choice_files import ChoiceExample
+from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
-from albert_jax.tasks.columns import TextExample
 from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
 from albert_jax.tasks.sentence_embedding import SentenceEmbeddingConfig
+from albert_jax.tasks.support import features
+from albert_jax.tasks.support.choice_files import ChoiceExample
+from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.task import Batch, BatchSpec
 from albert_jax.tasks.token_classification import TaggedExample, TokenClassificationConfig
 

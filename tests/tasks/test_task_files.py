@@ -13,10 +13,11 @@ import pytest
 from albert_jax.data.sources import hub_datasets, tables
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference import scoring
-from albert_jax.tasks import choice_files, columns, registry
-from albert_jax.tasks.choice_files import ChoiceExample
+from albert_jax.tasks import registry
 from albert_jax.tasks.classification import Classification, ClassificationConfig
-from albert_jax.tasks.columns import TableConfig, TextExample
+from albert_jax.tasks.support import choice_files, columns
+from albert_jax.tasks.support.choice_files import ChoiceExample
+from albert_jax.tasks.support.columns import TableConfig, TextExample
 from albert_jax.tasks.token_classification import (
     TokenClassification,
     TokenClassificationConfig,
@@ -241,7 +242,7 @@ def test_labels_are_ordered_and_strict() -> None:
 def test_one_label_in_training_is_refused() -> None:
     only = [TextExample("f:1", ("x",), "a")]
     with pytest.raises(DataError, match="at least two"):
-        Classification(ClassificationConfig()).completed(only, only)
+        Classification(ClassificationConfig()).resolved(only, only)
 
 
 def race(**changes) -> str:
@@ -341,7 +342,7 @@ def test_conll(tmp_path: Path) -> None:
     assert (first.words, first.tags) == (("Anna", "sat"), ("B-PER", "O"))
     assert second.where == f"{path}:6"
     task = TokenClassification(TokenClassificationConfig())
-    config = task.completed([first, second], [second]).config
+    config = task.resolved([first, second], [second]).config
     assert (config.labels, config.metrics) == (("O", "B-PER"), ("f1", "accuracy"))
     words = put(tmp_path, "w.txt", "Anna\nsat\n")
     assert read_conll(words, tagged=False)[0].tags is None

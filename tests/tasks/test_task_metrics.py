@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from albert_jax.tasks import metrics
+from albert_jax.tasks.support import metrics
 
 
 def test_classification_scores() -> None:
@@ -59,7 +59,6 @@ def test_groups_baseline_and_intervals() -> None:
     assert low == pytest.approx(0.7076, abs=0.008)
     assert high == pytest.approx(0.7924, abs=0.008)
     assert metrics.bootstrap(lambda x: float(x.mean()), correct) == (value, low, high)
-    assert metrics.mean_and_error([1.0, 3.0]) == (2.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from typing import Any
 from albert_jax.data.sources import hub_datasets, tables
 from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.errors import DataError
-from albert_jax.tasks.columns import load_records, require
+from albert_jax.tasks.support.columns import load_records, require
 
 BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 """A gap in a question, which the choice fills."""

@@ -9,7 +9,7 @@ from typing import Any
 from albert_jax.data.sources import hub_datasets
 from albert_jax.data.sources.tables import Record, parse_json, read_text
 from albert_jax.errors import DataError
-from albert_jax.tasks.columns import require
+from albert_jax.tasks.support.columns import require
 
 
 @dataclass(frozen=True)

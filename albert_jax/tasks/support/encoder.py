@@ -20,7 +20,7 @@ from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.model.init import truncated_normal
-from albert_jax.tasks.features import INPUTS
+from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import AnyTask
 
 Params = Mapping[str, Any]

@@ -15,7 +15,7 @@ import numpy as np
 from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy, logit_at
-from albert_jax.tasks.encoder import NEGATIVE, Batch, dense
+from albert_jax.tasks.support.encoder import NEGATIVE, Batch, dense
 
 Head = Mapping[str, Any]
 

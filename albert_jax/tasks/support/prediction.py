@@ -9,7 +9,7 @@ import numpy as np
 
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.tasks.features import LENGTHS, fitting_length
+from albert_jax.tasks.support.features import LENGTHS, fitting_length
 from albert_jax.tasks.task import AnyTask, BatchSpec, Forward, Prediction, Sampling
 
 NEVER = -1e30

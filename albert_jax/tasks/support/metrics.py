@@ -156,13 +156,6 @@ def bootstrap(metric: Callable[..., float], column: Any, samples: int = 1000) ->
     return Interval(float(metric(values)), float(low), float(high))
 
 
-def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over seeds and its standard error (0 for a single value)."""
-    array = np.asarray(values, np.float64)
-    error = array.std(ddof=1) / np.sqrt(len(array)) if len(array) > 1 else 0.0
-    return float(array.mean()), float(error)
-
-
 def commonest(train: np.ndarray, count: int) -> np.ndarray:
     """`count` times the commonest class of the training labels (the lowest of equal ones)."""
     return np.full(count, np.bincount(train).argmax())

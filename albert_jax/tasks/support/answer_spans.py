@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.tasks import metrics
-from albert_jax.tasks.features import Tokens, encode_all
-from albert_jax.tasks.offsets import Alignment, align
-from albert_jax.tasks.squad_files import Question
+from albert_jax.tasks.support import metrics
+from albert_jax.tasks.support.features import Tokens, encode_all
+from albert_jax.tasks.support.offsets import Alignment, align
+from albert_jax.tasks.support.squad_files import Question
 
 log = logging.getLogger(__name__)
 
