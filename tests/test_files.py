@@ -15,7 +15,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from albert_jax import files
 from albert_jax.errors import StorageError
-from albert_jax.files.new_folder import new_folder
+from albert_jax.files import new_folder
 
 
 class _Bucket(MemoryFileSystem):

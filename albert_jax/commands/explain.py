@@ -37,9 +37,9 @@ class Explain(DepthOptions):
             raise ConfigError(f"--top {self.top}: give a number between 1 and 100")
         import numpy as np
 
-        from albert_jax.files.json_files import json_bytes
-        from albert_jax.files.new_folder import new_folder, write_files
+        from albert_jax.files import new_folder, write_files
         from albert_jax.inference import explain, explain_page
+        from albert_jax.json_files import json_bytes
 
         model = self.load()
         explanation = explain.explain(model, self.text, num_layers=self.num_layers, top_k=self.top)

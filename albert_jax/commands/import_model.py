@@ -26,8 +26,7 @@ class Import:
 
     def run(self) -> None:
         """Writes the directory, and prints a line on what came in."""
-        from albert_jax.files import storage_errors
-        from albert_jax.files.new_folder import new_folder
+        from albert_jax.files import new_folder, storage_errors
         from albert_jax.model_io import directories, native
         from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
 

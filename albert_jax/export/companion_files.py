@@ -8,7 +8,7 @@ from typing import Any
 from albert_jax import configfile
 from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.files.json_files import json_bytes
+from albert_jax.json_files import json_bytes
 from albert_jax.model_io.foreign_parameters import config_entries
 from albert_jax.model_io.huggingface import CONFIG_NAME
 from albert_jax.model_io.model import Model

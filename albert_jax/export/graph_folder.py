@@ -15,8 +15,8 @@ from albert_jax.export import onnx, programs, quantization, stablehlo, transform
 from albert_jax.export.companion_files import companion_files
 from albert_jax.export.programs import Program
 from albert_jax.export.transformers_classes import Head
-from albert_jax.files.json_files import json_bytes
-from albert_jax.files.new_folder import new_folder, write_files
+from albert_jax.files import new_folder, write_files
+from albert_jax.json_files import json_bytes
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.safetensors_files import REPORT_NAME
 from albert_jax.model_io.weights import check_finite, check_vocabulary

@@ -10,7 +10,7 @@ from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.export import transformers_classes
 from albert_jax.export.companion_files import companion_files
 from albert_jax.export.transformers_classes import Head
-from albert_jax.files.new_folder import new_folder, write_files
+from albert_jax.files import new_folder, write_files
 from albert_jax.model_io import safetensors_files
 from albert_jax.model_io.huggingface import WEIGHTS_NAME, to_huggingface
 from albert_jax.model_io.model import Model

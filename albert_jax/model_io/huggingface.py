@@ -11,7 +11,7 @@ import numpy as np
 
 from albert_jax.config import ModelConfig
 from albert_jax.errors import CheckpointError
-from albert_jax.files.json_files import read_json
+from albert_jax.json_files import read_json
 from albert_jax.model_io import foreign_parameters
 from albert_jax.model_io.foreign_parameters import same_bits
 from albert_jax.model_io.parameter_names import Params

@@ -13,7 +13,7 @@ import jax
 from albert_jax import configfile
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import CheckpointError
-from albert_jax.files.new_folder import new_folder
+from albert_jax.files import new_folder
 from albert_jax.model import albert
 from albert_jax.model_io import safetensors_files
 from albert_jax.model_io.foreign_parameters import check_shape

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from albert_jax.errors import CheckpointError
 from albert_jax.files import storage_error, storage_errors
-from albert_jax.files.json_files import json_bytes
+from albert_jax.json_files import json_bytes
 from albert_jax.model_io.weights import LazyTensors
 
 REPORT_NAME = "conversion.json"

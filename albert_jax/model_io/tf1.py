@@ -19,7 +19,7 @@ from albert_jax.config import ModelConfig
 from albert_jax.data.sources.tfrecord import masked_crc32c
 from albert_jax.errors import CheckpointError
 from albert_jax.files import storage_errors
-from albert_jax.files.json_files import read_json
+from albert_jax.json_files import read_json
 from albert_jax.model_io import foreign_parameters
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.model_io.weights import LazyTensors, Weights, to_float32

@@ -23,7 +23,7 @@ from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import MAX_WORD, VOCAB, WordPiece, basic
 from albert_jax.errors import CheckpointError
-from albert_jax.files.json_files import json_bytes
+from albert_jax.json_files import json_bytes
 from albert_jax.protobuf_wire import WireError, fields
 
 

@@ -12,7 +12,7 @@ from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.files.json_files import json_bytes
+from albert_jax.json_files import json_bytes
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows

@@ -3,11 +3,10 @@
 The functions of this module offer only what a bucket has: whole objects are written, read, listed,
 deleted and created if absent. A write either happens completely or not at all (local: temporary
 name, fsync, rename; bucket: one put). A path with ``://`` is a bucket and goes through fsspec
-(``gs://`` needs gcsfs, extra ``gcs``); every other path is local. Beside them new_folder.py makes
-folders that appear completely or not at all, and json_files.py reads JSON of unknown origin.
+(``gs://`` needs gcsfs, extra ``gcs``); every other path is local.
 
-Every error of the operating system or of a bucket's client becomes a :class:`StorageError` of one
-line that names the path and how to fix it.
+Every error of the operating system or of a bucket's client is raised as a StorageError of one line
+that names the path and how to fix it.
 """
 
 from __future__ import annotations
@@ -20,9 +19,10 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
-from albert_jax.errors import StorageError
+from albert_jax.errors import CheckpointError, ConfigError, StorageError
 
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{8}\.tmp")
 
@@ -95,24 +95,18 @@ def cache_folder(*parts: str) -> str:
     return os.path.join(base, "albert_jax", *parts)
 
 
-# ---- whole objects -------------------------------------------------------------------------------
+# ---- objects -------------------------------------------------------------------------------------
 
 
 def write(path: str, data: bytes | memoryview) -> None:
-    """Writes an object and the folders above it; readers see either the old or the new content.
-
-    Raises:
-      StorageError: The disk is full, the path is not writable, or a folder is a file.
-    """
+    """Writes an object and the folders above it; readers see either the old or the new content."""
     with storage_errors(path):
         if is_bucket(path):
             bucket_client(path).pipe_file(path, bytes(data))
             return
-        with _renamed_when_complete(path) as temporary, open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        sync_folder(os.path.dirname(path) or ".")
+        with _renamed_when_complete(path) as temporary:
+            _write_to_disk(temporary, "wb", data)
+        _sync_folder(os.path.dirname(path) or ".")
 
 
 def create_if_absent(path: str, data: bytes) -> bool:
@@ -120,51 +114,31 @@ def create_if_absent(path: str, data: bytes) -> bool:
 
     Of several callers exactly one gets True (local: O_EXCL; gs://: a put that demands
     generation 0). A local reader may see the new file empty for a moment.
-
-    Raises:
-      StorageError: As :func:`write`.
     """
     with storage_errors(path):
-        if is_bucket(path):
-            try:
-                bucket_client(path).pipe_file(path, data, mode="create")
-            except FileExistsError:
-                return False
-            return True
-        os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         try:
-            file = open(path, "xb")  # noqa: SIM115
+            if is_bucket(path):
+                bucket_client(path).pipe_file(path, data, mode="create")
+            else:
+                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+                _write_to_disk(path, "xb", data)
         except FileExistsError:
             return False
-        try:
-            with file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        except BaseException:
-            _unlink(path)
-            raise
         return True
 
 
 def read(path: str) -> bytes | None:
-    """The whole object, or None if there is none. Raises StorageError if it is unreadable."""
-    with storage_errors(path):
-        try:
-            if is_bucket(path):
-                return bucket_client(path).cat_file(path)
-            with open(path, "rb") as file:
-                return file.read()
-        except FileNotFoundError:
-            return None
+    """The complete object, or None if there is none."""
+    with storage_errors(path), suppress(FileNotFoundError):
+        if is_bucket(path):
+            return bucket_client(path).cat_file(path)
+        with open(path, "rb") as file:
+            return file.read()
+    return None
 
 
 def sha256(path: str, *, sync: bool = False) -> str:
-    """The hexadecimal SHA-256 of an object; `sync` also flushes a local file to the disk.
-
-    Raises:
-      StorageError: The object is absent or unreadable.
-    """
+    """The hexadecimal SHA-256 of an object; `sync` also flushes a local file to the disk."""
     with storage_errors(path):
         if is_bucket(path):
             with bucket_client(path).open(path, "rb") as file:
@@ -177,17 +151,13 @@ def sha256(path: str, *, sync: bool = False) -> str:
 
 
 def upload(source: str, path: str) -> None:
-    """Writes a local file as an object of a bucket. Raises StorageError if that fails."""
+    """Writes a local file as an object of a bucket."""
     with storage_errors(path):
         bucket_client(path).put_file(source, path)
 
 
 def download(path: str, target: str) -> None:
-    """Writes an object of a bucket as a local file, with the folders above it.
-
-    Raises:
-      StorageError: The bucket refuses it, or the file cannot be written.
-    """
+    """Writes an object of a bucket as a local file, with the folders above it."""
     with storage_errors(path):
         client = bucket_client(path)
         with storage_errors(target), _renamed_when_complete(target) as temporary:
@@ -208,16 +178,14 @@ def delete(path: str) -> None:
 
 def names(path: str) -> list[str]:
     """The sorted names of the entries of a folder; empty if there is no such folder."""
-    with storage_errors(path):
-        try:
-            if not is_bucket(path):
-                return sorted(os.listdir(path))
-            client = bucket_client(path)
-            base = client._strip_protocol(path).rstrip("/").rsplit("/", 1)[-1]
-            entries = client.ls(path, detail=False)
-            return sorted({p.rstrip("/").rsplit("/", 1)[-1] for p in entries} - {base, ""})
-        except FileNotFoundError:
-            return []
+    with storage_errors(path), suppress(FileNotFoundError):
+        if not is_bucket(path):
+            return sorted(os.listdir(path))
+        client = bucket_client(path)
+        base = client._strip_protocol(path).rstrip("/").rsplit("/", 1)[-1]
+        entries = client.ls(path, detail=False)
+        return sorted({p.rstrip("/").rsplit("/", 1)[-1] for p in entries} - {base, ""})
+    return []
 
 
 def file_sizes(path: str) -> dict[str, int]:
@@ -248,11 +216,7 @@ def is_folder(path: str) -> bool:
 
 
 def make_folder(path: str) -> None:
-    """Makes a local folder with its parents (a bucket needs none) and checks that it is writable.
-
-    Raises:
-      StorageError: It cannot be made or written.
-    """
+    """Makes a folder with its parents and checks that it is writable."""
     probe = join(path, f".write-test-{uuid.uuid4().hex[:8]}")
     write(probe, b"")
     delete(probe)
@@ -291,8 +255,65 @@ def delete_temporary_files(folder: str) -> None:
                 delete(join(folder, name))
 
 
-def sync_folder(path: str) -> None:
-    """Flushes a local folder's entries to the disk, so that a rename in it survives a power cut."""
+@contextmanager
+def new_folder(out_dir: str | os.PathLike[str]) -> Iterator[Path]:
+    """A temporary folder beside the local `out_dir`, which it becomes when the block succeeds.
+
+    Raises:
+      ConfigError: `out_dir` is in a bucket.
+      CheckpointError: `out_dir` exists already: nothing is ever overwritten.
+      StorageError: The folder cannot be written, or the block fails to read a file.
+    """
+    if is_bucket(str(out_dir)):
+        raise ConfigError(f"{out_dir}: give a local folder and copy it to the bucket afterwards")
+    out = Path(os.path.abspath(out_dir))
+    if os.path.lexists(out):
+        raise CheckpointError(f"{out_dir} exists already: choose another name or remove it first")
+    temporary = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary.mkdir()
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+        os.rename(temporary, out)
+        _sync_folder(str(out.parent))
+    except OSError as error:
+        # The error may be about a file that the block reads; a failed write (a full disk) names
+        # no file, or one of the temporary folder.
+        path = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes)) else ""
+        elsewhere = path and not Path(path).is_relative_to(temporary)
+        raise storage_error(path if elsewhere else str(out_dir), error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_files(folder: Path, contents: dict[str, bytes]) -> None:
+    """Writes small files, by their path, into a folder that is still being made."""
+    for name, content in contents.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+# ---- local disk ----------------------------------------------------------------------------------
+
+
+def _write_to_disk(path: str, mode: str, data: bytes | memoryview) -> None:
+    """Writes a file that survives a power cut; a file that cannot be written does not stay."""
+    with open(path, mode) as file:
+        try:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            _unlink(path)
+            raise
+
+
+def _sync_folder(path: str) -> None:
+    """Flushes a folder's entries to the disk, so that a rename in it survives a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         # Some network file systems refuse this; the rename itself has happened.

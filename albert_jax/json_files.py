@@ -30,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     if _max_depth(data) > MAX_DEPTH:
         raise CheckpointError(f"{path} is nested deeper than {MAX_DEPTH} levels: it is no config")
     try:
-        value = json.loads(data, object_pairs_hook=unique_keys, parse_constant=no_constant)
+        value = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not JSON ({error}): fetch it again") from None
     if not isinstance(value, dict):
@@ -44,7 +44,7 @@ def _max_depth(data: bytes) -> int:
     return max(accumulate(steps), default=0)
 
 
-def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Argument of json.loads that refuses an object with a repeated key."""
     value = dict(pairs)
     if len(value) != len(pairs):
@@ -52,7 +52,7 @@ def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
-def no_constant(text: str) -> None:
+def _no_constant(text: str) -> None:
     """Argument of json.loads that refuses NaN and Infinity, which Python would accept."""
     raise ValueError(f"{text} is not JSON")
 
