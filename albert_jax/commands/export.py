@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albert_jax.commands.options import DepthOptions, Directory
-from albert_jax.export.export import Format, StoredType
-from albert_jax.export.transformers_classes import Head
+from albert_jax.export.export import Format, Head, StoredType
 
 
 @dataclass(frozen=True, kw_only=True)

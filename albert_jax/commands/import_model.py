@@ -26,14 +26,13 @@ class Import:
 
     def run(self) -> None:
         """Writes the directory, and prints a line on what came in."""
-        from albert_jax.files import new_folder, storage_errors
-        from albert_jax.model_io import directories, native
+        from albert_jax.files import storage_errors
+        from albert_jax.model_io import directories
         from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
 
         with storage_errors(self.source):
             weights = directories.read(self.source, vocabulary=self.vocabulary, config=self.config)
-        with new_folder(self.out) as folder:
-            summary = native.write(folder, weights)
+        summary = directories.write(weights, self.out)
         parts = [f"{self.source} ({weights.format}) -> {self.out}", summary]
         absent = [module for module in OPTIONAL_MODULES if module not in weights.params]
         if absent:

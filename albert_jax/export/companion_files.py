@@ -38,15 +38,11 @@ def companion_files(
         entries["architectures"] = [cls.name]
     if task is not None:
         entries |= task.transformers_config(model.run_config.phases[-1].sequence_length)
-    pipeline = None if cls is None else cls.pipeline
+    tags = ["- albert"]
+    if cls is not None and cls.pipeline:
+        tags += [f"- {cls.pipeline}", f"pipeline_tag: {cls.pipeline}"]
     lines = [
-        "---",
-        f"library_name: {library}",
-        "tags:",
-        "- albert",
-        *([f"- {pipeline}", f"pipeline_tag: {pipeline}"] if pipeline else []),
-        "---",
-        "",
+        *("---", f"library_name: {library}", "tags:", *tags, "---", ""),
         f"# ALBERT, {'fine-tuned' if task is not None else 'trained'} with albert_jax",
         "",
         f"{stored}. Name the license and the training text here before you publish it.",
@@ -59,21 +55,17 @@ def companion_files(
     if model.has_run_config:
         toml = configfile.dumps(model.run_config).rstrip()
         lines += ["", "## Training config", "", "```toml", toml, "```"]
-    return {
-        CONFIG_NAME: json_bytes(entries),
-        "README.md": ("\n".join(lines) + "\n").encode(),
-        **tokenizer,
-    }
+    card = ("\n".join(lines) + "\n").encode()
+    return {CONFIG_NAME: json_bytes(entries), "README.md": card, **tokenizer}
 
 
 def _config_entries(model: Model, dtype: str) -> dict[str, Any]:
     """Entries for Transformers, which is strict about types: sizes are ints, rates floats."""
-    entries = config_entries(model.config, "huggingface")
+    entries = config_entries(model.config)
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"):
         entries[name] = float(entries[name])
     return entries | {
         "model_type": "albert",
-        "hidden_act": model.config.hidden_act,
         "layer_norm_eps": LAYER_NORM_EPS,
         "classifier_dropout_prob": 0.1,
         "pad_token_id": int(model.vocabulary.pad_id),

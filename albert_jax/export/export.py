@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from typing import TYPE_CHECKING, Literal
 
 from albert_jax.errors import ConfigError
-from albert_jax.export.transformers_classes import Head
 
 if TYPE_CHECKING:
     from albert_jax.model_io.model import Model
 
 Format = Literal["huggingface", "native", "onnx", "stablehlo"]
 StoredType = Literal["float32", "bfloat16", "int8"]
+Head = Literal["pretraining", "mlm", "base"]
+"""Outputs of a pretrained model: both heads, the MLM head, or the hidden states."""
 
 _DTYPES: dict[Format, tuple[StoredType, ...]] = {
     "huggingface": ("float32", "bfloat16"),
@@ -58,11 +60,18 @@ def export(
       ConfigError: The target has no such head, type or task, or a package is missing.
       StorageError: The disk is full or not writable.
     """
-    check(to, head, dtype)
-    if to == "native":
-        from albert_jax.model_io import native
+    import jax
 
-        return native.save(model, out)
+    from albert_jax.model_io.weights import check_finite, check_vocabulary
+
+    check(to, head, dtype)
+    model = dataclasses.replace(model, params=jax.device_get(model.params))
+    check_vocabulary(model.vocabulary, model.config)
+    check_finite(model.params, "the weights")
+    if to == "native":
+        from albert_jax.model_io import directories
+
+        return directories.save(model, out)
     if to == "huggingface":
         from albert_jax.export import huggingface
 

@@ -11,15 +11,14 @@ import numpy as np
 
 from albert_jax.config import ModelConfig
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.export import onnx, programs, quantization, stablehlo, transformers_classes
+from albert_jax.export import onnx_graph, programs, quantization, stablehlo
 from albert_jax.export.companion_files import companion_files
+from albert_jax.export.export import Head
 from albert_jax.export.programs import Program
-from albert_jax.export.transformers_classes import Head
 from albert_jax.files import new_folder, write_files
 from albert_jax.json_files import json_bytes
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.safetensors_files import REPORT_NAME
-from albert_jax.model_io.weights import check_finite, check_vocabulary
 from albert_jax.tree import flatten
 
 MAX_BYTES = 2_000_000_000
@@ -35,12 +34,9 @@ def export(
     are stored so, and what that changes is measured and recorded in conversion.json. Raises the
     errors of :func:`albert_jax.export.export.export`.
     """
-    format = onnx if to == "onnx" else stablehlo
-    params = jax.device_get(model.params)
-    task = transformers_classes.exported_task(model.run_config, head)
+    format, params = onnx_graph if to == "onnx" else stablehlo, model.params
+    task = programs.exported_task(model.run_config, head)
     program = programs.program(model.run_config, params, head)
-    check_vocabulary(model.vocabulary, model.config)
-    check_finite(params, "the weights")
     stored, restored = quantization.quantize(params) if int8 else ({}, params)
     size = sum(leaf.nbytes for leaf in flatten(params).values()) // (4 if int8 else 1)
     if size > MAX_BYTES:
@@ -50,12 +46,12 @@ def export(
         )
     kind = "int8" if int8 else "float32"
     try:
-        cls = transformers_classes.choose(head, task)
+        cls = programs.transformers_class(head, task)
     except ConfigError:  # Transformers has no class with this head.
         cls = None
     with new_folder(out) as folder:
         path = folder / f"model.{to}"
-        content = format.serialize(program, model, params, stored)
+        content = format.serialize(program, model, stored)
         path.write_bytes(content)
         files = companion_files(
             model,
@@ -80,7 +76,7 @@ def export(
             f"{len(content):,} bytes, largest difference {difference:.3g}"
         ]
         if int8:
-            record["int8"], effects = quantization.measure(model, params, restored, head)
+            record["int8"], effects = quantization.measure(model, restored, head)
             lines += effects
         write_files(folder, {REPORT_NAME: json_bytes(record)})
     return "\n".join(lines)

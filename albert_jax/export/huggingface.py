@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import jax
 import ml_dtypes
 import numpy as np
 
 from albert_jax.data.vocabularies.id_range import IdRange
-from albert_jax.export import transformers_classes
+from albert_jax.export import programs
 from albert_jax.export.companion_files import companion_files
-from albert_jax.export.transformers_classes import Head
+from albert_jax.export.export import Head
 from albert_jax.files import new_folder, write_files
 from albert_jax.model_io import safetensors_files
 from albert_jax.model_io.huggingface import WEIGHTS_NAME, to_huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
-from albert_jax.model_io.weights import check_finite, check_modules, check_vocabulary
+from albert_jax.model_io.weights import check_modules
 
 _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
@@ -27,20 +26,20 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
     sentence embeddings, which nothing reads. What was written is compared with the parameters.
     Raises the errors of :func:`albert_jax.export.export.export`.
     """
-    params = jax.device_get(model.params)
-    task = transformers_classes.exported_task(model.run_config, head)
-    cls = transformers_classes.choose(head, task)
+    params, task = model.params, programs.exported_task(model.run_config, head)
+    cls = programs.transformers_class(head, task)
     check_modules(params, cls.modules, cls.name)
-    check_vocabulary(model.vocabulary, model.config)
-    check_finite(params, "the weights")
     dropped = set(OPTIONAL_MODULES) - set(cls.modules)
     tensors = to_huggingface({n: v for n, v in params.items() if n not in dropped}, model.config)
     if cls.head is not None:
         ours, theirs = cls.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    usage = ["import transformers", ""]
-    usage.append(f"model = transformers.{cls.auto}.from_pretrained('THIS_FOLDER')")
+    usage = [
+        "import transformers",
+        "",
+        f"model = transformers.{cls.auto}.from_pretrained('THIS_FOLDER')",
+    ]
     if not isinstance(model.vocabulary, IdRange):
         usage.append("tokenizer = transformers.AutoTokenizer.from_pretrained('THIS_FOLDER')")
     more_files = {}

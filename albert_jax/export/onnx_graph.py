@@ -1,12 +1,13 @@
-"""The network as an ONNX graph: one builder for all heads, each weight held once.
+"""ONNX: the network as one file for onnxruntime, with any batch size and length.
 
-All layers are written out, and those that share a parameter set name the same initializers. Axes
-are symbolic (programs.py). Weights stored as int8 become float32 again by one Cast and one Mul.
+All layers are written out, and those that share a parameter set name the same initializers, so
+that each weight is held once. Weights stored as int8 become float32 again by one Cast and one Mul.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from albert_jax.config import LAYER_NORM_EPS, Config
 from albert_jax.export.programs import Axes, Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model import sharing
+from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import NEGATIVE
 from albert_jax.tree import flatten
@@ -24,6 +26,41 @@ OPSET = 20
 
 _MASKED = -1e9
 """Attention score of what a token does not see, as in model/attention.py."""
+
+
+def serialize(program: Program, model: Model, int8: Mapping[str, Int8]) -> bytes:
+    """The file; equal weights give equal bytes."""
+    graph = build(program, model.run_config, model.params, int8)
+    return graph.SerializeToString(deterministic=True)
+
+
+def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[str, Any]:
+    """Outputs by name, from ONNX' reference implementation."""
+    from onnx.reference import ReferenceEvaluator
+
+    wide = {n: x.astype(np.int64) if x.dtype == np.int32 else x for n, x in inputs.items()}
+    with np.errstate(divide="ignore"):  # The logarithm of a probability may be that of 0.
+        values: Any = ReferenceEvaluator(str(path)).run(None, wide)
+    return dict(zip(program.outputs, values, strict=True))
+
+
+def usage(program: Program) -> list[str]:
+    """Python that runs the graph on some ids."""
+    shape = (1, 2, 16) if len(program.inputs["input_ids"]) == 3 else (1, 16)
+    lines = [
+        "import numpy",
+        "import onnxruntime",
+        "",
+        f'ids = numpy.ones({shape}, "int64")',
+        'inputs = {"input_ids": ids, "token_type_ids": 0 * ids, "attention_mask": ids}',
+    ]
+    if "p_mask" in program.inputs:
+        lines.append('inputs["p_mask"] = 0 * ids.astype("float32")  # 1 where no answer can stand')
+    return [
+        *lines,
+        'session = onnxruntime.InferenceSession("THIS_FOLDER/model.onnx")',
+        "outputs = session.run(None, inputs)",
+    ]
 
 
 def build(

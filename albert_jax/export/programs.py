@@ -14,15 +14,26 @@ import jax
 import jax.numpy as jnp
 
 from albert_jax.config import ComputeConfig, Config
-from albert_jax.export.transformers_classes import HEADS, Head, exported_task
+from albert_jax.export.export import Head
 from albert_jax.model import albert
 from albert_jax.model_io.weights import check_modules
+from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.task import Axes
+from albert_jax.tasks.task import AnyTask, Axes, TransformersClass
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")
 """Graphs compute in float32 with plain matrix products."""
 
+HEADS: dict[Head, TransformersClass] = {
+    "pretraining": TransformersClass(
+        name="AlbertForPreTraining",
+        modules=("pooler", "mlm_head", "sop_head"),
+        pipeline="fill-mask",
+    ),
+    "mlm": TransformersClass(name="AlbertForMaskedLM", modules=("mlm_head",), pipeline="fill-mask"),
+    "base": TransformersClass(name="AlbertModel", modules=("pooler",)),
+}
+"""The heads of a pretrained model as classes of Transformers."""
 _ROWS: Axes = ("batch", "length")
 Inputs = Mapping[str, jax.Array]
 
@@ -40,6 +51,21 @@ class Program:
     call: Callable[[Mapping[str, Any], Inputs], dict[str, jax.Array]]
     shortest_length: int = 1
     """Fewest tokens of a row."""
+
+
+def exported_task(run_config: Config, head: Head | None) -> AnyTask | None:
+    """The task of a fine-tuned model, unless a head of pretraining is named."""
+    if head is not None or run_config.task is None:
+        return None
+    return registry.create(run_config.task)
+
+
+def transformers_class(head: Head | None, task: AnyTask | None) -> TransformersClass:
+    """The class of the named head, or else of the task, or else of pretraining.
+
+    Raises ConfigError for a task whose head no class of Transformers has.
+    """
+    return HEADS[head or "pretraining"] if task is None else task.transformers_class()
 
 
 def program(run_config: Config, params: Mapping[str, Any], head: Head | None) -> Program:

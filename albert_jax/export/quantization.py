@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.config import ModelConfig
 from albert_jax.errors import AlbertError, DataError
+from albert_jax.export.export import Head
 from albert_jax.export.programs import EXACT
-from albert_jax.export.transformers_classes import Head
 from albert_jax.inference import fill_mask
+from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import predict, task_of
 from albert_jax.model import albert
 from albert_jax.model_io.model import Model
@@ -54,7 +54,7 @@ def quantize(params: Mapping[str, Any]) -> tuple[dict[str, Int8], dict[str, Any]
 
 
 def measure(
-    model: Model, params: Mapping[str, Any], restored: Mapping[str, Any], head: Head | None
+    model: Model, restored: Mapping[str, Any], head: Head | None
 ) -> tuple[dict[str, Any], list[str]]:
     """What int8 weights change, as a record and as lines of text.
 
@@ -69,7 +69,7 @@ def measure(
         ids = list(rng.integers(0, model.config.vocab_size, (16, length)))
     tokens = [features.sequence(model.vocabulary, [row], length) for row in ids]
     batch = features.sequence_rows(tokens, length)
-    record: dict[str, Any] = {"layers": drift(params, restored, model.config, batch)}
+    record: dict[str, Any] = {"layers": drift(model.params, restored, model.config, batch)}
     lines = ["int8 to float32, states after layer:  mean cosine  largest difference"]
     lines += [
         f"{row['layer']:>35}  {row['cosine']:>11.6f}  {row['max_difference']:>18.4g}"
@@ -77,7 +77,7 @@ def measure(
     ]
     if model.run_config.task is not None and head is None:
         try:
-            record["score"] = score = _scores(model, params, restored)
+            record["score"] = score = _scores(model, restored)
             lines += [
                 f"{name}: {score['float32'][name]:.4f} in float32, {score['int8'][name]:.4f} in "
                 f"int8 ({score['examples']} examples of {score['file']})"
@@ -88,15 +88,15 @@ def measure(
     return record, lines
 
 
-def _scores(model: Model, params: Mapping[str, Any], restored: Mapping[str, Any]) -> dict[str, Any]:
+def _scores(model: Model, restored: Mapping[str, Any]) -> dict[str, Any]:
     """Scores on the dev examples with both weights."""
     task = task_of(model)
     examples = task.read_examples(task.config.dev, labelled=True)
     examples = examples[: model.run_config.run.max_eval_samples]
     scores: dict[str, Any] = {"file": task.config.dev, "examples": len(examples)}
     exact = dataclasses.replace(model.run_config, compute=EXACT)
-    for name, weights in (("float32", params), ("int8", restored)):
-        variant = dataclasses.replace(model, run_config=exact, params=dict(weights))
+    for name, weights in (("float32", model.params), ("int8", dict(restored))):
+        variant = dataclasses.replace(model, run_config=exact, params=weights)
         values = task.score(examples, predict(variant, examples))
         scores[name] = {key: values[key] for key in task.config.metrics if key in values}
     return scores
@@ -109,17 +109,14 @@ def drift(
     batch: Mapping[str, Any],
 ) -> list[dict[str, float]]:
     """Mean cosine and largest difference of the tokens' states after each layer."""
-
-    @jax.jit
-    def compare(a: Any, b: Any) -> tuple[jax.Array, jax.Array]:
-        a, b = (albert.encode_all_layers(p, model, batch, compute=EXACT)[1] for p in (a, b))
-        real = jnp.asarray(batch["segment_ids"] > 0)
-        cosines = jnp.sum(a * b, -1) / (jnp.linalg.norm(a, axis=-1) * jnp.linalg.norm(b, axis=-1))
-        mean = jnp.sum(jnp.where(real, cosines, 0), (1, 2)) / jnp.sum(real)
-        return mean, jnp.max(jnp.where(real[..., None], jnp.abs(a - b), 0), (1, 2, 3))
-
-    pairs = zip(*(np.asarray(x).tolist() for x in compare(params, changed)), strict=True)
+    encode = jax.jit(lambda p: albert.encode_all_layers(p, model, batch, compute=EXACT)[1])
+    real = batch["segment_ids"] > 0
+    before, after = (np.asarray(encode(weights))[:, real] for weights in (params, changed))
     return [
-        {"layer": number, "cosine": cosine, "max_difference": difference}
-        for number, (cosine, difference) in enumerate(pairs, 1)
+        {
+            "layer": number,
+            "cosine": float(np.mean(cosine(a, b))),
+            "max_difference": float(np.abs(a - b).max()),
+        }
+        for number, (a, b) in enumerate(zip(before, after, strict=True), 1)
     ]

@@ -20,9 +20,7 @@ from albert_jax.model_io.model import Model
 PLATFORMS = ("cpu", "cuda", "tpu")
 
 
-def serialize(
-    program: Program, model: Model, params: Mapping[str, Any], int8: Mapping[str, Int8]
-) -> bytes:
+def serialize(program: Program, model: Model, int8: Mapping[str, Int8]) -> bytes:
     """The program with its weights; `int8` is empty, because there is no such type here."""
     assert not int8
     axes = dict.fromkeys(axis for shape in program.inputs.values() for axis in shape)
@@ -37,7 +35,7 @@ def serialize(
         )
         for name, shape in program.inputs.items()
     }
-    weights = jax.tree.map(jnp.asarray, params)
+    weights = jax.tree.map(jnp.asarray, model.params)
     function = jax.jit(lambda inputs: program.call(weights, inputs))
     return bytes(jax.export.export(function, platforms=PLATFORMS)(arguments).serialize())
 

@@ -1,16 +1,67 @@
-"""Any directory or file with weights, recognized by its content: ours, Hugging Face's, TF1."""
+"""Directories with weights: ours are written and read here, and those of others are recognized.
+
+A directory of ours holds params.safetensors (our paths, float32), config.toml, which is good for
+`pretrain --config`, vocabulary/ and a report of the conversion.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from albert_jax import configfile
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.data.vocabularies.fingerprint import SETTINGS
 from albert_jax.errors import CheckpointError
-from albert_jax.model_io import huggingface, native, tf1
-from albert_jax.model_io.weights import Weights, check_vocabulary
+from albert_jax.files import new_folder
+from albert_jax.model_io import huggingface, safetensors_files, tf1
+from albert_jax.model_io.foreign_parameters import from_foreign
+from albert_jax.model_io.weights import Weights, check_vocabulary, default_config
+from albert_jax.tree import flatten
+
+if TYPE_CHECKING:
+    from albert_jax.model_io.model import Model
+
+PARAMS_NAME = "params.safetensors"
+CONFIG_NAME = "config.toml"
+VOCABULARY_NAME = "vocabulary"
+_NO_RUN_CONFIG = "albert_jax, without a training config"
+"""Value of "format" in the metadata of parameters whose config.toml holds defaults."""
+
+
+def save(model: Model, out_dir: str | os.PathLike[str]) -> str:
+    """Writes a model as a new directory of ours; returns a line on what was written.
+
+    Raises CheckpointError if the directory exists or the model was fine-tuned, and StorageError if
+    the disk is full or not writable.
+    """
+    if "head" in model.params:
+        raise CheckpointError(
+            "--to native has no place for the head of a fine-tuned run: export it --to huggingface"
+        )
+    weights = Weights(
+        config=model.config,
+        params=model.params,
+        format="native",
+        vocabulary=model.vocabulary,
+        run_config=model.run_config if model.has_run_config else None,
+    )
+    return f"{out_dir}: {write(weights, out_dir)}"
+
+
+def write(weights: Weights, out_dir: str | os.PathLike[str]) -> str:
+    """Writes weights as a new directory of ours; returns a summary."""
+    flat = flatten(weights.params)
+    config = weights.run_config or default_config(weights.config)
+    metadata = {"format": "albert_jax" if weights.run_config else _NO_RUN_CONFIG}
+    with new_folder(out_dir) as folder:
+        safetensors_files.write(folder / PARAMS_NAME, flat, metadata=metadata)
+        (folder / CONFIG_NAME).write_text(configfile.dumps(config), encoding="utf-8")
+        if weights.vocabulary is not None:
+            vocabularies.save(weights.vocabulary, str(folder / VOCABULARY_NAME))
+        return safetensors_files.report(folder / PARAMS_NAME, flat)
 
 
 def read(
@@ -19,13 +70,15 @@ def read(
     """Reads a directory of ours or of Hugging Face, a safetensors file, or a TF1 checkpoint.
 
     `vocabulary` and `config` are the paths of what does not lie beside the weights. Raises
-    CheckpointError.
+    CheckpointError or ConfigError.
     """
     path, config_file = Path(source), Path(config) if config else None
     folder = path if path.is_dir() else path.parent
-    if (path / native.PARAMS_NAME).is_file():
-        return native.read(path)
-    if _is_tf1(path):
+    if (path / PARAMS_NAME).is_file():
+        weights = _read_native(path)
+        if vocabulary is None and (path / VOCABULARY_NAME).is_dir():
+            vocabulary = str(path / VOCABULARY_NAME)
+    elif _is_tf1(path):
         weights = tf1.read(path, config_file)
     elif path.is_dir() or path.suffix == ".safetensors":
         weights = huggingface.read(path, config_file)
@@ -42,6 +95,17 @@ def read(
     loaded = vocabularies.load(vocabulary or str(folder))
     check_vocabulary(loaded, weights.config)
     return dataclasses.replace(weights, vocabulary=loaded)
+
+
+def _read_native(path: Path) -> Weights:
+    run_config = configfile.load(str(path / CONFIG_NAME))
+    tensors = safetensors_files.Tensors(path / PARAMS_NAME)
+    return Weights(
+        config=run_config.model,
+        params=from_foreign(tensors, run_config.model, "native", str(tensors.path)),
+        format="native",
+        run_config=None if tensors.metadata.get("format") == _NO_RUN_CONFIG else run_config,
+    )
 
 
 def _is_tf1(path: Path) -> bool:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+from albert_jax import config_builder
 from albert_jax.config import LAYER_NORM_EPS, ModelConfig
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import albert, sharing
 from albert_jax.model_io.parameter_names import TABLE, Format, Parameter, Params, check_names
-from albert_jax.model_io.weights import default_config
+from albert_jax.model_io.weights import check_finite
 from albert_jax.tree import flatten, unflatten
 
 
@@ -31,8 +32,16 @@ def rounds_like_transformers(config: ModelConfig) -> bool:
     return all(int(n / layers * groups) == int(n / (layers / groups)) for n in range(layers))
 
 
+def _has_group_per_layer(config: ModelConfig, format: Format) -> bool:
+    if format == "huggingface" and not rounds_like_transformers(config):
+        return True
+    return config.sharing != "all"
+
+
 def _stored_names(parameter: Parameter, config: ModelConfig, format: Format) -> dict[str, Any]:
-    """Foreign name -> index of our array, for each tensor that the parameter becomes."""
+    """Stored name -> index of our array, for each tensor that the parameter becomes."""
+    if format == "native":
+        return {parameter.path: ...}
     name: str = getattr(parameter, format)
     if parameter.sublayer is None:
         return {name: ...}
@@ -43,16 +52,10 @@ def _stored_names(parameter: Parameter, config: ModelConfig, format: Format) -> 
     return {name.format(g=n // inner, i=n % inner): index for n, index in enumerate(sets)}
 
 
-def _has_group_per_layer(config: ModelConfig, format: Format) -> bool:
-    if format == "huggingface" and not rounds_like_transformers(config):
-        return True
-    return config.sharing != "all"
-
-
 def to_foreign(
     params: Mapping[str, Any], config: ModelConfig, format: Format
 ) -> dict[str, np.ndarray]:
-    """Our parameters under foreign names. They are views: nothing is copied."""
+    """Our parameters under the names of a format. They are views: nothing is copied."""
     flat = flatten(params)
     tensors: dict[str, np.ndarray] = {}
     for parameter in TABLE:
@@ -67,98 +70,73 @@ def to_foreign(
 def from_foreign(
     values: Mapping[str, Any], config: ModelConfig, format: Format, where: str
 ) -> Params:
-    """Tensors with the names of the table as our parameters, in the types in which they are stored.
+    """Tensors with the names of a format as our parameters in float32.
 
     The tensors are read one at a time; messages name the source as `where`. Raises CheckpointError
-    if a tensor is missing, unexpected or of another shape, or the copies of a shared sublayer
-    differ. A whole optional module may be missing.
+    if a tensor is missing, unexpected, not finite, or of another shape or type, or the copies of a
+    shared sublayer differ. Optional modules may be missing.
     """
     shapes = {path: x.shape for path, x in flatten(albert.abstract_params(config)).items()}
     names = {p: _stored_names(p, config, format) for p in TABLE if p.path in shapes}
     check_names(values, {name: p.path for p in names for name in names[p]}, where)
     flat: dict[str, np.ndarray] = {}
     for parameter, indexes in names.items():
-        if any(name in values for name in indexes):  # An optional module may be absent.
-            transposed = parameter.is_transposed(format)
-            shape = shapes[parameter.path]
-            flat[parameter.path] = _gathered(values, indexes, shape, transposed, where)
+        path, transposed = parameter.path, parameter.is_transposed(format)
+        filled: dict[Any, str] = {}
+        for name, index in indexes.items():
+            if name not in values:  # An optional module may be absent.
+                continue
+            array = np.asarray(values[name])
+            expected = shapes[path] if index is ... else shapes[path][1:]
+            _check_tensor(array, expected[::-1] if transposed else expected, f"{where}: {name}")
+            array = array.T if transposed else array
+            if path not in flat:
+                flat[path] = np.zeros(shapes[path], np.float32)
+            if index in filled and not np.array_equal(flat[path][index], array, equal_nan=True):
+                raise CheckpointError(
+                    f"{where}: {name} differs from {filled[index]}, but the config's sharing makes "
+                    "them one: import it with sharing 'none' in its config"
+                )
+            flat[path][index] = array
+            filled[index] = name
+    check_finite(flat, where)
     return unflatten(flat)
 
 
-def _gathered(
-    values: Mapping[str, Any],
-    indexes: Mapping[str, Any],
-    shape: tuple[int, ...],
-    transposed: bool,
-    where: str,
-) -> np.ndarray:
-    """Our array of a parameter, of which each tensor fills one index."""
-    gathered = np.zeros(0)
-    filled: dict[Any, str] = {}
-    for name, index in indexes.items():
-        array = np.asarray(values[name])
-        expected = shape if index is ... else shape[1:]
-        check_shape(array.shape, expected[::-1] if transposed else expected, name, where)
-        array = array.T if transposed else array
-        if not filled:
-            gathered = np.zeros(shape, array.dtype)
-        if index in filled and not same_bits(gathered[index], array):
-            raise CheckpointError(
-                f"{where}: {name} differs from {filled[index]}, but the config's sharing makes "
-                "them one: import it with sharing 'none' in its config"
-            )
-        gathered[index] = array
-        filled.setdefault(index, name)
-    return gathered
-
-
-def check_shape(shape: tuple[int, ...], expected: tuple[int, ...], name: str, where: str) -> None:
-    """Raises CheckpointError if a stored tensor has another shape than the config asks for."""
-    if shape != expected:
-        hint = " (it looks transposed)" if shape == expected[::-1] else ""
+def _check_tensor(array: np.ndarray, expected: tuple[int, ...], name: str) -> None:
+    if array.shape != expected:
+        hint = " (it looks transposed)" if array.shape == expected[::-1] else ""
         raise CheckpointError(
-            f"{where}: {name} has shape {list(shape)}, the config wants {list(expected)}{hint}: "
+            f"{name} has shape {list(array.shape)}, the config wants {list(expected)}{hint}: "
             "config and weights do not belong together"
         )
-
-
-def same_bits(a: Any, b: Any) -> bool:
-    """Whether two arrays have the same bytes."""
-    return np.asarray(a).tobytes() == np.asarray(b).tobytes()
+    if str(array.dtype) not in ("float32", "float16", "bfloat16"):  # They widen without loss.
+        raise CheckpointError(f"{name} is {array.dtype}: save it as float32 first")
 
 
 def refuse_other_models(names: Iterable[str], where: str) -> None:
     """Raises CheckpointError if none of the tensors' names is that of a layer of ALBERT."""
-    marks = ("albert_layer_groups.", "/inner_group_")
-    if not any(mark in name for mark in marks for name in names):
+    if not any("albert_layer_groups." in name or "/inner_group_" in name for name in names):
         raise CheckpointError(
             f"{where} has no layer of ALBERT, but of a BERT or another model: import an ALBERT"
         )
 
 
-# ---- configs -------------------------------------------------------------------------------------
-
-CONFIG_FIELDS = tuple(
-    field.name
-    for field in dataclasses.fields(ModelConfig)
-    if field.name not in ("hidden_act", "sharing")
-)
-"""Fields of ModelConfig that both formats have under the same name."""
-
-
-def config_entries(config: ModelConfig, format: Format) -> dict[str, Any]:
-    """Entries of a foreign config.json that both formats have, and the noted sharing."""
-    entries = {name: getattr(config, name) for name in CONFIG_FIELDS}
-    if _has_group_per_layer(config, format):
+def config_entries(config: ModelConfig) -> dict[str, Any]:
+    """Entries of a config.json of Transformers that are fields of ours, and the noted sharing."""
+    entries = dataclasses.asdict(config)
+    del entries["sharing"]
+    if _has_group_per_layer(config, "huggingface"):
         entries["num_hidden_groups"] = config.num_hidden_layers
         entries |= {"sharing": config.sharing, "sharing_groups": config.num_hidden_groups}
     return entries
 
 
-def model_config_from(raw: Mapping[str, Any], hidden_act: str, where: str) -> ModelConfig:
-    """The ModelConfig of a foreign config, without its sharing; absent keys keep our defaults.
+def model_config_from(raw: Mapping[str, Any], hidden_act: Any, where: str) -> ModelConfig:
+    """The ModelConfig of a foreign config with the activation in our words.
 
-    Raises CheckpointError naming a key that is missing, has the wrong type or is impossible.
+    Keys that we do not know are ignored, and absent ones keep our defaults. Raises CheckpointError
+    naming a key that is missing, has the wrong type or is impossible.
     """
     eps = raw.get("layer_norm_eps", LAYER_NORM_EPS)
     if eps != LAYER_NORM_EPS:
@@ -169,19 +147,12 @@ def model_config_from(raw: Mapping[str, Any], hidden_act: str, where: str) -> Mo
     for name in ("vocab_size", "hidden_size", "num_hidden_layers"):
         if name not in raw:
             raise CheckpointError(f"{where}: {name} is missing: is it an ALBERT config?")
-    values: dict[str, Any] = {}
-    for name in CONFIG_FIELDS:
-        if name not in raw:
-            continue
-        kind = type(getattr(ModelConfig(), name))
-        if type(raw[name]) not in ((int,) if kind is int else (int, float)):
-            raise CheckpointError(
-                f"{where}: {name} is {raw[name]!r}, not a {kind.__name__}: fix it"
-            )
-        values[name] = kind(raw[name])
-    config = ModelConfig(**values, hidden_act=hidden_act)  # type: ignore[arg-type]
+    fields = [field.name for field in dataclasses.fields(ModelConfig)]
+    table = {name: raw[name] for name in fields if name in raw} | {"hidden_act": hidden_act}
+    if "sharing" in raw:
+        table["num_hidden_groups"] = raw.get("sharing_groups", 1)
+    shortest: dict[str, Any] = {"sequence_length": 8}
     try:
-        default_config(config).validate()
+        return config_builder.from_dict({"model": table, "phases": [shortest]}, where).model
     except ConfigError as error:
-        raise CheckpointError(f"{where}: {error}") from None
-    return config
+        raise CheckpointError(str(error)) from None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from albert_jax.config import ModelConfig
 from albert_jax.errors import CheckpointError
 from albert_jax.json_files import read_json
 from albert_jax.model_io import foreign_parameters
-from albert_jax.model_io.foreign_parameters import same_bits
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.model_io.safetensors_files import Tensors
-from albert_jax.model_io.weights import LazyTensors, Weights, to_float32
+from albert_jax.model_io.weights import LazyTensors, Weights
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -25,7 +23,6 @@ OTHER_FILES = (
     "them with save_pretrained(NEW, max_shard_size='100GB') and copy the vocabulary beside them"
 )
 """The refusal of files that are not safetensors, and of parts."""
-_ACTIVATIONS = ("gelu_new", "relu", "tanh", "linear")
 _PROJECTION = "albert.encoder.embedding_hidden_mapping_in."
 _TIES = {
     "predictions.decoder.weight": "albert.embeddings.word_embeddings.weight",
@@ -51,7 +48,7 @@ def read(source: Path, config_file: Path | None = None) -> Weights:
         raise CheckpointError(f"{raw_path} describes a {kind} model, not ALBERT: import an ALBERT")
     config, tensors = read_config(raw, str(raw_path)), Tensors(path)
     foreign_parameters.refuse_other_models(tensors, str(path))
-    params = to_float32(from_huggingface(tensors, config, str(path)), str(path))
+    params = from_huggingface(tensors, config, str(path))
     return Weights(config=config, params=params, format="huggingface")
 
 
@@ -63,26 +60,19 @@ def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
     # The hub's copies of version 1 say gelu, which is the original's name for the tanh form.
     if act == "gelu_pytorch_tanh" or (act == "gelu" and published):
         act = "gelu_new"
-    if act not in _ACTIVATIONS:
-        hint = "; ALBERT's is the tanh form: set gelu_new if the weights are the original's"
+    if act == "gelu":
         raise CheckpointError(
-            f"{where}: hidden_act {act!r} is none of {', '.join(_ACTIVATIONS)}"
-            + (hint if act == "gelu" else ": this model cannot be expressed")
+            f"{where}: hidden_act is 'gelu', but ALBERT's is the tanh form: set gelu_new if the "
+            "weights are the original's"
         )
-    if "sharing" not in raw:
-        config = foreign_parameters.model_config_from(raw, act, where)
-        if foreign_parameters.rounds_like_transformers(config):
-            return config
+    config = foreign_parameters.model_config_from(raw, act, where)
+    if "sharing" not in raw and not foreign_parameters.rounds_like_transformers(config):
         raise CheckpointError(
             f"{where}: Transformers rounds {config.num_hidden_groups} groups of "
             f'{config.num_hidden_layers} layers in its own way: add "sharing": "none" if there are '
             "as many groups as layers"
         )
-    if raw["sharing"] not in ("all", "attention", "ffn", "none"):
-        raise CheckpointError(f"{where}: sharing {raw['sharing']!r} is unknown: set none")
-    raw = {**raw, "num_hidden_groups": raw.get("sharing_groups", 1)}
-    config = foreign_parameters.model_config_from(raw, act, where)
-    return dataclasses.replace(config, sharing=raw["sharing"])
+    return config
 
 
 def to_huggingface(params: Mapping[str, Any], config: ModelConfig) -> dict[str, np.ndarray]:
@@ -101,10 +91,10 @@ def to_huggingface(params: Mapping[str, Any], config: ModelConfig) -> dict[str, 
 def from_huggingface(
     values: Mapping[str, Any], config: ModelConfig, where: str = "weights"
 ) -> Params:
-    """Tensors of a Hugging Face ALBERT as our parameters, in the types in which they are stored.
+    """Tensors of a Hugging Face ALBERT as our parameters.
 
-    Copies of the tied decoder must equal what they are tied to. Raises CheckpointError as
-    `from_foreign`.
+    Copies of the tied decoder must equal the tensors that they are tied to, and the projection of
+    a model of equal sizes must be the identity. Raises CheckpointError as `from_foreign`.
     """
     # AlbertModel saves its tensors without "albert.".
     bare = not any(name.startswith("albert.") for name in values)
@@ -113,22 +103,20 @@ def from_huggingface(
     names.pop("albert.embeddings.position_ids", None)
     for copy, owner in _TIES.items():
         name = names.pop(copy, None)
-        if name is not None and not same_bits(values[name], values[names.setdefault(owner, name)]):
+        if name is not None and not np.array_equal(
+            values[name], values[names.setdefault(owner, name)], equal_nan=True
+        ):
             raise CheckpointError(
                 f"{where}: {copy} differs from {owner}: ALBERT ties them, this model does not"
             )
-    if config.embedding_size == config.hidden_size:
-        _drop_identity(values, names, config.hidden_size, where)
+    size = config.hidden_size
+    if config.embedding_size == size:
+        for leaf, identity in (("weight", np.eye(size)), ("bias", np.zeros(size))):
+            name = names.pop(_PROJECTION + leaf, None)
+            if name is not None and not np.array_equal(values[name], identity):
+                raise CheckpointError(
+                    f"{where}: {name} is not the identity, but embedding_size equals hidden_size "
+                    f"({size}), where ALBERT has no projection: this model cannot be expressed"
+                )
     tensors = LazyTensors(names, values.__getitem__)
     return foreign_parameters.from_foreign(tensors, config, "huggingface", where)
-
-
-def _drop_identity(values: Mapping[str, Any], names: dict[str, str], size: int, where: str) -> None:
-    """Drops the projection of a model of equal sizes, which must be the identity."""
-    for leaf, identity in (("weight", np.eye(size)), ("bias", np.zeros(size))):
-        name = names.pop(_PROJECTION + leaf, None)
-        if name is not None and not np.array_equal(values[name], identity):
-            raise CheckpointError(
-                f"{where}: {name} is not the identity, but embedding_size equals hidden_size "
-                f"({size}), where ALBERT has no projection: this model cannot be expressed"
-            )

@@ -1,4 +1,4 @@
-"""A model, loaded from a run, from our own export or from a directory of Transformers."""
+"""A model, loaded from a run or from any directory with weights."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ class Model:
     def __repr__(self) -> str:
         """One short line, without the parameters."""
         config, task = self.config, self.run_config.task
+        name = "" if task is None else f"{task.name}, "
         step = "" if self.step is None else f" at step {self.step}"
         return (
-            f"Model({'' if task is None else task.name + ', '}{config.num_hidden_layers} layers, "
-            f"hidden size {config.hidden_size}, {config.vocab_size} tokens, "
-            f"from {self.source!r}{step})"
+            f"Model({name}{config.num_hidden_layers} layers, hidden size {config.hidden_size}, "
+            f"{config.vocab_size} tokens, from {self.source!r}{step})"
         )
 
 
@@ -123,11 +123,11 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
     from albert_jax.tasks.support import encoder
 
     config = configfile.load(files.join(path, "config.toml"))
-    if weights == "averaged" and not config.optimizer.ema_decay:
+    part = "ema" if weights == "averaged" else "params"
+    if part == "ema" and not config.optimizer.ema_decay:
         raise CheckpointError(
             f"{path} keeps no averaged parameters (optimizer.ema_decay is 0): use the trained ones"
         )
-    part = "ema" if weights == "averaged" else "params"
     best, mode = best_metric(config)
     checkpoints = Checkpoints(path, keep=1, best=best, best_mode=mode, read_only=True)
     try:

@@ -14,7 +14,8 @@ from albert_jax.errors import CheckpointError
 
 Params = dict[str, Any]
 """Nested dict of arrays; joined by "/" its keys are the paths of the table."""
-Format = Literal["original", "huggingface"]
+Format = Literal["native", "original", "huggingface"]
+"""The names in use: our paths, the variables of the original, or the tensors of Hugging Face."""
 
 OPTIONAL_MODULES = ("pooler", "mlm_head", "sop_head")
 """Modules that a file may lack, because its model was saved for another purpose."""
@@ -36,9 +37,8 @@ class Parameter:
 
     def is_transposed(self, format: Format) -> bool:
         """Whether the format stores the transposed matrix: Hugging Face does for every Linear."""
-        if format == "huggingface":
-            return self.path.endswith("/kernel")
-        return self.path == "sop_head/kernel"
+        transposed = {"native": (), "original": "sop_head/kernel", "huggingface": "/kernel"}
+        return self.path.endswith(transposed[format])
 
 
 _TF_BLOCK = "bert/encoder/transformer/group_{g}/inner_group_{i}/"
@@ -100,9 +100,9 @@ def check_names(names: Iterable[str], expected: Mapping[str, str], where: str) -
     `expected` maps each name to our path; all names of an optional module may be absent.
     """
     stored = set(names)
-    modules = {expected[name].split("/")[0] for name in stored if name in expected}
-    absent = set(OPTIONAL_MODULES) - modules
-    missing = [n for n in expected if n not in stored and expected[n].split("/")[0] not in absent]
+    modules = {name: path.split("/")[0] for name, path in expected.items()}
+    absent = set(OPTIONAL_MODULES) - {modules[name] for name in stored & set(modules)}
+    missing = [name for name in modules if name not in stored and modules[name] not in absent]
     if missing:
         raise CheckpointError(
             f"{where}: {_listed(missing)} missing: is it a complete ALBERT with its own config?"

@@ -1,8 +1,4 @@
-"""Safetensors files within narrower limits than the library's.
-
-The library checks that types, shapes and byte ranges fill the file exactly, but it allows a header
-of 100 MB with any number of tensors of any type.
-"""
+"""Safetensors files; the library checks that types, shapes and byte ranges fill a file exactly."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ from albert_jax.model_io.weights import LazyTensors
 
 REPORT_NAME = "conversion.json"
 HEADER_LIMIT = 1 << 20
-TENSOR_LIMIT = 10_000
+"""Largest header in bytes, far below the library's own limit of 100 MB."""
 
 
 class Tensors(LazyTensors):
@@ -32,9 +28,6 @@ class Tensors(LazyTensors):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens and checks a file. Raises CheckpointError, one line, for a malformed one."""
         self.path = Path(path)
-        if not self.path.is_file():
-            problem = "it is a folder" if self.path.is_dir() else "no such file"
-            raise CheckpointError(f"{path}: {problem}: give the path of a safetensors file")
         with storage_errors(str(path)), self.path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if length > HEADER_LIMIT:
@@ -43,16 +36,9 @@ class Tensors(LazyTensors):
                 "the file again"
             )
         with _opened(self.path) as file:
-            names = list(file.keys())
-            if len(names) > TENSOR_LIMIT:
-                raise CheckpointError(
-                    f"{path} holds {len(names)} tensors (limit {TENSOR_LIMIT}): it is no ALBERT"
-                )
-            slices = {name: file.get_slice(name) for name in names}
             self.metadata: dict[str, str] = file.metadata() or {}
-            self.shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-            self.dtypes = {name: str(part.get_dtype()) for name, part in slices.items()}
-        super().__init__({name: name for name in names}, self._tensor)
+            names = {name: name for name in file.keys()}  # noqa: SIM118
+        super().__init__(names, self._tensor)
 
     def _tensor(self, name: str) -> np.ndarray:
         with _opened(self.path) as file:
@@ -64,15 +50,13 @@ def _opened(path: Path) -> Iterator[Any]:
     """The library's view of a file; its errors become one line that names the file."""
     try:
         # Not mapped, because mapped pages would stay with the process.
-        with safe_open(str(path), framework="numpy", backend="pread") as file:
+        with storage_errors(str(path)), safe_open(str(path), "numpy", backend="pread") as file:
             yield file
     except SafetensorError as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
             f"{path} is no valid safetensors file ({reason}): fetch or export it again"
         ) from None
-    except OSError as error:
-        raise storage_error(str(path), error) from error
 
 
 def write(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -22,7 +22,7 @@ from albert_jax.files import storage_errors
 from albert_jax.json_files import read_json
 from albert_jax.model_io import foreign_parameters
 from albert_jax.model_io.parameter_names import Params
-from albert_jax.model_io.weights import LazyTensors, Weights, to_float32
+from albert_jax.model_io.weights import LazyTensors, Weights
 from albert_jax.protobuf_wire import WireError, fields, varint
 
 CONFIG_NAME = "albert_config.json"
@@ -36,8 +36,6 @@ _DTYPES = {
     19: np.dtype("<f2"),
 }
 """Types of TensorFlow that weights and counters have, by their code."""
-# The original's gelu is the tanh form.
-_ACTIVATIONS = {"gelu": "gelu_new", "relu": "relu", "tanh": "tanh", "linear": "linear"}
 
 
 def read(source: Path, config_file: Path | None = None) -> Weights:
@@ -49,23 +47,16 @@ def read(source: Path, config_file: Path | None = None) -> Weights:
     variables = read_variables(index)
     foreign_parameters.refuse_other_models(variables, str(index))
     raw_path = config_file or index.with_name(CONFIG_NAME)
-    config = read_config(read_json(raw_path), str(raw_path))
-    params = to_float32(from_original(variables, config, str(index)), str(index))
-    return Weights(config=config, params=params, format="tf1")
-
-
-def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
-    """The ModelConfig of an albert_config.json; keys that the network does not read are ignored."""
+    raw = read_json(raw_path)
     act = raw.get("hidden_act", "gelu") or "linear"
-    if act not in _ACTIVATIONS:
-        raise CheckpointError(
-            f"{where}: hidden_act {act!r} is unknown; the original has {', '.join(_ACTIVATIONS)}"
-        )
-    return foreign_parameters.model_config_from(raw, _ACTIVATIONS[act], where)
+    # The original's gelu is the tanh form.
+    act = "gelu_new" if act == "gelu" else act
+    config = foreign_parameters.model_config_from(raw, act, str(raw_path))
+    return Weights(config=config, params=from_original(variables, config, str(index)), format="tf1")
 
 
 def from_original(values: Mapping[str, Any], config: ModelConfig, where: str = "weights") -> Params:
-    """Variables of the original as our parameters, in the types in which they are stored.
+    """Variables of the original as our parameters.
 
     Optimizer slots (adam_m, adam_v) and global_step are ignored, and the prefix ``module/`` of
     TF-Hub is understood. Raises CheckpointError as `from_foreign`.
@@ -82,8 +73,8 @@ def from_original(values: Mapping[str, Any], config: ModelConfig, where: str = "
 def read_variables(source: Path) -> LazyTensors:
     """The numeric variables of a checkpoint (prefix, index file or folder) with verified index.
 
-    Raises CheckpointError naming the file, and the variable where one is at fault; what is wrong
-    with a variable's bytes is found when it is read.
+    Raises CheckpointError naming the file, and the variable where one is at fault. Damaged bytes
+    of a variable are found when it is read.
     """
     index = _index_file(source)
     with storage_errors(str(index)):
@@ -92,48 +83,54 @@ def read_variables(source: Path) -> LazyTensors:
         data = index.read_bytes()
     try:
         table = parse_table(data)
-        header = dict(fields(table.pop(b"", b"")))
+        header: dict[int, Any] = dict(fields(table.pop(b"", b"")))
         if header.get(2):
             raise WireError("its data are big-endian, which is not supported")
-        entries: dict[str, Any] = {key.decode(): dict(fields(v)) for key, v in table.items()}
-        entries = {name: entry for name, entry in entries.items() if entry.get(1) in _DTYPES}
-        shapes = {name: _shape(entry.get(2, b"")) for name, entry in entries.items()}
-        if any(7 in entry for entry in entries.values()):
-            raise WireError("a variable in it is stored in slices, which is not supported")
+        parts = f"of-{int(header.get(1, 1)):05d}"
+        variables = {}
+        for key, value in table.items():
+            entry: dict[int, Any] = dict(fields(value))
+            if entry.get(1) not in _DTYPES:
+                continue
+            name = key.decode()
+            if 7 in entry:
+                raise WireError(f"{name} is stored in slices, which is not supported")
+            dims: list[Any] = [dim for number, dim in fields(entry.get(2, b"")) if number == 2]
+            variables[name] = _Variable(
+                index.with_suffix(f".data-{int(entry.get(3, 0)):05d}-{parts}"),
+                int(entry.get(4, 0)),
+                _DTYPES[entry[1]],
+                tuple(int(dict(fields(dim)).get(1, 0)) for dim in dims),
+                int.from_bytes(entry.get(6, b""), "little"),
+            )
     except (ValueError, TypeError) as error:
         raise CheckpointError(f"{index}: {error}: copy the checkpoint again") from None
-    prefix, num_shards = index.with_suffix(""), int(header.get(1, 1))
-
-    def tensor(name: str) -> np.ndarray:
-        entry = entries[name]
-        shard = f"{prefix.name}.data-{entry.get(3, 0):05d}-of-{num_shards:05d}"
-        path, dtype = prefix.with_name(shard), _DTYPES[entry[1]]
-        data = _bytes(path, entry.get(4, 0), math.prod(shapes[name]) * dtype.itemsize, name)
-        if masked_crc32c(data) != int.from_bytes(entry.get(6, b""), "little"):
-            raise CheckpointError(
-                f"{path}: the checksum of {name} is wrong: copy the checkpoint again"
-            )
-        return np.frombuffer(data, dtype).reshape(shapes[name])
-
-    return LazyTensors({name: name for name in entries}, tensor)
+    return LazyTensors({name: name for name in variables}, lambda n: _array(n, variables[n]))
 
 
-def _shape(message: Any) -> tuple[int, ...]:
-    """The sizes of a TensorShapeProto."""
-    dims: list[Any] = [dim for number, dim in fields(message) if number == 2]
-    return tuple(int(dict(fields(dim)).get(1, 0)) for dim in dims)
+class _Variable(NamedTuple):
+    path: Path
+    offset: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    checksum: int
 
 
-def _bytes(path: Path, offset: int, size: int, name: str) -> bytes:
-    """The bytes of a variable."""
+def _array(name: str, variable: _Variable) -> np.ndarray:
+    """The value of a variable, its checksum verified."""
+    path, offset, dtype, shape, checksum = variable
+    size = math.prod(shape) * dtype.itemsize
     if not path.is_file():
         raise CheckpointError(f"{path}: this part of the checkpoint is missing: copy it too")
     with storage_errors(str(path)), path.open("rb") as file:
         # Without this check a damaged size could ask for any amount of memory.
         if offset + size > path.stat().st_size:
-            raise CheckpointError(f"{path}: it is truncated at {name}: copy the checkpoint again")
+            raise CheckpointError(f"{path} is truncated at {name}: copy the checkpoint again")
         file.seek(offset)
-        return file.read(size)
+        data = file.read(size)
+    if masked_crc32c(data) != checksum:
+        raise CheckpointError(f"{path}: the checksum of {name} is wrong: copy the checkpoint again")
+    return np.frombuffer(data, dtype).reshape(shape)
 
 
 def _index_file(source: Path) -> Path:
@@ -145,10 +142,7 @@ def _index_file(source: Path) -> Path:
                 f"{source} holds {len(indexes)} .index files: name one checkpoint by its prefix"
             )
         return indexes[0]
-    index = source if source.suffix == ".index" else source.with_name(source.name + ".index")
-    if not index.is_file():
-        raise CheckpointError(f"{index}: no such file: give the prefix of a TF1 checkpoint")
-    return index
+    return source if source.suffix == ".index" else source.with_name(source.name + ".index")
 
 
 # ---- the table, which has LevelDB's format -------------------------------------------------------

@@ -1,8 +1,7 @@
 """Parameters of one structure as the start of another: sharing, depth, vocabulary and heads change.
 
-Between modes of sharing, parameters are gathered along the axis of parameter sets. A deep model
-starts from a shallow one as in the paper: shared sets serve any number of layers, and where each
-layer has its own set it takes that of the layer at the same relative depth.
+A deep model starts from a shallow one as in the paper: shared parameter sets serve any number of
+layers, and a layer with a set of its own takes that of the layer at the same relative depth.
 """
 
 from __future__ import annotations
@@ -87,11 +86,15 @@ def fit(
     flat[path] = np.concatenate([flat[path], new[path][len(flat[path]) :]])[: len(new[path])]
     if not same:
         assert source_vocabulary is not None and vocabulary is not None
-        ids = matching_ids(source_vocabulary, vocabulary)
-        path = "embeddings/word_embeddings/embedding"
-        flat[path] = _averaged(flat[path], new[path], ids)
-        if "mlm_head" in params:
-            flat["mlm_head/bias"] = _averaged(flat["mlm_head/bias"], new["mlm_head/bias"], ids)
+        matching = matching_ids(source_vocabulary, vocabulary)
+        tables = ["embeddings/word_embeddings/embedding"]
+        tables += ["mlm_head/bias"] if "mlm_head" in params else []
+        for path in tables:
+            rows = np.array(new[path])
+            for i, ids in enumerate(matching):
+                if ids:
+                    rows[i] = flat[path][ids].mean(0)
+            flat[path] = rows
     return unflatten({path: np.array(flat[path], np.float32) for path in new})
 
 
@@ -130,25 +133,14 @@ def matching_ids(old: Vocabulary, new: Vocabulary) -> list[list[int]]:
     old_ids = {old.id_to_token(i): i for i in range(old.size)}
     tokens = [new.id_to_token(i) for i in range(new.size)]
     encoded = old.encode([token.replace(SPACE, " ").removeprefix("##") for token in tokens])
-    word_mark = old_ids.get(SPACE)
     matching = []
     for i, token in enumerate(tokens):
-        if i in special:
-            matching.append([special[i]] if special[i] >= 0 else [])
-        elif token in old_ids:
-            matching.append([old_ids[token]])
-        else:
-            ids = [int(n) for n in encoded[i] if n != old.unk_id]
-            if len(ids) > 1 and ids[0] == word_mark and not token.startswith(SPACE):
-                ids = ids[1:]  # The tokenizer puts a word mark in front that the token lacks.
-            matching.append(ids)
+        if i in special or token in old_ids:
+            id = special[i] if i in special else old_ids[token]
+            matching.append([id] if id >= 0 else [])
+            continue
+        ids = [int(n) for n in encoded[i] if n != old.unk_id]
+        if len(ids) > 1 and ids[0] == old_ids.get(SPACE) and not token.startswith(SPACE):
+            ids = ids[1:]  # The tokenizer puts a word mark in front that the token lacks.
+        matching.append(ids)
     return matching
-
-
-def _averaged(old: np.ndarray, fresh: np.ndarray, matching: list[list[int]]) -> np.ndarray:
-    """The mean of the matching old rows for each new row; rows without any stay fresh."""
-    rows = np.array(fresh)
-    for i, ids in enumerate(matching):
-        if ids:
-            rows[i] = old[ids].mean(0)
-    return rows

@@ -13,11 +13,11 @@ from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError
 from albert_jax.model_io.parameter_names import Params
-from albert_jax.tree import flatten, unflatten
+from albert_jax.tree import flatten
 
 
 class LazyTensors(UserDict[str, Any]):
-    """Tensors that are read when they are asked for; `keys` are the arguments of `read`."""
+    """Tensors that are read when they are needed; `keys` are the arguments of `read`."""
 
     def __init__(self, keys: Mapping[str, Any], read: Callable[[Any], np.ndarray]) -> None:
         super().__init__(keys)
@@ -29,7 +29,7 @@ class LazyTensors(UserDict[str, Any]):
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What was read from a folder or file. Optional modules that it lacks are absent."""
+    """The contents of a folder or file. Optional modules that it lacks are absent."""
 
     config: ModelConfig
     params: Params
@@ -41,7 +41,7 @@ class Weights:
 
 
 def default_config(model: ModelConfig) -> Config:
-    """A whole config around a model whose training config is unknown."""
+    """A complete config around a model whose training config is unknown."""
     phase = PhaseConfig(sequence_length=min(512, model.max_position_embeddings))
     return Config(model=model, phases=(phase,))
 
@@ -70,14 +70,3 @@ def check_modules(params: Mapping[str, Any], modules: tuple[str, ...], needed_by
             f"the weights have no {' and no '.join(missing)}, which {needed_by} needs: "
             "export another head"
         )
-
-
-def to_float32(params: Mapping[str, Any], where: str) -> Params:
-    """Float32 parameters; float16 and bfloat16 widen without loss, other types are refused."""
-    flat = flatten(params)
-    for path, value in flat.items():
-        if str(value.dtype) not in ("float32", "float16", "bfloat16"):
-            raise CheckpointError(f"{where}: {path} is {value.dtype}: save it as float32 first")
-        flat[path] = np.asarray(value, np.float32)
-    check_finite(flat, where)
-    return unflatten(flat)

@@ -13,7 +13,7 @@ from albert_jax.commands.import_model import Import
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import CheckpointError, ConfigError, DataError, StorageError
 from albert_jax.export import huggingface as writer
-from albert_jax.model_io import directories, huggingface, native, safetensors_files, tf1
+from albert_jax.model_io import directories, huggingface, safetensors_files, tf1
 from albert_jax.model_io.foreign_parameters import config_entries, to_foreign
 from albert_jax.model_io.safetensors_files import Tensors
 from albert_jax.tree import flatten
@@ -40,7 +40,7 @@ def test_checkpoints_of_the_original(tmp_path, kind, capsys):
     source.mkdir()
     tf1_files.write(source / "model.ckpt", to_foreign(model.params, model.config, "original"))
     acts = {"gelu_new": "gelu"}
-    entries = config_entries(model.config, "original")
+    entries = config_entries(model.config)
     entries["hidden_act"] = acts.get(model.config.hidden_act, model.config.hidden_act)
     (source / "albert_config.json").write_text(json.dumps(entries))
     vocabularies.save(model.vocabulary, str(source))
@@ -134,14 +134,16 @@ def _refused(source, message, error=CheckpointError, **options):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"hidden_size": 64.0}, "hidden_size is 64.0, not a int"),
-        ({"hidden_size": "16"}, "not a int"),
+        ({"hidden_size": 64.0}, "hidden_size must be a whole number, not a number"),
+        ({"hidden_size": "16"}, "a whole number, not a string"),
         ({"hidden_size": 18}, "do not belong together"),
         ({"num_hidden_groups": 3}, "and 28 more are missing"),
         ({"vocab_size": 65}, "has shape"),
         ({"layer_norm_eps": 1e-5}, "layer_norm_eps is 1e-05"),
         ({"hidden_act": "gelu"}, "set gelu_new"),
-        ({"hidden_act": "swish"}, "cannot be expressed"),
+        ({"hidden_act": "swish"}, "hidden_act must be one of"),
+        ({"hidden_act": ["relu"]}, "hidden_act must be one of"),
+        ({"sharing": "other"}, "sharing must be one of"),
         ({"model_type": "roberta"}, "roberta model, not ALBERT"),
         ({"hidden_dropout_prob": 2}, "hidden_dropout_prob"),
         ({"num_attention_heads": 3}, "not divisible"),
@@ -185,7 +187,7 @@ def _bert(stored):
         ),
         (lambda s: s | {"albert.pooler.bias": np.full(16, np.nan, np.float32)}, "NaN"),
         (lambda s: s | {"albert.pooler.bias": np.zeros(15, np.float32)}, "albert.pooler.bias has"),
-        (lambda s: s | {"albert.pooler.bias": np.zeros(16, np.int8)}, "pooler/bias is int8"),
+        (lambda s: s | {"albert.pooler.bias": np.zeros(16, np.int8)}, "pooler.bias is int8"),
         (_bert, "no layer of ALBERT, but of a BERT"),
     ],
 )
@@ -239,7 +241,7 @@ def test_an_unreadable_source_is_reported_as_such(exported, tmp_path, monkeypatc
 
 def test_damaged_native_directories(tmp_path):
     model = pretrained(tiny())
-    native.save(model, tmp_path / "n")
+    directories.save(model, tmp_path / "n")
     path, flat = tmp_path / "n" / "params.safetensors", flatten(model.params)
     for change, message in (
         ({"pooler/bias": None}, "pooler/bias is missing"),

@@ -79,10 +79,6 @@ BAD = {
 LIMITS = {
     "seven bytes": (b"\x01" * 7, "header claims"),
     "huge header": (struct.pack("<Q", 1 << 40) + b"{}", "header claims"),
-    "ten thousand": (
-        _file({str(i): _one([0], [0, 0])["x"] for i in range(10_001)}),
-        "10001 tensors .limit 10000",
-    ),
 }
 
 
@@ -122,7 +118,7 @@ def test_a_file_that_cannot_be_written(tmp_path):
 
 
 def test_absent_file_and_folder(tmp_path):
-    with pytest.raises(CheckpointError, match="no such file"):
+    with pytest.raises(StorageError, match="No such file"):
         safetensors_files.Tensors(tmp_path / "x")
-    with pytest.raises(CheckpointError, match="folder"):
+    with pytest.raises(StorageError, match="folder"):
         safetensors_files.Tensors(tmp_path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.errors import CheckpointError
+from albert_jax.errors import CheckpointError, StorageError
 from albert_jax.model_io import tf1
 from albert_jax.protobuf_wire import WireError
 from tests.model_io import tf1_files
@@ -87,7 +87,7 @@ def test_truncated_and_missing_data(prefix):
 
 
 def test_no_index(tmp_path):
-    with pytest.raises(CheckpointError, match=r"model\.ckpt\.index: no such file"):
+    with pytest.raises(StorageError, match=r"model\.ckpt\.index: No such file"):
         tf1.read_variables(tmp_path / "model.ckpt")
     with pytest.raises(CheckpointError, match=r"holds 0 \.index files"):
         tf1.read_variables(tmp_path)
