@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albert_jax.commands.options import DepthOptions, Directory
-from albert_jax.export.export import Format, Head, StoredType
+from albert_jax.export import Format, Head, StoredType
 
 
 @dataclass(frozen=True, kw_only=True)

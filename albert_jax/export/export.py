@@ -1,20 +1,16 @@
-"""Writing a model for another program. A new target needs its name in `Format` and `_DTYPES`."""
+"""Writing a model for another program."""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib.util
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from albert_jax.errors import ConfigError
+from albert_jax.export import Format, Head, StoredType
 
 if TYPE_CHECKING:
     from albert_jax.model_io.model import Model
-
-Format = Literal["huggingface", "native", "onnx", "stablehlo"]
-StoredType = Literal["float32", "bfloat16", "int8"]
-Head = Literal["pretraining", "mlm", "base"]
-"""Outputs of a pretrained model: both heads, the MLM head, or the hidden states."""
 
 _DTYPES: dict[Format, tuple[StoredType, ...]] = {
     "huggingface": ("float32", "bfloat16"),

@@ -11,9 +11,8 @@ import numpy as np
 
 from albert_jax.config import ModelConfig
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.export import onnx_graph, programs, quantization, stablehlo
+from albert_jax.export import Head, onnx_graph, programs, quantization, stablehlo
 from albert_jax.export.companion_files import companion_files
-from albert_jax.export.export import Head
 from albert_jax.export.programs import Program
 from albert_jax.files import new_folder, write_files
 from albert_jax.json_files import json_bytes
@@ -35,8 +34,8 @@ def export(
     errors of :func:`albert_jax.export.export.export`.
     """
     format, params = onnx_graph if to == "onnx" else stablehlo, model.params
-    task = programs.exported_task(model.run_config, head)
-    program = programs.program(model.run_config, params, head)
+    task = programs.exported_task(model, head)
+    program = programs.program(model, head)
     stored, restored = quantization.quantize(params) if int8 else ({}, params)
     size = sum(leaf.nbytes for leaf in flatten(params).values()) // (4 if int8 else 1)
     if size > MAX_BYTES:

@@ -6,9 +6,8 @@ import ml_dtypes
 import numpy as np
 
 from albert_jax.data.vocabularies.id_range import IdRange
-from albert_jax.export import programs
+from albert_jax.export import Head, programs
 from albert_jax.export.companion_files import companion_files
-from albert_jax.export.export import Head
 from albert_jax.files import new_folder, write_files
 from albert_jax.model_io import safetensors_files
 from albert_jax.model_io.huggingface import WEIGHTS_NAME, to_huggingface
@@ -26,7 +25,7 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
     sentence embeddings, which nothing reads. What was written is compared with the parameters.
     Raises the errors of :func:`albert_jax.export.export.export`.
     """
-    params, task = model.params, programs.exported_task(model.run_config, head)
+    params, task = model.params, programs.exported_task(model, head)
     cls = programs.transformers_class(head, task)
     check_modules(params, cls.modules, cls.name)
     dropped = set(OPTIONAL_MODULES) - set(cls.modules)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.config import LAYER_NORM_EPS, Config
+from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.export.programs import Axes, Program
 from albert_jax.export.quantization import Int8
 from albert_jax.model import sharing
@@ -30,8 +30,34 @@ _MASKED = -1e9
 
 def serialize(program: Program, model: Model, int8: Mapping[str, Int8]) -> bytes:
     """The file; equal weights give equal bytes."""
-    graph = build(program, model.run_config, model.params, int8)
-    return graph.SerializeToString(deterministic=True)
+    import onnx
+
+    graph = Graph(model, int8)
+    for name, value in zip(program.outputs, _outputs(graph, program, model), strict=True):
+        graph.nodes.append(onnx.helper.make_node("Identity", [value], [name]))
+
+    def described(tensors: Mapping[str, Axes]) -> list[Any]:
+        infos = []
+        for name, axes in tensors.items():
+            integer = name.endswith("_positions") or (name in program.inputs and name != "p_mask")
+            kind = onnx.TensorProto.INT64 if integer else onnx.TensorProto.FLOAT
+            infos.append(onnx.helper.make_tensor_value_info(name, kind, list(axes)))
+        return infos
+
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            f"albert_{program.kind}",
+            described(program.inputs),
+            described(program.outputs),
+            graph.initializers,
+        ),
+        producer_name="albert_jax",
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=9,
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    return proto.SerializeToString(deterministic=True)
 
 
 def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[str, Any]:
@@ -63,55 +89,21 @@ def usage(program: Program) -> list[str]:
     ]
 
 
-def build(
-    program: Program, run_config: Config, params: Mapping[str, Any], int8: Mapping[str, Int8]
-) -> Any:
-    """The ModelProto of a program; `int8` holds the weights (by path) that are stored so."""
-    import onnx
-
-    graph = Graph(onnx, run_config, flatten(params), int8)
-    for name, value in _outputs(graph, program).items():
-        graph.nodes.append(onnx.helper.make_node("Identity", [value], [name]))
-
-    def described(tensors: Mapping[str, Axes]) -> list[Any]:
-        infos = []
-        for name, axes in tensors.items():
-            integer = name.endswith("_positions") or (name in program.inputs and name != "p_mask")
-            kind = onnx.TensorProto.INT64 if integer else onnx.TensorProto.FLOAT
-            infos.append(onnx.helper.make_tensor_value_info(name, kind, list(axes)))
-        return infos
-
-    model = onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            f"albert_{program.kind}",
-            described(program.inputs),
-            described(program.outputs),
-            graph.initializers,
-        ),
-        producer_name="albert_jax",
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=9,
-    )
-    onnx.checker.check_model(model, full_check=True)
-    return model
-
-
 class Graph:
     """A graph that is being built; values are known by their names.
 
     Methods add nodes for what the model's modules compute, and return the name of the result.
     """
 
-    def __init__(
-        self, onnx: Any, run_config: Config, flat: Mapping[str, Any], int8: Mapping[str, Int8]
-    ) -> None:
-        self.onnx, self.run_config, self.model = onnx, run_config, run_config.model
+    def __init__(self, model: Model, int8: Mapping[str, Int8]) -> None:
+        import onnx
+
+        self.onnx, self.model = onnx, model.config
         self.nodes: list[Any] = []
         self.initializers: list[Any] = []
         self.mask = "attention_mask"
         """The mask of plain rows; grouped rows have a flattened one."""
-        self._flat, self._int8 = flat, int8
+        self._flat, self._int8 = flatten(model.params), int8
         self._known: dict[Any, str] = {}
 
     def op(self, kind: str, *inputs: str, outputs: int = 1, **attributes: Any) -> Any:
@@ -263,7 +255,7 @@ def _attend(g: Graph, x: str, visible: str, index: int) -> str:
     return g.norm(g.op("Add", x, output), "encoder/attention/layer_norm", index)
 
 
-def _outputs(g: Graph, program: Program) -> dict[str, str]:
+def _outputs(g: Graph, program: Program, model: Model) -> list[str]:
     """The value of the graph for each output of the program."""
     names = ("input_ids", "token_type_ids", "attention_mask")
     if len(program.inputs["input_ids"]) == 3:  # grouped rows
@@ -271,12 +263,10 @@ def _outputs(g: Graph, program: Program) -> dict[str, str]:
     ids, types, g.mask = names
     hidden = _encode(g, ids, types, g.mask)
     if program.kind == "mlm":
-        values = [g.mlm_logits(hidden)]
-    elif program.kind == "base":
-        values = [hidden, g.pooled(hidden)]
-    elif program.kind == "pretraining":
-        values = [g.mlm_logits(hidden), g.dense(g.pooled(hidden), "sop_head")]
-    else:
-        assert g.run_config.task is not None
-        values = registry.create(g.run_config.task).onnx_outputs(g, hidden)
-    return dict(zip(program.outputs, values, strict=True))
+        return [g.mlm_logits(hidden)]
+    if program.kind == "base":
+        return [hidden, g.pooled(hidden)]
+    if program.kind == "pretraining":
+        return [g.mlm_logits(hidden), g.dense(g.pooled(hidden), "sop_head")]
+    assert model.run_config.task is not None
+    return registry.create(model.run_config.task).onnx_outputs(g, hidden)

@@ -13,9 +13,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from albert_jax.config import ComputeConfig, Config
-from albert_jax.export.export import Head
+from albert_jax.config import ComputeConfig
+from albert_jax.export import Head
 from albert_jax.model import albert
+from albert_jax.model_io.model import Model
 from albert_jax.model_io.weights import check_modules
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
@@ -53,11 +54,10 @@ class Program:
     """Fewest tokens of a row."""
 
 
-def exported_task(run_config: Config, head: Head | None) -> AnyTask | None:
+def exported_task(model: Model, head: Head | None) -> AnyTask | None:
     """The task of a fine-tuned model, unless a head of pretraining is named."""
-    if head is not None or run_config.task is None:
-        return None
-    return registry.create(run_config.task)
+    config = model.run_config.task
+    return None if head is not None or config is None else registry.create(config)
 
 
 def transformers_class(head: Head | None, task: AnyTask | None) -> TransformersClass:
@@ -68,17 +68,16 @@ def transformers_class(head: Head | None, task: AnyTask | None) -> TransformersC
     return HEADS[head or "pretraining"] if task is None else task.transformers_class()
 
 
-def program(run_config: Config, params: Mapping[str, Any], head: Head | None) -> Program:
+def program(model: Model, head: Head | None) -> Program:
     """The program with the named head, or else that of the task, or else that of pretraining.
 
     Raises CheckpointError if the parameters lack a module that the head needs.
     """
-    task = exported_task(run_config, head)
+    task = exported_task(model, head)
     if task is None:
-        return _pretrained(run_config, params, head or "pretraining")
-    check_modules(params, task.pretrained_modules(), task.name)
-    outputs = task.graph_outputs(run_config.model)
-    encoder = Encoder(run_config.model, EXACT)
+        return _pretrained(model, head or "pretraining")
+    check_modules(model.params, task.pretrained_modules(), task.name)
+    outputs, encoder = task.graph_outputs(model.config), Encoder(model.config, EXACT)
 
     def call(params: Mapping[str, Any], inputs: Inputs) -> dict[str, jax.Array]:
         arrays = task.outputs(encoder, params, _batch(inputs))
@@ -88,30 +87,30 @@ def program(run_config: Config, params: Mapping[str, Any], head: Head | None) ->
     return Program(task.name, task.graph_inputs, outputs, call, task.shortest_length)
 
 
-def _pretrained(run_config: Config, params: Mapping[str, Any], head: Head) -> Program:
-    model = run_config.model
-    check_modules(params, HEADS[head].modules, head)
-    vocabulary = (*_ROWS, model.vocab_size)
+def _pretrained(model: Model, head: Head) -> Program:
+    config = model.config
+    check_modules(model.params, HEADS[head].modules, head)
+    vocabulary = (*_ROWS, config.vocab_size)
     outputs: dict[Head, dict[str, Axes]] = {
         "pretraining": {"prediction_logits": vocabulary, "sop_logits": ("batch", 2)},
         "mlm": {"logits": vocabulary},
         "base": {
-            "last_hidden_state": (*_ROWS, model.hidden_size),
-            "pooler_output": ("batch", model.hidden_size),
+            "last_hidden_state": (*_ROWS, config.hidden_size),
+            "pooler_output": ("batch", config.hidden_size),
         },
     }
 
     def call(params: Mapping[str, Any], inputs: Inputs) -> dict[str, jax.Array]:
         batch = _batch(inputs)
-        hidden = albert.encode(params, model, batch, compute=EXACT)
+        hidden = albert.encode(params, config, batch, compute=EXACT)
         if head == "mlm":
-            return {"logits": albert.mlm_logits(params, model, hidden, batch["mlm_positions"])}
-        pooled = albert.pooled(params, model, hidden, batch["cls_positions"])
+            return {"logits": albert.mlm_logits(params, config, hidden, batch["mlm_positions"])}
+        pooled = albert.pooled(params, config, hidden, batch["cls_positions"])
         if head == "base":
             return {"last_hidden_state": hidden, "pooler_output": pooled[:, 0]}
         return {
-            "prediction_logits": albert.mlm_logits(params, model, hidden, batch["mlm_positions"]),
-            "sop_logits": albert.sop_logits(params, model, pooled)[:, 0],
+            "prediction_logits": albert.mlm_logits(params, config, hidden, batch["mlm_positions"]),
+            "sop_logits": albert.sop_logits(params, config, pooled)[:, 0],
         }
 
     inputs = ("input_ids", "token_type_ids", "attention_mask")

@@ -16,7 +16,7 @@ import numpy as np
 
 from albert_jax.config import ModelConfig
 from albert_jax.errors import AlbertError, DataError
-from albert_jax.export.export import Head
+from albert_jax.export import Head
 from albert_jax.export.programs import EXACT
 from albert_jax.inference import fill_mask
 from albert_jax.inference.layer_similarity import cosine

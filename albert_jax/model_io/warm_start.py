@@ -19,7 +19,9 @@ from albert_jax.model import sharing
 from albert_jax.model.init import init_params
 from albert_jax.model_io import directories
 from albert_jax.model_io import model as models
+from albert_jax.model_io.model import Model
 from albert_jax.model_io.parameter_names import OPTIONAL_MODULES, Params
+from albert_jax.model_io.weights import Weights
 from albert_jax.tree import flatten, unflatten
 
 _FIXED_FIELDS = (
@@ -44,22 +46,19 @@ def initial_params_from(
     Raises CheckpointError if the source cannot be read or has another width.
     """
     loaded = models.load(source) if models.is_run(source) else directories.read(source)
-    return fit(
-        loaded.params, loaded.config, loaded.vocabulary, config, vocabulary, seed=seed, where=source
-    )
+    return fit(loaded, config, vocabulary, seed=seed, where=source)
 
 
 def fit(
-    params: Mapping[str, Any],
-    source: ModelConfig,
-    source_vocabulary: Vocabulary | None,
+    loaded: Model | Weights,
     target: ModelConfig,
     vocabulary: Vocabulary | None,
     *,
     seed: int,
     where: str = "--init",
 ) -> Params:
-    """`params` of structure `source` as the start of `target` (see initial_params_from)."""
+    """The loaded parameters as the start of `target` (see initial_params_from)."""
+    source, params = loaded.config, loaded.params
     for name in _FIXED_FIELDS:
         old, new = getattr(source, name), getattr(target, name)
         if old != new:
@@ -67,12 +66,11 @@ def fit(
                 f"{where} has {name} {old}, the config {new}: only sharing, depth, positions and "
                 "vocabulary can change: set the same value"
             )
-    same = (
-        source_vocabulary is None
-        or vocabulary is None
-        or source_vocabulary.fingerprint == vocabulary.fingerprint
-    )
-    if same and source.vocab_size != target.vocab_size:
+    matching = None
+    if loaded.vocabulary is not None and vocabulary is not None:
+        if loaded.vocabulary.fingerprint != vocabulary.fingerprint:
+            matching = matching_ids(loaded.vocabulary, vocabulary)
+    if matching is None and source.vocab_size != target.vocab_size:
         raise ConfigError(
             f"{where} has {source.vocab_size} tokens, the config {target.vocab_size}, and one of "
             "them comes without its vocabulary: give it"
@@ -84,9 +82,7 @@ def fit(
     flat, new = {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}, flatten(fresh)
     path = "embeddings/position_embeddings/embedding"
     flat[path] = np.concatenate([flat[path], new[path][len(flat[path]) :]])[: len(new[path])]
-    if not same:
-        assert source_vocabulary is not None and vocabulary is not None
-        matching = matching_ids(source_vocabulary, vocabulary)
+    if matching is not None:
         tables = ["embeddings/word_embeddings/embedding"]
         tables += ["mlm_head/bias"] if "mlm_head" in params else []
         for path in tables:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from albert_jax.errors import ConfigError, DataError
@@ -26,20 +26,20 @@ class Answers:
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._models = dict(models)
-        self._questions = {
-            "models": lambda asked: self.describe(),
+        self._questions: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
+            "models": lambda fields: self.describe(),
             "masks": self.masks,
             "predict": self.predict,
             "attention": self.attention,
         }
 
-    def __call__(self, question: str, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    def __call__(self, question: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
         """The answer to a question of the page; None for an unknown question.
 
         Raises AlbertError for every fault in the question's fields.
         """
         answer = self._questions.get(question)
-        return None if answer is None else answer(asked)
+        return None if answer is None else answer(fields)
 
     def describe(self) -> dict[str, Any]:
         """The models and what each can do, under "models"."""
@@ -68,9 +68,9 @@ class Answers:
             )
         return {"models": models}
 
-    def masks(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def masks(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Predictions for each [MASK] of "text": {"masks": [[{word, probability}]]}."""
-        [masks] = fill_mask(self._model(asked), [_text(asked, "text")], top_k=10)
+        [masks] = fill_mask(self._model(fields), [_text(fields, "text")], top_k=10)
         return {
             "masks": [
                 [{"word": c.word, "probability": c.probability} for c in candidates]
@@ -78,15 +78,15 @@ class Answers:
             ]
         }
 
-    def predict(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def predict(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The prediction of a fine-tuned model for "parts", a list of texts.
 
         The answer is {"prediction": ..., "steps": [text]}; for generation "denoising_steps",
         "temperature" and "seed" decide how the text is generated, and "steps" are its states.
         """
-        model = self._model(asked)
+        model = self._model(fields)
         task = task_of(model)
-        parts = asked.get("parts")
+        parts = fields.get("parts")
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             raise DataError("parts: give a list of texts")
         # Tabs separate the parts, as on the command line; other white space becomes one space.
@@ -94,30 +94,30 @@ class Answers:
         example = task.parse_line(line, "the text")
         sampling, steps = Sampling(), []
         if task.generates:
-            count = int(_number(asked, "denoising_steps", task.config.denoising_steps, 1, 1000))
+            count = int(_number(fields, "denoising_steps", task.config.denoising_steps, 1, 1000))
             model = with_denoising_steps(model, count)
             sampling = Sampling(
-                temperature=_number(asked, "temperature", 0.0, 0.0, 100.0),
-                seed=int(_number(asked, "seed", 0, 0, 2**31 - 1)),
+                temperature=_number(fields, "temperature", 0.0, 0.0, 100.0),
+                seed=int(_number(fields, "seed", 0, 0, 2**31 - 1)),
                 show_step=steps.append,
             )
         [prediction] = predict(model, [example], sampling=sampling)
         shown = {name: value for name, value in prediction.items() if name not in VECTORS}
         return {"prediction": shown, "steps": steps}
 
-    def attention(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+    def attention(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The attention of one layer in one text, or in two ("text", "second").
 
         "layer" and "head" count from 1; head 0 is the mean of all heads. The answer is
         {"tokens": [S], "attention": [S][S], "picture": URL}, rows attending to columns.
         """
-        model = self._model(asked)
-        texts = [_text(asked, "text")]
-        if str(asked.get("second") or "").strip():
-            texts.append(_text(asked, "second"))
+        model = self._model(fields)
+        texts = [_text(fields, "text")]
+        if str(fields.get("second") or "").strip():
+            texts.append(_text(fields, "second"))
         config = model.config
-        layer = int(_number(asked, "layer", 1, 1, config.num_hidden_layers))
-        head = int(_number(asked, "head", 0, 0, config.num_attention_heads))
+        layer = int(_number(fields, "layer", 1, 1, config.num_hidden_layers))
+        head = int(_number(fields, "head", 0, 0, config.num_attention_heads))
         layers = look(model, "\t".join(texts), max_tokens=MAX_TOKENS)
         heads = layers.attention[layer - 1]
         attention = heads.mean(0) if head == 0 else heads[head - 1]
@@ -128,22 +128,22 @@ class Answers:
             "picture": explain_page.data_url(picture),
         }
 
-    def _model(self, asked: Mapping[str, Any]) -> Model:
-        name = asked.get("model")
+    def _model(self, fields: Mapping[str, Any]) -> Model:
+        name = fields.get("model")
         if not isinstance(name, str) or name not in self._models:
             raise DataError(f"model {name!r}: give one of {', '.join(self._models)}")
         return self._models[name]
 
 
-def _text(asked: Mapping[str, Any], name: str) -> str:
-    text = asked.get(name)
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    text = fields.get(name)
     if not isinstance(text, str) or not text.strip():
         raise DataError(f"{name} is empty: write something")
     return " ".join(text.split())
 
 
-def _number(asked: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
-    value = asked.get(name, default)
+def _number(fields: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
+    value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
         raise ConfigError(f"{name} is {value!r}: give a number between {low:g} and {high:g}")
     return value

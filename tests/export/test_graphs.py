@@ -51,7 +51,7 @@ def of_kind(kind: str, config, seed: int = 0, **settings) -> tuple[Model, str | 
 )
 def test_a_stablehlo_program_takes_any_batch_and_length(kind):
     model, head = of_kind(kind, tiny())
-    program, params = programs.program(model.run_config, model.params, head), model.params
+    program, params = programs.program(model, head), model.params
     content = stablehlo.serialize(program, model, {})
     again = jax.export.deserialize(bytearray(content))
     assert again.platforms == stablehlo.PLATFORMS
@@ -71,7 +71,7 @@ def test_a_stablehlo_program_takes_any_batch_and_length(kind):
 def test_a_program_holds_shared_weights_once():
     sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 12}
     model = pretrained(tiny(vocab_size=500, **sizes))
-    program = programs.program(model.run_config, model.params, None)
+    program = programs.program(model, None)
     content = stablehlo.serialize(program, model, {})
     size = sum(leaf.size * 4 for leaf in jax.tree.leaves(model.params))
     assert size < len(content) <= 1.1 * size

@@ -14,9 +14,14 @@ from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import albert
 from albert_jax.model.init import init_params
 from albert_jax.model_io import directories, warm_start
+from albert_jax.model_io.weights import Weights
 from tests.model_io.structures import pretrained, same, tiny, weights
 
 COMPUTE = ComputeConfig(dtype="float32", attention="xla")
+
+
+def _loaded(config: ModelConfig, params: dict, vocabulary=None) -> Weights:
+    return Weights(config=config, params=params, format="native", vocabulary=vocabulary)
 
 
 def _hidden(params, config: ModelConfig, num_layers=None) -> np.ndarray:
@@ -44,13 +49,13 @@ def test_untying_changes_nothing_that_is_computed(mode, groups):
 def test_deeper_from_shallower():
     shallow, deep = tiny(num_hidden_layers=2), tiny(num_hidden_layers=6)
     params = weights(shallow)
-    found = warm_start.fit(params, shallow, None, deep, None, seed=0)
+    found = warm_start.fit(_loaded(shallow, params), deep, None, seed=0)
     assert same(found, params)
     assert np.array_equal(_hidden(found, deep), _hidden(params, shallow, num_layers=6))
     own = dataclasses.replace(shallow, sharing="none")
     taller = dataclasses.replace(deep, sharing="none")
     params = weights(own)
-    found = warm_start.fit(params, own, None, taller, None, seed=0)
+    found = warm_start.fit(_loaded(own, params), taller, None, seed=0)
     bias = params["encoder"]["attention"]["query"]["bias"]
     stacked = found["encoder"]["attention"]["query"]["bias"]
     assert [int(np.flatnonzero((bias == row).all(1))[0]) for row in stacked] == [0, 0, 0, 1, 1, 1]
@@ -60,7 +65,7 @@ def test_missing_heads_and_longer_positions_are_drawn():
     old, new = tiny(), tiny(max_position_embeddings=40)
     params = weights(old)
     body = {k: v for k, v in params.items() if k in ("embeddings", "encoder")}
-    found = warm_start.fit(body, old, None, new, None, seed=3)
+    found = warm_start.fit(_loaded(old, body), new, None, seed=3)
     fresh = init_params(new, 3)
     assert same(found["pooler"], fresh["pooler"]) and same(found["mlm_head"], fresh["mlm_head"])
     table = found["embeddings"]["position_embeddings"]["embedding"]
@@ -72,9 +77,9 @@ def test_another_width_is_refused():
     for change in ({"hidden_size": 32}, {"num_attention_heads": 4}, {"hidden_act": "relu"}):
         (name,) = change
         with pytest.raises(CheckpointError, match=f"has {name} "):
-            warm_start.fit(weights(tiny()), tiny(), None, tiny(**change), None, seed=0)
+            warm_start.fit(_loaded(tiny(), weights(tiny())), tiny(**change), None, seed=0)
     with pytest.raises(ConfigError, match="comes without its vocabulary"):
-        warm_start.fit(weights(tiny()), tiny(), None, tiny(vocab_size=60), None, seed=0)
+        warm_start.fit(_loaded(tiny(), weights(tiny())), tiny(vocab_size=60), None, seed=0)
 
 
 class _Other(SentencePiece):
@@ -97,7 +102,7 @@ def test_a_new_vocabulary_keeps_shared_rows_and_averages_the_others():
     config = tiny()
     params = weights(config)
     other = _Other(vocabulary)
-    found = warm_start.fit(params, config, vocabulary, config, other, seed=0)
+    found = warm_start.fit(_loaded(config, params, vocabulary), config, other, seed=0)
     old = params["embeddings"]["word_embeddings"]["embedding"]
     new = found["embeddings"]["word_embeddings"]["embedding"]
     assert np.array_equal(new[:5], old[:5])

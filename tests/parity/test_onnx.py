@@ -59,9 +59,9 @@ def worst(program, params, opened, vocab: int, seed: int, shapes=((1, 32), (3, 9
 def content_of(kind: str, config, seed: int = 0, int8: bool = False, **settings):
     model, head = of_kind(kind, config, seed, **settings)
     params = model.params
-    program = programs.program(model.run_config, params, head)
+    program = programs.program(model, head)
     stored, seen = quantization.quantize(params) if int8 else ({}, params)
-    content = onnx_graph.build(program, model.run_config, params, stored).SerializeToString()
+    content = onnx_graph.serialize(program, model, stored)
     return program, params, seen, content
 
 
@@ -80,7 +80,7 @@ def test_the_program_in_the_card_runs(kind, words, tmp_path):
     code = card.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", folder)
     names: dict = {}
     exec(code, names)
-    program = programs.program(model.run_config, model.params, head)
+    program = programs.program(model, head)
     assert len(names["outputs"]) == len(program.outputs)
 
 
