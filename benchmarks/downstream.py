@@ -139,7 +139,7 @@ class Bench:
             return None
         paths = self.parts(name)
         train, test = (task.read_examples(paths[part], labelled=True) for part in ("train", "test"))
-        scores = task.resolved(train, test).baseline(train, test)
+        scores = task.resolve(train, test).baseline(train, test)
         return tuning.percent(setting.task, scores[setting.metric])
 
 

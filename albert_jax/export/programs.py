@@ -80,7 +80,7 @@ def program(model: Model, head: Head | None) -> Program:
     outputs, encoder = task.graph_outputs(model.config), Encoder(model.config, EXACT)
 
     def call(params: Mapping[str, Any], inputs: Inputs) -> dict[str, jax.Array]:
-        arrays = task.outputs(encoder, params, _batch(inputs))
+        arrays = task.outputs(encoder.bind(params), _batch(inputs))
         arrays = arrays if isinstance(arrays, tuple) else (arrays,)
         return dict(zip(outputs, arrays, strict=True))
 

@@ -7,7 +7,6 @@ to be learned to compare them. The teacher's outputs come as columns of the batc
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -20,10 +19,11 @@ from albert_jax import configfile, files
 from albert_jax.config import Config
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.model import albert, attention
+from albert_jax.inference.predict import task_of
+from albert_jax.model import attention
 from albert_jax.model_io import model as models
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
-from albert_jax.tasks.classification import Classification, ClassificationConfig
+from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Batch, Encoder, Params
 from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import AnyTask
@@ -32,26 +32,27 @@ MAX_DEPTHS = 4
 """Most depths at which hidden states are compared."""
 
 
-def with_teacher_labels(config: ClassificationConfig) -> ClassificationConfig:
-    """The config with its teacher's labels, in their order.
+def with_teacher_labels(task: AnyTask) -> AnyTask:
+    """The task with its teacher's labels, in their order.
 
     Raises CheckpointError for a teacher that is not a fine-tuned classifier, ConfigError where the
-    config names other labels.
+    task's config names other labels.
     """
-    source, task = config.teacher, None
+    source, labels, teacher = task.config.teacher, task.config.labels, None
     if models.is_run(source):
-        task = configfile.load(files.join(source, "config.toml")).task
-    if not isinstance(task, ClassificationConfig):
+        teacher = configfile.load(files.join(source, "config.toml")).task
+    if teacher is None or not registry.get(teacher.name).classifies:
         raise CheckpointError(
             f"--teacher {source} is not a run that was fine-tuned to classification: name the "
             "--out of one"
         )
-    if config.labels and config.labels != task.labels:
+    teacher_labels = registry.create(teacher).config.labels
+    if labels and labels != teacher_labels:
         raise ConfigError(
-            f"task.labels are {', '.join(config.labels)}, those of --teacher {source} "
-            f"{', '.join(task.labels)}: leave them out"
+            f"task.labels are {', '.join(labels)}, those of --teacher {source} "
+            f"{', '.join(teacher_labels)}: leave them out"
         )
-    return dataclasses.replace(config, labels=task.labels)
+    return task.with_config(labels=teacher_labels)
 
 
 def teacher_columns(
@@ -59,15 +60,14 @@ def teacher_columns(
 ) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
     """A function that adds the teacher's columns to a batch.
 
-    They are teacher_logits [B, C] and, unless hidden_state_weight is 0, teacher_relations
+    They are teacher_logits [B, C] and, unless hidden_state_weight is 0, teacher_similarities
     [B, depths, S, S]. The teacher runs on this process's first device, before each step.
 
     Raises ConfigError for another vocabulary than the student's, or rows that are longer than the
     teacher reads.
     """
-    student, run_config = config.task, teacher.run_config
-    assert isinstance(student, ClassificationConfig)
-    assert isinstance(run_config.task, ClassificationConfig)
+    student: Any = config.task
+    run_config, task = teacher.run_config, task_of(teacher)
     if teacher.vocabulary.fingerprint != vocabulary.fingerprint:
         raise ConfigError(
             f"--teacher {teacher.source} has another vocabulary than --init: start from a network "
@@ -83,16 +83,16 @@ def teacher_columns(
     depths = min(MAX_DEPTHS, shallower) if student.hidden_state_weight else 0
     backend = attention.fastest(run_config, jax.local_devices()[0])
     encoder = Encoder(run_config.model, run_config.compute, backend)
-    task = Classification(run_config.task)
     params = jax.device_put(teacher.params)
 
     @jax.jit
     def run(params: Params, batch: Batch) -> dict[str, jax.Array]:
-        hidden, states = _all_states(encoder, params, batch)
-        columns = {"teacher_logits": task.head_logits(encoder, params, hidden, batch)}
+        bound = encoder.bind(params)
+        hidden, states = bound.all_states(batch)
+        columns = {"teacher_logits": task.head_logits(bound, hidden, batch)}
         if depths:
-            compared = _compared(states, batch["segment_ids"], encoder, None, depths)
-            columns["teacher_relations"] = jnp.moveaxis(compared, 0, 1)
+            compared = _compared(bound, states, batch, depths)
+            columns["teacher_similarities"] = jnp.moveaxis(compared, 0, 1)
         return columns
 
     def add(batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -102,23 +102,15 @@ def teacher_columns(
     return add
 
 
-def distillation_loss(
-    task: AnyTask,
-    encoder: Encoder,
-    params: Any,
-    batch: Any,
-    *,
-    dropout: Any,
-    num_layers: int | None,
-) -> LossTerms:
+def distillation_loss(task: AnyTask, encoder: Encoder, batch: Any) -> LossTerms:
     """Cross-entropies with the labels and with the teacher's, and differences of hidden states.
 
     Terms "class", "teacher" (distillation_weight of the two; at distillation_temperature, times
     its square as in the paper) and "states" (hidden_state_weight).
     """
     share, temperature = task.config.distillation_weight, task.config.distillation_temperature
-    hidden, states = _all_states(encoder, params, batch, dropout, num_layers)
-    logits = task.head_logits(encoder, params, hidden, batch, dropout)
+    hidden, states = encoder.all_states(batch)
+    logits = task.head_logits(encoder, hidden, batch)
     weights, labels = batch["example_weights"], batch["labels"]
     teacher = jax.nn.log_softmax(batch["teacher_logits"] / temperature)
     student = jax.nn.log_softmax(logits / temperature)
@@ -127,9 +119,9 @@ def distillation_loss(
         "class": (1 - share) * jnp.sum(weights * cross_entropy(logits, labels)),
         "teacher": share * temperature**2 * jnp.sum(weights * divergence),
     }
-    if "teacher_relations" in batch:
-        theirs = jnp.moveaxis(batch["teacher_relations"], 1, 0)
-        ours = _compared(states, batch["segment_ids"], encoder, num_layers, len(theirs))
+    if "teacher_similarities" in batch:
+        theirs = jnp.moveaxis(batch["teacher_similarities"], 1, 0)
+        ours = _compared(encoder, states, batch, len(theirs))
         real = jnp.sum(batch["segment_ids"] > 0, -1)
         distance = jnp.sum(jnp.square(ours - theirs), (-2, -1)) / jnp.maximum(real, 1) ** 2
         total = jnp.sum(weights * jnp.mean(distance, 0))
@@ -146,7 +138,7 @@ def compared_depths(num_layers: int, count: int) -> tuple[int, ...]:
     return tuple(math.ceil(num_layers * k / count) for k in range(1, count + 1))
 
 
-def relations(states: jax.Array, segment_ids: jax.Array) -> jax.Array:
+def token_similarities(states: jax.Array, segment_ids: jax.Array) -> jax.Array:
     """Cosines float32 [..., B, S, S] of each row's tokens [..., B, S, H] to one another.
 
     The mean of a row's tokens is subtracted first: all states of ALBERT point in one direction,
@@ -162,20 +154,8 @@ def relations(states: jax.Array, segment_ids: jax.Array) -> jax.Array:
     return jnp.einsum("...sh,...th->...st", unit, unit)
 
 
-def _all_states(
-    encoder: Encoder, params: Any, batch: Any, dropout: Any = None, num_layers: int | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """Hidden states [B, S, H], and those after every layer [layers x inner, B, S, H]."""
-    return albert.encode_all_layers(
-        params, encoder.model, batch, compute=encoder.compute, num_layers=num_layers,
-        dropout=dropout, backend=encoder.backend,
-    )  # fmt: skip
-
-
-def _compared(
-    states: jax.Array, segment_ids: Any, encoder: Encoder, num_layers: int | None, count: int
-) -> jax.Array:
-    """Relations [count, B, S, S] of the states at the depths that are compared."""
-    inner = encoder.model.inner_group_num
-    depths = compared_depths(num_layers or encoder.model.num_hidden_layers, count)
-    return relations(states[jnp.asarray([inner * depth - 1 for depth in depths])], segment_ids)
+def _compared(encoder: Encoder, states: jax.Array, batch: Batch, count: int) -> jax.Array:
+    """Similarities [count, B, S, S] of the states at the depths that are compared."""
+    depths = compared_depths(encoder.num_layers or encoder.model.num_hidden_layers, count)
+    last_blocks = jnp.asarray([encoder.model.inner_group_num * depth - 1 for depth in depths])
+    return token_similarities(states[last_blocks], batch["segment_ids"])

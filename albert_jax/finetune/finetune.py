@@ -10,12 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.config import Config, TaskConfig
+from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 from albert_jax.finetune import setup
 from albert_jax.finetune.batches import TrainingBatches
 from albert_jax.tasks import registry
-from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
 from albert_jax.tasks.support import prediction
 from albert_jax.tasks.task import AnyTask
 from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
@@ -37,16 +36,14 @@ def run(
     Weights and vocabulary are those of `init`, a run or directory. Without it a small random
     network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
     the depth (None: that of the weights), `max_steps` ends the run early, and the config may
-    differ from the one that the run began with in the fields `allow_change`.
-
-    Raises AlbertError of every kind; see train/loop.py.
+    differ from the one that the run began with in the fields `allow_change`. See train/loop.py.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    task = registry.create(_with_sources(setup.check_task(config, max_steps), init))
+    task = _with_models(registry.create(setup.check_task(config, max_steps)), init)
     train = task.read_examples(task.config.train, labelled=True)
     dev = task.read_examples(task.config.dev, labelled=True)
-    task = task.resolved(train, dev)
+    task = task.resolve(train, dev)
 
     from albert_jax.model.sharing import check_depth
     from albert_jax.model_io import model as models
@@ -67,8 +64,8 @@ def run(
         model = replace(model, num_hidden_layers=num_layers)
     config = replace(config, model=model, task=task.config)
     config.validate()
-    order = digest(train)
-    if isinstance(task.config, RegressionConfig) and task.config.augment:
+    facts = {"data_order": digest(train), "init": init}
+    if getattr(task.config, "augment", 0):
         from albert_jax.finetune.augmentation import augmented
 
         train += augmented(models.load(task.config.augment_from), train, task.config, config.seed)
@@ -81,11 +78,9 @@ def run(
         initial()  # Weights that do not fit are reported before the run folder is made.
     # With the augmented examples: hosts whose models drew other words must not train together.
     mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
-    training_task = finetuning_task(config, task, batches, dev, mesh, initial, teacher)
-    facts = {"data_order": order, "init": init}
     run_training(
-        config, training_task, out, mesh, facts=facts, vocabulary=vocabulary,
-        allow_change=allow_change,
+        config, finetuning_task(config, task, batches, dev, mesh, initial, teacher), out, mesh,
+        facts=facts, vocabulary=vocabulary, allow_change=allow_change,
     )  # fmt: skip
 
 
@@ -104,39 +99,33 @@ def finetuning_task(
     from albert_jax.parallel.mesh import row_shards
     from albert_jax.tasks.support.encoder import Encoder, abstract_params
 
-    backend = attention.choose(config, mesh.devices.flat[0])
-    encoder = Encoder(config.model, config.compute, backend)
-    loss, add_columns = functools.partial(task.loss, encoder), None
+    encoder = Encoder(config.model, config.compute, attention.choose(config, mesh.devices.flat[0]))
+    task_loss, add_columns = task.loss, None
     if teacher is not None:
         from albert_jax.finetune import distillation
 
-        loss = functools.partial(distillation.distillation_loss, task, encoder)
+        task_loss = functools.partial(distillation.distillation_loss, task)
         add_columns = distillation.teacher_columns(teacher, config, batches.vocabulary)
     first_steps = np.cumsum([0, *(phase.steps for phase in config.phases)])
+
+    def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
+        return task_loss(encoder.bind(params, dropout, num_layers), batch)
 
     def make_batches(phase: int, first: int, rows: np.ndarray) -> Iterator[Batch]:
         for step in range(first, config.phases[phase].steps):
             batch = batches.batch(phase, int(first_steps[phase]) + step, rows)
             yield add_columns(batch) if add_columns else batch
 
-    def count(batch: Batch) -> dict[str, float]:
-        real = batch["segment_ids"]
-        return {"tokens": float(np.count_nonzero(real)), "positions": float(real.size)}
-
     held_out, shards = dev[: config.run.max_eval_samples], row_shards(mesh)
 
     def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
         settings = config.phases[phase]
         at_once = settings.batch_size // settings.gradient_accumulation_steps
-        size = min(EVALUATION_BATCH_SIZE, len(held_out), at_once)
+        size = -(-min(EVALUATION_BATCH_SIZE, len(held_out), at_once) // shards) * shards
         predictions = prediction.predict(
-            task,
-            batches.vocabulary,
-            held_out,
-            evaluator.outputs,
-            length=settings.sequence_length,
-            batch_size=-(-size // shards) * shards,
-        )
+            task, batches.vocabulary, held_out, evaluator.outputs,
+            length=settings.sequence_length, batch_size=size,
+        )  # fmt: skip
         scores = task.score(held_out, predictions)
         return {name: scores[name] for name in task.config.metrics if name in scores} | scores
 
@@ -149,12 +138,17 @@ def finetuning_task(
         loss=lambda phase: loss,
         evaluation_loss=lambda phase: loss,
         evaluate=evaluate,
-        count=count,
-        attention=backend.name,
+        count=_count,
+        attention=encoder.backend.name,
         best=best,
         best_mode=best_mode,
-        outputs=lambda params, batch: task.outputs(encoder, params, batch),
+        outputs=lambda params, batch: task.outputs(encoder.bind(params), batch),
     )
+
+
+def _count(batch: Batch) -> dict[str, float]:
+    real = batch["segment_ids"]
+    return {"tokens": float(np.count_nonzero(real)), "positions": float(real.size)}
 
 
 def digest(examples: Sequence[Any]) -> str:
@@ -165,17 +159,17 @@ def digest(examples: Sequence[Any]) -> str:
     return result.hexdigest()
 
 
-def _with_sources(settings: TaskConfig, init: str | None) -> TaskConfig:
-    """The settings with the teacher's labels and the model that augments."""
-    if isinstance(settings, ClassificationConfig) and settings.teacher:
+def _with_models(task: AnyTask, init: str | None) -> AnyTask:
+    """The task with the labels of its teacher, and with the model that augments."""
+    if getattr(task.config, "teacher", ""):
         from albert_jax.finetune.distillation import with_teacher_labels
 
-        settings = with_teacher_labels(settings)
-    if isinstance(settings, RegressionConfig) and settings.augment and not settings.augment_from:
+        task = with_teacher_labels(task)
+    if getattr(task.config, "augment", 0) and not task.config.augment_from:
         if init is None:
             raise ConfigError(
                 "task.augment is above 0, but there is neither --init nor task.augment_from: name "
                 "a model with its masked-language head"
             )
-        settings = replace(settings, augment_from=init)
-    return settings
+        task = task.with_config(augment_from=init)
+    return task

@@ -86,7 +86,7 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
             return albert.apply_layer(params, config, x, ids, number, num_layers=num_layers), None
 
         x, _ = jax.lax.scan(layer, x, jnp.arange(num_layers or config.num_hidden_layers))
-        return task.head_logits(encoder, params, x, rows)
+        return task.head_logits(encoder.bind(params), x, rows)
 
     def margin(params: Any, x: jax.Array, label: int) -> jax.Array:
         every = logits(params, x)

@@ -115,7 +115,7 @@ class EarlyExit:
                 params, config, rows["hidden"], rows["segment_ids"], layer,
                 num_layers=num_layers, backend=backend,
             )  # fmt: skip
-            logits = task.head_logits(encoder, params, hidden, rows)
+            logits = task.head_logits(encoder.bind(params), hidden, rows)
             return rows | {"hidden": hidden}, logits
 
         def take(rows: dict[str, Any], indices: Any) -> dict[str, Any]:

@@ -108,7 +108,7 @@ def explain(
     if fine_tuned is not None and registry.get(fine_tuned.name).classifies:
         task = task_of(model)
         labels = task.config.labels
-        logits = task.head_logits(Encoder(config, EXACT), params, outputs, batch)
+        logits = task.head_logits(Encoder(config, EXACT).bind(params), outputs, batch)
         classes = softmax(np.asarray(logits, np.float64), -1)
         attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)
     return Explanation(

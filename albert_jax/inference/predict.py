@@ -112,4 +112,6 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     task = registry.create(run_config.task)
     backend = attention.fastest(run_config, jax.local_devices()[0])
     encoder = Encoder(run_config.model, run_config.compute, backend)
-    return jax.jit(lambda params, batch: task.outputs(encoder, params, batch, num_layers))
+    return jax.jit(
+        lambda params, batch: task.outputs(encoder.bind(params, None, num_layers), batch)
+    )

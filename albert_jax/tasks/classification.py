@@ -17,14 +17,7 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
-from albert_jax.tasks.task import (
-    Axes,
-    BatchSpec,
-    Prediction,
-    Scores,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -114,11 +107,6 @@ class _TextTask(Task[H, TextExample, TextFeature]):
     def number(self, example: TextExample) -> float:
         """The label as a number. Raises DataError."""
 
-    @property
-    @abc.abstractmethod
-    def output_names(self) -> tuple[str, ...]:
-        """Names of the C outputs of the head."""
-
     def featurize(
         self, vocabulary: Vocabulary, examples: Sequence[TextExample], length: int
     ) -> list[TextFeature]:
@@ -136,35 +124,19 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         labels = [feature.label for feature in features]
         return batch | rows.label_columns(labels, spec.batch_size, self.label_dtype)
 
-    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
-        """One dense layer."""
-        size = len(self.output_names)
-        return {"classifier": {"kernel": (hidden_size, size), "bias": (size,)}}
-
-    def pretrained_modules(self) -> tuple[str, ...]:
-        """The pooler, unless the mean of the tokens is used."""
-        return ("pooler",) if self.config.pooling == "cls" else ()
-
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
         """Outputs of the head [B, C]."""
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        return self.head_logits(encoder, params, hidden, batch, dropout)
+        return self.head_logits(encoder, encoder.hidden_states(batch), batch)
 
-    def head_logits(
-        self, encoder: Encoder, params: Any, hidden: Any, batch: Any, dropout: Any = None
-    ) -> Any:
+    def head_logits(self, encoder: Encoder, hidden: Any, batch: Any) -> Any:
         """Outputs of the head [B, C] for hidden states [B, S, H]."""
-        pooled = encoder.pool(params, hidden, batch, self.config.pooling)
-        rate = self.config.classifier_dropout_prob
-        return encoder.classifier(params, pooled, dropout, rate)
+        pooled = encoder.pool(hidden, batch, self.config.pooling)
+        return encoder.classifier(pooled, self.config.classifier_dropout_prob)
 
     def transformers_config(self, length: int) -> dict[str, Any]:
-        """Names of the outputs."""
-        dropout = self.config.classifier_dropout_prob
+        """Names of the outputs, and the kind of the problem."""
         kind = "single_label_classification" if self.classifies else "regression"
-        return columns.label_entries(self.output_names, dropout) | {"problem_type": kind}
+        return super().transformers_config(length) | {"problem_type": kind}
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Outputs of the head for each text."""
@@ -187,7 +159,7 @@ class Classification(_TextTask[ClassificationConfig]):
     label_dtype = np.int32
     loss_name = "class"
 
-    def resolved(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
+    def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Adds the labels of the training examples, of which there must be two."""
         labels = self.config.labels or columns.label_set(train)
         if len(labels) < 2:
@@ -195,16 +167,11 @@ class Classification(_TextTask[ClassificationConfig]):
                 f"{train[0].where}: {len(labels)} label in all training examples; "
                 "at least two are needed"
             )
-        return super().resolved(train, dev).with_config(labels=labels)
+        return super().resolve(train, dev).with_config(labels=labels)
 
     def number(self, example: TextExample) -> float:
         """Index of the label."""
         return columns.label_index(example.where, example.label, self.config.labels)
-
-    @property
-    def output_names(self) -> tuple[str, ...]:
-        """The labels."""
-        return self.config.labels
 
     def predict(
         self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
@@ -248,15 +215,13 @@ class Regression(_TextTask[RegressionConfig]):
         """The score."""
         return columns.parse_score(example.where, example.label)
 
-    def loss(
-        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
-    ) -> LossTerms:
+    def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         """Squared error of the score (classifier_utils.py, STS-B); term "squared_error"."""
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
-        scores = self.logits(encoder, params, batch, dropout, num_layers)[:, 0]
+        scores = self.logits(encoder, batch)[:, 0]
         total = jnp.sum(batch["example_weights"] * jnp.square(scores - batch["labels"]))
         return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
 

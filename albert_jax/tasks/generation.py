@@ -107,10 +107,10 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         """The turns with tabs between them."""
         return SourceTarget(where, columns.parse_parts(line, where, self.name, 1, MAX_TURNS))
 
-    def resolved(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
+    def resolve(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
         """Makes sure that the scores can be computed before anything is trained."""
         metrics.bleu_chrf(["a"], ["a"])
-        return super().resolved(train, dev)
+        return super().resolve(train, dev)
 
     def texts(self, example: SourceTarget) -> Sequence[str]:
         """Source and target."""
@@ -185,12 +185,10 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         """The MLM head, which is trained on; there is no new one."""
         return ("mlm_head",)
 
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
         """Logits over the vocabulary [B, P, V] at mlm_positions."""
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        return encoder.mlm_logits(params, hidden, batch["mlm_positions"])
+        hidden = encoder.hidden_states(batch)
+        return encoder.mlm_logits(hidden, batch["mlm_positions"])
 
     def forward(
         self, features: Sequence[Any], run: Forward, spec: BatchSpec, sampling: Sampling

@@ -16,14 +16,7 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.choice_files import ChoiceExample, read_choices
-from albert_jax.tasks.task import (
-    Axes,
-    BatchSpec,
-    Prediction,
-    Scores,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
@@ -130,23 +123,16 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         """One dense layer with one output."""
         return {"classifier": {"kernel": (hidden_size, 1), "bias": (1,)}}
 
-    def pretrained_modules(self) -> tuple[str, ...]:
-        """The pooler, unless the mean of the tokens is used."""
-        return ("pooler",) if self.config.pooling == "cls" else ()
-
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
         """Logits of the choices [B, max_choices], far below all others where there is none."""
         import jax.numpy as jnp
 
-        from albert_jax.tasks.support.encoder import NEGATIVE, flatten_groups, group_keys
+        from albert_jax.tasks.support.encoder import NEGATIVE
 
         size = batch["input_ids"].shape[1]
-        flat, keys = flatten_groups(batch), group_keys(dropout, size)
-        hidden = encoder.hidden_states(params, flat, keys, num_layers)
-        pooled = encoder.pool(params, hidden, flat, self.config.pooling)
-        logits = encoder.classifier(params, pooled, keys, self.config.classifier_dropout_prob)
+        encoder, flat = encoder.flattened(batch)
+        pooled = encoder.pool(encoder.hidden_states(flat), flat, self.config.pooling)
+        logits = encoder.classifier(pooled, self.config.classifier_dropout_prob)
         # A padding row has no choice at all: its logits stay as they are, and its weight is 0.
         present = jnp.any(batch["choice_mask"] > 0, axis=1, keepdims=True)
         absent = present & (batch["choice_mask"] == 0)

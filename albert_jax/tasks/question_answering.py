@@ -18,14 +18,7 @@ from albert_jax.tasks.support import answer_spans, columns, squad_metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.answer_spans import WindowFeature
 from albert_jax.tasks.support.squad_files import Question, read_questions
-from albert_jax.tasks.task import (
-    Axes,
-    BatchSpec,
-    Prediction,
-    Scores,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -172,23 +165,19 @@ class SquadV1(_Squad[SquadV1Config]):
         """A dense layer with outputs for start and end."""
         return {"span": {"kernel": (hidden_size, 2), "bias": (2,)}}
 
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
         """Start and end logits [B, S], independent of one another."""
         from albert_jax.tasks.support.encoder import dense
 
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        both = dense(params["head"]["span"], hidden).astype("float32")
+        hidden = encoder.hidden_states(batch)
+        both = dense(encoder.params["head"]["span"], hidden).astype("float32")
         return both[..., 0], both[..., 1]
 
-    def loss(
-        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
-    ) -> LossTerms:
+    def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         """Half the cross-entropies of start and end; terms "start" and "end"."""
         from albert_jax.tasks.support.span_heads import span_loss
 
-        start, end = self.logits(encoder, params, batch, dropout, num_layers)
+        start, end = self.logits(encoder, batch)
         return span_loss(start, end, batch)
 
     def top_spans(self, row: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
@@ -236,25 +225,17 @@ class SquadV2(_Squad[SquadV2Config]):
             "answer": {"dense": dense_shapes(2 * h, h), "output": dense_shapes(h, 1, bias=False)},
         }
 
-    def loss(
-        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
-    ) -> LossTerms:
+    def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         """Half the losses of start, end and answerability; terms of these names."""
         from albert_jax.tasks.support.span_heads import conditioned_span_loss
 
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        rate = self.config.classifier_dropout_prob
-        return conditioned_span_loss(params["head"], hidden, batch, dropout, rate)
+        return conditioned_span_loss(encoder, batch, self.config.classifier_dropout_prob)
 
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
-    ) -> Any:
+    def outputs(self, encoder: Encoder, batch: Any) -> Any:
         """The arrays of the beam search, see `graph_outputs`."""
         from albert_jax.tasks.support.span_heads import search_spans
 
-        hidden = encoder.hidden_states(params, batch, None, num_layers)
-        sizes = self.config.start_n_top, self.config.end_n_top
-        return search_spans(params["head"], hidden, batch, *sizes)
+        return search_spans(encoder, batch, self.config.start_n_top, self.config.end_n_top)
 
     def top_spans(self, row: Sequence[np.ndarray]) -> tuple[np.ndarray, ...]:
         """The spans of the beam search."""

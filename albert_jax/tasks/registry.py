@@ -50,5 +50,11 @@ def get(name: str) -> type[AnyTask]:
 
 
 def create(config: TaskConfig) -> AnyTask:
-    """The task that a config names, under its settings; ConfigError for an unknown name."""
-    return get(config.name)(config)
+    """The task that a config names, under its settings.
+
+    Raises ConfigError for an unknown name, and for the settings of another task.
+    """
+    task = get(config.name)
+    if not isinstance(config, task.config_class):
+        raise ConfigError(f"settings of {config.name}: make a {task.config_class.__name__}")
+    return task(config)

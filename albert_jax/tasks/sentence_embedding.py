@@ -17,14 +17,7 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
-from albert_jax.tasks.task import (
-    Axes,
-    BatchSpec,
-    Prediction,
-    Scores,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -85,7 +78,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         """Two texts with a tab between them."""
         return TextExample(where, columns.parse_parts(line, where, self.name, 2, 2))
 
-    def resolved(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
+    def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Correlations where all dev examples have a similarity, else retrieval of the partner."""
         rated = all(example.label is not None for example in dev)
         for example in dev if rated else ():
@@ -132,9 +125,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
             batch["pair_weights"][i, : len(group)] = float(len(group) > 1)
         return batch
 
-    def loss(
-        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
-    ) -> LossTerms:
+    def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         """Each text must find its partner among the other texts of its row; term "pair".
 
         Both directions are averaged (InfoNCE, van den Oord et al. 2018).
@@ -144,7 +135,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
         from albert_jax.tasks.support.encoder import NEGATIVE
 
-        vectors = self.logits(encoder, params, batch, dropout, num_layers)  # [B, 2G, H]
+        vectors = self.logits(encoder, batch)  # [B, 2G, H]
         pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1])
         logits = jnp.einsum("bgh,bkh->bgk", pairs[:, :, 0], pairs[:, :, 1])
         logits = logits / self.config.temperature
@@ -161,9 +152,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         terms = {"pair": LossTerm(jnp.sum(weights * losses), "pair_weights")}
         return LossTerms(terms, {"pair_correct": correct})
 
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
         """Mean-pooled vectors of length 1: [B, H] for plain rows, [B, G, H] for grouped ones.
 
         Zero vectors stay zero, with a finite gradient.
@@ -171,13 +160,10 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         import jax
         import jax.numpy as jnp
 
-        from albert_jax.tasks.support.encoder import flatten_groups, group_keys
-
         shape = batch["input_ids"].shape
         if len(shape) == 3:
-            batch, dropout = flatten_groups(batch), group_keys(dropout, shape[1])
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        means = encoder.pool(params, hidden, batch, "mean")
+            encoder, batch = encoder.flattened(batch)
+        means = encoder.pool(encoder.hidden_states(batch), batch, "mean")
         square = jnp.sum(jnp.square(means), axis=-1, keepdims=True)
         vectors = means * jax.lax.rsqrt(jnp.maximum(square, 1e-24))
         return vectors.reshape(*shape[:-1], -1)

@@ -1,4 +1,4 @@
-"""What every fine-tuning task is: one class that holds all that other rooms ask of it.
+"""What every fine-tuning task is: one class that holds all that other packages ask of it.
 
 A task file (``classification.py``, for example) reads from top to bottom as its examples travel:
 read, featurize, collate, the head with its loss, predict, score. Nothing outside the file decides
@@ -105,7 +105,7 @@ class Task(abc.ABC, Generic[C, E, F]):
     confidence_interval: ClassVar[bool] = True
     """Whether scores are cheap enough to be resampled for an interval."""
     classifies: ClassVar[bool] = False
-    """Whether `head_logits` gives one logit per label, for early exit and explanations."""
+    """Whether `head_logits` gives a logit per label (for early exit, explanations, teachers)."""
     generates: ClassVar[bool] = False
     """Whether denoising steps and a temperature can be set."""
     page_fields: ClassVar[tuple[str, ...]]
@@ -125,8 +125,7 @@ class Task(abc.ABC, Generic[C, E, F]):
     card_note: ClassVar[str] = ""
     """A sentence of the model card, with settings in braces."""
     usage: ClassVar[tuple[str, ...]] = ()
-    """Lines of Python for the model card that apply THIS_FOLDER, if there is a shorter way than
-    the Auto class."""
+    """Lines of Python for the model card that apply THIS_FOLDER, if not by the Auto class."""
     graph_inputs: ClassVar[dict[str, Axes]] = dict.fromkeys(
         ("input_ids", "token_type_ids", "attention_mask"), ("batch", "length")
     )
@@ -158,7 +157,7 @@ class Task(abc.ABC, Generic[C, E, F]):
             raise ConfigError(f"--columns: {self.name} does not read tables; leave it out")
         return self.read_examples(path, labelled=False)
 
-    def resolved(self, train: Sequence[E], dev: Sequence[E]) -> Self:
+    def resolve(self, train: Sequence[E], dev: Sequence[E]) -> Self:
         """The task with labels and metrics filled in from the examples.
 
         Raises ConfigError for a metric that the task and its dev examples do not have.
@@ -167,12 +166,12 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     def with_metrics(self, known: tuple[str, ...]) -> Self:
         """The task with its metrics checked against `known`, which are also the default."""
-        for name in self.config.metrics:
-            if name not in known:
-                raise ConfigError(
-                    f"task.metrics: {name!r} is not a score of {self.name} on these dev examples: "
-                    f"give {', '.join(known)}"
-                )
+        unknown = [name for name in self.config.metrics if name not in known]
+        if unknown:
+            raise ConfigError(
+                f"task.metrics: {unknown[0]!r} is not a score of {self.name} on these dev examples"
+                f": give {', '.join(known)}"
+            )
         return self.with_config(metrics=self.config.metrics or known)
 
     def texts(self, example: E) -> Sequence[str]:
@@ -209,56 +208,52 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     # ---- the network ---------------------------------------------------------------------------
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the C outputs of a dense head: the labels of the config, if it has any."""
+        return getattr(self.config, "labels", ())
+
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
-        """Shapes of the new head's parameters, a nested dict that stands under "head"."""
-        return {}
+        """Shapes of the new head's parameters: a dense layer "classifier" if outputs have names."""
+        size = len(self.output_names)
+        return {"classifier": {"kernel": (hidden_size, size), "bias": (size,)}} if size else {}
 
     def pretrained_modules(self) -> tuple[str, ...]:
-        """Pretrained modules that the task uses beside embeddings and encoder."""
-        return ()
+        """Pretrained modules used beside embeddings and encoder: the pooler for pooling "cls"."""
+        return ("pooler",) if getattr(self.config, "pooling", "") == "cls" else ()
 
     @property
     def predicted_positions(self) -> int:
         """Positions per row at which the MLM head predicts, for the count of FLOPs."""
         return 0
 
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
-        """What the usual loss and outputs are made of, [B, ..., C]; `dropout` are keys or None."""
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
+        """What the usual loss and outputs are made of, [B, ..., C]."""
         raise NotImplementedError
 
-    def loss(
-        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
-    ) -> LossTerms:
+    def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         """The loss of a batch; by default the cross-entropy of `logits` with the labels.
 
-        Beside it stands the weight of the right answers, named after the weights.
+        The encoder brings parameters, dropout keys and depth. Beside the loss stands the weight of
+        the right answers, named after the weights.
         """
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 
-        logits = self.logits(encoder, params, batch, dropout, num_layers)
+        logits = self.logits(encoder, batch)
         labels, weights = batch[self.label_column], batch[self.weight_column]
         correct = jnp.sum(weights * (jnp.argmax(logits, -1) == labels))
         total = jnp.sum(weights * cross_entropy(logits, labels))
         name = self.weight_column.replace("_weights", "_correct")
         return LossTerms({self.loss_name: LossTerm(total, self.weight_column)}, {name: correct})
 
-    def outputs(
-        self, encoder: Encoder, params: Any, batch: Any, num_layers: int | None = None
-    ) -> Any:
-        """Arrays (one, or a tuple) that ``predict`` reads, one entry per row; dropout is off."""
-        return self.logits(encoder, params, batch, None, num_layers)
+    def outputs(self, encoder: Encoder, batch: Any) -> Any:
+        """Arrays (one, or a tuple) that ``predict`` reads, one entry per row."""
+        return self.logits(encoder, batch)
 
-    def head_logits(
-        self, encoder: Encoder, params: Any, hidden: Any, batch: Any, dropout: Any = None
-    ) -> Any:
-        """Logits of the labels [B, C] for hidden states [B, S, H] of any layer.
-
-        Only tasks that classify have them.
-        """
+    def head_logits(self, encoder: Encoder, hidden: Any, batch: Any) -> Any:
+        """Logits of the labels [B, C] for hidden states [B, S, H] of any layer."""
         raise NotImplementedError
 
     # ---- predictions and scores ----------------------------------------------------------------
@@ -312,7 +307,14 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """What the task adds to config.json; rows have `length` tokens."""
-        return {}
+        config: Any = self.config
+        if not self.output_names:
+            return {}
+        return {
+            "classifier_dropout_prob": float(config.classifier_dropout_prob),
+            "id2label": {str(i): name for i, name in enumerate(self.output_names)},
+            "label2id": {name: i for i, name in enumerate(self.output_names)},
+        }
 
     def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """Further files beside the weights, by their path."""

@@ -18,14 +18,7 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
-from albert_jax.tasks.task import (
-    Axes,
-    BatchSpec,
-    Prediction,
-    Scores,
-    Task,
-    TransformersClass,
-)
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
@@ -110,7 +103,7 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
         (text,) = columns.parse_parts(line, where, self.name, 1, 1)
         return TaggedExample(where, tuple(text.split()))
 
-    def resolved(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> Self:
+    def resolve(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> Self:
         """Adds the tags of the training examples; F1 only counts where they mark spans."""
         seen = {tag for example in train for tag in example.tags or ()}
         labels = self.config.labels or tuple(sorted(seen, key=lambda tag: (tag != "O", tag)))
@@ -161,17 +154,10 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
         batch["labels"] = np.maximum(labels, 0)
         return batch
 
-    def head_shapes(self, hidden_size: int) -> dict[str, Any]:
-        """One dense layer."""
-        size = len(self.config.labels)
-        return {"classifier": {"kernel": (hidden_size, size), "bias": (size,)}}
-
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
         """Logits [B, S, C] of every token."""
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        return encoder.classifier(params, hidden, dropout, self.config.classifier_dropout_prob)
+        rate = self.config.classifier_dropout_prob
+        return encoder.classifier(encoder.hidden_states(batch), rate)
 
     def predict(
         self, examples: Sequence[TaggedExample], features: Sequence[TaggedFeature], outputs: Any
@@ -193,10 +179,6 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
     def score(self, examples: Sequence[TaggedExample], predictions: Sequence[Prediction]) -> Scores:
         """Span F1, precision and recall, and accuracy of the tags."""
         return metrics.span_f1([p["tags"] for p in predictions], [x.tags or () for x in examples])
-
-    def transformers_config(self, length: int) -> dict[str, Any]:
-        """Names of the tags."""
-        return columns.label_entries(self.config.labels, self.config.classifier_dropout_prob)
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of every token."""

@@ -13,7 +13,7 @@ import tiny_models
 from albert_jax import api, cli, configfile
 from albert_jax.data.vocabularies import training
 from albert_jax.finetune import distillation
-from albert_jax.finetune.distillation import compared_depths, relations, teacher_columns
+from albert_jax.finetune.distillation import compared_depths, teacher_columns, token_similarities
 from albert_jax.model import albert
 from albert_jax.model_io import model as models
 from albert_jax.tasks.classification import Classification, ClassificationConfig
@@ -45,8 +45,9 @@ def terms_of(
 ) -> dict[str, float]:
     """The terms of the distillation loss by name, not divided by their weights."""
     result = distillation.distillation_loss(
-        Classification(settings(model, **task)), Encoder(model.config, api.EXACT), model.params,
-        batch, dropout=None, num_layers=num_layers,
+        Classification(settings(model, **task)),
+        Encoder(model.config, api.EXACT).bind(model.params, None, num_layers),
+        batch,
     )  # fmt: skip
     assert {term.weights for term in result.terms.values()} == {"example_weights"}
     return {name: float(term.total) for name, term in result.terms.items()}
@@ -57,21 +58,23 @@ def test_depths_are_equal_parts():
     assert compared_depths(3, 2) == (2, 3) and compared_depths(1, 2) == (1, 1)
 
 
-def test_relations_depend_neither_on_width_nor_on_rotation():
+def test_similarities_depend_neither_on_width_nor_on_rotation():
     draw = np.random.default_rng(0)
     states = draw.normal(size=(2, 5, 8)).astype(np.float32)
     segments = np.array([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
     rotation = np.linalg.qr(draw.normal(size=(8, 8)))[0].astype(np.float32)
-    found = np.asarray(relations(states, segments))
-    np.testing.assert_allclose(relations(3 * states @ rotation + 5, segments), found, atol=1e-4)
+    found = np.asarray(token_similarities(states, segments))
+    np.testing.assert_allclose(
+        token_similarities(3 * states @ rotation + 5, segments), found, atol=1e-4
+    )
     wide = np.concatenate([states, np.zeros((2, 5, 3), np.float32)], -1)
-    np.testing.assert_allclose(relations(wide, segments), found, atol=1e-5)
+    np.testing.assert_allclose(token_similarities(wide, segments), found, atol=1e-5)
     np.testing.assert_allclose(np.diagonal(found[0]), 1, atol=1e-5)
     assert (found[1, 3:] == 0).all() and (found[1, :, 3:] == 0).all()
     centered = states[1, :3] - states[1, :3].mean(0)
     unit = centered / np.linalg.norm(centered, axis=-1, keepdims=True)
     np.testing.assert_allclose(found[1, :3, :3], unit @ unit.T, atol=1e-5)
-    gradient = jax.grad(lambda x: jnp.sum(relations(x, segments) ** 2))(states)
+    gradient = jax.grad(lambda x: jnp.sum(token_similarities(x, segments) ** 2))(states)
     assert np.isfinite(gradient).all()
 
 
@@ -108,16 +111,16 @@ def test_terms_are_those_of_the_paper():
     cross_entropy = -np.log(softmax(logits, 1.0)[[0, 1], [0, 2]])
     assert terms["class"] == pytest.approx(0.75 * cross_entropy.sum(), rel=1e-4)
     distance = 0.0
-    assert batch["teacher_relations"].shape[:2] == (3, 2)
+    assert batch["teacher_similarities"].shape[:2] == (3, 2)
     for row in (0, 1):
         real = int((batch["segment_ids"][row] > 0).sum())
         for depth in (0, 1):
-            ours = relations(states[depth], batch["segment_ids"])[row]
-            difference = np.square(ours - batch["teacher_relations"][row, depth]).sum()
+            ours = token_similarities(states[depth], batch["segment_ids"])[row]
+            difference = np.square(ours - batch["teacher_similarities"][row, depth]).sum()
             distance += difference / real**2 / 2
     assert terms["states"] == pytest.approx(2.0 * distance, rel=1e-3)
     without = taught(rows(), teacher, model, hidden_state_weight=0.0)
-    assert "teacher_relations" not in without and "states" not in terms_of(model, without)
+    assert "teacher_similarities" not in without and "states" not in terms_of(model, without)
 
 
 @pytest.fixture(scope="module")

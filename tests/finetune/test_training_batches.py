@@ -94,9 +94,9 @@ def test_first_metric_fits_the_labels(tmp_path):
     for text, first in (("a B\nb I\n", "f1"), ("a NN\nb VB\n", "accuracy")):
         (tmp_path / "a.conll").write_text(text)
         examples = task.read_examples(str(tmp_path / "a.conll"), labelled=True)
-        assert task.resolved(examples, examples).config.metrics[0] == first
+        assert task.resolve(examples, examples).config.metrics[0] == first
     (tmp_path / "b.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
     pairs = SentenceEmbedding(SentenceEmbeddingConfig())
     examples = pairs.read_examples(str(tmp_path / "b.tsv"), labelled=True)
     with pytest.raises(DataError, match=r"b\.tsv:2: score 'entailment'"):
-        pairs.resolved(examples, examples)
+        pairs.resolve(examples, examples)

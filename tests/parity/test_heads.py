@@ -157,14 +157,14 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
     choices = out["logits"].size // len(out["logits"]) if one_score else 1
     params = {**body, "head": head}
     batch = {k: jnp.asarray(v) for k, v in rows_of(parts["in/"], choices).items()}
-    encoder = Encoder(config, ComputeConfig(dtype="float32"), KEYS_ONLY)
+    encoder = Encoder(config, ComputeConfig(dtype="float32"), KEYS_ONLY, params)
     task = task_of(head, choices)
 
     if "start_top_index" in out:
         starts = out["start_top_index"].shape[1]
         ends = out["end_top_index"].shape[1] // starts
         task = task.with_config(start_n_top=starts, end_n_top=ends)
-        start, start_positions, end, end_positions, null = task.outputs(encoder, params, batch)
+        start, start_positions, end, end_positions, null = task.outputs(encoder, batch)
         check(null, out["cls_logits"], "cls_logits")
         for ours, positions, name in (
             (start, start_positions, "start"),
@@ -180,7 +180,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
         return
 
     def mean(params):
-        parts = task.loss(encoder, params, batch, dropout=None, num_layers=None).terms
+        parts = task.loss(encoder.bind(params), batch).terms
         return loss_terms.mean(
             parts, {name: batch[name].sum() for name in loss_terms.weight_names(batch)}
         )
@@ -188,14 +188,13 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
     value, gradients = jax.jit(jax.value_and_grad(mean))(params)
     check(value, out["loss"], "loss")
     if "logits" in out:
-        check(task.outputs(encoder, params, batch), out["logits"], "logits")
+        check(task.outputs(encoder, batch), out["logits"], "logits")
     elif "start_logits" in out:
-        start, end = task.outputs(encoder, params, batch)
+        start, end = task.outputs(encoder, batch)
         check(start, out["start_logits"], "start")
         check(end, out["end_logits"], "end")
     else:
-        hidden = encoder.hidden_states(params, batch)
-        start, end, null = conditioned_scores(params["head"], hidden, batch, None, 0.0)
+        start, end, null = conditioned_scores(encoder, batch)
         for ours, name in ((start, "start"), (end, "end")):
             theirs = out[f"{name}_log_probs"]
             real = theirs > -1e29

@@ -37,7 +37,7 @@ def our_outputs(model: Model, batch) -> list[np.ndarray]:
     config = model.run_config.task
     assert config is not None
     task, encoder = registry.create(config), Encoder(model.config, COMPUTE)
-    found = jax.jit(lambda p, b: task.outputs(encoder, p, b))(model.params, batch)
+    found = jax.jit(lambda p, b: task.outputs(encoder.bind(p), b))(model.params, batch)
     return [np.asarray(x) for x in (found if isinstance(found, tuple) else (found,))]
 
 
@@ -147,7 +147,7 @@ def test_the_script_writes_the_same_texts(steps, tmp_path):
     examples = [SourceTarget("x", source) for source in sources]
     features = task.featurize(vocabulary, examples, length)
     encoder = Encoder(ours.config, COMPUTE)
-    run = partial(jax.jit(lambda p, b: task.outputs(encoder, p, b)), ours.params)
+    run = partial(jax.jit(lambda p, b: task.outputs(encoder.bind(p), b)), ours.params)
     spec = BatchSpec(vocabulary, length, 3)
     texts = task.forward(features, run, spec, Sampling())
     script = script_of(tmp_path / "x")

@@ -74,7 +74,7 @@ def test_task_from_examples_to_scores(name: str) -> None:
         pytest.importorskip("sacrebleu", reason="scores of generation need sacrebleu")
     examples = EXAMPLES[name]
     settings = registry.get(name).config_class(**SETTINGS.get(name, {}))
-    task = registry.create(settings).resolved(examples, examples)
+    task = registry.create(settings).resolve(examples, examples)
     Config(task=task.config).validate()
     features = task.featurize(WORDS, examples, LENGTH)
     rows = -(-len(features) // task.features_per_row) + 1
@@ -86,7 +86,7 @@ def test_task_from_examples_to_scores(name: str) -> None:
     keys = row_keys(0, 0, jnp.arange(rows))
 
     def value(params, batch, dropout):
-        parts = task.loss(ENCODER, params, batch, dropout=dropout, num_layers=None)
+        parts = task.loss(ENCODER.bind(params, dropout), batch)
         assert {part.weights for part in parts.terms.values()} <= set(names)
         return loss_terms.mean(parts.terms, {n: jnp.sum(batch[n]) for n in names})
 
@@ -104,7 +104,7 @@ def test_task_from_examples_to_scores(name: str) -> None:
     np.testing.assert_allclose(run(params, mixed, keys)[0], plain, rtol=1e-6)
 
     task = task.for_prediction()
-    outputs = jax.jit(lambda params, batch: task.outputs(ENCODER, params, batch))
+    outputs = jax.jit(lambda params, batch: task.outputs(ENCODER.bind(params), batch))
     spec = BatchSpec(WORDS, LENGTH, len(features))
     results = task.forward(features, functools.partial(outputs, params), spec, Sampling())
     stacked = (
@@ -165,7 +165,7 @@ def test_contrastive_loss_compares_texts_of_one_row_only() -> None:
 
     def total(chosen) -> float:
         batch = task.collate(chosen, BatchSpec(WORDS, 8, -(-len(chosen) // 2)))
-        terms = task.loss(ENCODER, params, batch, dropout=None, num_layers=None).terms
+        terms = task.loss(ENCODER.bind(params), batch).terms
         return float(terms["pair"].total)
 
     both = total(features)

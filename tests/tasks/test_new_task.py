@@ -92,26 +92,22 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
     def head_shapes(self, hidden_size: int) -> dict[str, Any]:
         return {"count": {"kernel": (hidden_size, 1), "bias": (1,)}}
 
-    def loss(
-        self, encoder: Encoder, params: Any, batch: Any, *, dropout: Any, num_layers: int | None
-    ) -> LossTerms:
+    def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
-        counts = self.logits(encoder, params, batch, dropout, num_layers)
+        counts = self.logits(encoder, batch)
         error = jnp.square(counts - batch["labels"])
         total = jnp.sum(batch["example_weights"] * error)
         return LossTerms({"squared_error": LossTerm(total, "example_weights")}, {})
 
-    def logits(
-        self, encoder: Encoder, params: Any, batch: Any, dropout: Any, num_layers: int | None
-    ) -> Any:
+    def logits(self, encoder: Encoder, batch: Any) -> Any:
         from albert_jax.tasks.support.encoder import dense
 
-        hidden = encoder.hidden_states(params, batch, dropout, num_layers)
-        vectors = encoder.pool(params, hidden, batch, "mean")
-        return dense(params["head"]["count"], vectors)[:, 0]
+        hidden = encoder.hidden_states(batch)
+        vectors = encoder.pool(hidden, batch, "mean")
+        return dense(encoder.params["head"]["count"], vectors)[:, 0]
 
     def predict(
         self, examples: Sequence[Text], features: Sequence[TextFeature], outputs: Any

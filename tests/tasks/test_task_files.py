@@ -242,7 +242,7 @@ def test_labels_are_ordered_and_strict() -> None:
 def test_one_label_in_training_is_refused() -> None:
     only = [TextExample("f:1", ("x",), "a")]
     with pytest.raises(DataError, match="at least two"):
-        Classification(ClassificationConfig()).resolved(only, only)
+        Classification(ClassificationConfig()).resolve(only, only)
 
 
 def race(**changes) -> str:
@@ -342,7 +342,7 @@ def test_conll(tmp_path: Path) -> None:
     assert (first.words, first.tags) == (("Anna", "sat"), ("B-PER", "O"))
     assert second.where == f"{path}:6"
     task = TokenClassification(TokenClassificationConfig())
-    config = task.resolved([first, second], [second]).config
+    config = task.resolve([first, second], [second]).config
     assert (config.labels, config.metrics) == (("O", "B-PER"), ("f1", "accuracy"))
     words = put(tmp_path, "w.txt", "Anna\nsat\n")
     assert read_conll(words, tagged=False)[0].tags is None

@@ -198,15 +198,6 @@ def label_set(examples: Sequence[TextExample]) -> tuple[str, ...]:
     return tuple(sorted({x.label for x in examples if x.label is not None}, key=order))
 
 
-def label_entries(labels: Sequence[str], dropout: float) -> dict[str, Any]:
-    """Entries of config.json for a classifier: its dropout and the names of its labels."""
-    return {
-        "classifier_dropout_prob": float(dropout),
-        "id2label": {str(i): label for i, label in enumerate(labels)},
-        "label2id": {label: i for i, label in enumerate(labels)},
-    }
-
-
 def label_index(where: str, label: str | None, labels: Sequence[str]) -> int:
     """Index of a label in the label set; DataError names the line of one outside it."""
     if label is None or label not in labels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
@@ -38,56 +38,63 @@ class Encoder:
     model: ModelConfig
     compute: ComputeConfig
     backend: Backend = XLA
+    params: Params = field(default_factory=dict)
+    """Parameters of the encoder and of the task's head."""
+    dropout: jax.Array | None = None
+    """The rows' dropout keys [B], or None for no dropout."""
+    num_layers: int | None = None
+    """Depth; None is the model's own."""
 
-    def hidden_states(
-        self,
-        params: Params,
-        batch: Batch,
-        dropout: jax.Array | None = None,
-        num_layers: int | None = None,
-    ) -> jax.Array:
-        """Hidden states [B, S, H]; `dropout` are the rows' keys [B], or None for no dropout."""
-        return albert.encode(
-            params,
-            self.model,
-            batch,
-            compute=self.compute,
-            num_layers=num_layers,
-            dropout=dropout,
-            backend=self.backend,
-        )
+    def bind(
+        self, params: Params, dropout: jax.Array | None = None, num_layers: int | None = None
+    ) -> Encoder:
+        """The encoder with these parameters, at this depth."""
+        return replace(self, params=params, dropout=dropout, num_layers=num_layers)
 
-    def pool(self, params: Params, hidden: jax.Array, batch: Batch, pooling: Pooling) -> jax.Array:
+    def hidden_states(self, batch: Batch) -> jax.Array:
+        """Hidden states [B, S, H]."""
+        return albert.encode(self.params, self.model, batch, **self._settings())
+
+    def all_states(self, batch: Batch) -> tuple[jax.Array, jax.Array]:
+        """Hidden states [B, S, H], and those after every layer [layers x inner, B, S, H]."""
+        return albert.encode_all_layers(self.params, self.model, batch, **self._settings())
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("compute", "num_layers", "dropout", "backend")
+        return {name: getattr(self, name) for name in names}
+
+    def pool(self, hidden: jax.Array, batch: Batch, pooling: Pooling) -> jax.Array:
         """One vector per row [B, H]: the pooled [CLS], or the mean of the real tokens."""
         if pooling == "mean":
             real = (batch["segment_ids"] > 0).astype(jnp.float32)[..., None]
             total = jnp.sum(hidden.astype(jnp.float32) * real, axis=1)
             return total / jnp.maximum(jnp.sum(real, axis=1), 1.0)
-        return albert.pooled(params, self.model, hidden, batch["cls_positions"])[:, 0]
+        return albert.pooled(self.params, self.model, hidden, batch["cls_positions"])[:, 0]
 
-    def classifier(
-        self, params: Params, x: jax.Array, dropout: jax.Array | None, rate: float
-    ) -> jax.Array:
-        """Float32 outputs of the dense layer head/classifier behind dropout with the rows' keys."""
-        x = drop(x, dropout, rate, HEAD)
-        return dense(params["head"]["classifier"], x).astype(jnp.float32)
+    def classifier(self, x: jax.Array, rate: float) -> jax.Array:
+        """Float32 outputs of the dense layer head/classifier behind dropout."""
+        x = drop(x, self.dropout, rate, HEAD)
+        return dense(self.params["head"]["classifier"], x).astype(jnp.float32)
 
-    def mlm_logits(self, params: Params, hidden: jax.Array, positions: jax.Array) -> jax.Array:
+    def mlm_logits(self, hidden: jax.Array, positions: jax.Array) -> jax.Array:
         """Float32 logits over the vocabulary [B, P, V] at the positions [B, P]."""
-        return albert.mlm_logits(params, self.model, hidden, positions)
+        return albert.mlm_logits(self.params, self.model, hidden, positions)
+
+    def flattened(self, batch: Batch) -> tuple[Encoder, dict[str, jax.Array]]:
+        """Encoder and inputs for the sequences of grouped rows [B, G, S] as rows [B x G, S].
+
+        Each sequence has a dropout key of its own.
+        """
+        keys = self.dropout
+        if keys is not None:
+            fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
+            keys = fold(keys, jnp.arange(batch["input_ids"].shape[1])).reshape(-1)
+        return replace(self, dropout=keys), flatten_groups(batch)
 
 
 def flatten_groups(batch: Batch) -> dict[str, jax.Array]:
-    """The inputs of grouped rows [B, G, S] as plain rows [B * G, S]."""
+    """The inputs of grouped rows [B, G, S] as plain rows [B x G, S]."""
     return {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in INPUTS}
-
-
-def group_keys(keys: jax.Array | None, size: int) -> jax.Array | None:
-    """Dropout keys [B * size] of the sequences of rows with keys [B]."""
-    if keys is None:
-        return None
-    fold = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))
-    return fold(keys, jnp.arange(size)).reshape(-1)
 
 
 def dense_shapes(inputs: int, outputs: int, bias: bool = True) -> dict[str, tuple[int, ...]]:

@@ -5,7 +5,6 @@ B rows, S tokens, H hidden size, Ks starts of the beam and Ke ends for each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -15,37 +14,33 @@ import numpy as np
 from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy, logit_at
-from albert_jax.tasks.support.encoder import NEGATIVE, Batch, dense
-
-Head = Mapping[str, Any]
+from albert_jax.tasks.support.encoder import NEGATIVE, Batch, Encoder, Params, dense
 
 
 def conditioned_scores(
-    head: Head, hidden: jax.Array, batch: Batch, dropout: jax.Array | None, rate: float
+    encoder: Encoder, batch: Batch, rate: float = 0.0
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     """Scores for training, with the end conditioned on the true start (2.0).
 
     Returns log-probabilities of the start [B, S] and of the end after the true start [B, S], and
-    the logit that there is no answer [B].
+    the logit that there is no answer [B]. `rate` is the dropout rate inside the answerability head.
     """
-    hidden = hidden.astype(jnp.float32)
+    head, hidden = encoder.params["head"], encoder.hidden_states(batch).astype(jnp.float32)
     start = _masked(dense(head["start"], hidden)[..., 0], batch["p_mask"])
     positions = batch["start_positions"][:, None, None]
     at_start = jnp.take_along_axis(hidden, positions, axis=1, mode="clip")
     end = _masked(_end_logits(head["end"], hidden, at_start), batch["p_mask"])
-    null = _unanswerable(head["answer"], hidden, start, batch, dropout, rate)
+    null = _unanswerable(head["answer"], hidden, start, batch, encoder.dropout, rate)
     return jax.nn.log_softmax(start), jax.nn.log_softmax(end), null
 
 
-def search_spans(
-    head: Head, hidden: jax.Array, batch: Batch, starts: int, ends: int
-) -> tuple[jax.Array, ...]:
+def search_spans(encoder: Encoder, batch: Batch, starts: int, ends: int) -> tuple[jax.Array, ...]:
     """The best starts and, for each, the best ends (2.0, a beam search).
 
     Returns log-probabilities [B, Ks] and positions int32 [B, Ks] of the starts, those of the ends
     [B, Ks, Ke], and the logit that there is no answer [B].
     """
-    hidden = hidden.astype(jnp.float32)
+    head, hidden = encoder.params["head"], encoder.hidden_states(batch).astype(jnp.float32)
     logits = _masked(dense(head["start"], hidden)[..., 0], batch["p_mask"])
     start, positions = jax.lax.top_k(jax.nn.log_softmax(logits), starts)
     at_starts = jnp.take_along_axis(hidden, positions[:, :, None], axis=1)
@@ -59,7 +54,7 @@ def search_spans(
     return start, positions, end, end_positions, null
 
 
-def _end_logits(head: Head, hidden: jax.Array, at_start: jax.Array) -> jax.Array:
+def _end_logits(head: Params, hidden: jax.Array, at_start: jax.Array) -> jax.Array:
     """Logits [B, S] of the end, from each state [B, S, H] and the start's state [B, 1, H]."""
     both = jnp.concatenate([hidden, jnp.broadcast_to(at_start, hidden.shape)], axis=-1)
     x = jnp.tanh(dense(head["dense"], both))
@@ -71,7 +66,12 @@ def _end_logits(head: Head, hidden: jax.Array, at_start: jax.Array) -> jax.Array
 
 
 def _unanswerable(
-    head: Head, hidden: jax.Array, start_logits: jax.Array, batch: Batch, dropout: Any, rate: float
+    head: Params,
+    hidden: jax.Array,
+    start_logits: jax.Array,
+    batch: Batch,
+    dropout: Any,
+    rate: float,
 ) -> jax.Array:
     expected = jnp.einsum("bs,bsh->bh", jax.nn.softmax(start_logits), hidden)
     cls = jnp.take_along_axis(hidden, batch["cls_positions"][:, :1, None], axis=1)[:, 0]
@@ -92,14 +92,9 @@ def span_loss(start: jax.Array, end: jax.Array, batch: Batch) -> LossTerms:
     return LossTerms(terms, {})
 
 
-def conditioned_span_loss(
-    head: Head, hidden: jax.Array, batch: Batch, dropout: jax.Array | None, rate: float
-) -> LossTerms:
-    """Half the losses of the start, of the end after the true start, and of answerability (2.0).
-
-    `rate` is the dropout rate inside the answerability head.
-    """
-    start, end, null = conditioned_scores(head, hidden, batch, dropout, rate)
+def conditioned_span_loss(encoder: Encoder, batch: Batch, rate: float) -> LossTerms:
+    """Half the losses of the start, of the end after the true start, and of answerability (2.0)."""
+    start, end, null = conditioned_scores(encoder, batch, rate)
     target = batch["is_impossible"].astype(jnp.float32)
     terms = {
         "start": _half(batch, -logit_at(start, batch["start_positions"])),
