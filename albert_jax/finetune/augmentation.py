@@ -12,9 +12,7 @@ from albert_jax.data import counter_rng
 from albert_jax.errors import CheckpointError
 from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.classification import RegressionConfig
 from albert_jax.tasks.support import features as rows
-from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.support.prediction import length_buckets
 
 BATCH_SIZE = 32
@@ -33,15 +31,13 @@ class _MaskedText:
     key: int
 
 
-def augmented(
-    model: Model, examples: Sequence[TextExample], config: RegressionConfig, seed: int
-) -> list[TextExample]:
+def augmented(model: Model, examples: Sequence[Any], config: Any, seed: int) -> list[Any]:
     """Changed copies of every example with its label: all first copies, then all second ones.
 
-    In each text augment_share of the words (at least one) are masked, and the model draws a word
-    of one token for each from its TOP_K, all at once. Which words are replaced, and by what, is a
-    pure function of (seed, number of the example, number of the copy). Texts that the model cannot
-    hold are truncated.
+    `config` is that of a task whose examples have `texts`. In each text augment_share of the words
+    (at least one) are masked, and the model draws a word of one token for each from its TOP_K, all
+    at once. Which words are replaced, and by what, is a pure function of (seed, number of the
+    example, number of the copy). Texts that the model cannot hold are truncated.
 
     Raises CheckpointError for a model without masked-language head.
     """

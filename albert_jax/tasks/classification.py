@@ -189,8 +189,8 @@ class Classification(_TextTask[ClassificationConfig]):
 
     def baseline(self, train: Sequence[TextExample], examples: Sequence[TextExample]) -> Scores:
         """Scores of the commonest training label."""
-        predicted = metrics.commonest(self._numbers(train), len(examples))
-        return metrics.classification(predicted, self._numbers(examples), len(self.config.labels))
+        label = self.config.labels[metrics.commonest(self._numbers(train))]
+        return self.score(examples, [{"label": label}] * len(examples))
 
     def _numbers(self, examples: Sequence[TextExample]) -> np.ndarray:
         return np.array([int(self.number(x)) for x in examples])
@@ -233,14 +233,12 @@ class Regression(_TextTask[RegressionConfig]):
 
     def score(self, examples: Sequence[TextExample], predictions: Sequence[Prediction]) -> Scores:
         """Correlations and mean squared error."""
-        return self._scores(np.array([p["score"] for p in predictions]), examples)
-
-    def baseline(self, train: Sequence[TextExample], examples: Sequence[TextExample]) -> Scores:
-        """Scores of the mean of the training examples."""
-        mean = np.mean([self.number(x) for x in train])
-        return self._scores(np.full(len(examples), mean), examples)
-
-    def _scores(self, predicted: np.ndarray, examples: Sequence[TextExample]) -> Scores:
+        predicted = np.array([p["score"] for p in predictions])
         true = np.array([self.number(x) for x in examples])
         error = float(np.mean(np.square(predicted - true)))
         return metrics.correlations(predicted, true) | {"squared_error": error}
+
+    def baseline(self, train: Sequence[TextExample], examples: Sequence[TextExample]) -> Scores:
+        """Scores of the mean of the training examples."""
+        mean = float(np.mean([self.number(x) for x in train]))
+        return self.score(examples, [{"score": mean}] * len(examples))

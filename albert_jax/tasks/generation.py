@@ -125,8 +125,8 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         tokens. Raises DataError for a target that does not fit with its end.
         """
         size = self.config.max_target_length
-        room = length - size - 2
-        if room < 0:
+        max_source = length - size - 2
+        if max_source < 0:
             raise ConfigError(
                 f"task.max_target_length {size} must lie between 2 and {length - 2} in rows of "
                 f"{length}"
@@ -137,7 +137,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
             turns: list[int] = []
             for number, turn in enumerate(example.source):
                 turns += ([vocabulary.sep_id] if number else []) + ids(turn).tolist()
-            turns = turns[max(0, len(turns) - room) :]
+            turns = turns[max(0, len(turns) - max_source) :]
             source = np.array([vocabulary.cls_id, *turns, vocabulary.sep_id], np.int32)
             text = ids(example.target) if example.target else np.zeros(0, np.int32)
             if len(text) >= size:

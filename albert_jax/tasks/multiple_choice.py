@@ -86,13 +86,13 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
     ) -> list[ChoiceFeature]:
         """[CLS] context [SEP] ending [SEP], one sequence per choice (race_utils.py).
 
-        An ending keeps its last `max_qa_length` tokens, and the context is truncated to what
-        room is left.
+        An ending keeps its last `max_qa_length` tokens, and the context is truncated to the rest.
         """
         longest = self.config.max_qa_length
         if length < longest + 3:
             raise ConfigError(
-                f"task.max_qa_length {longest} leaves no room in rows of {length}: lower it"
+                f"task.max_qa_length {longest} leaves no space for a context in rows of {length}: "
+                "lower it"
             )
         features = []
         for example, (context, *endings) in rows.encode_texts(vocabulary, examples, self.texts):
@@ -149,13 +149,20 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         return predictions
 
     def score(self, examples: Sequence[ChoiceExample], predictions: Sequence[Prediction]) -> Scores:
-        """Accuracy, and that of each named part."""
-        return _accuracies(np.array([p["choice"] for p in predictions]), examples)
+        """Accuracy, and "accuracy_GROUP" of each named group (RACE's levels)."""
+        correct = np.array(
+            [p["choice"] == x.label for p, x in zip(predictions, examples, strict=True)]
+        )
+        groups = np.array([x.group for x in examples])
+        scores = {"accuracy": float(correct.mean())}
+        for name in sorted({*groups.tolist()} - {""}):
+            scores[f"accuracy_{name}"] = float(correct[groups == name].mean())
+        return scores
 
     def baseline(self, train: Sequence[ChoiceExample], examples: Sequence[ChoiceExample]) -> Scores:
         """Scores of the commonest answer of the training examples."""
-        labels = np.array([x.label for x in train])
-        return _accuracies(metrics.commonest(labels, len(examples)), examples)
+        number = metrics.commonest([x.label for x in train])
+        return self.score(examples, [{"choice": number}] * len(examples))
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """The head's dropout."""
@@ -169,8 +176,3 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         """The dense layer on each choice, with empty choices out of the running."""
         vectors = graph.sentence_vector(hidden, self.config.pooling)
         return [graph.masked_choices(graph.dense(vectors, "head/classifier"))]
-
-
-def _accuracies(predicted: np.ndarray, examples: Sequence[ChoiceExample]) -> dict[str, float]:
-    true = np.array([x.label for x in examples])
-    return metrics.accuracy_by_group(predicted, true, [x.group for x in examples])

@@ -82,12 +82,12 @@ class _Squad(Task[Q, Question, WindowFeature]):
     ) -> list[WindowFeature]:
         """[CLS] question [SEP] window [SEP], for windows of the context that overlap.
 
-        Raises ConfigError if question and special tokens leave no room for a context.
+        Raises ConfigError if question and special tokens leave no space for a context.
         """
         longest, stride = self.config.max_query_length, self.config.doc_stride
         if length < longest + 4:
             raise ConfigError(
-                f"task.max_query_length {longest} leaves no room for a context in rows of "
+                f"task.max_query_length {longest} leaves no space for a context in rows of "
                 f"{length}: lower it or lengthen the rows"
             )
         if length < self.shortest_length:

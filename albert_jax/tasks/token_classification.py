@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 NO_LABEL = -1
 """Label of special tokens, and of all tokens of a word but its first."""
 DOCUMENT_MARK = "-DOCSTART-"
+OTHER_FORMATS = (".csv", ".json", ".jsonl")
+"""Extensions of files that are not CoNLL, although they could be read as if they were."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,6 +226,11 @@ def read_conll(
     "# " is a comment unless it has as many columns as the file. Without `tagged` only words are
     read. Raises DataError, which names the line.
     """
+    if Path(path).suffix.lower() in OTHER_FORMATS:
+        raise DataError(
+            f"{path}: token-classification reads CoNLL files: give one word and its tag per line, "
+            "with a tab or spaces between them"
+        )
     lines = [line.rstrip("\r") for line in read_text(path).split("\n")]
     width = next((len(_columns(line)) for line in lines if _is_word(line)), 0)
     examples: list[TaggedExample] = []

@@ -258,8 +258,7 @@ def race(**changes) -> str:
 
 def test_race_fills_the_blank_or_appends(tmp_path: Path) -> None:
     path = put(tmp_path, "r.jsonl", race() + "\n" + race(id="high1.txt") + "\n")
-    assert choice_files.is_race(path)
-    found = choice_files.read_race(path, 2, True)
+    found = read_task(path, "multiple-choice", max_choices=2)
     assert [x.group for x in found] == ["middle", "middle", "high", "high"]
     assert found[0].endings == ("The cat sat.", "The dog sat.")
     assert found[1].endings == ("Who sat? a cat", "Who sat? a dog")
@@ -267,12 +266,13 @@ def test_race_fills_the_blank_or_appends(tmp_path: Path) -> None:
     folder = tmp_path / "RACE"
     folder.mkdir()
     put(folder, "1.txt", race())
-    assert len(choice_files.read_race(folder, 4, True)) == 2
+    assert len(read_task(str(folder), "multiple-choice")) == 2
+    assert len(read_task(str(folder / "1.txt"), "multiple-choice")) == 2
 
 
 def test_faults_of_choices(tmp_path: Path) -> None:
     def reader(path):
-        return choice_files.read_race(path, 4, True)
+        return read_task(path, "multiple-choice")
 
     complains(
         put(tmp_path, "a.jsonl", race(answers=["C", "A"])),
@@ -293,7 +293,7 @@ def test_the_level_is_the_ids_before_the_paths(tmp_path: Path) -> None:
     def level(folder: str, **changes) -> str:
         (tmp_path / folder).mkdir(exist_ok=True)
         path = put(tmp_path / folder, "x.jsonl", race(**changes))
-        return choice_files.read_race(path, 4, True)[0].group
+        return read_task(path, "multiple-choice")[0].group
 
     assert level("middle-and-high") == "middle"
     assert level("middle-and-high", id="high12.txt") == "high"
@@ -350,6 +350,8 @@ def test_conll(tmp_path: Path) -> None:
     complains(put(tmp_path, "b.conll", "a O\nb\n"), "b.conll:2", "1 columns", call=reader)
     complains(put(tmp_path, "c.conll", "a\n"), "c.conll:1", call=reader)
     complains(put(tmp_path, "d.conll", "\n\n"), "no sentences", call=reader)
+    for name in ("a.csv", "a.JSONL", "a.json"):
+        complains(put(tmp_path, name, "Anna,B\nsat,O\n"), name, "CoNLL", call=reader, tagged=False)
 
 
 def test_minimal_pairs(tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ import itertools
 import numpy as np
 import pytest
 
+from albert_jax.tasks.multiple_choice import MultipleChoice, MultipleChoiceConfig
 from albert_jax.tasks.support import metrics
+from albert_jax.tasks.support.choice_files import ChoiceExample
 
 
 def test_classification_scores() -> None:
@@ -47,11 +49,15 @@ def test_correlations() -> None:
 
 
 def test_groups_baseline_and_intervals() -> None:
-    guessed, true = np.array([0, 1, 1]), np.array([0, 1, 0])
-    scores = metrics.accuracy_by_group(guessed, true, ["high", "middle", "middle"])
-    assert scores["accuracy_high"] == 1
-    assert scores["accuracy_middle"] == 0.5
-    assert metrics.commonest([2, 1, 1, 2], 3).tolist() == [1, 1, 1]
+    examples = [
+        ChoiceExample("f", "c", ("a", "b"), label, group)
+        for label, group in ((0, "high"), (1, "middle"), (0, "middle"))
+    ]
+    task = MultipleChoice(MultipleChoiceConfig())
+    scores = task.score(examples, [{"choice": 0}, {"choice": 1}, {"choice": 1}])
+    assert scores == {"accuracy": 2 / 3, "accuracy_high": 1, "accuracy_middle": 0.5}
+    assert task.baseline(examples, examples)["accuracy_middle"] == 0.5
+    assert metrics.commonest([2, 1, 1, 2]) == 1
     correct = (np.arange(400) % 4 > 0).astype(float)
     value, low, high = metrics.bootstrap(lambda x: float(x.mean()), correct)
     assert value == 0.75

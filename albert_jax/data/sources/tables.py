@@ -83,7 +83,7 @@ def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[Record]:
     """
     suffix = Path(path).suffix.lower()
     if suffix in (".jsonl", ".json"):
-        records = list(_json_lines(path, columns))
+        records = list(json_lines(path, columns))
     elif suffix in (".tsv", ".txt", ".csv"):
         records = list(_table(path, columns, _comma_rows if suffix == ".csv" else _tab_rows))
     else:
@@ -191,7 +191,8 @@ def _comma_rows(path: str | Path) -> Iterator[tuple[int, list[str]]]:
         raise DataError(f"{path}:{start}: broken CSV ({error}); fix the quotes") from error
 
 
-def _json_lines(path: str | Path, columns: Sequence[str]) -> Iterator[Record]:
+def json_lines(path: str | Path, columns: Sequence[str] = ()) -> Iterator[Record]:
+    """Records of a file with one JSON object per line, which must have all `columns`."""
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue

@@ -106,10 +106,10 @@ def window_features(
     return features
 
 
-def window_bounds(count: int, room: int, stride: int) -> list[tuple[int, int]]:
-    """(begin, stop) of windows of at most `room` tokens over `count` tokens."""
-    step = min(room, stride)
-    return [(i, min(i + room, count)) for i in range(0, max(1, count - room + step), step)]
+def window_bounds(count: int, size: int, stride: int) -> list[tuple[int, int]]:
+    """(begin, stop) of windows of at most `size` tokens over `count` tokens."""
+    step = min(size, stride)
+    return [(i, min(i + size, count)) for i in range(0, max(1, count - size + step), step)]
 
 
 def span_texts(

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from albert_jax.data.sources import hub_datasets, tables
 from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.errors import DataError
-from albert_jax.tasks.support.columns import load_records, require
+from albert_jax.tasks.support.columns import require
 
 BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 """A gap in a question, which the choice fills."""
@@ -38,44 +40,42 @@ def read_choices(
 
     Raises DataError, also for a question without an answer if they are `labelled`.
     """
-    if not hub_datasets.is_hub_dataset(path) and is_race(path):
-        examples = read_race(path, max_choices, labelled)
-    else:
-        records = load_records(path, columns)
-        examples = [x for record in records for x in from_record(record, max_choices, labelled)]
+    records = _records(path, columns)
+    examples = [x for record in records for x in from_record(record, max_choices, labelled)]
     for example in examples if labelled else ():
         if example.label is None:
             raise DataError(f"{example.where}: no answer; add the number or letter of the choice")
     return examples
 
 
-def is_race(path: str | Path) -> bool:
-    """Whether a path is a folder, or a file whose first object is a passage of RACE."""
-    return Path(path).is_dir() or bool(_RACE.match(tables.read_text(path)))
-
-
-def read_race(path: str | Path, max_choices: int, labelled: bool) -> list[ChoiceExample]:
-    """Questions of a RACE file (one JSON object per line) or of a folder of such files.
-
-    An object holds article, questions, options, answers ("A" to "D", read only if `labelled`)
-    and id; the level (middle, high) is the one that the id names, or else the path.
-    """
+def _records(path: str, columns: Sequence[str]) -> list[Record]:
+    """Records of a folder, of a RACE file (JSON lines, whatever its name), or of a table."""
+    if hub_datasets.is_hub_dataset(path):
+        return hub_datasets.load_records(path)
     if Path(path).is_dir():
         suffixes = (".txt", ".json", ".jsonl")
         paths = sorted(file for file in Path(path).rglob("*") if file.suffix in suffixes)
         if not paths:
             raise DataError(f"{path}: no .txt, .json or .jsonl files; give RACE's folder")
-        return [x for file in paths for x in read_race(file, max_choices, labelled)]
-    examples = []
-    for number, line in enumerate(tables.read_text(path).split("\n"), 1):
-        if line.strip():
-            passage = tables.parse_json(line, path, number, "one passage per line")
-            examples += _passage(f"{path}:{number}", passage, max_choices, labelled)
-    return examples
+        return [record for file in paths for record in tables.json_lines(file)]
+    if _RACE.match(tables.read_text(path)):
+        return list(tables.json_lines(path))
+    return tables.read_records(path, columns)
 
 
-def _passage(where: str, passage: Any, max_choices: int, labelled: bool) -> list[ChoiceExample]:
-    """The examples of one passage: question and option joined, "_" replaced by the option."""
+def _passage(record: Record, max_choices: int, labelled: bool) -> list[ChoiceExample]:
+    """The examples of a passage of RACE: question and option joined, "_" replaced by the option.
+
+    A passage holds article, questions, options, answers ("A" to "D", read only if `labelled`) and
+    id, or a single question with its answer. The level (middle, high) is the one that the id names,
+    or else the path.
+    """
+    where = record.where
+    passage = {name: _decoded(value) for name, value in record.fields.items()}
+    if "question" in passage and "questions" not in passage:
+        passage["questions"] = [passage["question"]]
+        passage["options"] = [passage.get("options", [])]
+        passage["answers"] = [passage.get("answer")]
     article = require(passage, "article", where, str)
     questions, options = (require(passage, name, where, list) for name in ("questions", "options"))
     answers: list[Any] = [None] * len(questions)
@@ -83,26 +83,33 @@ def _passage(where: str, passage: Any, max_choices: int, labelled: bool) -> list
         answers = require(passage, "answers", where, list)
     if not len(questions) == len(options) == len(answers):
         raise DataError(f"{where}: questions, options and answers differ in number; fix them")
-    group = _level(str(passage.get("id", ""))) or _level(where)
+    group = _level(str(passage.get("id", passage.get("example_id", "")))) or _level(where)
     examples = []
     for i, text in enumerate(questions):
-        place = f"{where} question {i + 1}"
+        where_question = f"{where} question {i + 1}"
         if not isinstance(text, str):
-            raise DataError(f"{place}: is {text!r}, not a text; fix it")
-        _check_choices(place, article, options[i], max_choices)
+            raise DataError(f"{where_question}: is {text!r}, not a text; fix it")
+        _check_choices(where_question, article, options[i], max_choices)
         # White space is collapsed before the blank is filled, as the original's cleaning runs on
         # question and option apart.
         stem = " ".join(text.split())
         endings = tuple(fill_blank(stem, " ".join(option.split())) for option in options[i])
-        label = None if answers[i] is None else _label(place, answers[i], len(options[i]))
-        examples.append(ChoiceExample(place, article, endings, label, group))
+        label = None if answers[i] is None else _label(where_question, answers[i], len(options[i]))
+        examples.append(ChoiceExample(where_question, article, endings, label, group))
     return examples
+
+
+def _decoded(value: Any) -> Any:
+    """A field with texts and lists where TFDS has bytes and arrays."""
+    if isinstance(value, list | tuple | np.ndarray):
+        return [_decoded(item) for item in value]
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def _level(name: str) -> str:
     """The level that a name tells; "" for none or both."""
-    found = [level for level in RACE_LEVELS if level in name.lower()]
-    return found[0] if len(found) == 1 else ""
+    named = [level for level in RACE_LEVELS if level in name.lower()]
+    return named[0] if len(named) == 1 else ""
 
 
 def fill_blank(question: str, option: str) -> str:
@@ -114,7 +121,7 @@ def fill_blank(question: str, option: str) -> str:
 
 
 def from_record(record: Record, max_choices: int, labelled: bool) -> list[ChoiceExample]:
-    """The examples of one record: of RACE (as hubs have it), SWAG, or the general form.
+    """The examples of one record: of RACE, SWAG, or the general form.
 
     The general form has context, question (optional), choices (a list) and label (number from 0,
     or letter from "A"); SWAG has sent1, sent2, ending0, ..., label. A gap in the question ("_" or
@@ -122,7 +129,7 @@ def from_record(record: Record, max_choices: int, labelled: bool) -> list[Choice
     """
     fields = record.fields
     if "article" in fields:
-        return _passage(record.where, _hub_passage(fields), max_choices, labelled)
+        return _passage(record, max_choices, labelled)
     if "ending0" in fields:
         context, stem = text_field(record, "sent1"), fields.get("sent2")
         names = [f"ending{i}" for i in range(len(fields)) if f"ending{i}" in fields]
@@ -137,24 +144,6 @@ def from_record(record: Record, max_choices: int, labelled: bool) -> list[Choice
     label = None if answer in (None, "") else _label(record.where, answer, len(options))
     stem = " ".join((stem or "").split())
     return [ChoiceExample(record.where, context, tuple(_ending(stem, o) for o in options), label)]
-
-
-def _hub_passage(fields: Any) -> dict[str, Any]:
-    """A hub's record of RACE, which may hold a single question, as a passage."""
-    text = hub_datasets.text
-    if "question" in fields and "questions" not in fields:
-        answers = [fields["answer"]] if "answer" in fields else None
-        questions, options = [fields["question"]], [fields.get("options", ())]
-    else:
-        questions, options = fields.get("questions", ()), fields.get("options", ())
-        answers = fields.get("answers")
-    return {
-        "article": text(fields["article"]),
-        "questions": [text(question) for question in questions],
-        "options": [[text(option) for option in choices] for choices in options],
-        "answers": None if answers is None else [text(answer) for answer in answers],
-        "id": text(fields.get("id", fields.get("example_id", ""))),
-    }
 
 
 def _ending(stem: str, option: str) -> str:

@@ -47,9 +47,9 @@ def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -
     return Tokens(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2)
 
 
-def truncated_lengths(a: int, b: int, room: int) -> tuple[int, int]:
-    """Lengths after dropping tokens of the longer one (of B if equal) until both fit `room`."""
-    excess = max(0, a + b - room)
+def truncated_lengths(a: int, b: int, limit: int) -> tuple[int, int]:
+    """Lengths after dropping tokens of the longer one (of B if equal) until both fit `limit`."""
+    excess = max(0, a + b - limit)
     difference = min(excess, abs(a - b))
     if a > b:
         a -= difference

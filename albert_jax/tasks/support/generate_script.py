@@ -19,8 +19,8 @@ def generate(model, tokenizer, turns, steps=0):
     source = []
     for number, turn in enumerate(turns):
         source += ([end] if number else []) + tokenizer.encode(turn, add_special_tokens=False)
-    room = settings["length"] - size - 2
-    source = torch.tensor([tokenizer.cls_token_id, *source[max(0, len(source) - room) :], end])
+    longest = settings["length"] - size - 2
+    source = torch.tensor([tokenizer.cls_token_id, *source[max(0, len(source) - longest) :], end])
     types = torch.tensor([[0] * len(source) + [1] * size])
     target = torch.full((size,), mask)
     for step in range(1, steps + 1):

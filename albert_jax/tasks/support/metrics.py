@@ -56,17 +56,6 @@ def softmax(logits: Any) -> np.ndarray:
     return special.softmax(np.asarray(logits, np.float64), axis=-1)
 
 
-def accuracy_by_group(
-    predicted: np.ndarray, true: np.ndarray, groups: Sequence[str]
-) -> dict[str, float]:
-    """Accuracy over all and, where groups have names, "accuracy_NAME" of each."""
-    scores = {"accuracy": accuracy(predicted, true)}
-    for name in sorted(set(groups) - {""}):
-        members = np.array(groups) == name
-        scores[f"accuracy_{name}"] = accuracy(predicted[members], true[members])
-    return scores
-
-
 MARKS = ("B", "I", "E", "S")
 """Prefixes of the tags of a span."""
 
@@ -156,6 +145,6 @@ def bootstrap(metric: Callable[..., float], column: Any, samples: int = 1000) ->
     return Interval(float(metric(values)), float(low), float(high))
 
 
-def commonest(train: np.ndarray, count: int) -> np.ndarray:
-    """`count` times the commonest class of the training labels (the lowest of equal ones)."""
-    return np.full(count, np.bincount(train).argmax())
+def commonest(labels: Any) -> int:
+    """The commonest number (the lowest of equally common ones)."""
+    return int(np.bincount(labels).argmax())
