@@ -1,14 +1,15 @@
 """Says in words when a model has stopped learning.
 
 Small encoders with the published settings often predict word frequencies and nothing else
-forever: the MLM loss stays at its unigram value, and if the learning rate is too high the SOP
-loss stays at ln 2 too.
+forever. The MLM loss then stays at its unigram value. If the learning rate is too high, the SOP
+loss stays at ln 2 as well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from albert_jax.config import ModelConfig
 
@@ -29,52 +30,34 @@ SOP_MARGIN = 0.01
 
 
 def diagnose(
-    rows: Sequence[Mapping[str, object]],
-    *,
-    model: ModelConfig,
-    warmup_steps: int,
-    unigram_loss: float | None,
+    rows: Sequence[Mapping[str, Any]], *, model: ModelConfig, warmup_steps: int, unigram_loss: float
 ) -> str | None:
-    """A message if the newest rows of metrics.jsonl show a collapsed run, else None.
+    """A message if the newest WINDOW training rows of metrics.jsonl show a collapsed run.
 
-    Args:
-      rows: The newest rows, training and evaluation.
-      model: The structure of the model.
-      warmup_steps: The length of the warm-up.
-      unigram_loss: The cross-entropy in nats of masked tokens under the frequencies of the
-        training corpus. If it is None, the newest evaluation row that has it is used.
+    `unigram_loss` is the cross-entropy in nats of masked tokens under the frequencies of the
+    training corpus.
     """
-    recent = [row for row in rows if row.get("kind", "train") == "train"][-WINDOW:]
-    if len(recent) < WINDOW:
+    recent = rows[-WINDOW:]
+    if len(recent) < WINDOW or recent[0]["step"] < max(WARMUPS * warmup_steps, MIN_STEPS):
         return None
-    [first] = _numbers(recent[:1], "step") or [0.0]
-    if first < max(WARMUPS * warmup_steps, MIN_STEPS):
-        return None
-    if unigram_loss is None:
-        unigram_loss = next(reversed(_numbers(rows, "unigram_loss")), None)
     mlm, sop = _mean(recent, "mlm_loss"), _mean(recent, "sop_loss")
-    mlm_stuck = mlm is not None and unigram_loss is not None and mlm > unigram_loss - MLM_MARGIN
-    sop_stuck = sop is not None and sop > math.log(2) - SOP_MARGIN
-    reasons = []
-    if mlm_stuck:
-        reasons.append(
-            f"MLM loss {mlm:.2f} is the unigram value {unigram_loss:.2f} (word frequencies)"
-        )
-    if sop_stuck and (mlm_stuck or unigram_loss is None):
-        reasons.append(f"SOP loss {sop:.2f} is chance (ln 2)")
-    if not reasons:
+    if mlm is None or mlm <= unigram_loss - MLM_MARGIN:
         return None
-    advice = _advice(model, sop_stuck=sop_stuck)
-    return f"collapsed at step {recent[-1].get('step')}: {' and '.join(reasons)}. {advice}"
+    message = (
+        f"collapsed at step {recent[-1]['step']}: MLM loss {mlm:.2f} is the unigram value "
+        f"{unigram_loss:.2f} (word frequencies)"
+    )
+    sop_stuck = sop is not None and sop > math.log(2) - SOP_MARGIN
+    if sop_stuck:
+        message += f" and SOP loss {sop:.2f} is chance (ln 2)"
+    return f"{message}. Start anew and {', '.join(_advice(model, sop_stuck=sop_stuck))}"
 
 
-def _advice(model: ModelConfig, *, sop_stuck: bool) -> str:
+def _advice(model: ModelConfig, *, sop_stuck: bool) -> list[str]:
     # 0.02 was tuned for H = 768. The standard deviation of a sum over H inputs grows with
     # sqrt(H), so the same signal in a narrower network needs larger weights.
     scaled = 0.02 * math.sqrt(768 / model.hidden_size)
-    advice = []
-    if sop_stuck:
-        advice.append("lower optimizer.learning_rate by half or more")
+    advice = ["lower optimizer.learning_rate by half or more"] if sop_stuck else []
     if model.hidden_size < 768 and model.initializer_range < 0.9 * scaled:
         advice.append(
             f"set model.initializer_range to {scaled:.3f} (0.02 x sqrt(768 / hidden_size); "
@@ -87,14 +70,9 @@ def _advice(model: ModelConfig, *, sop_stuck: bool) -> str:
     advice.append("begin with a phase of shorter rows (sequence_length 32)")
     if not sop_stuck:
         advice.append("lower optimizer.learning_rate if the loss was better before")
-    return "Start anew and " + ", ".join(advice)
+    return advice
 
 
-def _mean(rows: Sequence[Mapping[str, object]], key: str) -> float | None:
-    values = _numbers(rows, key)
+def _mean(rows: Sequence[Mapping[str, Any]], key: str) -> float | None:
+    values = [row[key] for row in rows if row.get(key) is not None]
     return sum(values) / len(values) if values else None
-
-
-def _numbers(rows: Sequence[Mapping[str, object]], key: str) -> list[float]:
-    values = [row.get(key) for row in rows]
-    return [float(value) for value in values if isinstance(value, int | float)]

@@ -1,4 +1,7 @@
-"""Messages and progress of a run: one live line on a terminal, plain lines elsewhere."""
+"""Messages and progress of a run: one live line on a terminal, plain lines elsewhere.
+
+Output never ends a run: a stream whose reader is gone falls silent.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +9,11 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
-from typing import TextIO
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from typing import Any, TextIO
 
 from albert_jax.observe.clock import duration
-from albert_jax.observe.streams import SafeStream
 
 PLAIN_SECONDS = 10.0
 """Shortest time between two progress lines in a file or pipe, where they accumulate."""
@@ -24,13 +27,67 @@ _FIELDS = (
     ("tokens_per_second", "tokens/s", ",.0f"),
 )
 """Fields of a progress line: key of the row, name, format."""
+_STANDARD_DESCRIPTORS = (1, 2)
+
+
+class SafeStream:
+    """A text stream that falls silent instead of failing when its reader is gone.
+
+    Characters that the stream cannot encode are escaped. A stream that is None, because the
+    program was started without one, is replaced by the null device.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        if stream is None:
+            stream = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes as the stream does; returns the number of characters."""
+        try:
+            return self._stream.write(text)
+        except UnicodeEncodeError:
+            encoding = getattr(self._stream, "encoding", None) or "ascii"
+            return self.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except (OSError, ValueError):
+            self._silence()
+            return len(text)
+
+    def flush(self) -> None:
+        """Flushes as the stream does."""
+        try:
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._silence()
+
+    def _silence(self) -> None:
+        # The descriptor itself is connected to the null device, because the interpreter flushes it
+        # once more at its end, and would print a traceback and change the exit code.
+        try:
+            number = self._stream.fileno()
+            if number in _STANDARD_DESCRIPTORS:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, number)
+                os.close(null)
+        except (OSError, ValueError):
+            return
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextmanager
+def safe_output() -> Iterator[None]:
+    """Inside the block a closed pipe or terminal does not fail what prints."""
+    with redirect_stdout(SafeStream(sys.stdout)), redirect_stderr(SafeStream(sys.stderr)):  # type: ignore[type-var]
+        yield
 
 
 class Console:
-    """Prints messages and progress, and never ends a run, whatever happens to the stream.
+    """Prints messages and progress.
 
     On a terminal progress overwrites itself; elsewhere it is a plain line at most every
-    PLAIN_SECONDS. A closed pipe (`| head`) silences it.
+    PLAIN_SECONDS.
     """
 
     def __init__(
@@ -75,19 +132,16 @@ class Console:
             self._stream.flush()
 
 
-def progress_line(row: Mapping[str, object], total_steps: int) -> str:
+def progress_line(row: Mapping[str, Any], total_steps: int) -> str:
     """The progress line of a training row: step, losses, learning rate, speed, time left."""
-    parts = [f"step {row.get('step', 0)}/{total_steps}"]
+    parts = [f"step {row['step']}/{total_steps}"]
     loss = () if "mlm_loss" in row else (("loss", "loss", ".3f"),)
     for key, name, form in (*loss, *_FIELDS):
-        value = row.get(key)
-        if isinstance(value, int | float):
-            parts.append(f"{name} {value:{form}}")
+        if row.get(key) is not None:
+            parts.append(f"{name} {row[key]:{form}}")
     if row.get("skipped_steps"):
         parts.append(f"skipped {row['skipped_steps']}")
-    eta = row.get("eta")
-    if isinstance(eta, int | float):
-        parts.append(f"{duration(eta)} left")
+    parts.append(f"{duration(row['eta'])} left")
     return "  ".join(parts)
 
 

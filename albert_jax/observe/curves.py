@@ -9,42 +9,21 @@ from albert_jax import files
 from albert_jax.errors import DataError
 from albert_jax.observe.metrics import Row, read_rows
 
-_PANELS: tuple[tuple[str, str, tuple[tuple[str, str, str, str], ...]], ...] = (
-    (
-        "masked language model: nats per masked token",
-        "linear",
-        (
-            ("train", "mlm_loss", "training", "-"),
-            ("evaluation", "mlm_loss", "held out", "o-"),
-            ("evaluation", "unigram_loss", "unigram frequencies", "k--"),
-        ),
+_PANELS = {
+    "masked language model: nats per masked token": ("mlm_loss", "unigram_loss"),
+    "sentence order: nats": ("sop_loss",),
+    "accuracy": (
+        "mlm_accuracy", "mlm_top5_accuracy", "pairs_accuracy", "sop_accuracy", "sop_cut_accuracy",
     ),
-    (
-        "sentence order: nats",
-        "linear",
-        (
-            ("train", "sop_loss", "training", "-"),
-            ("evaluation", "sop_loss", "held out", "o-"),
-        ),
-    ),
-    (
-        "accuracy",
-        "linear",
-        (
-            ("train", "mlm_accuracy", "MLM, training", "-"),
-            ("evaluation", "mlm_accuracy", "MLM, held out", "o-"),
-            ("evaluation", "mlm_top5_accuracy", "MLM among five, held out", "s-"),
-            ("evaluation", "pairs_accuracy", "minimal pairs", "^-"),
-            ("train", "sop_accuracy", "SOP, training", "-"),
-            ("evaluation", "sop_accuracy", "SOP, held out", "o-"),
-            ("evaluation", "sop_cut_accuracy", "SOP from the cut alone", "k--"),
-        ),
-    ),
-    ("learning rate", "linear", (("train", "learning_rate", "learning rate", "-"),)),
-    ("gradient norm", "log", (("train", "gradient_norm", "gradient norm", "-"),)),
-    ("real tokens per second", "linear", (("train", "tokens_per_second", "speed", "-"),)),
-)
-"""The panels: title, scale of the y axis, and curves (kind of row, field, label, style)."""
+    "learning rate": ("learning_rate",),
+    "gradient norm": ("gradient_norm",),
+    "real tokens per second": ("tokens_per_second",),
+}  # fmt: skip
+"""Title of each panel and the fields of its curves."""
+_KINDS = {"train": ("training", "-"), "evaluation": ("held out", "o-")}
+"""Label and style of the curves by kind of row."""
+_BASELINES = ("unigram_loss", "sop_cut_accuracy")
+_LOGARITHMIC = ("gradient norm",)
 
 
 def draw(run_dir: str) -> str:
@@ -66,22 +45,18 @@ def render(rows: Sequence[Row]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = []
-    for title, scale, curves in _PANELS:
-        points = [(label, style, *_points(rows, kind, key)) for kind, key, label, style in curves]
-        if points := [curve for curve in points if curve[2]]:
-            panels.append((title, scale, points))
+    panels = {title: curves for title, keys in _PANELS.items() if (curves := _curves(rows, keys))}
     columns = 2 if len(panels) > 1 else 1
     lines = max(1, -(-len(panels) // columns))
     figure = Figure(figsize=(6 * columns, 3.2 * lines), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
-    for number, (title, scale, points) in enumerate(panels, start=1):
+    for number, (title, curves) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(lines, columns, number)
-        for label, style, steps, values in points:
+        for label, style, steps, values in curves:
             axes.plot(steps, values, style, label=label, linewidth=1.2, markersize=4)
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
-        axes.set_yscale(scale)
+        axes.set_yscale("log" if title in _LOGARITHMIC else "linear")
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
@@ -90,7 +65,19 @@ def render(rows: Sequence[Row]) -> bytes:
     return data.getvalue()
 
 
-def _points(rows: Sequence[Row], kind: str, key: str) -> tuple[list[float], list[float]]:
-    rows = [row for row in rows if row.get("kind", "train") == kind]
-    numbers = [row for row in rows if isinstance(row.get(key), int | float)]
-    return [float(row["step"]) for row in numbers], [float(row[key]) for row in numbers]
+def _curves(
+    rows: Sequence[Row], keys: Sequence[str]
+) -> list[tuple[str, str, list[int], list[float]]]:
+    """Label, style, steps and values of each curve that has numbers."""
+    curves = []
+    for key in keys:
+        for kind, (label, style) in _KINDS.items():
+            points = [row for row in rows if row["kind"] == kind and row.get(key) is not None]
+            if points:
+                curves.append((
+                    f"{key.replace('_', ' ')}, {label}",
+                    "k--" if key in _BASELINES else style,
+                    [row["step"] for row in points],
+                    [row[key] for row in points],
+                ))  # fmt: skip
+    return curves

@@ -7,19 +7,9 @@ import platform
 from importlib import metadata
 
 PACKAGES = (
-    "albert-jax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "grain",
-    "array_record",
-    "numpy",
-    "sentencepiece",
-    "safetensors",
-    "tokenizers",
-)
+    "albert-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record",
+    "numpy", "sentencepiece", "safetensors", "tokenizers",
+)  # fmt: skip
 """Packages whose version can change the numbers or the files of a run."""
 
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")

@@ -68,10 +68,5 @@ def eta_seconds(config: Config, step: int, *, seconds_per_step: float) -> float:
 
     The last steps up to `step` took `seconds_per_step` each, evaluations and checkpoints included.
     """
-    first = 0
-    for phase in config.phases:
-        if step <= first + phase.steps:
-            rate = per_step(config.model, phase) / max(seconds_per_step, 1e-9)
-            return remaining(config, step) / rate
-        first += phase.steps
-    return 0.0
+    phase = config.phases[config.phase_at(step - 1)[0]]
+    return remaining(config, step) / per_step(config.model, phase) * seconds_per_step

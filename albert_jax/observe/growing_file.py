@@ -39,7 +39,7 @@ class GrowingFile:
             self.flush()
 
     def flush(self) -> None:
-        """Writes buffered data now instead of waiting for the next timed upload."""
+        """Writes pending data now instead of waiting for the next timed upload."""
         if not self._pending:
             return
         self._last_write = time.monotonic()
@@ -68,14 +68,11 @@ class GrowingFile:
 
     def _append_to_file(self) -> None:
         os.makedirs(os.path.dirname(self._path), exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
-        try:
-            size, data = os.fstat(descriptor).st_size, self._pending
+        with open(self._path, "ab", buffering=0) as file:
+            size, data = file.tell(), self._pending
             try:
                 while data:
-                    data = data[os.write(descriptor, data) :]
+                    data = data[file.write(data) :]
             except OSError:
-                os.ftruncate(descriptor, size)
+                file.truncate(size)
                 raise
-        finally:
-            os.close(descriptor)

@@ -1,4 +1,4 @@
-"""metrics.jsonl, the record of a run, with TensorBoard event files beside it.
+"""metrics.jsonl, the metrics of a run, with TensorBoard event files beside it.
 
 Each line is one JSON object, a row. There are two kinds of rows, named by their field "kind":
 
@@ -11,8 +11,8 @@ Each line is one JSON object, a row. There are two kinds of rows, named by their
   a price is known).
 - "evaluation": step, phase and the named scores of the evaluation.
 
-A number that is not finite is written as null, because JSON has no word for it. Rows of two runs
-with the same seed are equal except for TIME_FIELDS.
+A number that is not finite is written as null, because JSON has no word for it. Two runs with the
+same seed have equal rows except for seconds, goodput, tokens_per_second, eta, time and cost.
 """
 
 from __future__ import annotations
@@ -28,25 +28,17 @@ from albert_jax.errors import DataError
 from albert_jax.observe import events
 from albert_jax.observe.growing_file import GrowingFile
 
-TIME_FIELDS = frozenset({"seconds", "goodput", "tokens_per_second", "eta", "time", "cost"})
-"""Fields that depend on time, and so differ between two runs of the same seed."""
-
 UPLOAD_SECONDS = 300.0
 """Time between two uploads of metrics.jsonl to a bucket. Each checkpoint uploads it as well."""
 
 Row = dict[str, Any]
 
 
-def timeless(row: Mapping[str, object]) -> Row:
-    """The row without its TIME_FIELDS: equal for equal seeds."""
-    return {key: value for key, value in row.items() if key not in TIME_FIELDS}
-
-
 def read_rows(run_dir: str) -> list[Row]:
     """All rows of a run in the order of writing; an incomplete last line is ignored.
 
     Raises:
-      StorageError: The record cannot be read. (A run without a record has no rows.)
+      StorageError: The file exists but cannot be read.
       DataError: A line of it is not a row.
     """
     path = _path(run_dir)
@@ -71,7 +63,7 @@ class MetricsWriter:
           The seconds that the removed rows had taken: lost time, for Clock.add.
 
         Raises:
-          StorageError: The record cannot be rewritten.
+          StorageError: The file cannot be rewritten.
           DataError: A line of it is not a row.
         """
         data = files.read(self._path) or b""
@@ -125,9 +117,7 @@ def _lines_and_rows(path: str, data: bytes) -> list[tuple[bytes, Row]]:
 def _plain(value: Any) -> Any:
     """The value as JSON can hold it: arrays of one number become numbers, non-finite ones None."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return {key: _plain(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | str):
         return value
     number = float(value)

@@ -6,6 +6,8 @@ import os
 import tempfile
 from collections.abc import Callable
 
+import jax
+
 from albert_jax import files
 
 FOLDER = "profile"
@@ -27,8 +29,6 @@ class Trace:
     def before(self, step: int) -> None:
         """Starts the trace if it is due; called before step number `step` goes to the devices."""
         if self._local is None and self._first <= step <= self._last:
-            import jax
-
             # The profiler writes to local folders only, but a run may be in a bucket.
             self._local = tempfile.TemporaryDirectory(prefix="profile-")
             jax.profiler.start_trace(self._local.name)
@@ -43,8 +43,6 @@ class Trace:
         """Ends a running trace and writes its files. Raises StorageError if that fails."""
         if self._local is None:
             return
-        import jax
-
         jax.profiler.stop_trace()
         with self._local as folder:
             self._local = None

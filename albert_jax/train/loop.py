@@ -22,10 +22,9 @@ from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import NumericsError, Stopped
 from albert_jax.observe.clock import Clock
-from albert_jax.observe.console import Console
+from albert_jax.observe.console import Console, safe_output
 from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.observe.profile import Trace
-from albert_jax.observe.streams import safe_output
 from albert_jax.optim.schedule import learning_rate
 from albert_jax.parallel.jax_internals import process
 from albert_jax.parallel.mesh import global_batch, local_rows

@@ -1,4 +1,4 @@
-"""Turns the metrics of steps into rows of the record, a progress line, and a warning in words."""
+"""Turns the metrics of steps into rows of metrics.jsonl, a progress line, and a diagnosis."""
 
 from __future__ import annotations
 
@@ -15,9 +15,6 @@ from albert_jax.observe.console import Console, progress_line
 from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.parallel.jax_internals import process
 from albert_jax.train.task import Batch, TrainingTask
-
-HISTORY = 64
-"""Number of the newest rows that the diagnosis reads."""
 
 
 class Report:
@@ -40,8 +37,8 @@ class Report:
         self._pending: tuple[int, Mapping[str, Any], dict[str, float]] | None = None
         self._sums: dict[str, float] = {}
         self._seconds = 0.0
-        self._history: deque[dict[str, Any]] = deque(maxlen=HISTORY)
-        self._diagnosed = False
+        self._recent_rows: deque[dict[str, Any]] = deque(maxlen=collapse.WINDOW)
+        self._collapsed = False
         self.skipped_in_a_row = 0
         """Skipped steps in a row, up to the newest step whose metrics were read."""
 
@@ -106,7 +103,6 @@ class Report:
         self._console.close()
 
     def _write(self, row: dict[str, Any]) -> None:
-        self._history.append(row)
         if self._writer is not None:
             self._writer.write(row)
 
@@ -136,15 +132,17 @@ class Report:
             row["cost"] = self._seconds / 3600 * config.run.price_per_hour
         self._write(row)
         self._console.progress(progress_line(row, config.steps))
-        if not self._diagnosed and (
-            message := collapse.diagnose(
-                list(self._history),
-                model=config.model,
-                warmup_steps=config.optimizer.warmup_steps,
-                unigram_loss=self._task.reference_loss,
-            )
-        ):
-            self._diagnosed = True
+        self._recent_rows.append(row)
+        if self._task.reference_loss is None or self._collapsed:
+            return
+        message = collapse.diagnose(
+            list(self._recent_rows),
+            model=config.model,
+            warmup_steps=config.optimizer.warmup_steps,
+            unigram_loss=self._task.reference_loss,
+        )
+        if message:
+            self._collapsed = True
             self._console.say(message)
 
 
@@ -152,9 +150,10 @@ def _means(sums: Mapping[str, float], steps: float) -> dict[str, float]:
     """The mean losses over the steps of a row, and the accuracies."""
     means = {name: value / steps for name, value in sums.items() if name.endswith("loss")}
     for name, correct in sums.items():
-        if name.endswith("_correct"):
-            weight = sums[name.replace("_correct", "_weights")]
-            means[name.replace("_correct", "_accuracy")] = correct / weight if weight else 0.0
+        term = name.removesuffix("_correct")
+        if term != name and f"{term}_weights" in sums:
+            weights = sums[f"{term}_weights"]
+            means[f"{term}_accuracy"] = correct / weights if weights else 0.0
     if sums.get("mlm_bytes"):
         means["mlm_loss_per_byte"] = means["mlm_loss"] * sums["mlm_tokens"] / sums["mlm_bytes"]
     return means

@@ -7,8 +7,7 @@ import sys
 
 import pytest
 
-from albert_jax.observe.console import PLAIN_SECONDS, Console, progress_line
-from albert_jax.observe.streams import safe_output
+from albert_jax.observe.console import PLAIN_SECONDS, Console, progress_line, safe_output
 
 
 class Terminal(io.StringIO):
@@ -16,7 +15,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_terminal_line_is_overwritten_wholly(monkeypatch) -> None:
+def test_terminal_line_is_overwritten_completely(monkeypatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     stream = Terminal()
     console = Console(stream)
@@ -94,7 +93,7 @@ def test_the_streams_of_the_caller_come_back(monkeypatch) -> None:
     assert sys.stdout is closed and sys.stderr is None
 
 
-def test_progress_line_tells_what_is_there() -> None:
+def test_the_progress_line_has_the_numbers_of_the_row() -> None:
     line = progress_line({"step": 5, "mlm_loss": 4.5, "sop_loss": None, "eta": 185.0}, 20)
     assert line == "step 5/20  mlm 4.500  3m05s left"
 

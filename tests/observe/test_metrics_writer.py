@@ -10,7 +10,7 @@ import pytest
 
 from albert_jax import files
 from albert_jax.errors import DataError, StorageError
-from albert_jax.observe.metrics import MetricsWriter, read_rows, timeless
+from albert_jax.observe.metrics import MetricsWriter, read_rows
 
 
 def steps(run: object) -> list[object]:
@@ -71,17 +71,6 @@ def test_full_disk_warns_once_and_loses_nothing(tmp_path: Path, caplog) -> None:
     written.write({"step": 4})
     assert steps(tmp_path) == [1, 2, 3, 4]
     assert ["nothing was lost" in line for line in caplog.messages[2:]] == [True, True]
-
-
-def test_rows_of_equal_seeds_are_equal_without_their_times(tmp_path: Path) -> None:
-    for name, rate in (("a", 10.0), ("b", 11.0)):
-        (tmp_path / name).mkdir()
-        MetricsWriter(str(tmp_path / name)).write(
-            {"step": 1, "loss": 2.0, "tokens_per_second": rate, "seconds": {"step": rate}, "eta": 1}
-        )
-    first, second = (read_rows(str(tmp_path / name)) for name in ("a", "b"))
-    assert first != second
-    assert timeless(first[0]) == timeless(second[0]) == {"kind": "train", "step": 1, "loss": 2.0}
 
 
 def test_damaged_line_is_named(tmp_path: Path) -> None:

@@ -117,7 +117,8 @@ def test_speed_and_goodput_leave_compilation_out():
     config = dataclasses.replace(TRAIN, run=dataclasses.replace(RUN, logging_steps=3))
     report = Report(config, task_of(None), clock, Console(quiet=True), None)
     values = {"loss": 1.0, "learning_rate": 0.1, "grad_norm": 1.0, "skipped": 0,
-              "skipped_in_a_row": 0}  # fmt: skip
+              "skipped_in_a_row": 0, "toy_correct": 3.0, "toy_weights": 4.0,
+              "unweighted_correct": 3.0}  # fmt: skip
     for step, (stage, seconds) in enumerate(
         [("compilation", 6.0), ("step", 1.0), ("step", 3.0)], start=1
     ):
@@ -125,8 +126,10 @@ def test_speed_and_goodput_leave_compilation_out():
             now[0] += seconds
             report.step(step, values, {}, compiled=stage == "compilation")
     report.flush()
-    row = report._history[-1]
+    row = report._recent_rows[-1]
     # 32 tokens in each of the two steps that took 4 of 10 seconds.
     assert row["tokens_per_second"] == pytest.approx(64 / 4)
     assert row["goodput"] == pytest.approx(0.4)
     assert row["real_token_share"] == 1.0
+    # A count of correct answers without its weights is no accuracy.
+    assert {name: row[name] for name in row if "accuracy" in name} == {"toy_accuracy": 0.75}

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 LOOP = """
 import sys, time
-from albert_jax.observe.streams import safe_output
+from albert_jax.observe.console import safe_output
 from albert_jax.train.stop import Stop
 with safe_output(), Stop() as stop:
     print("ready", flush=True)
