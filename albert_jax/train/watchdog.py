@@ -1,10 +1,12 @@
 """Ends a run that hangs, with the stacks of all threads and one line that says where it hangs.
 
 A collective whose peer is gone never returns. JAX alone notices a killed peer after 98 s (by
-aborting) and a peer that is alive but stuck never. So two threads watch. One exchanges beats with
-the other processes through the coordination service's store, and names a process whose beats
-stand still. Process 0 holds that store, and if it is stopped, the exchange itself never returns.
-So the other thread watches how long an exchange takes, and the last beat of this process.
+aborting) and a peer that is alive but stuck never. So two threads watch:
+
+- One exchanges beats with the other processes through the coordination service's key-value store,
+  and ends the run when the beats of a process stop.
+- One ends the run when this process makes no progress, or when process 0, which holds the store,
+  does not answer a request to it.
 
 In every case the exit code is 6 and the last line names the stage or the peer. Process 0 leaves
 last, because JAX aborts the others as soon as the store is gone.
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import itertools
 import json
 import os
 import socket
@@ -45,10 +48,11 @@ class Watchdog:
         self._seconds = seconds
         self._index, self._count = process()
         self._last = (time.monotonic(), "start", 0)
-        self._waiting_since: float | None = None
-        """When the first exchange began that has had no answer."""
+        """Time, stage and step of the last beat of this process."""
         self._peers: dict[int, dict[str, Any]] = {}
         """The newest beat of each other process."""
+        self._unanswered_since: float | None = None
+        """Start of the first request to process 0 without an answer."""
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
 
@@ -64,7 +68,7 @@ class Watchdog:
             self._publish(0)
             self._start(self._watch_peers)
         if self._seconds > 0 or self._index:
-            self._start(self._watch_this_process_and_coordinator)
+            self._start(self._watch_progress)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
@@ -78,20 +82,20 @@ class Watchdog:
         if self._count > 1:
             # Others may still work (on a last evaluation) and must not take this for a death. The
             # service itself may be gone already.
-            left = None if error is None or isinstance(error, Stopped) else str(error)[:500]
+            failed = error is not None and not isinstance(error, Stopped)
             with contextlib.suppress(Exception):
-                self._publish(-1, left)
+                self._publish(-1, done=True, error=str(error)[:500] if failed else None)
 
     def _start(self, target: Callable[[], None]) -> None:
         thread = threading.Thread(target=target, name=target.__name__, daemon=True)
         thread.start()
         self._threads.append(thread)
 
-    def _watch_this_process_and_coordinator(self) -> None:
+    def _watch_progress(self) -> None:
         pause = min(1.0, self._seconds / 4) if self._seconds else 1.0
         while not self._ended.wait(pause):
             now, (last, stage, step) = time.monotonic(), self._last
-            silence = now - (self._waiting_since or now)
+            silence = now - (self._unanswered_since or now)
             if self._index and silence > PEER_SECONDS:
                 self._end(
                     f"process 0 (the coordinator) is stopped: silent for {silence:.0f} s; "
@@ -100,41 +104,44 @@ class Watchdog:
             elif 0 < self._seconds < now - last:
                 self._end(
                     f"no progress for {self._seconds:g} s in stage {stage!r} of step {step}"
-                    f"{self._behind()}; see the stacks above, then start the same command again"
+                    f"{self._processes_behind()}; see the stacks above, then start the same "
+                    "command again"
                 )
 
     def _watch_peers(self) -> None:
-        changed: dict[int, float] = {}
-        counter = 0
-        while not self._ended.wait(BEAT_SECONDS):
-            counter += 1
-            self._waiting_since = self._waiting_since or time.monotonic()
+        last_change: dict[int, float] = {}
+        for count in itertools.count(1):
+            if self._ended.wait(BEAT_SECONDS):
+                return
+            self._unanswered_since = self._unanswered_since or time.monotonic()
             try:
-                self._publish(counter)
-                peers = self._read()
+                self._publish(count)
+                beats = self._read()
             except Exception:  # noqa: BLE001  # A JaxRuntimeError; the other thread will notice.
                 continue
-            self._waiting_since, now = None, time.monotonic()
-            for peer, beat in peers.items():
+            self._unanswered_since, now = None, time.monotonic()
+            for peer, beat in beats.items():
                 if beat != self._peers.get(peer):
-                    changed[peer] = now
-                if beat["left"]:
-                    self._end(f"process {peer} left, its last line: {beat['left']}")
-                elif beat["count"] >= 0 and now - changed[peer] > PEER_SECONDS:
+                    last_change[peer] = now
+                silence = now - last_change[peer]
+                if beat["error"]:
+                    self._end(f"process {peer} left, its last line: {beat['error']}")
+                elif silence > PEER_SECONDS and not beat["done"]:
                     self._end(
                         f"process {peer} on host {beat['host']} is gone or stopped: silent for "
-                        f"{now - changed[peer]:.0f} s, last in stage {beat['stage']!r} of step "
+                        f"{silence:.0f} s, last in stage {beat['stage']!r} of step "
                         f"{beat['step']}; start the same command again"
                     )
-            self._peers = peers
+            self._peers = beats
 
-    def _publish(self, count: int, left: str | None = None) -> None:
-        """Publishes a beat; a negative count is a goodbye, `left` the error that ended the run."""
+    def _publish(self, count: int, *, done: bool = False, error: str | None = None) -> None:
+        """Publishes a beat; `error` is the line of the error that ended the run."""
         _, stage, step = self._last
-        beat = {"count": count, "stage": stage, "step": step, "left": left}
-        beat["host"] = socket.gethostname()
+        beat = {"count": count, "stage": stage, "step": step, "host": socket.gethostname()}
         coordination_client().key_value_set(
-            f"{_PREFIX}{self._index}", json.dumps(beat), allow_overwrite=True
+            f"{_PREFIX}{self._index}",
+            json.dumps({**beat, "done": done, "error": error}),
+            allow_overwrite=True,
         )
 
     def _read(self) -> dict[int, dict[str, Any]]:
@@ -142,8 +149,8 @@ class Watchdog:
         beats = {int(key.rsplit("/", 1)[-1]): json.loads(value) for key, value in values}
         return {peer: beat for peer, beat in beats.items() if peer != self._index}
 
-    def _behind(self) -> str:
-        """The processes that are behind the others, as a phrase; empty if this one is alone."""
+    def _processes_behind(self) -> str:
+        """A phrase about the processes that are behind the others; empty for a single process."""
         if not self._peers:
             return ""
         own = {"step": self._last[2], "stage": self._last[1]}
