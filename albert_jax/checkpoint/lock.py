@@ -102,12 +102,8 @@ class RunLock:
             return
         remaining = STALE_SECONDS - max(0.0, time.time() - owner.get("renewed", time.time()))
         if remaining > 0:
-            log.warning(
-                "%s is locked by %s: waiting up to %.0f s to see if it lives",
-                self._run_dir,
-                _describe(owner),
-                remaining,
-            )
+            wait = f"waiting up to {remaining:.0f} s to see if it lives"
+            log.warning("%s is locked by %s: %s", self._run_dir, _describe(owner), wait)
         deadline = time.monotonic() + remaining
         while time.monotonic() < deadline:
             time.sleep(min(0.5, STALE_SECONDS / 20))

@@ -24,9 +24,6 @@ from albert_jax.parallel.jax_internals import process
 
 log = logging.getLogger(__name__)
 
-DIGEST_TIMEOUT_SECONDS = 600.0
-"""How long process 0 waits for the digests of another process."""
-
 
 class Restored(NamedTuple):
     """A restored step: its number, the state, and the record that was saved with it."""
@@ -63,14 +60,13 @@ class Checkpoints:
         self._layout = Layout(run_dir)
         self._store = OrbaxStore(self._layout, read_only=read_only)
         self._keep, self._best, self._best_mode = max(1, keep), best, best_mode
-        self._index, self._count = process()
+        self._count = process()[1]
         self._read_only = read_only
         self._recovered = False
         self._newest: int | None = None
         self._saving: threading.Thread | None = None
         self._error: Exception | None = None
         self._failures_in_a_row = 0
-        self._metrics: dict[int, dict[str, float]] = {}
 
     # ---- restoring -------------------------------------------------------------------------------
 
@@ -136,12 +132,10 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the best value of the metric `best`; None if no step has a value."""
-        scores: dict[int, float] = {}
-        for step in self.steps() if self._best is not None else []:
-            if step not in self._metrics:
-                self._metrics[step] = manifest.metrics_of(self._layout, step)
-            if self._best in self._metrics[step]:
-                scores[step] = self._metrics[step][self._best]
+        if self._best is None:
+            return None
+        metrics = {step: manifest.metrics_of(self._layout, step) for step in self.steps()}
+        scores = {step: row[self._best] for step, row in metrics.items() if self._best in row}
         sign = 1 if self._best_mode == "min" else -1
         return min(scores, key=lambda step: (sign * scores[step], step), default=None)
 
@@ -165,7 +159,7 @@ class Checkpoints:
 
         Args:
           step: Number of steps done, larger than that of any earlier save.
-          state: Pytree of finite jax or numpy arrays.
+          state: Pytree of finite arrays.
           record: JSON object that :meth:`restore` returns, covered by the same digests.
           metrics: Finite numbers of this step, one of which may be `best`.
 
@@ -226,31 +220,24 @@ class Checkpoints:
             self._clean_up_failed_save(step, error)
 
     def _complete(self, step: int, flags: Any, metrics: dict[str, float], key: str) -> None:
-        folder = self._layout.step(step)
-        bad = not_finite(flags)
-        if bad:
-            if self._index == 0:
-                files.delete_tree(folder)
-            raise NumericsError(
-                f"{bad[0]} was not finite at step {step}: it was not saved; the newest "
-                f"checkpoint is step {self._newest or 0}"
-            )
-        if not files.is_folder(folder):
-            raise StorageError(f"{folder}: Orbax did not commit it")
-        table = manifest.digests(folder, self._index, self._count, sync=True)
-        if self._index > 0:
-            agreement.publish(f"{key}/{self._index}", table)
+        folder, bad = self._layout.step(step), not_finite(flags)
 
-        def write() -> None:
-            for peer in range(1, self._count):
-                table.update(agreement.receive(f"{key}/{peer}", peer, DIGEST_TIMEOUT_SECONDS))
-            manifest.complete(self._layout, step, table, metrics)
+        def complete() -> None:
+            if bad:
+                files.delete_tree(folder)
+                raise NumericsError(
+                    f"{bad[0]} was not finite at step {step}: it was not saved; the newest "
+                    f"checkpoint is step {self._newest or 0}"
+                )
+            if not files.is_folder(folder):
+                raise StorageError(f"{folder}: Orbax did not commit it")
+            manifest.complete(self._layout, step, metrics)
             best = self.best_step()
             for old in self.steps()[: -self._keep]:
                 if old != best:
                     manifest.delete(self._layout, old)
 
-        agreement.on_first("checkpoint", write, key)
+        agreement.on_first("checkpoint", complete, key)
 
     # ---- failures --------------------------------------------------------------------------------
 
@@ -260,9 +247,7 @@ class Checkpoints:
         self._error = error  # Perhaps non-finite numbers, another process, or a bug.
         if reason := storage_reason(error):
             newest = self._newest
-            last = (
-                "no step is saved yet" if newest is None else f"the last complete step is {newest}"
-            )
+            last = f"the last complete step is {newest}" if newest else "no step is saved yet"
             self._error = StorageError(
                 f"{self._layout.step(step)} could not be saved: {reason}; {last}; free space or "
                 "fix the folder, then start the same command again"

@@ -60,26 +60,24 @@ def step_numbers(folder: str) -> list[int]:
     return sorted(int(n) for n in files.names(folder) if re.fullmatch("0|[1-9][0-9]*", n))
 
 
-def digests(folder: str, index: int = 0, count: int = 1, *, sync: bool = False) -> dict[str, Any]:
-    """Size and SHA-256 of every `count`-th file of a step, from number `index`, by its path.
+def digests(folder: str, *, sync: bool = False) -> dict[str, Any]:
+    """Size and SHA-256 of every file of a step but its manifest, by path.
 
-    So several processes divide the files among them; the manifest is left out. `sync` flushes
-    local files to the disk as well, before anything vouches for them. Raises StorageError if a
-    file cannot be read.
+    `sync` also flushes local files to the disk.
     """
     sizes = files.file_sizes(folder)
     sizes.pop(MANIFEST, None)
-    names = sorted(sizes)[index::count]
     with ThreadPoolExecutor(_THREADS) as pool:
-        hashes = pool.map(lambda name: files.sha256(files.join(folder, name), sync=sync), names)
+        hashes = pool.map(lambda name: files.sha256(files.join(folder, name), sync=sync), sizes)
         return {
-            name: {"size": sizes[name], "sha256": digest}
-            for name, digest in zip(names, hashes, strict=True)
+            name: {"size": size, "sha256": digest}
+            for (name, size), digest in zip(sizes.items(), hashes, strict=True)
         }
 
 
-def complete(layout: Layout, step: int, table: dict[str, Any], metrics: dict[str, float]) -> None:
+def complete(layout: Layout, step: int, metrics: dict[str, float]) -> None:
     """Writes the manifest (digests and metrics) into a committed step, then its marker."""
+    table = digests(layout.step(step), sync=True)
     body = {"format": FORMAT, "step": step, "metrics": metrics, "files": table}
     files.write(layout.manifest(step), _serialize(body))
     write_marker(layout, step)

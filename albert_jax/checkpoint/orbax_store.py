@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from typing import Any
 
@@ -13,14 +14,9 @@ from albert_jax.checkpoint.leaves import describe, nested, restore_args, unflatt
 from albert_jax.checkpoint.manifest import Layout
 from albert_jax.errors import CheckpointError, StorageError
 
-_STORAGE_REASONS = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "File too large",
-    "Permission denied",
-    "Read-only file system",
-    "No such file or directory",
-)
+_STORAGE_ERRORS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.ENOENT,
+)  # fmt: skip
 
 
 class _Manager(ocp.CheckpointManager):
@@ -120,7 +116,7 @@ def storage_reason(error: BaseException) -> str | None:
         if isinstance(link, StorageError):
             return str(link)
         text = " ".join(str(link).split()).lower()
-        for reason in _STORAGE_REASONS:
+        for reason in map(os.strerror, _STORAGE_ERRORS):
             if reason.lower() in text:
                 return reason
         if isinstance(link, OSError):

@@ -64,12 +64,8 @@ def recover(layout: Layout) -> int | None:
         _refuse_unless_new(layout, unfinished)
     for step in unfinished:
         files.delete_tree(layout.step(step))
-        log.warning(
-            "%s: the save of step %d was not finished, removed it; continuing from step %d",
-            layout.run_dir,
-            step,
-            newest or 0,
-        )
+        line = f"the save of step {step} was not finished, removed it"
+        log.warning("%s: %s; continuing from step %d", layout.run_dir, line, newest or 0)
     return newest
 
 
@@ -142,10 +138,5 @@ def _quarantine(layout: Layout, step: int, damage: str) -> None:
     if in_place:
         files.move_tree(layout.step(step), files.join(target, "step"))
     files.delete(layout.marker(step))
-    log.warning(
-        "%s: checkpoint %d is damaged (%s), moved to %s; using the one before",
-        layout.run_dir,
-        step,
-        damage,
-        name,
-    )
+    line = f"checkpoint {step} is damaged ({damage}), moved to {name}; using the one before"
+    log.warning("%s: %s", layout.run_dir, line)

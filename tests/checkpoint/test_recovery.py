@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax.checkpoint import manifest, recovery
+from albert_jax.checkpoint import recovery
 from albert_jax.checkpoint.manifest import Layout
 from albert_jax.errors import CheckpointError
 
@@ -184,10 +184,3 @@ def test_a_manifest_of_any_bytes_never_fits(run, text, marked):
     if not marked:
         (run / "complete" / "30").unlink()
     assert recovery.recover(Layout(str(run))) == 20
-
-
-def test_processes_divide_the_digests(run):
-    step = Layout(str(run)).step(30)
-    parts = [manifest.digests(step, index, 3) for index in range(3)]
-    assert parts[0] | parts[1] | parts[2] == manifest.digests(step)
-    assert sum(map(len, parts)) == len(manifest.digests(step))
