@@ -26,7 +26,9 @@ COMMANDS = [
     if line
 ]
 PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
-PAGES = sorted((ROOT / "docs").glob("*.md")) + [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+PAGES = sorted((ROOT / "docs").glob("*.md")) + [
+    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")
+]
 QUICK = ["--phases.0.steps", "4", "--phases.1.steps", "2", "--run.max-eval-samples", "16"]
 LAUNCH = {
     "bash launch/local.sh": "test_launch.py runs it",
