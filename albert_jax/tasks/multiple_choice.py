@@ -73,8 +73,8 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
 
     def parse_line(self, line: str, where: str) -> ChoiceExample:
         """Context and choices with tabs between them."""
-        most = 1 + self.config.max_choices
-        context, *endings = columns.parse_parts(line, where, self.name, 3, most)
+        limit = 1 + self.config.max_choices
+        context, *endings = columns.parse_parts(line, where, self.name, 3, limit)
         return ChoiceExample(where, context, tuple(endings))
 
     def texts(self, example: ChoiceExample) -> Sequence[str]:

@@ -251,8 +251,8 @@ class SquadV2(_Squad[SquadV2Config]):
             scores[feature.question].append(float(score))
         predictions = super().predict(examples, features, outputs)
         return [
-            prediction | {"null_score": min(own, default=0.0)}
-            for prediction, own in zip(predictions, scores, strict=True)
+            prediction | {"null_score": min(of_windows, default=0.0)}
+            for prediction, of_windows in zip(predictions, scores, strict=True)
         ]
 
     def score(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:

@@ -142,13 +142,13 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         weights = batch["pair_weights"]
         # Empty pairs are no negatives; rows without weight keep finite logits.
         absent = (weights == 0) & jnp.any(weights > 0, axis=1, keepdims=True)
-        own = jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape)
+        partner = jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape)
         forward = jnp.where(absent[:, None, :], NEGATIVE, logits)
         backward = jnp.where(absent[:, None, :], NEGATIVE, jnp.swapaxes(logits, 1, 2))
-        losses = (cross_entropy(forward, own) + cross_entropy(backward, own)) / 2
-        # Without weight a pair compares itself with nothing: its loss may be huge, never NaN.
+        losses = (cross_entropy(forward, partner) + cross_entropy(backward, partner)) / 2
+        # A pair without weight compares itself with nothing: its loss may be huge, never NaN.
         losses = jnp.where(weights > 0, losses, 0.0)
-        correct = jnp.sum(weights * (jnp.argmax(forward, -1) == own))
+        correct = jnp.sum(weights * (jnp.argmax(forward, -1) == partner))
         terms = {"pair": LossTerm(jnp.sum(weights * losses), "pair_weights")}
         return LossTerms(terms, {"pair_correct": correct})
 
@@ -185,7 +185,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
             return metrics.correlations(cosines, true)
         first, second = (np.array([p[name] for p in predictions]) for name in ("first", "second"))
         nearest = (first @ second.T).argmax(1)
-        return {"retrieval": metrics.accuracy(nearest, np.arange(len(nearest)))}
+        return {"retrieval": float(np.mean(nearest == np.arange(len(nearest))))}
 
     def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """The files by which sentence-transformers pools and normalizes."""

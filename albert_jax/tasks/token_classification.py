@@ -174,8 +174,8 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
             for position in positions:
                 tags[-1][int(feature.words[position])] = self.config.labels[int(best[i, position])]
         return [
-            {"words": list(x.words), "tags": [own[i] for i in range(len(x.words))]}
-            for x, own in zip(examples, tags, strict=True)
+            {"words": list(x.words), "tags": [tag_of_word[i] for i in range(len(x.words))]}
+            for x, tag_of_word in zip(examples, tags, strict=True)
         ]
 
     def score(self, examples: Sequence[TaggedExample], predictions: Sequence[Prediction]) -> Scores:
@@ -240,8 +240,8 @@ def read_conll(
     for number, line in enumerate([*lines, ""], 1):
         if not line.strip() or line.startswith(DOCUMENT_MARK):
             if words:
-                own = tuple(tags) if tagged else None
-                examples.append(TaggedExample(f"{path}:{start}", tuple(words), own))
+                known = tuple(tags) if tagged else None
+                examples.append(TaggedExample(f"{path}:{start}", tuple(words), known))
             words, tags = [], []
             continue
         fields = _columns(line)

@@ -16,6 +16,7 @@ from albert_jax.finetune import distillation
 from albert_jax.finetune.distillation import compared_depths, teacher_columns, token_similarities
 from albert_jax.model import albert
 from albert_jax.model_io import model as models
+from albert_jax.tasks import registry
 from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.support.encoder import Encoder
 
@@ -121,6 +122,32 @@ def test_terms_are_those_of_the_paper():
     assert terms["states"] == pytest.approx(2.0 * distance, rel=1e-3)
     without = taught(rows(), teacher, model, hidden_state_weight=0.0)
     assert "teacher_similarities" not in without and "states" not in terms_of(model, without)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DoubledConfig(ClassificationConfig):
+    name: str = "doubled"
+
+
+class Doubled(Classification):
+    """A task of its own whose logits are twice as large."""
+
+    name = "doubled"
+    config_class = DoubledConfig
+
+    def head_logits(self, encoder, hidden, batch):
+        return 2 * super().head_logits(encoder, hidden, batch)
+
+
+def test_a_teacher_applies_the_head_of_its_own_task(monkeypatch):
+    monkeypatch.setattr(registry, "_tasks", dict(registry._tasks))
+    registry.register(Doubled)
+    model = tiny_models.classifier(num_layers=2)
+    task = DoubledConfig(**vars(settings(model)) | {"name": "doubled"})
+    config = dataclasses.replace(model.run_config, task=task)
+    doubled = dataclasses.replace(model, run_config=config)
+    logits, twice = (taught(rows(), t, model)["teacher_logits"] for t in (model, doubled))
+    np.testing.assert_allclose(twice, 2 * logits, rtol=1e-6)
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.question_answering import SquadV1, SquadV1Config, SquadV2, SquadV2Config
 from albert_jax.tasks.support.answer_spans import window_bounds
 from albert_jax.tasks.support.offsets import align
-from albert_jax.tasks.support.squad_files import Answer, Question, from_hub, read_squad
+from albert_jax.tasks.support.squad_files import Answer, Question, from_hub, read_questions
 from albert_jax.tasks.task import BatchSpec
 
 WORDS = Words("a b c d e f g h i j k l m n o p")
@@ -45,7 +45,7 @@ def refused(folder: Path, content: str, *parts: str) -> None:
     path = folder / "s.json"
     path.write_text(content)
     with pytest.raises(DataError) as caught:
-        read_squad(path, answered=True)
+        read_questions(str(path), answered=True)
     message = str(caught.value)
     assert "\n" not in message and "s.json" in message
     for part in parts:
@@ -56,7 +56,7 @@ def test_squad_files(tmp_path: Path) -> None:
     def read(answered: bool = True, **changes) -> Question:
         path = tmp_path / "s.json"
         path.write_text(json.dumps(squad(**changes)))
-        (question,) = read_squad(path, answered=answered)
+        (question,) = read_questions(str(path), answered=answered)
         return question
 
     assert read().answers == (Answer("cat", 4),)
@@ -120,7 +120,9 @@ def test_squad_v1_refuses_questions_without_answers(tmp_path: Path) -> None:
 
 
 def test_a_real_file(shared: Path) -> None:
-    questions = read_squad(shared / "data/squad/squad-v2.0-dev-16articles.json", answered=True)
+    questions = read_questions(
+        str(shared / "data/squad/squad-v2.0-dev-16articles.json"), answered=True
+    )
     assert len(questions) == 6078
     assert sum(not question.answers for question in questions) == 3168
 

@@ -15,11 +15,6 @@ from scipy import special
 from albert_jax.errors import ConfigError
 
 
-def accuracy(predicted: np.ndarray, true: np.ndarray) -> float:
-    """Share of equal entries."""
-    return float(np.mean(np.asarray(predicted) == np.asarray(true)))
-
-
 def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dict[str, float]:
     """Accuracy, F1 (of class 1 if there are two, else the mean over classes), Matthews correlation.
 
@@ -33,7 +28,7 @@ def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dic
     # scikit-learn warns where there is only one class, for which the correlation is undefined.
     constant = len(np.union1d(true, predicted)) == 1
     return {
-        "accuracy": accuracy(predicted, true),
+        "accuracy": float(np.mean(predicted == true)),
         "f1": float(f1),
         "matthews": 0.0 if constant else float(matthews_corrcoef(true, predicted)),
     }
@@ -99,18 +94,17 @@ def tag_spans(tags: Sequence[str]) -> set[TagSpan]:
 
 def span_f1(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> dict[str, float]:
     """F1, precision and recall of exact spans over all sentences, and accuracy of the tags."""
-    hits = guessed = wanted = same = total = 0
-    for p, t in zip(predicted, true, strict=True):
-        spans, true_spans = tag_spans(p), tag_spans(t)
-        hits += len(spans & true_spans)
-        guessed, wanted = guessed + len(spans), wanted + len(true_spans)
-        same += sum(a == b for a, b in zip(p, t, strict=True))
-        total += len(t)
+    pairs = list(zip(predicted, true, strict=True))
+    hits = sum(len(tag_spans(p) & tag_spans(t)) for p, t in pairs)
+    predicted_spans, true_spans = (
+        sum(len(tag_spans(tags)) for tags in x) for x in (predicted, true)
+    )
+    equal = [a == b for p, t in pairs for a, b in zip(p, t, strict=True)]
     return {
-        "f1": 2 * hits / (guessed + wanted) if guessed + wanted else 0.0,
-        "precision": hits / guessed if guessed else 0.0,
-        "recall": hits / wanted if wanted else 0.0,
-        "accuracy": same / total if total else 0.0,
+        "f1": 2 * hits / max(1, predicted_spans + true_spans),
+        "precision": hits / max(1, predicted_spans),
+        "recall": hits / max(1, true_spans),
+        "accuracy": sum(equal) / max(1, len(equal)),
     }
 
 

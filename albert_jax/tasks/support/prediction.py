@@ -72,7 +72,7 @@ def length_buckets(
     lengths = [n for n in LENGTHS if n >= shortest]
     sizes = [fitting_length(n, maximum, lengths) for n in needed]
     for size in sorted(set(sizes)):
-        yield size, [i for i, own in enumerate(sizes) if own == size]
+        yield size, [i for i, other in enumerate(sizes) if other == size]
 
 
 def _stack(outputs: Sequence[Any]) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from albert_jax.data.sources import hub_datasets
@@ -39,23 +38,18 @@ def read_questions(path: str, *, answered: bool) -> list[Question]:
     """
     if hub_datasets.is_hub_dataset(path):
         return [from_hub(record, answered) for record in hub_datasets.load_records(path)]
-    return read_squad(path, answered=answered)
-
-
-def read_squad(path: str | Path, *, answered: bool) -> list[Question]:
-    """Questions of a SQuAD JSON file."""
     content = parse_json(read_text(path), path, 1, "fix the file")
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
         raise DataError(f"{path}: no 'data' list; this is not SQuAD's JSON")
     questions: dict[str, Question] = {}
     for a, article in enumerate(content["data"]):
         for p, paragraph in enumerate(require(article, "paragraphs", f"{path}: data[{a}]", list)):
-            place = f"{path}: data[{a}].paragraphs[{p}]"
-            context = require(paragraph, "context", place, str)
+            where = f"{path}: data[{a}].paragraphs[{p}]"
+            context = require(paragraph, "context", where, str)
             if not context.strip():
-                raise DataError(f"{place}: context is empty; fill it or drop the paragraph")
-            for q, item in enumerate(require(paragraph, "qas", place, list)):
-                question = _question(item, f"{place}.qas[{q}]", context, answered)
+                raise DataError(f"{where}: context is empty; fill it or drop the paragraph")
+            for q, item in enumerate(require(paragraph, "qas", where, list)):
+                question = _question(item, f"{where}.qas[{q}]", context, answered)
                 same = questions.setdefault(question.id, question)
                 if same is not question:
                     raise DataError(
@@ -97,19 +91,19 @@ def _question(item: Any, where: str, context: str, answered: bool) -> Question:
         Answer(require(x, "text", where, str), require(x, "answer_start", where, int))
         for x in answers
     ]
-    place = f"{where} (id {id})"
+    named = f"{where} (id {id})"
     if not question.strip():
-        raise DataError(f"{place}: question is empty; fill it or drop it")
+        raise DataError(f"{named}: question is empty; fill it or drop it")
     for answer in answers:
-        text_there = context[answer.start : answer.start + len(answer.text)]
-        if answer.start < 0 or not answer.text.strip() or text_there != answer.text:
+        written = context[answer.start : answer.start + len(answer.text)]
+        if answer.start < 0 or not answer.text.strip() or written != answer.text:
             raise DataError(
-                f"{place}: answer {answer.text[:60]!r} is not in the context at character "
+                f"{named}: answer {answer.text[:60]!r} is not in the context at character "
                 f"{answer.start}; fix answer_start or the text"
             )
     impossible = bool(item.get("is_impossible", False))
     if answered and not answers and not impossible:
-        raise DataError(f"{place}: no answers and not is_impossible; add one of the two")
+        raise DataError(f"{named}: no answers and not is_impossible; add one of the two")
     if answers and impossible:
-        raise DataError(f"{place}: is_impossible, but has answers; remove one of the two")
+        raise DataError(f"{named}: is_impossible, but has answers; remove one of the two")
     return Question(where, id, question, context, tuple(answers))
