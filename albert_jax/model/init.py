@@ -30,11 +30,12 @@ def init_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
     """
     flat = tree.flatten(abstract_params(config))
     return tree.unflatten(
-        {path: _init_leaf(path, leaf.shape, config, seed) for path, leaf in flat.items()}
+        {path: init_leaf(path, x.shape, config.initializer_range, seed) for path, x in flat.items()}
     )
 
 
-def _init_leaf(path: str, shape: tuple[int, ...], config: ModelConfig, seed: int) -> np.ndarray:
+def init_leaf(path: str, shape: tuple[int, ...], std: float, seed: int) -> np.ndarray:
+    """A new parameter: a kernel truncated normal, a bias 0, a scale 1; see `init_params`."""
     kind = path.rsplit("/", 1)[-1]
     if kind == "scale":
         return np.ones(shape, np.float32)
@@ -42,7 +43,7 @@ def _init_leaf(path: str, shape: tuple[int, ...], config: ModelConfig, seed: int
         return np.zeros(shape, np.float32)
     digest = hashlib.sha256(f"{seed}:{path}".encode()).digest()
     generator = np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little")))
-    return truncated_normal(generator, shape, config.initializer_range)
+    return truncated_normal(generator, shape, std)
 
 
 def truncated_normal(

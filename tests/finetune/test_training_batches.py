@@ -14,11 +14,9 @@ from small_runs import TEXTS
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
 from albert_jax.finetune import setup
-from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.finetune.batches import TrainingBatches, batch_order
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
-from albert_jax.tasks.sentence_embedding import SentenceEmbedding, SentenceEmbeddingConfig
-from albert_jax.tasks.token_classification import TokenClassification, TokenClassificationConfig
 
 
 def training_batches(path: Path, phase: PhaseConfig, **task: Any) -> tuple[TrainingBatches, Config]:
@@ -89,14 +87,14 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
     assert short.task.num_train_epochs == 0
 
 
-def test_first_metric_fits_the_labels(tmp_path):
-    task = TokenClassification(TokenClassificationConfig())
-    for text, first in (("a B\nb I\n", "f1"), ("a NN\nb VB\n", "accuracy")):
-        (tmp_path / "a.conll").write_text(text)
-        examples = task.read_examples(str(tmp_path / "a.conll"), labelled=True)
-        assert task.resolve(examples, examples).config.metrics[0] == first
-    (tmp_path / "b.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
-    pairs = SentenceEmbedding(SentenceEmbeddingConfig())
-    examples = pairs.read_examples(str(tmp_path / "b.tsv"), labelled=True)
-    with pytest.raises(DataError, match=r"b\.tsv:2: score 'entailment'"):
-        pairs.resolve(examples, examples)
+def test_batches_cover_each_epoch_once() -> None:
+    for epoch in range(2):
+        steps = range(3 * epoch, 3 * epoch + 3)
+        parts = [batch_order(7, step, 10, 4) for step in steps]
+        assert [len(part) for part in parts] == [4, 4, 2]
+        assert sorted(np.concatenate(parts).tolist()) == list(range(10))
+    first = batch_order(7, 0, 50, 50)
+    assert (first != batch_order(7, 1, 50, 50)).any()
+    assert (first != batch_order(8, 0, 50, 50)).any()
+    with pytest.raises(DataError, match="no training examples"):
+        batch_order(1, 0, 0, 4)

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from word_vocabulary import Words
 
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.finetune import batches
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
 from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
-from albert_jax.tasks.sentence_embedding import SentenceEmbeddingConfig
+from albert_jax.tasks.sentence_embedding import SentenceEmbedding, SentenceEmbeddingConfig
 from albert_jax.tasks.support import features
 from albert_jax.tasks.support.choice_files import ChoiceExample
 from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.task import Batch, BatchSpec
-from albert_jax.tasks.token_classification import TaggedExample, TokenClassificationConfig
+from albert_jax.tasks.token_classification import (
+    TaggedExample,
+    TokenClassification,
+    TokenClassificationConfig,
+)
 
 TEXT = "a b c d e f g h i j k l m n o p"
 WORDS = Words(TEXT)
@@ -129,14 +134,14 @@ def test_lengths_and_encoding_once() -> None:
     assert seen == ["a", "b"]
 
 
-def test_batches_cover_each_epoch_once() -> None:
-    for epoch in range(2):
-        steps = range(3 * epoch, 3 * epoch + 3)
-        parts = [batches.batch_order(7, step, 10, 4) for step in steps]
-        assert [len(part) for part in parts] == [4, 4, 2]
-        assert sorted(np.concatenate(parts).tolist()) == list(range(10))
-    first = batches.batch_order(7, 0, 50, 50)
-    assert (first != batches.batch_order(7, 1, 50, 50)).any()
-    assert (first != batches.batch_order(8, 0, 50, 50)).any()
-    with pytest.raises(DataError, match="no training examples"):
-        batches.batch_order(1, 0, 0, 4)
+def test_first_metric_fits_the_labels(tmp_path: Path) -> None:
+    task = TokenClassification(TokenClassificationConfig())
+    for text, first in (("a B\nb I\n", "f1"), ("a NN\nb VB\n", "accuracy")):
+        (tmp_path / "a.conll").write_text(text)
+        examples = task.read_examples(str(tmp_path / "a.conll"), labelled=True)
+        assert task.resolve(examples, examples).config.metrics[0] == first
+    (tmp_path / "b.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
+    pairs = SentenceEmbedding(SentenceEmbeddingConfig())
+    examples = pairs.read_examples(str(tmp_path / "b.tsv"), labelled=True)
+    with pytest.raises(DataError, match=r"b\.tsv:2: score 'entailment'"):
+        pairs.resolve(examples, examples)

@@ -6,20 +6,19 @@ parameters; kernels are [inputs, outputs].
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from albert_jax import tree
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import HEAD, drop
-from albert_jax.model.init import truncated_normal
+from albert_jax.model.init import init_leaf
 from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import AnyTask
 
@@ -108,26 +107,11 @@ def dense(layer: Params, x: jax.Array) -> jax.Array:
 
 
 def init_head(shapes: Mapping[str, Any], seed: int, std: float) -> dict[str, Any]:
-    """New parameters of these shapes: kernels truncated normal, biases 0, scales 1.
-
-    Every array is a function of (seed, its path).
-    """
-
-    def build(shapes: Mapping[str, Any], path: str) -> dict[str, Any]:
-        params: dict[str, Any] = {}
-        for name, shape in shapes.items():
-            if isinstance(shape, Mapping):
-                params[name] = build(shape, f"{path}/{name}")
-            elif name in ("scale", "bias"):
-                params[name] = np.full(shape, float(name == "scale"), np.float32)
-            else:
-                digest = hashlib.sha256(f"{seed}:{path}/{name}".encode()).digest()
-                key = int.from_bytes(digest[:16], "little")
-                rng = np.random.Generator(np.random.Philox(key=key))
-                params[name] = truncated_normal(rng, shape, std)
-        return params
-
-    return build(shapes, "head")
+    """New parameters of these shapes, which stand under "head"; see model/init.py."""
+    flat = tree.flatten(shapes)
+    return tree.unflatten(
+        {path: init_leaf(f"head/{path}", shape, std, seed) for path, shape in flat.items()}
+    )
 
 
 def abstract_params(task: AnyTask, model: ModelConfig) -> dict[str, Any]:
