@@ -64,12 +64,7 @@ def _records(path: str, columns: Sequence[str]) -> list[Record]:
 
 
 def _passage(record: Record, max_choices: int, labelled: bool) -> list[ChoiceExample]:
-    """The examples of a passage of RACE: question and option joined, "_" replaced by the option.
-
-    A passage holds article, questions, options, answers ("A" to "D", read only if `labelled`) and
-    id, or a single question with its answer. The level (middle, high) is the one that the id names,
-    or else the path.
-    """
+    """The examples of a passage of RACE, which may hold a single question, as hubs have it."""
     where = record.where
     passage = {name: _decoded(value) for name, value in record.fields.items()}
     if "question" in passage and "questions" not in passage:
@@ -124,8 +119,9 @@ def from_record(record: Record, max_choices: int, labelled: bool) -> list[Choice
     """The examples of one record: of RACE, SWAG, or the general form.
 
     The general form has context, question (optional), choices (a list) and label (number from 0,
-    or letter from "A"); SWAG has sent1, sent2, ending0, ..., label. A gap in the question ("_" or
-    more, standing alone) is filled by the choice, which otherwise follows it.
+    or letter from "A"); SWAG has sent1, sent2, ending0, ..., label; RACE has article, questions,
+    options, answers and id, which names the level (or else the path does). A gap in the question
+    ("_" or more, standing alone) is filled by the choice, which otherwise follows it.
     """
     fields = record.fields
     if "article" in fields:

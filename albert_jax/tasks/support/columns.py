@@ -95,11 +95,7 @@ def read_texts(
 def _roles(
     record: Record, config: TableConfig, label_names: Sequence[str], required: bool
 ) -> tuple[tuple[str, ...], str]:
-    """Names of the text columns and of the label's ("" if there is none).
-
-    They are the configured ones, else those with usual names, else by order: with `columns` the
-    label is the last one, and all others are texts.
-    """
+    """Names of the text columns and of the label's: as configured, by usual names, or by order."""
     columns = config.columns
     present = [name for name in (columns or record.fields) if name != IGNORED]
     if not present:

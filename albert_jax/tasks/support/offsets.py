@@ -112,11 +112,9 @@ def align(text: str, tokens: Sequence[str], rules: TextRules) -> Alignment | Non
 
 
 def _band(written: np.ndarray, characters: np.ndarray, reach: int) -> tuple[int, np.ndarray]:
-    """Score of the last cell and the moves, int8 [n, 2 * reach].
-
-    Cell (i, j) is stored in column j - i + reach; outside the band every score is 0. Of equal
-    scores "up" wins over "left" over "match": the original's order, and its ties decide spans.
-    """
+    """Score of the last cell and the moves, int8 [n, 2 * reach]."""
+    # Cell (i, j) is stored in column j - i + reach; outside the band every score is 0. Of equal
+    # scores "up" wins over "left" over "match": the original's order, and its ties decide spans.
     n, m, width = len(written), len(characters), 2 * reach
     moves = np.full((n, width), _NONE, np.int8)
     before = np.zeros(m + 1, np.int32)
@@ -159,11 +157,9 @@ def _trace(moves: np.ndarray, reach: int, n: int, m: int) -> tuple[np.ndarray, n
 
 
 def _nearest(index: np.ndarray, at: int, *, is_start: bool, limit: int | None = None) -> int:
-    """The value at an index or, without one, the value that its neighbors leave for it.
-
-    A gap between two values is given to the start after the left one and to the end before the
-    right one; `limit` is the length of the text that values point into.
-    """
+    """The value at an index or, without one, the value that its neighbors leave for it."""
+    # A gap between two values is given to the start after the left one and to the end before the
+    # right one; `limit` is the length of the text that values point into.
     if index[at] >= 0:
         return int(index[at])
     known = np.flatnonzero(index >= 0)
