@@ -54,7 +54,7 @@ def main() -> None:
     bare = sentencepiece.SentencePieceProcessor(model_proto=vocab.model)
 
     # As many sentences in one call as preparation has.
-    cuts = np.flatnonzero(np.diff(np.cumsum(list(map(len, raw))) // steps.BATCH_BYTES)) + 1
+    cuts = np.flatnonzero(np.diff(np.cumsum(list(map(len, raw))) // steps.BATCH_SIZE)) + 1
     batches = [raw[a:b] for a, b in itertools.pairwise([0, *cuts.tolist(), len(raw)])]
 
     def shards(workers: int) -> Callable[[], object]:

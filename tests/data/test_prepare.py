@@ -289,21 +289,21 @@ def test_two_documents_are_the_least(vocab: vocabulary.Vocabulary, tmp_path: Pat
     assert manifest["counts"]["validation_documents"] == 1
 
 
-def test_a_file_that_changes_between_the_passes(
+def test_a_file_that_changes_between_two_steps(
     corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = tmp_path / "t.txt"
     text.write_text("\n\n".join(map(document, range(30))), encoding="utf-8")
     state = text.stat()
-    find_copies = steps.find_copies
+    find_duplicates = steps.find_duplicates
 
     def meddle(*arguments) -> None:  # noqa: ANN002
         content = text.read_text(encoding="utf-8").replace("warm", "cold")
         text.write_text(content, encoding="utf-8")
         os.utime(text, ns=(state.st_atime_ns, state.st_mtime_ns))
-        find_copies(*arguments)
+        find_duplicates(*arguments)
 
-    monkeypatch.setattr(steps, "find_copies", meddle)
+    monkeypatch.setattr(steps, "find_duplicates", meddle)
     with pytest.raises(DataError, match="changed between the two times"):
         prepare([str(text)], vocab, str(tmp_path / "p"), PrepareOptions(workers=1))
     assert not (tmp_path / "p/manifest.json").exists()
@@ -413,26 +413,21 @@ def test_other_evaluation_text_is_another_input(
         run(corpus, vocab, tmp_path / "p", decontaminate=(str(evaluation),))
 
 
-def test_a_lock_is_not_held_on_a_deleted_file(
+def test_a_command_that_waited_for_the_lock_of_a_finished_one(
     corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another command deletes the file that this one has opened, before this one locks it."""
-    flock, refused = fcntl.flock, []
+    """Another command finishes, and deletes the lock, after this one has opened it."""
+    flock, lines = fcntl.flock, []
 
     def late(file, operation: int) -> None:  # noqa: ANN001
         monkeypatch.setattr(fcntl, "flock", flock)
-        os.unlink(tmp_path / "p" / ".lock-0-of-1")
+        run(corpus, vocab, tmp_path / "p")
         flock(file, operation)
 
-    def again(_: str) -> None:
-        try:
-            run(corpus, vocab, tmp_path / "p")
-        except StorageError as error:
-            refused.append(error)
-
     monkeypatch.setattr(fcntl, "flock", late)
-    run(corpus, vocab, tmp_path / "p", log=again)
-    assert refused and "is being prepared by process" in str(refused[0])
+    run(corpus, vocab, tmp_path / "p", log=lines.append)
+    assert lines == [f"{tmp_path / 'p'} is prepared already"]
+    assert not (tmp_path / "p/work").exists()
 
 
 def tables_of(
@@ -448,13 +443,13 @@ def tables_of(
         table["high"][:5] = table["low"][:5] = 0
         table.sort(order=["high", "low", "number"])
         tables.append(f"{folder}/{part}.npy")
-        deduplication.write_rows(tables[-1], table)
+        deduplication.write_array(tables[-1], table)
         ends.append(deduplication.prefix_ends(table))
     return tables, ends
 
 
 @pytest.mark.parametrize("place", ["disk", "bucket"])
-def test_duplicates_over_many_ranges(
+def test_duplicates_over_many_partitions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     rng = np.random.default_rng(0)
@@ -469,30 +464,30 @@ def test_duplicates_over_many_ranges(
                 expected.add((part, number))
             seen |= {which} if number >= 5 else set()
     rows_read = 0
-    read_rows = deduplication.read_rows
+    read_array = deduplication.read_array
 
     def counted(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
         nonlocal rows_read
         rows_read += end - begin
-        return read_rows(path, dtype, begin, end)
+        return read_array(path, dtype, begin, end)
 
-    monkeypatch.setattr(deduplication, "read_rows", counted)
+    monkeypatch.setattr(deduplication, "read_array", counted)
     monkeypatch.setattr(files, "read", None)
     for count in (1, 4, 64):
         found, rows_read = set(), 0
         for index in range(count):
-            stretches = [deduplication.stretch(part_ends, index, count) for part_ends in ends]
-            copies = deduplication.find_copies(tables, stretches)
-            found |= {(part, int(n)) for part, numbers in enumerate(copies) for n in numbers}
+            rows = [deduplication.partition_rows(part_ends, index, count) for part_ends in ends]
+            duplicates = deduplication.find_duplicates(tables, rows)
+            found |= {(part, int(n)) for part, numbers in enumerate(duplicates) for n in numbers}
         assert found == expected
         assert rows_read == 600, "each row of each table is read once"
 
 
-def test_many_ranges_give_the_same_bytes(
+def test_many_partitions_give_the_same_bytes(
     corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run(corpus, vocab, tmp_path / "one")
-    monkeypatch.setattr(deduplication, "RANGE_DOCUMENTS", 50)
+    monkeypatch.setattr(deduplication, "PARTITION_DOCUMENTS", 50)
     run(corpus, vocab, tmp_path / "eight")
     assert digest(str(tmp_path / "one")) == digest(str(tmp_path / "eight"))
 

@@ -1,4 +1,4 @@
-"""Finding documents that repeat text of evaluation files: a shared run of 13 words.
+"""Finding documents that share an n-gram of 13 words with evaluation files.
 
 Words are compared in lower case, without punctuation or white space, across the ends of lines.
 """
@@ -16,8 +16,8 @@ import numpy as np
 from albert_jax.data.sources import text_files
 from albert_jax.errors import DataError
 
-RUN_WORDS = 13
-"""Length of a run, the usual choice of reports on contamination."""
+NGRAM_WORDS = 13
+"""The usual choice of reports on contamination."""
 MAX_FILE_BYTES = 256 << 20
 """Larger evaluation files are refused."""
 
@@ -28,33 +28,33 @@ class Overlap:
     """Compares documents with evaluation files: text, tables or JSON, compressed or not."""
 
     def __init__(self, paths: Sequence[str]) -> None:
-        self._runs = _evaluation_runs(tuple(paths))
-        self.found = np.zeros(len(self._runs), bool)
-        """Which of the distinct runs a document has shown, bool [runs]."""
+        self._evaluation = _evaluation_ngrams(tuple(paths))
+        self.found = np.zeros(len(self._evaluation), bool)
+        """Which of the distinct n-grams a document has shown, bool [n-grams]."""
 
-    def shares_run(self, text: str) -> bool:
-        """Whether a document has a run of the evaluation files; also records which ones."""
-        runs = _runs(text)
-        if not len(runs) or not len(self._runs):
+    def shares_ngram(self, text: str) -> bool:
+        """Whether a document has an n-gram of the evaluation files; also records which ones."""
+        hashes = _ngrams(text)
+        if not len(hashes) or not len(self._evaluation):
             return False
-        nearest = np.minimum(np.searchsorted(self._runs, runs), len(self._runs) - 1)
-        shared = nearest[self._runs[nearest] == runs]
+        nearest = np.searchsorted(self._evaluation, hashes).clip(max=len(self._evaluation) - 1)
+        shared = nearest[self._evaluation[nearest] == hashes]
         self.found[shared] = True
         return bool(len(shared))
 
 
 @lru_cache(maxsize=1)
-def _evaluation_runs(paths: tuple[str, ...]) -> np.ndarray:
-    """Sorted hashes of the distinct runs of some files, uint64 [runs]."""
-    runs = [np.zeros(0, np.uint64)]
+def _evaluation_ngrams(paths: tuple[str, ...]) -> np.ndarray:
+    """Sorted hashes of the distinct n-grams of some files, uint64 [n-grams]."""
+    hashes = [np.zeros(0, np.uint64)]
     for path in paths:
         with text_files.opened(path) as stream:
             content = stream.read(MAX_FILE_BYTES)
         if len(content) >= MAX_FILE_BYTES:
             raise DataError(f"{path}: evaluation files have at most 256 MB: divide it")
         text_files.check_kind(path, content)
-        runs += [_runs(text) for text in _texts(path, content.decode("utf-8", "replace"))]
-    return np.unique(np.concatenate(runs))
+        hashes += [_ngrams(text) for text in _texts(path, content.decode("utf-8", "replace"))]
+    return np.unique(np.concatenate(hashes))
 
 
 def _texts(path: str, content: str) -> Iterator[str]:
@@ -80,12 +80,10 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(item)
 
 
-def _runs(text: str) -> np.ndarray:
-    """Hashes of all runs of RUN_WORDS words, uint64 [words - RUN_WORDS + 1]."""
+def _ngrams(text: str) -> np.ndarray:
+    """Hashes of all n-grams of a text, uint64 [words - NGRAM_WORDS + 1]."""
     words = np.array([zlib.crc32(word.encode()) for word in _WORD.findall(text.lower())], np.uint64)
-    if len(words) < RUN_WORDS:
-        return np.zeros(0, np.uint64)
-    hashes = np.zeros(len(words) - RUN_WORDS + 1, np.uint64)
-    for i in range(RUN_WORDS):  # arithmetic modulo 2^64
+    hashes = np.zeros(max(len(words) - NGRAM_WORDS + 1, 0), np.uint64)
+    for i in range(NGRAM_WORDS):  # arithmetic modulo 2^64
         hashes = hashes * np.uint64(0x9E3779B97F4A7C15) + words[i : i + len(hashes)] + np.uint64(1)
     return hashes

@@ -1,28 +1,26 @@
-"""Finding exact copies over a whole corpus, in bounded memory and by independent workers.
+"""Finding exact duplicates over a whole corpus, in bounded memory and by independent workers.
 
-Each part writes a table of its documents, sorted by hash. The hashes are then divided by their
-first bits into ranges that fit in memory. A range reads its stretch of every table, which the
-counts of hashes by prefix locate, so each table is read once in all. Of equal documents the first
-stays: the one in the part with the smallest number, then the one with the smallest number there.
+Each part of the corpus gets a table of its documents, sorted by hash. The first bits of the hash
+divide all documents into partitions that fit in memory, and each partition is compared alone. Of
+equal documents the first one stays, by part and then by its number within the part.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Sequence
 
 import numpy as np
 
 from albert_jax import files
 
-RANGE_DOCUMENTS = 1 << 21
+PARTITION_DOCUMENTS = 1 << 21
 """About how many documents are compared at once (64 MB)."""
 PREFIX_BITS = 10
-"""Bits of the hash by which a table is counted. There are at most 2^10 ranges."""
+"""Bits of the hash that choose the partition, so there are at most 2^10 partitions."""
 
 ROW = np.dtype([("high", "<u8"), ("low", "<u8"), ("number", "<u8"), ("group", "<u8")])
-"""A document: its hash in two halves (both 0 if it is left out), its number in the part, and the
+"""A document: its hash in two halves (both 0 if it is dropped), its number in the part, and the
 hash of its group."""
 NUMBER = np.dtype("<i8")
 """Number of a document within its part."""
@@ -41,10 +39,10 @@ def hash_group(name: str) -> int:
     return int.from_bytes(digest.digest(), "little")
 
 
-def num_ranges(documents: int) -> int:
-    """Into how many ranges the hashes are divided: a power of two that depends on the count."""
+def num_partitions(documents: int) -> int:
+    """Number of partitions for a number of documents, a power of two."""
     count = 1
-    while count * RANGE_DOCUMENTS < documents and count < 1 << PREFIX_BITS:
+    while count * PARTITION_DOCUMENTS < documents and count < 1 << PREFIX_BITS:
         count *= 2
     return count
 
@@ -56,13 +54,19 @@ def prefix_ends(table: np.ndarray) -> list[int]:
     return np.cumsum(counts).tolist()
 
 
-def write_rows(path: str, rows: np.ndarray) -> None:
-    """Writes an array of records without a header, so that a stretch of it can be read."""
-    files.write(path, np.ascontiguousarray(rows).view(np.uint8).data)
+def partition_rows(prefix_ends: Sequence[int], index: int, count: int) -> tuple[int, int]:
+    """The first row of a table in partition `index` of `count`, and one after its last."""
+    width = len(prefix_ends) // count
+    return (prefix_ends[index * width - 1] if index else 0), prefix_ends[(index + 1) * width - 1]
 
 
-def read_rows(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
-    """Reads the records from `begin` to `end`, and nothing else of the file."""
+def write_array(path: str, array: np.ndarray) -> None:
+    """Writes the elements of an array without a header."""
+    files.write(path, np.ascontiguousarray(array).view(np.uint8).data)
+
+
+def read_array(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
+    """Reads the elements from `begin` to `end`, and nothing else of the file."""
     size = dtype.itemsize
     if begin == end:
         return np.zeros(0, dtype)
@@ -73,46 +77,30 @@ def read_rows(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
         return np.fromfile(path, dtype, end - begin, offset=begin * size)
 
 
-def write_array(path: str, array: np.ndarray) -> None:
-    """Writes an array as a .npy object."""
-    buffer = io.BytesIO()
-    np.save(buffer, array, allow_pickle=False)
-    files.write(path, buffer.getbuffer())
-
-
-def read_array(path: str) -> np.ndarray:
-    """Reads an array that `write_array` has written."""
-    return np.load(io.BytesIO(files.read(path) or b""), allow_pickle=False)
-
-
-def stretch(prefix_ends: Sequence[int], index: int, count: int) -> tuple[int, int]:
-    """The first row of a table in one of `count` ranges of hashes, and one after its last."""
-    width = len(prefix_ends) // count
-    return (prefix_ends[index * width - 1] if index else 0), prefix_ends[(index + 1) * width - 1]
-
-
-def find_copies(tables: Sequence[str], stretches: Sequence[tuple[int, int]]) -> list[np.ndarray]:
-    """Compares the documents of one range of hashes.
+def find_duplicates(
+    tables: Sequence[str], row_ranges: Sequence[tuple[int, int]]
+) -> list[np.ndarray]:
+    """Compares the documents of one partition.
 
     Args:
       tables: Paths of the tables of all parts.
-      stretches: The rows of each table that belong to the range.
+      row_ranges: The rows of each table that belong to the partition.
 
     Returns:
-      For each part the numbers of the documents that are copies of earlier ones, sorted.
+      For each part the numbers of the documents that repeat earlier ones, sorted.
     """
-    found = []
-    for path, (begin, end) in zip(tables, stretches, strict=True):
-        rows = read_rows(path, ROW, begin, end)
-        found.append(rows[(rows["high"] != 0) | (rows["low"] != 0)])
-    rows = np.concatenate(found)
-    part = np.repeat(np.arange(len(tables)), list(map(len, found)))
+    rows_of_parts = []
+    for path, (begin, end) in zip(tables, row_ranges, strict=True):
+        rows = read_array(path, ROW, begin, end)
+        rows_of_parts.append(rows[(rows["high"] | rows["low"]) != 0])
+    rows = np.concatenate(rows_of_parts)
+    part = np.repeat(np.arange(len(tables)), list(map(len, rows_of_parts)))
     order = np.lexsort((rows["number"], part, rows["low"], rows["high"]))
     rows, part = rows[order], part[order]
-    is_copy = np.zeros(len(rows), bool)
-    is_copy[1:] = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
-    part, number = part[is_copy], rows["number"][is_copy].astype(NUMBER)
-    # One sort and one split: a corpus may have tens of thousands of parts.
+    repeats = np.zeros(len(rows), bool)
+    repeats[1:] = (rows["high"][1:] == rows["high"][:-1]) & (rows["low"][1:] == rows["low"][:-1])
+    part, number = part[repeats], rows["number"][repeats].astype(NUMBER)
+    # One sort and one split, because a corpus may have tens of thousands of parts.
     order = np.lexsort((number, part))
     borders = np.searchsorted(part[order], np.arange(1, len(tables)))
     return np.split(number[order], borders)

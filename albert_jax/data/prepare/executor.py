@@ -1,4 +1,4 @@
-"""Doing the work items of a step: in this process, in a pool, or on Apache Beam."""
+"""Doing the items of a step: in this process, in a pool of processes, or on Apache Beam."""
 
 from __future__ import annotations
 
@@ -39,43 +39,48 @@ class Executor:
             self._pool.shutdown(wait=True, cancel_futures=True)
 
     def run(
-        self, step: str, function: Callable[..., None], items: list[tuple[Any, ...]], what: str
+        self,
+        step: str,
+        function: Callable[..., None],
+        items: list[tuple[Any, ...]],
+        what: str,
+        *,
+        wait: bool = True,
     ) -> None:
-        """Calls `function(plan, *item)` for each item; the first element of an item is its number.
+        """Calls `function(plan, *item)` for each item of this shard that is not complete.
 
         Args:
           step: Name of the step in the names of records.
           function: The step.
-          items: The items of all shards.
-          what: What to say in progress lines.
+          items: The items of all shards. The first element of each is its number.
+          what: Beginning of progress lines.
+          wait: Whether to wait until the other shards have done theirs.
+
+        Raises:
+          PeerError: A worker was killed, or another shard completed nothing for a long time.
         """
-        names = set(files.names(self.plan.work))
+        done = set(files.names(self.plan.work))
         left = [
             item
             for item in items
-            if item[0] % self.count == self.index and f"{step}-{item[0]:05d}.json" not in names
+            if item[0] % self.count == self.index and f"{step}-{item[0]:05d}.json" not in done
         ]
+        function = functools.partial(function, self.plan)
         if left and self.plan.options.beam:
-            failures = files.join(self.plan.work, "failed")
-            function = functools.partial(function, self.plan)
-            beam.run(self.plan.options.beam, function, left, failures)
+            beam.run(self.plan.options.beam, function, left, files.join(self.plan.work, "failed"))
             self._log_progress(what, len(left), len(left))
         elif len(left) < 2 or self.workers < 2:
-            for done, item in enumerate(left, 1):
-                function(self.plan, *item)
-                self._log_progress(what, done, len(left))
+            for number, item in enumerate(left, 1):
+                function(*item)
+                self._log_progress(what, number, len(left))
         else:
             self._run_in_pool(function, left, what)
+        if wait:
+            self._wait({f"{step}-{item[0]:05d}.json" for item in items})
 
-    def wait(self, step: str, num_items: int) -> None:
-        """Waits until all shards have done their items of a step.
-
-        Raises:
-          PeerError: No item was completed for a long time.
-        """
-        expected = {f"{step}-{i:05d}.json" for i in range(num_items)}
-        num_missing, since = num_items + 1, time.monotonic()
-        while missing := expected - set(files.names(self.plan.work)):
+    def _wait(self, records: set[str]) -> None:
+        num_missing, since = len(records) + 1, time.monotonic()
+        while missing := records - set(files.names(self.plan.work)):
             if len(missing) < num_missing:
                 num_missing, since = len(missing), time.monotonic()
             if time.monotonic() - since > PATIENCE:
@@ -92,11 +97,11 @@ class Executor:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.workers, mp_context=context)
-        futures = [self._pool.submit(function, self.plan, *item) for item in items]
+        futures = [self._pool.submit(function, *item) for item in items]
         try:
-            for done, future in enumerate(as_completed(futures), 1):
+            for number, future in enumerate(as_completed(futures), 1):
                 future.result()
-                self._log_progress(what, done, len(items))
+                self._log_progress(what, number, len(items))
         except BrokenProcessPool as error:
             raise PeerError(
                 "a worker process was killed, perhaps for lack of memory: run the same command "

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import io
 import json
 from typing import Any
 
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data.corpus.corpus import FORMAT
+from albert_jax.data.corpus.corpus import FORMAT, MANIFEST
 from albert_jax.data.prepare import deduplication
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sentences
 from albert_jax.data.vocabularies.fingerprint import json_bytes
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-
-MANIFEST = "manifest.json"
 
 
 def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
@@ -45,9 +45,8 @@ def begin(plan: Plan, plan_inputs: dict[str, Any]) -> dict[str, Any] | None:
     """
     manifest = files.read(files.join(plan.out_dir, MANIFEST))
     if manifest is not None:
-        found = _checked(plan, manifest, plan_inputs, complete=True)
         files.delete_tree(plan.work)  # A command that was killed after its last write has left it.
-        return found
+        return _checked(plan, manifest, plan_inputs, complete=True)
     path, content = files.join(plan.work, "plan.json"), json_bytes(plan_inputs)
     begun = files.read(path)
     if begun is None and files.is_bucket(path) and not files.create_if_absent(path, content):
@@ -77,34 +76,29 @@ def _checked(
 
 
 def finish(
-    plan: Plan, plan_inputs: dict[str, Any], vocab: Vocabulary, num_ranges: int
+    plan: Plan, plan_inputs: dict[str, Any], vocab: Vocabulary, num_partitions: int
 ) -> dict[str, Any]:
     """Gathers the records of all items into the manifest, writes it, and deletes the records."""
-    indices = range(len(plan.parts))
-    hashed = [plan.read_record("hashes", i) for i in indices]
-    copies = [plan.read_record("copies", i)["ends"][-1] for i in range(num_ranges)]
-    encoded = [plan.read_record("encode", i) for i in indices]
+    parts = range(len(plan.parts))
+    hashed = [plan.read_record("hashes", i) for i in parts]
+    duplicates = [plan.read_record("duplicates", i)["ends"][-1] for i in range(num_partitions)]
+    encoded = [plan.read_record("encode", i) for i in parts]
     splits = {
         split: [record["shards"][split] for record in encoded if split in record["shards"]]
         for split in ("train", "validation")
     }
     counts = {
-        "documents_read": sum(record["documents"] for record in hashed),
-        "documents_too_short": sum(record["short"] for record in hashed),
-        "documents_copies": sum(copies),
+        "documents_read": _total(hashed, "documents"),
+        "documents_too_short": _total(hashed, "short"),
+        "documents_copies": sum(duplicates),
     }
     for name in ("bad_lines", "cut_lines", "cut_documents"):
-        counts[name] = sum(record[name] for record in hashed)
+        counts[name] = _total(hashed, name)
     for name in ("documents_with_pairs", "unknown", "text_bytes"):
-        counts[name] = sum(record[name] for record in encoded)
+        counts[name] = _total(encoded, name)
     for split, entries in splits.items():
         for name in ("documents", "sentences", "tokens"):
-            counts[f"{split}_{name}"] = sum(entry[name] for entry in entries)
-    unigram = np.zeros(vocab.size, np.int64)
-    for i in indices:
-        unigram += deduplication.read_array(plan.array("unigram", i))
-    path = files.join(plan.out_dir, "unigram.npy")
-    deduplication.write_array(path, unigram)
+            counts[f"{split}_{name}"] = _total(entries, name)
     manifest: dict[str, Any] = {
         "format": FORMAT,
         "vocabulary": vocab.fingerprint,
@@ -112,24 +106,41 @@ def finish(
         "splits": splits,
         "counts": counts,
         "validation_share": plan.validation_share,
-        "unigram_sha256": files.sha256(path),
+        "unigram_sha256": _write_unigram(plan, vocab.size),
         "inputs": plan_inputs,
     }
     if plan.options.decontaminate:
-        found = np.any(
-            [deduplication.read_array(plan.array("overlap", i)) for i in indices], axis=0
-        )
+        size = hashed[0]["ngrams"]
+        found = np.zeros(size, bool)
+        for i in parts:
+            found |= deduplication.read_array(plan.array("overlap", i), found.dtype, 0, size)
         manifest["overlap"] = {
             "files": list(plan.options.decontaminate),
-            "runs": int(found.size),
+            "runs": size,
             "runs_found": int(found.sum()),
-            "documents": sum(record["overlapping"] for record in hashed),
+            "documents": _total(hashed, "overlapping"),
         }
     for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
         files.delete_temporary_files(folder)
     files.write(files.join(plan.out_dir, MANIFEST), json_bytes(manifest))
     files.delete_tree(plan.work)
     return manifest
+
+
+def _total(records: list[dict[str, Any]], name: str) -> int:
+    return sum(record[name] for record in records)
+
+
+def _write_unigram(plan: Plan, vocab_size: int) -> str:
+    """Adds the counts of all parts up, writes them, and returns the SHA-256 of the file."""
+    unigram = np.zeros(vocab_size, np.int64)
+    for i in range(len(plan.parts)):
+        path = plan.array("unigram", i)
+        unigram += deduplication.read_array(path, unigram.dtype, 0, vocab_size)
+    content = io.BytesIO()
+    np.save(content, unigram, allow_pickle=False)
+    files.write(files.join(plan.out_dir, "unigram.npy"), content.getbuffer())
+    return hashlib.sha256(content.getbuffer()).hexdigest()
 
 
 def summary(manifest: dict[str, Any]) -> list[str]:

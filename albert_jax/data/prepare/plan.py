@@ -66,24 +66,21 @@ class Plan:
         """Folder of the files that are needed until the manifest is written."""
         return files.join(self.out_dir, "work")
 
-    def record(self, step: str, index: int) -> str:
-        """Path of the record of a work item, which is written last and says that it is done."""
-        return files.join(self.work, f"{step}-{index:05d}.json")
-
     def array(self, step: str, index: int) -> str:
-        """Path of the array of a work item."""
-        return files.join(self.work, f"{step}-{index:05d}.npy")
+        """Path of the array of an item."""
+        return files.join(self.work, f"{step}-{index:05d}.bin")
 
     def write_record(self, step: str, index: int, record: dict[str, Any]) -> None:
-        """Writes the record of a work item."""
-        files.write(self.record(step, index), (json.dumps(record, sort_keys=True) + "\n").encode())
+        """Writes the record of an item, which marks it as complete."""
+        files.write(self._record(step, index), json.dumps(record).encode())
 
     def read_record(self, step: str, index: int) -> dict[str, Any]:
-        """Reads the record of a work item. Raises DataError if it is gone."""
-        content = files.read(self.record(step, index))
+        """Reads the record of an item. Raises DataError if it is gone."""
+        path = self._record(step, index)
+        content = files.read(path)
         if content is None:
-            raise DataError(
-                f"{self.record(step, index)}: was deleted while it was needed: run the same "
-                "command again"
-            )
+            raise DataError(f"{path}: was deleted while it was needed: run the same command again")
         return json.loads(content)
+
+    def _record(self, step: str, index: int) -> str:
+        return files.join(self.work, f"{step}-{index:05d}.json")

@@ -1,9 +1,9 @@
 """Turning documents into a prepared folder: tokenized once, without masks or row lengths.
 
-`prepare` plans the work, does the items of steps.py, and writes the manifest last. If it is killed,
+`prepare` plans the work, does the steps of steps.py, and writes the manifest last. If it is killed,
 the same command goes on with the items that are not complete. Several commands may share one
-folder (`shard`): each does its part of the items, each step waits for all items of the one before,
-and command 0 writes the manifest. The bytes do not depend on who did the work.
+folder (`shard`): each does some of the items, each step waits for all items of the one before, and
+command 0 writes the manifest.
 """
 
 from __future__ import annotations
@@ -61,54 +61,47 @@ def prepare(
         share = min(0.05, HELD_OUT_BYTES / sum(part.weight for part in parts))
     plan = Plan(out_dir=out_dir, parts=parts, options=options, validation_share=share)
     inputs = manifest.inputs(plan, vocab)
-    with _lock(out_dir, options.shard):
+    with _lock(plan):
         done = manifest.begin(plan, inputs)
         if done is not None:
             log(f"{out_dir} is prepared already")
             return done
         vocabulary.save(vocab, files.join(out_dir, "vocabulary"))
         with Executor(plan, log) as executor:
-            num_ranges = _run_steps(plan, executor)
+            num_partitions = _run_steps(plan, executor)
         if options.shard[0]:
             return {}
-        written = manifest.finish(plan, inputs, vocab, num_ranges)
+        written = manifest.finish(plan, inputs, vocab, num_partitions)
     for line in manifest.summary(written):
         log(line)
     return written
 
 
 def _run_steps(plan: Plan, executor: Executor) -> int:
-    """Does all items of this shard and returns the number of ranges of hashes."""
-    count = len(plan.parts)
-    items: list[tuple[Any, ...]] = [(i,) for i in range(count)]
-    executor.run("hashes", steps.hash_part, items, "documents read")
-    executor.wait("hashes", count)
-    hashed = [plan.read_record("hashes", i) for i in range(count)]
+    """Does all items of this shard and returns the number of hash partitions."""
+    parts = range(len(plan.parts))
+    executor.run("hashes", steps.hash_part, [(i,) for i in parts], "documents read")
+    hashed = [plan.read_record("hashes", i) for i in parts]
     threshold = _held_out_threshold(plan, hashed)
-    num_ranges = deduplication.num_ranges(sum(record["documents"] for record in hashed))
-    ends = [record["prefix_ends"] for record in hashed]
-    items = [
-        (i, [deduplication.stretch(part_ends, i, num_ranges) for part_ends in ends])
-        for i in range(num_ranges)
-    ]
-    executor.run("copies", steps.find_copies, items, "duplicates found")
-    executor.wait("copies", num_ranges)
-    ends = [plan.read_record("copies", i)["ends"] for i in range(num_ranges)]
-    items = [
-        (i, [(range_ends[i - 1] if i else 0, range_ends[i]) for range_ends in ends], threshold)
-        for i in range(count)
-    ]
-    executor.run("encode", steps.encode_part, items, "shards written")
-    if executor.index == 0:
-        executor.wait("encode", count)
-    return num_ranges
+
+    count = deduplication.num_partitions(sum(record["documents"] for record in hashed))
+    items: list[tuple[Any, ...]] = []
+    for partition in range(count):
+        ends = (record["prefix_ends"] for record in hashed)
+        items.append((partition, [deduplication.partition_rows(e, partition, count) for e in ends]))
+    executor.run("duplicates", steps.find_duplicates, items, "duplicates found")
+
+    # Each list begins with 0, so that duplicates of part i lie between entries i and i + 1.
+    bounds = [[0, *plan.read_record("duplicates", i)["ends"]] for i in range(count)]
+    items = [(i, [(b[i], b[i + 1]) for b in bounds], threshold) for i in parts]
+    executor.run("encode", steps.encode_part, items, "shards written", wait=executor.index == 0)
+    return count
 
 
 def _held_out_threshold(plan: Plan, hashed: list[dict[str, Any]]) -> int:
     """The hash below which groups are held out: the share, but at least one group and not all.
 
-    Raises:
-      DataError: There are fewer than two usable groups of documents.
+    Raises DataError if there are fewer than two usable groups of documents.
     """
     outer = sorted({group for record in hashed for group in record["outer_groups"]})
     if len(outer) < 2:
@@ -123,45 +116,31 @@ def _held_out_threshold(plan: Plan, hashed: list[dict[str, Any]]) -> int:
 
 
 @contextmanager
-def _lock(out_dir: str, shard: tuple[int, int]) -> Iterator[None]:
-    """Refuses a second command on the same folder and shard; the lock ends with the process.
+def _lock(plan: Plan) -> Iterator[None]:
+    """Refuses a second command on the same local folder and shard; it ends with the process.
 
-    A bucket has no such lock and needs none: objects are written as a whole, and two commands with
-    the same inputs write the same ones.
-
-    Raises:
-      StorageError: Another process holds the lock, or the folder cannot be written.
+    The file is deleted with the work folder after the manifest is written. A command that locks
+    the deleted file reads the manifest next and sees that nothing is left to do. A bucket needs no
+    lock, because two commands with the same inputs write the same objects.
     """
-    files.make_folder(out_dir)
-    if files.is_bucket(out_dir):
+    files.make_folder(plan.work)
+    if files.is_bucket(plan.work):
         yield
         return
-    path = files.join(out_dir, f".lock-{shard[0]}-of-{shard[1]}")
-    while True:
-        with files.storage_errors(path):
-            file = open(path, "a+")  # noqa: SIM115 - closed below, and by the end of the process
-        with file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                file.seek(0)
-                owner = file.read(200).strip() or "another process"
-                raise StorageError(
-                    f"{out_dir}: is being prepared by {owner}: wait for it or choose another --out"
-                ) from error
-            if not _is_at(path, file.fileno()):
-                continue  # Its owner has deleted the file since it was opened here.
-            file.truncate(0)
-            file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-            file.flush()
-            yield
-            os.unlink(path)
-            return
-
-
-def _is_at(path: str, descriptor: int) -> bool:
-    """Whether an open file is still the one at `path`."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
+    index, count = plan.options.shard
+    path = files.join(plan.work, f"lock-{index}-of-{count}")
+    with files.storage_errors(path):
+        file = open(path, "a+")  # noqa: SIM115 - closed below, and by the end of the process
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            owner = file.read(200).strip() or "another process"
+            raise StorageError(
+                f"{plan.out_dir}: is being prepared by {owner}: wait for it or choose another --out"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield

@@ -1,11 +1,11 @@
-"""The three steps of preparation, each on work items that any process can do alone.
+"""The three steps of preparation, each divided into items that any process can do alone.
 
-1. `hash_part` reads a part and writes a table of its documents' hashes.
-2. `find_copies` compares the documents of one range of hashes over all parts.
-3. `encode_part` reads the part again and writes its shards.
+1. `hash_part` reads a part of the corpus and writes a table of its documents' hashes.
+2. `find_duplicates` compares the documents of one hash partition over all parts.
+3. `encode_part` reads the part again, and tokenizes and writes the documents that stay.
 
-An item's record is written last and marks it as complete; complete items are not done again. The
-bytes depend on the plan alone, not on workers, order or interruptions.
+The record of an item is written last and marks it as complete. The prepared bytes depend on the
+plan alone, not on workers, order or interruptions.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import dataclasses
 import itertools
 import tempfile
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -33,8 +33,10 @@ from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
-BATCH_BYTES = 1 << 18
-"""Text that is tokenized in one call."""
+BATCH_SIZE = 1 << 18
+"""Characters of text that are tokenized in one call."""
+
+RowRanges = Sequence[tuple[int, int]]
 
 
 def hash_part(plan: Plan, index: int) -> None:
@@ -53,20 +55,21 @@ def hash_part(plan: Plan, index: int) -> None:
         if is_short:
             high = low = 0
             short += 1
-        elif overlap and overlap.shares_run(document.text):
+        elif overlap and overlap.shares_ngram(document.text):
             high = low = 0
             overlapping += 1
         rows.extend((high, low, number, group))
     table = np.frombuffer(rows, np.uint64).view(deduplication.ROW)
     table.sort(order=["high", "low", "number"])
-    groups = np.unique(table["group"][(table["high"] != 0) | (table["low"] != 0)]).tolist()
-    deduplication.write_rows(plan.array("hashes", index), table)
+    groups = np.unique(table["group"][(table["high"] | table["low"]) != 0]).tolist()
+    deduplication.write_array(plan.array("hashes", index), table)
     if overlap:
         deduplication.write_array(plan.array("overlap", index), overlap.found)
     record = {
         "documents": len(table),
         "short": short,
         "overlapping": overlapping,
+        "ngrams": len(overlap.found) if overlap else 0,
         "outer_groups": [*groups[:1], *groups[-1:]],
         "prefix_ends": deduplication.prefix_ends(table),
         **dataclasses.asdict(counts),
@@ -74,46 +77,46 @@ def hash_part(plan: Plan, index: int) -> None:
     plan.write_record("hashes", index, record)
 
 
-def find_copies(plan: Plan, index: int, stretches: Sequence[tuple[int, int]]) -> None:
-    """Step 2 for one range of hashes, which lies in these rows of each part's table."""
+def find_duplicates(plan: Plan, index: int, row_ranges: RowRanges) -> None:
+    """Step 2 for one hash partition, which has these rows of each part's table."""
     tables = [plan.array("hashes", i) for i in range(len(plan.parts))]
-    copies = deduplication.find_copies(tables, stretches)
-    deduplication.write_rows(plan.array("copies", index), np.concatenate(copies))
-    plan.write_record("copies", index, {"ends": np.cumsum(list(map(len, copies))).tolist()})
+    duplicates = deduplication.find_duplicates(tables, row_ranges)
+    deduplication.write_array(plan.array("duplicates", index), np.concatenate(duplicates))
+    ends = np.cumsum(list(map(len, duplicates))).tolist()
+    plan.write_record("duplicates", index, {"ends": ends})
 
 
-def encode_part(plan: Plan, index: int, copies: Sequence[tuple[int, int]], threshold: int) -> None:
+def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -> None:
     """Step 3 for one part.
 
     Args:
       plan: The plan.
       index: Which part.
-      copies: For each range of hashes, where its file of copies holds those of this part.
+      row_ranges: Where the list of duplicates of each hash partition has those of this part.
       threshold: Documents whose group has a smaller hash are held out.
     """
     vocab = _vocabulary(files.join(plan.out_dir, "vocabulary"))
     unigram = np.zeros(vocab.size, np.int64)
     writers: dict[str, ShardWriter] = {}
-    totals = {"documents_with_pairs": 0, "unknown": 0, "text_bytes": 0}
+    totals = Counter(documents_with_pairs=0, unknown=0, text_bytes=0)
     with ExitStack() as stack:
         folder = plan.out_dir
         if files.is_bucket(folder):  # Shards are written to local files and then uploaded.
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-        for batch in _encoded_batches(plan, index, _left_out(plan, copies), vocab):
-            held_out = batch.groups < threshold
-            for split, chosen in (("train", ~held_out), ("validation", held_out)):
-                if not chosen.any():
-                    continue
-                if split not in writers:
-                    writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size)
-                    writers[split] = stack.enter_context(writer)
-                ids, lengths, counts = batch.select(chosen)
-                writers[split].add_many(ids, lengths, counts)
-                if split == "train":
-                    unigram += np.bincount(ids, minlength=vocab.size)
-            totals["documents_with_pairs"] += batch.num_with_pairs
-            totals["unknown"] += batch.unknown
-            totals["text_bytes"] += batch.text_bytes
+        for split, documents in _batches(plan, index, row_ranges, threshold):
+            ids, lengths, counts = _encode(plan, documents, vocab)
+            if split not in writers:
+                writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size)
+                writers[split] = stack.enter_context(writer)
+            writers[split].add_many(ids, lengths, counts)
+            if split == "train":
+                unigram += np.bincount(ids, minlength=vocab.size)
+            document_of_sentence = np.repeat(np.arange(len(counts)), counts)[lengths > 0]
+            with_pairs = np.count_nonzero(np.bincount(document_of_sentence) > 1)
+            totals["documents_with_pairs"] += int(with_pairs)
+            if documents[0].ids is None:
+                totals["unknown"] += int(np.count_nonzero(ids == vocab.unk_id))
+                totals["text_bytes"] += sum(len(document.content()) for document in documents)
         entries = {split: writers[split].close() for split in sorted(writers)}
         if folder != plan.out_dir:
             for name in files.names(folder):
@@ -122,97 +125,65 @@ def encode_part(plan: Plan, index: int, copies: Sequence[tuple[int, int]], thres
     plan.write_record("encode", index, {"shards": entries, **totals})
 
 
-@dataclass(frozen=True)
-class _Batch:
-    """Some documents that stay, with their tokens."""
-
-    groups: np.ndarray
-    """Hash of each document's group, uint64 [documents]."""
-    counts: np.ndarray
-    """Sentences of each document."""
-    lengths: np.ndarray
-    """Tokens of each sentence."""
-    ids: np.ndarray
-    """All token ids."""
-    unknown: int
-    """Unknown tokens among those of texts."""
-    text_bytes: int
-
-    @property
-    def num_with_pairs(self) -> int:
-        """How many documents have two sentences with tokens."""
-        document = np.repeat(np.arange(len(self.counts)), self.counts)
-        return int(np.count_nonzero(np.bincount(document[self.lengths > 0]) > 1))
-
-    def select(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """(ids, lengths, counts) of the chosen documents, bool [documents]."""
-        in_sentences = np.repeat(chosen, self.counts)
-        in_tokens = np.repeat(in_sentences, self.lengths)
-        return self.ids[in_tokens], self.lengths[in_sentences], self.counts[chosen]
+def _batches(
+    plan: Plan, index: int, row_ranges: RowRanges, threshold: int
+) -> Iterator[tuple[str, list[Document]]]:
+    """Yields (split, documents of this split) of a part, in order within each split."""
+    batches: dict[str, list[Document]] = {"train": [], "validation": []}
+    sizes = dict.fromkeys(batches, 0)
+    for document, group in _kept_documents(plan, index, row_ranges):
+        split = "validation" if group < threshold else "train"
+        batches[split].append(document)
+        sizes[split] += len(document.text if document.ids is None else document.ids)
+        if sizes[split] >= BATCH_SIZE:
+            yield split, batches[split]
+            batches[split], sizes[split] = [], 0
+    for split, batch in batches.items():
+        if batch:
+            yield split, batch
 
 
-def _left_out(plan: Plan, copies: Sequence[tuple[int, int]]) -> frozenset[int]:
-    """Numbers of the documents of a part that are copies of others."""
-    numbers: set[int] = set()
-    for i, (begin, end) in enumerate(copies):
-        rows = deduplication.read_rows(plan.array("copies", i), deduplication.NUMBER, begin, end)
-        numbers.update(rows.tolist())
-    return frozenset(numbers)
-
-
-def _encoded_batches(
-    plan: Plan, index: int, left_out: frozenset[int], vocab: Vocabulary
-) -> Iterator[_Batch]:
-    """Yields the documents of a part that stay, in order."""
+def _kept_documents(
+    plan: Plan, index: int, row_ranges: RowRanges
+) -> Iterator[tuple[Document, int]]:
+    """Yields (document, hash of its group) of the documents that step 1 and 2 did not drop."""
     changed = DataError(
         f"{plan.parts[index].path}: changed between the two times it was read: delete "
         f"{plan.out_dir} and start again when nothing writes to the file"
     )
     count = plan.read_record("hashes", index)["documents"]
-    table = deduplication.read_rows(plan.array("hashes", index), deduplication.ROW, 0, count)
+    table = deduplication.read_array(plan.array("hashes", index), deduplication.ROW, 0, count)
     table = table[np.argsort(table["number"])]
-    batch: list[Document] = []
-    kept: list[int] = []
-    size, number = 0, -1
+    keep = (table["high"] | table["low"]) != 0
+    for i, (begin, end) in enumerate(row_ranges):
+        path = plan.array("duplicates", i)
+        keep[deduplication.read_array(path, deduplication.NUMBER, begin, end)] = False
+    number = -1
     documents = sources.read(plan.parts[index], plan.options.reading, ReadCounts())
     for number, document in enumerate(documents):
         if number >= len(table):
             raise changed
-        expected = int(table["high"][number]), int(table["low"][number])
-        if expected == (0, 0):
-            continue
-        content = document.content()
-        if deduplication.hash_text(content) != expected:
-            raise changed
-        if number in left_out:
-            continue
-        batch.append(document)
-        kept.append(number)
-        size += len(content)
-        if size >= BATCH_BYTES:
-            yield _encode(plan, batch, table["group"][kept], vocab, size)
-            batch, kept, size = [], [], 0
+        if keep[number]:
+            high, low, _, group = table[number].tolist()
+            if deduplication.hash_text(document.content()) != (high, low):
+                raise changed
+            yield document, group
     if number + 1 != len(table):
         raise changed
-    if batch:
-        yield _encode(plan, batch, table["group"][kept], vocab, size)
 
 
 def _encode(
-    plan: Plan, documents: list[Document], groups: np.ndarray, vocab: Vocabulary, size: int
-) -> _Batch:
-    """Makes a batch of documents that all have text, of `size` bytes, or all have ids."""
+    plan: Plan, documents: list[Document], vocab: Vocabulary
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(ids, tokens of each sentence, sentences of each document), which all have text or ids."""
     if documents[0].ids is None:
         rule, language = plan.options.rule, plan.options.language
         texts = [sentences(document.text, rule, language) for document in documents]
         ids, lengths = vocab.encode_flat(list(itertools.chain.from_iterable(texts)))
-        unknown = int(np.count_nonzero(ids == vocab.unk_id))
-        return _Batch(groups, np.array(list(map(len, texts))), lengths, ids, unknown, size)
+        return ids, lengths, np.array(list(map(len, texts)))
     stripped = [_without_padding(document, vocab) for document in documents]
-    counts = np.array([len(lengths) for _, lengths in stripped])
-    ids = np.concatenate([ids for ids, _ in stripped])
-    lengths = np.concatenate([lengths for _, lengths in stripped])
-    return _Batch(groups, counts, lengths, ids, 0, 0)
+    ids, lengths = map(np.concatenate, zip(*stripped, strict=True))
+    return ids, lengths, np.array([len(lengths) for _, lengths in stripped])
 
 
 def _without_padding(document: Document, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
@@ -230,10 +201,8 @@ def _without_padding(document: Document, vocab: Vocabulary) -> tuple[np.ndarray,
             f"{document.id}: holds the special id {int(ids[inside[0]])} at position "
             f"{int(inside[0])}: leave special ids out; padding may stand at the end only"
         )
-    if count < len(ids):
-        lengths = np.diff(np.minimum(np.cumsum(lengths), count), prepend=0)
-        lengths = lengths[lengths > 0]
-    return ids[:count], lengths
+    lengths = np.diff(np.minimum(np.cumsum(lengths), count), prepend=0)
+    return ids[:count], lengths[lengths > 0]
 
 
 @lru_cache(maxsize=2)
