@@ -106,7 +106,7 @@ def test_where_words_do_not_stand_alone_texts_are_segmented_whole() -> None:
 
 def test_digit_rule_changes_something_here(model: bytes) -> None:
     vocab = SentencePiece(model)
-    assert vocab._ends_in_digit_comma.any()
+    assert vocab._digits_comma
 
 
 def test_no_comma_in_the_vocabulary() -> None:

@@ -64,6 +64,7 @@ class SentencePiece:
         self.starts_word = np.array(list(map(starts_word, self._tokens)))
         self.token_bytes = self._count_bytes()
         self.fingerprint = fingerprint(self.files())
+        self._digits_comma = {i for i, t in enumerate(self._tokens) if ends_in_digit_comma(t)}
         self._rewritten = [t for i, t in enumerate(self._tokens) if self._processor.is_control(i)]
         if self._processor.piece_to_id(",") == self.unk_id:
             self._rewritten.append(",")
@@ -93,17 +94,32 @@ class SentencePiece:
     def _segment(self, cleaned: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         # These are lists, because an array for each of many short texts takes longer to make.
         encoded = self._processor.encode(list(cleaned), num_threads=1)
-        self._correct_unknown(cleaned, encoded)
+        # The original looks ids up for pieces of text. That differs from these ids where the digit
+        # rule applies, where the text has the name of a special token, and, without a token for
+        # the comma, where an unknown piece ends in a digit and a comma.
+        joined = "\n".join(cleaned)
+        rewritten = [name for name in self._rewritten if name in joined]
+        for i, text in enumerate(cleaned):
+            has_name = rewritten and any(name in text for name in rewritten)
+            if has_name or not self._digits_comma.isdisjoint(encoded[i]):
+                encoded[i] = [self._processor.piece_to_id(piece) for piece in self._pieces(text)]
         lengths = np.fromiter(map(len, encoded), np.int64, len(encoded))
-        ids = np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum()))
-        return self._split_digits(ids, lengths)
+        return np.fromiter(chain.from_iterable(encoded), np.int32, int(lengths.sum())), lengths
+
+    def _pieces(self, cleaned: str) -> list[str]:
+        """The pieces of a cleaned text by the original's rule for digits before a comma."""
+        pieces: list[str] = []
+        for piece in self._processor.encode(cleaned, out_type=str):
+            if ends_in_digit_comma(piece):
+                number = piece[:-1].replace(SPACE, "")
+                pieces += [*self._processor.encode(number, out_type=str), ","]
+            else:
+                pieces.append(piece)
+        return pieces
 
     def spell(self, text: str) -> list[str]:
         """The characters that each token of a text covers after cleaning; a space is " "."""
-        tokens: list[str] = []
-        for piece in self._processor.encode(self.rules.apply(text), out_type=str):
-            tokens += self._take_apart(piece) if ends_in_digit_comma(piece) else [piece]
-        return [token.replace(SPACE, " ") for token in tokens]
+        return [piece.replace(SPACE, " ") for piece in self._pieces(self.rules.apply(text))]
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, with special tokens by name."""
@@ -127,66 +143,6 @@ class SentencePiece:
     def model(self) -> bytes:
         """The bytes of the *.model file."""
         return self._model
-
-    @cached_property
-    def _digit_rule(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """The ids that replace each token: counts [V], begins [V], and all ids in a flat array.
-
-        They depend on the token alone, so they are looked up.
-        """
-        changed = {
-            i: [self._processor.piece_to_id(part) for part in self._take_apart(token)]
-            for i, token in enumerate(self._tokens)
-            if ends_in_digit_comma(token)
-        }
-        counts = np.ones(self.size, np.int64)
-        begins = np.arange(self.size)
-        flat = list(range(self.size))
-        for i, parts in changed.items():
-            counts[i], begins[i] = len(parts), len(flat)
-            flat += parts
-        return counts, begins, np.array(flat, np.int32)
-
-    @cached_property
-    def _ends_in_digit_comma(self) -> np.ndarray:
-        return self._digit_rule[0] > 1
-
-    def _split_digits(self, ids: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if not self._ends_in_digit_comma[ids].any():
-            return ids, lengths
-        counts, begins, flat = self._digit_rule
-        count = counts[ids]
-        ends = np.cumsum(count)
-        # The position inside each token's replacement is added to where the replacement begins.
-        inside = np.arange(ends[-1]) - np.repeat(ends - count, count)
-        borders = np.concatenate([[0], np.cumsum(lengths)])
-        new_borders = np.concatenate([[0], ends])[borders]
-        return flat[np.repeat(begins[ids], count) + inside], np.diff(new_borders)
-
-    def _correct_unknown(self, texts: Sequence[str], encoded: list[list[int]]) -> None:
-        """Corrects `encoded` where the original's way differs from segmenting to ids directly.
-
-        The original segments to pieces, applies the digit rule, and looks up the ids. Characters
-        that no token covers become one piece with their own text. If that text is the name of a
-        special token, the original finds its id, and if it ends in a digit and a comma, the piece
-        is taken apart. This is rare enough to be done one text at a time.
-        """
-        joined = "\n".join(texts)
-        rewritten = [name for name in self._rewritten if name in joined]
-        if not rewritten:
-            return
-        for i, text in enumerate(texts):
-            if any(name in text for name in rewritten):
-                parts: list[str] = []
-                for piece in self._processor.encode(text, out_type=str):
-                    unknown = self._processor.piece_to_id(piece) == self.unk_id
-                    taken_apart = unknown and ends_in_digit_comma(piece)
-                    parts += self._take_apart(piece) if taken_apart else [piece]
-                encoded[i] = [self._processor.piece_to_id(part) for part in parts]
-
-    def _take_apart(self, piece: str) -> list[str]:
-        """The pieces of digits with a comma behind them, by the original's rule."""
-        return [*self._processor.encode(piece[:-1].replace(SPACE, ""), out_type=str), ","]
 
     def _count_bytes(self) -> np.ndarray:
         count = np.array([len(p.replace(SPACE, " ").encode()) for p in self._tokens], np.int32)
