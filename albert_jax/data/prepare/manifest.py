@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
-import json
 from typing import Any
 
 import numpy as np
@@ -15,9 +14,8 @@ from albert_jax.data.corpus.corpus import FORMAT, MANIFEST
 from albert_jax.data.prepare import deduplication
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sentences
-from albert_jax.data.vocabularies.fingerprint import json_bytes
+from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import DataError
 
 
 def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
@@ -46,33 +44,16 @@ def begin(plan: Plan, plan_inputs: dict[str, Any]) -> dict[str, Any] | None:
     manifest = files.read(files.join(plan.out_dir, MANIFEST))
     if manifest is not None:
         files.delete_tree(plan.work)  # A command that was killed after its last write has left it.
-        return _checked(plan, manifest, plan_inputs, complete=True)
-    path, content = files.join(plan.work, "plan.json"), json_bytes(plan_inputs)
+        return checked_record(plan.out_dir, manifest, plan_inputs, "prepared")
+    path, content = files.join(plan.work, "plan.json"), json_bytes({"inputs": plan_inputs})
     begun = files.read(path)
     if begun is None and files.is_bucket(path) and not files.create_if_absent(path, content):
         begun = files.read(path)  # Another command was quicker.
     if begun is not None:
-        _checked(plan, begun, plan_inputs, complete=False)
+        checked_record(plan.out_dir, begun, plan_inputs, "begun")
     elif not files.is_bucket(path):
         files.write(path, content)
     return None
-
-
-def _checked(
-    plan: Plan, content: bytes, plan_inputs: dict[str, Any], *, complete: bool
-) -> dict[str, Any]:
-    try:
-        found = json.loads(content)
-        before = found["inputs"] if complete else found
-        different = sorted(key for key in plan_inputs if before.get(key) != plan_inputs[key])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{plan.out_dir}: its manifest is damaged: delete the folder") from error
-    if different:
-        raise DataError(
-            f"{plan.out_dir}: was {'prepared' if complete else 'begun'} from other inputs "
-            f"({', '.join(different)}): choose another --out or delete it"
-        )
-    return found
 
 
 def finish(

@@ -136,7 +136,9 @@ def _cut_document(text: str, counts: ReadCounts) -> list[str]:
     run: list[str] = []
     size = 0
     for line in text.split("\n"):
-        for part in _cut_line(line, counts):
+        parts = cut_at_spaces(line, MAX_LINE)
+        counts.cut_lines += len(parts) - 1
+        for part in parts:
             if size + len(part) > MAX_DOCUMENT and run:
                 runs.append("\n".join(run))
                 run, size = [], 0
@@ -145,15 +147,15 @@ def _cut_document(text: str, counts: ReadCounts) -> list[str]:
     return [*runs, "\n".join(run)]
 
 
-def _cut_line(line: str, counts: ReadCounts) -> list[str]:
+def cut_at_spaces(text: str, limit: int) -> list[str]:
+    """Divides a text into parts of at most `limit` characters, at spaces where there are any."""
     parts: list[str] = []
-    while len(line) > MAX_LINE:
-        space = line.rfind(" ", 1, MAX_LINE)
-        cut = MAX_LINE if space < 0 else space
-        parts.append(line[:cut])
-        line = line[cut:]
-        counts.cut_lines += 1
-    return [*parts, line]
+    while len(text) > limit:
+        space = text.rfind(" ", 1, limit)
+        cut = limit if space < 0 else space
+        parts.append(text[:cut])
+        text = text[cut:]
+    return [*parts, text]
 
 
 def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) -> Iterator[str]:

@@ -1,10 +1,12 @@
-"""The settings file of a saved vocabulary, and the fingerprint over all its files."""
+"""The settings, the fingerprint, and the record of the inputs of a folder that was made here."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from typing import Any
+
+from albert_jax.errors import DataError
 
 SETTINGS = "vocabulary.json"
 """Name of the settings file that every saved vocabulary has."""
@@ -22,3 +24,24 @@ def fingerprint(contents: dict[str, bytes]) -> str:
         digest.update(f"{name}\n{len(content)}\n".encode())
         digest.update(content)
     return digest.hexdigest()
+
+
+def checked_record(
+    folder: str, content: bytes, inputs: dict[str, Any], made: str
+) -> dict[str, Any]:
+    """Parses the file of a folder that records under "inputs" what the folder was made from.
+
+    Raises:
+      DataError: The file is damaged, or the folder was made from other inputs.
+    """
+    try:
+        record = json.loads(content)
+        different = sorted(key for key in inputs if record["inputs"].get(key) != inputs[key])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(f"{folder}: its manifest is damaged: delete the folder") from error
+    if different:
+        raise DataError(
+            f"{folder}: was {made} from other inputs ({', '.join(different)}): "
+            "choose another --out or delete it"
+        )
+    return record

@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,14 +19,13 @@ import numpy as np
 import sentencepiece as spm
 
 from albert_jax import files, protobuf_wire
-from albert_jax.data.sources import sentences, sources
+from albert_jax.data.sources import sentences, sources, text_files
 from albert_jax.data.sources.document import Document, Part, ReadCounts
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary
-from albert_jax.data.vocabularies.fingerprint import json_bytes
+from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece, is_inner_digits_comma
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 
 REPORT = "training.json"
@@ -41,7 +37,7 @@ MAX_SAMPLED_PARTS = 64
 _NUM_THREADS = 4
 """The trained model depends on it, so it is neither a setting nor the number of cores."""
 _MAX_SENTENCE_BYTES = 8192
-"""The trainer drops longer sentences without counting them."""
+"""The trainer drops longer sentences without counting them. No character has more than 4 bytes."""
 _PIECE, _TYPE, _NORMAL, _UNUSED = 1, 3, 1, 5
 """Field numbers and types of pieces in sentencepiece_model.proto."""
 
@@ -101,11 +97,8 @@ def train(
         return report
     counts = ReadCounts()
     texts: list[str] = []
-    origins: list[int] = []
-    for part, document in sample(parts, options, counts):
-        found = sentences.sentences(document.text, options.rule, options.language)
-        texts += found
-        origins += [part] * len(found)
+    for document in sample(parts, options, counts):
+        texts += sentences.sentences(document.text, options.rule, options.language)
     rules = TextRules(lower_case=options.lower_case, keep_accents=options.keep_accents)
     cleaned = rules.apply_all(texts)
     if not any(cleaned):
@@ -113,9 +106,16 @@ def train(
     log(f"training {options.vocab_size:,} tokens on {sum(map(len, cleaned)):,} characters")
     model = _train(cleaned, options.vocab_size)
     vocab = SentencePiece(model, lower_case=options.lower_case, keep_accents=options.keep_accents)
-    paths = list(dict.fromkeys(part.path for part in parts))
-    report = coverage(vocab, texts, [paths.index(parts[i].path) for i in origins], paths)
-    report.update(inputs=inputs, fingerprint=vocab.fingerprint, bad_lines=counts.bad_lines)
+    ids, _ = vocab.encode_flat(texts)
+    num_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
+    report = {
+        "inputs": inputs,
+        "fingerprint": vocab.fingerprint,
+        "bad_lines": counts.bad_lines,
+        "tokens": len(ids),
+        "unknown_rate": float(np.mean(ids == vocab.unk_id)),
+        "bytes_per_token": num_bytes / len(ids),
+    }
     vocabulary.save(vocab, out_dir)
     files.write(files.join(out_dir, REPORT), json_bytes(report))
     return report
@@ -136,8 +136,8 @@ def from_texts(texts: Sequence[str], max_size: int) -> SentencePiece:
 
 def sample(
     parts: Sequence[Part], options: TrainingOptions, counts: ReadCounts
-) -> Iterator[tuple[int, Document]]:
-    """Yields (number of its part, document) of a seeded sample of about `sample_bytes` characters.
+) -> Iterator[Document]:
+    """Yields a seeded sample of documents with about `sample_bytes` characters.
 
     Documents are chosen by a hash of seed, part and number, and each part that is read gives its
     share.
@@ -155,67 +155,33 @@ def sample(
                 break
             if ratio >= 1 or _draw(seed, i, number) < ratio:
                 allowance -= len(document.text)
-                yield i, document
-
-
-def coverage(
-    vocab: Vocabulary, texts: Sequence[str], source: Sequence[int], paths: Sequence[str]
-) -> dict[str, Any]:
-    """How well a vocabulary fits some texts, in all and for each source.
-
-    Args:
-      vocab: The vocabulary.
-      texts: Sentences.
-      source: For each sentence the index of its source in `paths`.
-      paths: Names of the sources.
-    """
-    ids, lengths = vocab.encode_flat(texts)
-    text_bytes = np.array([len(text.encode("utf-8", "surrogatepass")) for text in texts])
-    owner = np.asarray(source, np.int64)
-    count = len(paths)
-    tokens = np.bincount(owner, lengths, count)
-    unknown = np.bincount(np.repeat(owner, lengths), ids == vocab.unk_id, count)
-    size = np.bincount(owner, text_bytes, count)
-    by_length = sorted(map(vocab.id_to_token, range(vocab.size)), key=lambda t: (-len(t), t))
-
-    def rates(tokens: float, unknown: float, size: float) -> dict[str, Any]:
-        return {
-            "tokens": int(tokens),
-            "unknown_rate": float(unknown / max(tokens, 1)),
-            "bytes_per_token": float(size / max(tokens, 1)),
-        }
-
-    return {
-        **rates(tokens.sum(), unknown.sum(), size.sum()),
-        "longest_pieces": by_length[:10],
-        "unused_pieces": int(np.count_nonzero(np.bincount(ids, minlength=vocab.size) == 0)),
-        "sources": [
-            {"path": path, **rates(tokens[i], unknown[i], size[i])} for i, path in enumerate(paths)
-        ],
-    }
+                yield document
 
 
 def _train(cleaned: Sequence[str], vocab_size: int) -> bytes:
     model = io.BytesIO()
     try:
-        with _silent_stderr():
-            spm.SentencePieceTrainer.train(
-                sentence_iterator=(part for text in cleaned for part in _short_parts(text)),
-                model_writer=model,
-                model_type="unigram",
-                vocab_size=vocab_size,
-                pad_id=0,
-                unk_id=1,
-                bos_id=-1,
-                eos_id=-1,
-                control_symbols=["[CLS]", "[SEP]", "[MASK]"],
-                user_defined_symbols=list(USER_SYMBOLS),
-                character_coverage=CHARACTER_COVERAGE,
-                max_sentence_length=_MAX_SENTENCE_BYTES,
-                shuffle_input_sentence=False,
-                num_threads=_NUM_THREADS,
-                minloglevel=3,
-            )
+        spm.SentencePieceTrainer.train(
+            sentence_iterator=(
+                part
+                for text in cleaned
+                for part in text_files.cut_at_spaces(text, _MAX_SENTENCE_BYTES // 4)
+            ),
+            model_writer=model,
+            model_type="unigram",
+            vocab_size=vocab_size,
+            pad_id=0,
+            unk_id=1,
+            bos_id=-1,
+            eos_id=-1,
+            control_symbols=["[CLS]", "[SEP]", "[MASK]"],
+            user_defined_symbols=list(USER_SYMBOLS),
+            character_coverage=CHARACTER_COVERAGE,
+            max_sentence_length=_MAX_SENTENCE_BYTES,
+            shuffle_input_sentence=False,
+            num_threads=_NUM_THREADS,
+            minloglevel=3,
+        )
     except (RuntimeError, OSError, ValueError) as error:
         raise _refusal(str(error), vocab_size) from error
     return _without_inner_digits(model.getvalue())
@@ -269,30 +235,6 @@ def _refusal(message: str, vocab_size: int) -> DataError:
     )
 
 
-def _short_parts(text: str) -> Iterator[str]:
-    """Divides a text into parts that the trainer accepts, at spaces where there are any."""
-    limit = _MAX_SENTENCE_BYTES // 4  # No character has more than four bytes.
-    while len(text) > limit:
-        space = text.rfind(" ", 1, limit)
-        cut = limit if space < 0 else space
-        yield text[:cut]
-        text = text[cut:]
-    yield text
-
-
-@contextmanager
-def _silent_stderr() -> Iterator[None]:
-    """Keeps the trainer's log, which bypasses Python, off the terminal."""
-    saved = os.dup(2)
-    try:
-        with open(os.devnull, "wb") as null:
-            os.dup2(null.fileno(), 2)
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-
-
 def _draw(seed: int, part: int, number: int) -> float:
     key = f"{seed} {part} {number}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") / 2.0**64
@@ -322,17 +264,7 @@ def _finished_report(out_dir: str, inputs: dict[str, Any]) -> dict[str, Any] | N
     content = files.read(files.join(out_dir, REPORT))
     if content is None:
         return None
-    try:
-        report = json.loads(content)
-        before, fingerprint = report["inputs"], report["fingerprint"]
-        different = sorted(key for key in inputs if before.get(key) != inputs[key])
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(f"{out_dir}/{REPORT}: is damaged: delete the folder") from error
-    if different:
-        raise DataError(
-            f"{out_dir}: holds a vocabulary from other inputs ({', '.join(different)}): choose "
-            "another --out or delete it"
-        )
-    if vocabulary.load(out_dir).fingerprint != fingerprint:
+    report = checked_record(out_dir, content, inputs, "trained")
+    if vocabulary.load(out_dir).fingerprint != report.get("fingerprint"):
         raise DataError(f"{out_dir}: its files do not match {REPORT}: delete the folder")
     return report
