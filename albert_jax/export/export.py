@@ -6,7 +6,7 @@ import dataclasses
 import importlib.util
 from typing import TYPE_CHECKING
 
-from albert_jax.errors import ConfigError
+from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export import Format, Head, StoredType
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def export(
     """
     import jax
 
-    from albert_jax.model_io.weights import check_finite, check_vocabulary
+    from albert_jax.model_io.weights import Weights, check_finite, check_vocabulary
 
     check(to, head, dtype)
     model = dataclasses.replace(model, params=jax.device_get(model.params))
@@ -67,7 +67,19 @@ def export(
     if to == "native":
         from albert_jax.model_io import directories
 
-        return directories.save(model, out)
+        if "head" in model.params:
+            raise CheckpointError(
+                "--to native has no place for the head of a fine-tuned run: "
+                "export it --to huggingface"
+            )
+        weights = Weights(
+            config=model.config,
+            params=model.params,
+            format="native",
+            vocabulary=model.vocabulary,
+            run_config=model.run_config if model.has_run_config else None,
+        )
+        return f"{out}: {directories.write(weights, out)}"
     if to == "huggingface":
         from albert_jax.export import huggingface
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from albert_jax import configfile
 from albert_jax.data.vocabularies import vocabulary as vocabularies
@@ -21,9 +20,6 @@ from albert_jax.model_io.foreign_parameters import from_foreign
 from albert_jax.model_io.weights import Weights, check_vocabulary, default_config
 from albert_jax.tree import flatten
 
-if TYPE_CHECKING:
-    from albert_jax.model_io.model import Model
-
 PARAMS_NAME = "params.safetensors"
 CONFIG_NAME = "config.toml"
 VOCABULARY_NAME = "vocabulary"
@@ -31,28 +27,11 @@ _NO_RUN_CONFIG = "albert_jax, without a training config"
 """Value of "format" in the metadata of parameters whose config.toml holds defaults."""
 
 
-def save(model: Model, out_dir: str | os.PathLike[str]) -> str:
-    """Writes a model as a new directory of ours; returns a line on what was written.
-
-    Raises CheckpointError if the directory exists or the model was fine-tuned, and StorageError if
-    the disk is full or not writable.
-    """
-    if "head" in model.params:
-        raise CheckpointError(
-            "--to native has no place for the head of a fine-tuned run: export it --to huggingface"
-        )
-    weights = Weights(
-        config=model.config,
-        params=model.params,
-        format="native",
-        vocabulary=model.vocabulary,
-        run_config=model.run_config if model.has_run_config else None,
-    )
-    return f"{out_dir}: {write(weights, out_dir)}"
-
-
 def write(weights: Weights, out_dir: str | os.PathLike[str]) -> str:
-    """Writes weights as a new directory of ours; returns a summary."""
+    """Writes weights as a new directory of ours; returns a summary.
+
+    Raises CheckpointError if the directory exists, and StorageError if it cannot be written.
+    """
     flat = flatten(weights.params)
     config = weights.run_config or default_config(weights.config)
     metadata = {"format": "albert_jax" if weights.run_config else _NO_RUN_CONFIG}
@@ -78,8 +57,8 @@ def read(
         weights = _read_native(path)
         if vocabulary is None and (path / VOCABULARY_NAME).is_dir():
             vocabulary = str(path / VOCABULARY_NAME)
-    elif _is_tf1(path):
-        weights = tf1.read(path, config_file)
+    elif not (path / huggingface.WEIGHTS_NAME).is_file() and (index := tf1.index_file(path)):
+        weights = tf1.read(index, config_file)
     elif path.is_dir() or path.suffix == ".safetensors":
         weights = huggingface.read(path, config_file)
     elif path.exists():
@@ -106,9 +85,3 @@ def _read_native(path: Path) -> Weights:
         format="native",
         run_config=None if tensors.metadata.get("format") == _NO_RUN_CONFIG else run_config,
     )
-
-
-def _is_tf1(path: Path) -> bool:
-    if path.is_dir():
-        return any(path.glob("*.index")) and not (path / huggingface.WEIGHTS_NAME).is_file()
-    return path.suffix == ".index" or path.with_name(path.name + ".index").is_file()

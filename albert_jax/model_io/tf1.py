@@ -38,12 +38,27 @@ _DTYPES = {
 """Types of TensorFlow that weights and counters have, by their code."""
 
 
-def read(source: Path, config_file: Path | None = None) -> Weights:
-    """Reads the weights of a checkpoint: its prefix, index file or folder.
+def index_file(source: Path) -> Path | None:
+    """The index file of the checkpoint that a folder, a prefix or an index file means, if any.
+
+    Raises CheckpointError for a folder of several checkpoints.
+    """
+    if source.is_dir():
+        indexes = list(source.glob("*.index"))
+        if len(indexes) > 1:
+            raise CheckpointError(
+                f"{source} holds {len(indexes)} .index files: name one checkpoint by its prefix"
+            )
+        return indexes[0] if indexes else None
+    index = source if source.suffix == ".index" else source.with_name(source.name + ".index")
+    return index if index.is_file() else None
+
+
+def read(index: Path, config_file: Path | None = None) -> Weights:
+    """Reads the weights of the checkpoint with this index file.
 
     Raises CheckpointError if anything is missing, damaged or not an ALBERT.
     """
-    index = _index_file(source)
     variables = read_variables(index)
     foreign_parameters.refuse_other_models(variables, str(index))
     raw_path = config_file or index.with_name(CONFIG_NAME)
@@ -70,13 +85,12 @@ def from_original(values: Mapping[str, Any], config: ModelConfig, where: str = "
     return foreign_parameters.from_foreign(tensors, config, "original", where)
 
 
-def read_variables(source: Path) -> LazyTensors:
-    """The numeric variables of a checkpoint (prefix, index file or folder) with verified index.
+def read_variables(index: Path) -> LazyTensors:
+    """The numeric variables of the checkpoint with this index file, which is verified.
 
     Raises CheckpointError naming the file, and the variable where one is at fault. Damaged bytes
     of a variable are found when it is read.
     """
-    index = _index_file(source)
     with storage_errors(str(index)):
         if index.stat().st_size > INDEX_LIMIT:
             raise CheckpointError(f"{index} is larger than {INDEX_LIMIT} bytes: it is no index")
@@ -131,18 +145,6 @@ def _array(name: str, variable: _Variable) -> np.ndarray:
     if masked_crc32c(data) != checksum:
         raise CheckpointError(f"{path}: the checksum of {name} is wrong: copy the checkpoint again")
     return np.frombuffer(data, dtype).reshape(shape)
-
-
-def _index_file(source: Path) -> Path:
-    """The index file of the checkpoint that a prefix, its index file or its folder means."""
-    if source.is_dir():
-        indexes = list(source.glob("*.index"))
-        if len(indexes) != 1:
-            raise CheckpointError(
-                f"{source} holds {len(indexes)} .index files: name one checkpoint by its prefix"
-            )
-        return indexes[0]
-    return source if source.suffix == ".index" else source.with_name(source.name + ".index")
 
 
 # ---- the table, which has LevelDB's format -------------------------------------------------------

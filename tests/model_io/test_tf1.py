@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from albert_jax.errors import CheckpointError, StorageError
+from albert_jax.errors import CheckpointError
 from albert_jax.model_io import tf1
 from albert_jax.protobuf_wire import WireError
 from tests.model_io import tf1_files
@@ -25,12 +25,13 @@ def prefix(tmp_path):
 
 
 def test_variables_come_back_bit_by_bit(prefix):
-    for source in (prefix.parent, prefix, prefix.with_name("m.ckpt.index")):
-        found = tf1.read_variables(source)
-        assert set(found) == set(VALUES)
-        for name, array in VALUES.items():
-            assert found[name].dtype == array.dtype and found[name].shape == array.shape
-            assert found[name].tobytes() == array.tobytes()
+    index = prefix.with_name("m.ckpt.index")
+    assert {tf1.index_file(source) for source in (prefix.parent, prefix, index)} == {index}
+    found = tf1.read_variables(index)
+    assert set(found) == set(VALUES)
+    for name, array in VALUES.items():
+        assert found[name].dtype == array.dtype and found[name].shape == array.shape
+        assert found[name].tobytes() == array.tobytes()
 
 
 def test_the_originals_own_files_are_read(golden):
@@ -54,7 +55,7 @@ def test_every_flipped_byte_of_an_index_is_noticed(prefix):
     for place in range(len(content)):
         index.write_bytes(content[:place] + bytes([content[place] ^ 0x10]) + content[place + 1 :])
         with pytest.raises(CheckpointError):
-            tf1.read_variables(prefix)
+            tf1.read_variables(prefix.with_name("m.ckpt.index"))
 
 
 def test_every_truncation_of_an_index_is_noticed():
@@ -69,7 +70,7 @@ def test_flipped_data_name_the_variable(prefix):
     content = bytearray(shard.read_bytes())
     content[5] ^= 1
     shard.write_bytes(content)
-    found = tf1.read_variables(prefix)
+    found = tf1.read_variables(prefix.with_name("m.ckpt.index"))
     with pytest.raises(CheckpointError, match="checksum of bert/embeddings/word_embeddings"):
         found["bert/embeddings/word_embeddings"]
     assert found["global_step"] == 12
@@ -78,7 +79,7 @@ def test_flipped_data_name_the_variable(prefix):
 def test_truncated_and_missing_data(prefix):
     shard = prefix.with_name("m.ckpt.data-00000-of-00001")
     shard.write_bytes(shard.read_bytes()[:-1])
-    found = tf1.read_variables(prefix)
+    found = tf1.read_variables(prefix.with_name("m.ckpt.index"))
     with pytest.raises(CheckpointError, match="truncated at global_step"):
         found["global_step"]
     shard.unlink()
@@ -86,8 +87,9 @@ def test_truncated_and_missing_data(prefix):
         found["global_step"]
 
 
-def test_no_index(tmp_path):
-    with pytest.raises(StorageError, match=r"model\.ckpt\.index: No such file"):
-        tf1.read_variables(tmp_path / "model.ckpt")
-    with pytest.raises(CheckpointError, match=r"holds 0 \.index files"):
-        tf1.read_variables(tmp_path)
+def test_no_index_or_several(tmp_path):
+    assert tf1.index_file(tmp_path) is None and tf1.index_file(tmp_path / "model.ckpt") is None
+    for name in ("a", "b"):
+        tf1_files.write(tmp_path / name, VALUES)
+    with pytest.raises(CheckpointError, match=r"holds 2 \.index files"):
+        tf1.index_file(tmp_path)

@@ -11,9 +11,10 @@ import tiny_models
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.export.export import export
 from albert_jax.model import albert
 from albert_jax.model.init import init_params
-from albert_jax.model_io import directories, warm_start
+from albert_jax.model_io import warm_start
 from albert_jax.model_io.weights import Weights
 from tests.model_io.structures import pretrained, same, tiny, weights
 
@@ -117,7 +118,7 @@ def test_a_new_vocabulary_keeps_shared_rows_and_averages_the_others():
 def test_start_from_a_directory(tmp_path):
     config = tiny()
     model = pretrained(config)
-    directories.save(model, tmp_path / "native")
+    export(model, str(tmp_path / "native"), to="native")
     target = dataclasses.replace(config, num_hidden_layers=5)
     found = warm_start.initial_params_from(
         str(tmp_path / "native"), target, model.vocabulary, seed=0
