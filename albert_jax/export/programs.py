@@ -20,7 +20,7 @@ from albert_jax.model_io.model import Model
 from albert_jax.model_io.weights import check_modules
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.task import AnyTask, Axes, TransformersClass
+from albert_jax.tasks.task import AnyTask, Axes, Task, TransformersClass
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")
 """Graphs compute in float32 with plain matrix products."""
@@ -113,8 +113,7 @@ def _pretrained(model: Model, head: Head) -> Program:
             "sop_logits": albert.sop_logits(params, config, pooled)[:, 0],
         }
 
-    inputs = ("input_ids", "token_type_ids", "attention_mask")
-    return Program(head, dict.fromkeys(inputs, _ROWS), outputs[head], call)
+    return Program(head, Task.graph_inputs, outputs[head], call)
 
 
 def _batch(inputs: Inputs) -> dict[str, jax.Array]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -129,8 +130,8 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
             f"{path} keeps no averaged parameters (optimizer.ema_decay is 0): use the trained ones"
         )
     best, mode = best_metric(config)
-    checkpoints = Checkpoints(path, keep=1, best=best, best_mode=mode, read_only=True)
-    try:
+    opened = Checkpoints(path, keep=1, best=best, best_mode=mode, read_only=True)
+    with contextlib.closing(opened) as checkpoints:
         number = checkpoints.best_step() if step == "best" else None if step == "newest" else step
         if step == "best" and number is None:
             raise CheckpointError(f"{path}: no checkpoint was evaluated yet: choose a step")
@@ -139,8 +140,6 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
         else:
             shapes = encoder.abstract_params(registry.create(config.task), config.model)
         restored = checkpoints.restore({part: shapes}, number, partial=True)
-    finally:
-        checkpoints.close()
     if restored is None:
         raise CheckpointError(f"{path} has no complete checkpoint yet: let the run save one")
     vocabulary = vocabularies.load(files.join(path, "vocabulary"))

@@ -28,8 +28,6 @@ from albert_jax.errors import AlbertError, ConfigError
 LOOPBACK = "127.0.0.1"
 MAX_BYTES = 65_536
 """Largest body of a question."""
-IDLE_SECONDS = 30.0
-"""Idle connections are closed after this many seconds."""
 
 Answer = Callable[[str, Mapping[str, Any]], dict[str, Any] | None]
 """(name of the question, its JSON object) to a JSON object, or None for an unknown question."""
@@ -92,7 +90,8 @@ class _Refused(Exception):
 
 class _Handler(BaseHTTPRequestHandler):
     server: Server
-    timeout = IDLE_SECONDS
+    timeout = 30.0
+    """Seconds after which an idle connection is closed."""
     unread = False
     """Whether the body of a request may not have been read."""
     server_version, sys_version = "albert-jax", ""
@@ -157,10 +156,9 @@ class _Handler(BaseHTTPRequestHandler):
             raise _Refused(HTTPStatus.FORBIDDEN, "other pages may not ask")
 
     def _respond(self, handle: Callable[[], tuple[bytes, str]]) -> None:
-        status = HTTPStatus.OK
         try:
             self._check_origin()
-            body, content_type = handle()
+            status, (body, content_type) = HTTPStatus.OK, handle()
         except _Refused as refusal:
             status, message = refusal.args
             body = json.dumps({"error": " ".join(message.split())}).encode()

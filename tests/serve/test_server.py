@@ -32,15 +32,15 @@ def call(server: Server, method: str, path: str, body: bytes | None = None, **he
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     connection.request(method, path, body, named)
-    answer = connection.getresponse()
-    found = answer.status, answer.headers, answer.read()
+    response = connection.getresponse()
+    received = response.status, response.headers, response.read()
     connection.close()
-    return found
+    return received
 
 
-def ask(server: Server, question: str, **asked):
+def ask(server: Server, question: str, **fields):
     """(status, JSON) of a question of the page."""
-    body = json.dumps(asked).encode()
+    body = json.dumps(fields).encode()
     status, _, text = call(
         server, "POST", f"/ask/{question}", body, Content_Type="application/json"
     )
@@ -62,52 +62,58 @@ def test_the_page_needs_nothing_from_the_network_and_may_load_nothing(server):
 
 
 def test_models_are_told(server, models):
-    status, found = ask(server, "models")
+    status, answer = ask(server, "models")
     assert status == 200
-    told = {model["name"]: model for model in found["models"]}
-    assert list(told) == list(models)
-    assert told["pretrained"]["masks"] and told["writer"]["masks"] and not told["tags"]["masks"]
-    assert told["feelings"]["task"] == "classification" and told["pretrained"]["task"] == ""
-    assert told["pretrained"]["form"] is None
-    assert told["choices"]["form"] == {
+    described = {model["name"]: model for model in answer["models"]}
+    assert list(described) == list(models)
+    assert (
+        described["pretrained"]["masks"]
+        and described["writer"]["masks"]
+        and not described["tags"]["masks"]
+    )
+    assert (
+        described["feelings"]["task"] == "classification" and described["pretrained"]["task"] == ""
+    )
+    assert described["pretrained"]["form"] is None
+    assert described["choices"]["form"] == {
         "fields": ["context", "choice"], "repeat_last": True, "generates": False,
     }  # fmt: skip
-    assert told["writer"]["form"]["generates"] and told["writer"]["denoising_steps"] == 4
-    assert (told["pretrained"]["num_layers"], told["pretrained"]["num_heads"]) == (2, 2)
+    assert described["writer"]["form"]["generates"] and described["writer"]["denoising_steps"] == 4
+    assert (described["pretrained"]["num_layers"], described["pretrained"]["num_heads"]) == (2, 2)
 
 
 def test_masks(server, models):
     text = "the [MASK] is not [MASK]."
-    status, found = ask(server, "masks", model="pretrained", text=text)
+    status, answer = ask(server, "masks", model="pretrained", text=text)
     assert status == 200
     [expected] = api.fill_mask(models["pretrained"], [text], top_k=10)
-    assert [[g["word"] for g in guesses] for guesses in found["masks"]] == [
+    assert [[g["word"] for g in guesses] for guesses in answer["masks"]] == [
         [g.word for g in guesses] for guesses in expected
     ]
 
 
 def test_predictions_are_those_of_the_command(server, models):
-    status, found = ask(server, "predict", model="feelings", parts=["the file\tis  found "])
+    status, answer = ask(server, "predict", model="feelings", parts=["the file\tis  found "])
     assert status == 200
     expected = predict(models["feelings"], [TextExample("x", ("the file is found",))])
-    assert found == {"prediction": expected[0], "steps": []}
-    _, found = ask(server, "predict", model="questions", parts=["what is found", "the file is"])
-    assert set(found["prediction"]) >= {"text", "best", "null_score"}
-    _, found = ask(server, "predict", model="choices", parts=["the file", "a", "b", "c"])
-    assert found["prediction"]["choice"] in range(3)
-    _, found = ask(server, "predict", model="tags", parts=["the file is"])
-    assert found["prediction"]["words"] == ["the", "file", "is"]
-    _, found = ask(server, "predict", model="pairs", parts=["the file", "the name"])
-    assert set(found["prediction"]) == {"cosine"}
+    assert answer == {"prediction": expected[0], "steps": []}
+    _, answer = ask(server, "predict", model="questions", parts=["what is found", "the file is"])
+    assert set(answer["prediction"]) >= {"text", "best", "null_score"}
+    _, answer = ask(server, "predict", model="choices", parts=["the file", "a", "b", "c"])
+    assert answer["prediction"]["choice"] in range(3)
+    _, answer = ask(server, "predict", model="tags", parts=["the file is"])
+    assert answer["prediction"]["words"] == ["the", "file", "is"]
+    _, answer = ask(server, "predict", model="pairs", parts=["the file", "the name"])
+    assert set(answer["prediction"]) == {"cosine"}
 
 
 def test_generation_shows_its_steps(server):
-    asked = {"model": "writer", "parts": ["the file is", "not found"], "denoising_steps": 3}
-    status, found = ask(server, "predict", **asked)
-    assert status == 200 and len(found["steps"]) == 3
-    masked = [text.count("[MASK]") for text in found["steps"]]
+    fields = {"model": "writer", "parts": ["the file is", "not found"], "denoising_steps": 3}
+    status, answer = ask(server, "predict", **fields)
+    assert status == 200 and len(answer["steps"]) == 3
+    masked = [text.count("[MASK]") for text in answer["steps"]]
     assert masked == sorted(masked, reverse=True) and masked[-1] == 0
-    drawn = [ask(server, "predict", **asked, temperature=5.0, seed=s)[1] for s in (1, 1, 2)]
+    drawn = [ask(server, "predict", **fields, temperature=5.0, seed=s)[1] for s in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
 
 
@@ -131,14 +137,14 @@ def test_attention_is_that_of_the_layers(server, models):
         (2, 1, expected[1, 0]),
         (2, 2, expected[1, 1]),
     ):
-        status, found = ask(
+        status, answer = ask(
             server, "attention", model="pretrained", text="the file", second="is found",
             layer=layer, head=head,
         )  # fmt: skip
         assert status == 200
-        assert len(found["tokens"]) == size and found["tokens"][0] == "[CLS]"
-        np.testing.assert_allclose(found["attention"], values, atol=1e-4)
-        kind, _, picture = found["picture"].partition(",")
+        assert len(answer["tokens"]) == size and answer["tokens"][0] == "[CLS]"
+        np.testing.assert_allclose(answer["attention"], values, atol=1e-4)
+        kind, _, picture = answer["picture"].partition(",")
         assert kind == "data:image/png;base64"
         assert base64.b64decode(picture).startswith(b"\x89PNG")
         pictures.add(picture)
@@ -199,8 +205,8 @@ def test_a_host_named_twice_or_not_at_all_is_refused(server):
 def test_bad_requests(server, status, path, body, headers):
     if status != 415:
         headers = {"Content_Type": "application/json", **headers}
-    found, _, text = call(server, "POST", path, body, **headers)
-    assert found == status and set(json.loads(text)) == {"error"}
+    received, _, text = call(server, "POST", path, body, **headers)
+    assert received == status and set(json.loads(text)) == {"error"}
 
 
 def test_other_paths_and_methods(server):
@@ -211,7 +217,7 @@ def test_other_paths_and_methods(server):
 
 
 @pytest.mark.parametrize(
-    ("question", "asked", "part"),
+    ("question", "fields", "part"),
     [
         ("masks", {"model": "nobody", "text": "[MASK]"}, "give one of pretrained"),
         ("masks", {"model": ["x"], "text": "[MASK]"}, "give one of pretrained"),
@@ -230,13 +236,13 @@ def test_other_paths_and_methods(server):
         ("attention", {"model": "pretrained", "text": "file", "head": -1}, "between 0 and 2"),
     ],
 )  # fmt: skip
-def test_what_is_wrong_is_told_in_one_line(server, question, asked, part):
-    status, found = ask(server, question, **asked)
-    assert status == 400 and part in found["error"] and "\n" not in found["error"]
+def test_what_is_wrong_is_told_in_one_line(server, question, fields, part):
+    status, answer = ask(server, question, **fields)
+    assert status == 400 and part in answer["error"] and "\n" not in answer["error"]
 
 
 def test_a_fault_of_ours_is_told_and_outlived(caplog):
-    def answer(question, asked):
+    def answer(question, fields):
         raise ValueError("broken\nhere")
 
     import threading
