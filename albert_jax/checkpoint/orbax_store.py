@@ -84,14 +84,11 @@ class OrbaxStore:
 
     def _open(self) -> _Manager:
         if self._manager is None:
-            handlers = ocp.handlers.DefaultCheckpointHandlerRegistry()
-            # Weights hardly compress: zstd would cost 6 s of xxlarge's 9 and save an eighth.
-            arrays = ocp.PyTreeCheckpointHandler(use_compression=False)
-            handlers.add("state", ocp.args.PyTreeSave, arrays)
-            handlers.add("state", ocp.args.PyTreeRestore, arrays)
-            record = ocp.JsonCheckpointHandler()
-            handlers.add("record", ocp.args.JsonSave, record)
-            handlers.add("record", ocp.args.JsonRestore, record)
+            handlers = {
+                # Weights hardly compress: zstd would cost 6 s of xxlarge's 9 and save an eighth.
+                "state": ocp.PyTreeCheckpointHandler(use_compression=False),
+                "record": ocp.JsonCheckpointHandler(),
+            }
             options = ocp.CheckpointManagerOptions(
                 create=False,
                 read_only=self._read_only,
@@ -101,7 +98,7 @@ class OrbaxStore:
             )
             path = self._layout.checkpoints
             path = path if files.is_bucket(path) else os.path.abspath(path)
-            self._manager = _Manager(path, options=options, handler_registry=handlers)
+            self._manager = _Manager(path, options=options, item_handlers=handlers)
         return self._manager
 
 
