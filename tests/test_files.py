@@ -145,7 +145,7 @@ def test_a_new_folder_appears_only_when_it_is_complete(tmp_path):
 
 
 def test_an_error_in_a_new_folder_names_the_file_that_failed(tmp_path):
-    """An unreadable source is not told as a fault of the folder that is being written."""
+    """The error of an unreadable source does not name the folder that is being written."""
     out, source = tmp_path / "out", tmp_path / "source"
     with pytest.raises(StorageError, match=f"{source}: No such file"), new_folder(out):
         source.read_bytes()

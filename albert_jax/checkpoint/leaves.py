@@ -11,7 +11,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import orbax.checkpoint as ocp
 
 from albert_jax.tree import path_of, unflatten
 
@@ -59,19 +58,6 @@ def differences(
             problems.append(f"{name} is {saved_dtype}, not {dtype}")
     extra = [] if partial else [name for name in saved if name not in requested]
     return problems + [f"{name} was saved but is not in the requested state" for name in extra]
-
-
-def restore_args(plain: dict[str, Any]) -> Any:
-    """Orbax's restore arguments: each leaf keeps its dtype and goes to its own sharding."""
-    first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(
-        lambda leaf: ocp.ArrayRestoreArgs(
-            sharding=getattr(leaf, "sharding", None) or first_device,
-            global_shape=tuple(jnp.shape(leaf)),
-            dtype=jnp.result_type(leaf),
-        ),
-        plain,
-    )
 
 
 @jax.jit

@@ -7,10 +7,12 @@ import errno
 import os
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from albert_jax import files
-from albert_jax.checkpoint.leaves import describe, nested, restore_args, unflatten_like
+from albert_jax.checkpoint.leaves import describe, nested, unflatten_like
 from albert_jax.checkpoint.manifest import Layout
 from albert_jax.errors import CheckpointError, StorageError
 
@@ -58,8 +60,17 @@ class OrbaxStore:
     def restore_state(self, step: int, abstract_state: Any, *, partial: bool) -> Any:
         """The arrays of a step, each on the sharding that `abstract_state` gives it."""
         tree = nested(abstract_state)
+        first_device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        leaf_args = jax.tree.map(
+            lambda leaf: ocp.ArrayRestoreArgs(
+                sharding=getattr(leaf, "sharding", None) or first_device,
+                global_shape=tuple(jnp.shape(leaf)),
+                dtype=jnp.result_type(leaf),
+            ),
+            tree,
+        )
         arguments = ocp.args.PyTreeRestore(
-            item=tree, restore_args=restore_args(tree), partial_restore=partial
+            item=tree, restore_args=leaf_args, partial_restore=partial
         )
         return unflatten_like(abstract_state, self._restore(step, state=arguments)["state"])
 

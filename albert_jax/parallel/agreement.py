@@ -40,16 +40,16 @@ def on_first(name: str, work: Callable[[], Any], key: str | None = None) -> Any:
         return work()
     key = key or new_key(name)
     if index > 0:
-        answer = receive(key, 0, _FIRST_SECONDS)
+        answer = _receive(key, 0, _FIRST_SECONDS)
         if "error" in answer:
             raise getattr(errors, answer["error"])(answer["message"])
         return answer["result"]
     try:
         result = work()
     except AlbertError as error:
-        publish(key, {"error": type(error).__name__, "message": str(error)})
+        _publish(key, {"error": type(error).__name__, "message": str(error)})
         raise
-    publish(key, {"result": result})
+    _publish(key, {"result": result})
     return result
 
 
@@ -65,21 +65,21 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
 
     def compare() -> None:
         for peer in range(1, count):
-            other = receive(f"{prefix}/{peer}", peer, seconds)
+            other = _receive(f"{prefix}/{peer}", peer, seconds)
             if line := _difference(facts, other["facts"], f"process {peer} ({other['host']})"):
                 raise ConfigError(line)
 
     if index > 0:
-        publish(f"{prefix}/{index}", {"host": socket.gethostname(), "facts": dict(facts)})
+        _publish(f"{prefix}/{index}", {"host": socket.gethostname(), "facts": dict(facts)})
     on_first(f"agreement on {name}", compare)
 
 
-def publish(key: str, value: Any) -> None:
+def _publish(key: str, value: Any) -> None:
     """Gives the other processes a JSON value under a key that is used once."""
     coordination_client().key_value_set(key, json.dumps(value))
 
 
-def receive(key: str, sender: int, seconds: float) -> Any:
+def _receive(key: str, sender: int, seconds: float) -> Any:
     """Waits for the value of process `sender`. Raises PeerError if it does not come."""
     try:
         return json.loads(coordination_client().blocking_key_value_get(key, int(seconds * 1000)))

@@ -56,12 +56,11 @@ def train(
 
     Args:
       config: The run; its rows divide over the mesh.
-      task: The task.
+      task: What is trained.
       run_dir: The run folder.
       mesh: The devices.
       record: Facts that are stored in every checkpoint.
-      lock: Asked before each save whether the folder still belongs to this run; None where
-        another process asks.
+      lock: Checked before each save; only process 0 has it.
       parent_state: Makes the first state of a child run from the abstract state; called if
         nothing is restored.
 

@@ -104,8 +104,8 @@ def test_the_room_of_files(bucket):
 
 def test_one_run_at_a_time(bucket):
     with RunLock(f"{bucket}/locked"):
-        held = files.read(f"{bucket}/locked/lock")
-        assert held is not None and b"pid" in held
+        content = files.read(f"{bucket}/locked/lock")
+        assert content is not None and b"pid" in content
         with pytest.raises(CheckpointError, match="already running"):
             RunLock(f"{bucket}/locked").__enter__()
     assert files.read(f"{bucket}/locked/lock") is None
@@ -129,16 +129,16 @@ def test_killed_continued_and_a_damaged_checkpoint_put_aside(bucket, tmp_path):
     pretraining.run(config, str(tmp_path / "local"))
 
     _train(run_config, run, 6, 4)
-    told = _train(run_config, run, 10, 8)
-    assert f"{run}: continues after step 4 of 12" in told
+    output = _train(run_config, run, 10, 8)
+    assert f"{run}: continues after step 4 of 12" in output
 
     data = files.file_sizes(f"{run}/checkpoints/8/state")
     largest = f"{run}/checkpoints/8/state/{max(data, key=lambda name: data[name])}"
     content = bytearray(files.read(largest) or b"")
     content[len(content) // 2] ^= 1
     files.write(largest, bytes(content))
-    told = _train(run_config, run)
-    assert "damaged" in told and f"{run}: continues after step 4 of 12" in told
+    output = _train(run_config, run)
+    assert "damaged" in output and f"{run}: continues after step 4 of 12" in output
     assert files.read(f"{run}/damaged/8/why.json") is not None
 
     assert_same(str(tmp_path / "local"), run, config)

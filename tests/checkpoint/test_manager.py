@@ -67,7 +67,7 @@ def test_reading_changes_nothing(run, restore):
 
 
 @pytest.mark.parametrize(
-    "change, told",
+    "change, message",
     [
         (
             lambda s: s._replace(params={"dense": {"kernel": s.params["dense"]["kernel"]}}),
@@ -81,8 +81,8 @@ def test_reading_changes_nothing(run, restore):
         ),
     ],
 )
-def test_another_model_is_refused_by_leaf(run, change, told, make_state, restore):
-    with pytest.raises(CheckpointError, match=told):
+def test_another_model_is_refused_by_leaf(run, change, message, make_state, restore):
+    with pytest.raises(CheckpointError, match=message):
         restore(run, change(make_state(0)))
     assert sorted(os.listdir(run / "checkpoints")) == ["10", "20", "30"]
 
@@ -263,7 +263,7 @@ print("from", first, "steps", checkpoints.steps(), flush=True)
 
 @pytest.mark.slow
 def test_any_number_of_processes_saves_and_restores(tmp_path):
-    for count, told in (
+    for count, message in (
         (2, "from 0 steps [2, 3]"),
         (1, "from 3 steps [5, 6]"),
         (2, "from 6 steps [8, 9]"),
@@ -274,7 +274,7 @@ def test_any_number_of_processes_saves_and_restores(tmp_path):
         processes = [start(TWO, tmp_path, index, count, port) for index in range(count)]
         try:
             for process in processes:
-                assert finish(process).splitlines()[-1] == told
+                assert finish(process).splitlines()[-1] == message
         finally:
             for process in processes:
                 process.kill()

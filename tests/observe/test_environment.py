@@ -8,14 +8,14 @@ from albert_jax.observe import environment
 def test_describe_is_plain_and_complete(monkeypatch) -> None:
     monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=false")
     monkeypatch.setenv("MY_SECRET_TOKEN", "hunter2hunter2")
-    told = environment.describe()
-    text = json.dumps(told)
+    description = environment.describe()
+    text = json.dumps(description)
     assert "hunter2" not in text
-    assert told["flags"] == {
-        **told["flags"],  # type: ignore[dict-item]
+    assert description["flags"] == {
+        **description["flags"],  # type: ignore[dict-item]
         "XLA_FLAGS": "--xla_cpu_enable_fast_math=false",
     }
-    packages = told["packages"]
+    packages = description["packages"]
     assert isinstance(packages, dict) and {"jax", "numpy", "flax"} <= set(packages)
-    assert told["devices"] >= 1 and told["threads"] >= 1  # type: ignore[operator]
-    assert environment.describe() == told
+    assert description["devices"] >= 1 and description["threads"] >= 1  # type: ignore[operator]
+    assert environment.describe() == description

@@ -1,4 +1,4 @@
-"""metrics.jsonl survives restarts, torn lines, full disks and odd numbers."""
+"""metrics.jsonl survives restarts, incomplete lines, full disks and odd numbers."""
 
 import json
 import math
@@ -18,8 +18,8 @@ def steps(run: object) -> list[object]:
 
 
 def test_each_row_is_a_whole_line_at_once(tmp_path: Path) -> None:
-    written = MetricsWriter(str(tmp_path))
-    written.write({"step": 10, "phase": 0, "loss": np.float32(2.5), "count": np.int64(3)})
+    writer = MetricsWriter(str(tmp_path))
+    writer.write({"step": 10, "phase": 0, "loss": np.float32(2.5), "count": np.int64(3)})
     text = (tmp_path / "metrics.jsonl").read_text()
     assert text.endswith("\n") and text.count("\n") == 1
     row = json.loads(text)
@@ -54,21 +54,21 @@ def test_torn_line_is_not_read(tmp_path: Path) -> None:
 
 
 def test_full_disk_warns_once_and_loses_nothing(tmp_path: Path, caplog) -> None:
-    written = MetricsWriter(str(tmp_path))
-    written.write({"step": 1})
+    writer = MetricsWriter(str(tmp_path))
+    writer.write({"step": 1})
     size = (tmp_path / "metrics.jsonl").stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     # Half a row fits, and has to be removed again.
     resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
     try:
-        written.write({"step": 2})
-        written.write({"step": 3})
+        writer.write({"step": 2})
+        writer.write({"step": 3})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert (tmp_path / "metrics.jsonl").stat().st_size == size
     assert ["training goes on" in line for line in caplog.messages] == [True, True]
     assert "metrics.jsonl" in caplog.messages[0] and "/events/" in caplog.messages[1]
-    written.write({"step": 4})
+    writer.write({"step": 4})
     assert steps(tmp_path) == [1, 2, 3, 4]
     assert ["nothing was lost" in line for line in caplog.messages[2:]] == [True, True]
 
@@ -115,17 +115,17 @@ def test_a_bucket_gets_the_whole_record(bucket, monkeypatch, caplog) -> None:
 
 
 def test_a_failed_upload_loses_no_row_and_repeats_none(bucket, monkeypatch, caplog) -> None:
-    written = MetricsWriter(bucket)
-    written.write({"step": 1})
-    written.flush()
+    writer = MetricsWriter(bucket)
+    writer.write({"step": 1})
+    writer.flush()
     with monkeypatch.context() as patch:
         patch.setattr(files, "write", refuse)
         for step in (2, 3):
-            written.write({"step": step})
-            written.flush()
+            writer.write({"step": step})
+            writer.flush()
     assert steps(bucket) == [1]
-    written.write({"step": 4})
-    written.flush()
+    writer.write({"step": 4})
+    writer.flush()
     assert steps(bucket) == [1, 2, 3, 4]
     assert [event.step for event in read_events(f"{bucket}/events")] == [0, 1, 2, 3, 4]
     failed = [line for line in caplog.messages if "the bucket does not answer" in line]
@@ -134,11 +134,11 @@ def test_a_failed_upload_loses_no_row_and_repeats_none(bucket, monkeypatch, capl
 
 
 def test_a_bucket_gets_events_at_a_flush_only(bucket) -> None:
-    written = MetricsWriter(bucket)
+    writer = MetricsWriter(bucket)
     for step in range(5):
-        written.write({"step": step})
+        writer.write({"step": step})
     assert files.names(f"{bucket}/events") == []
-    written.flush()
+    writer.flush()
     assert len(read_events(f"{bucket}/events")) == 6
 
 
@@ -159,9 +159,9 @@ def test_event_files_hold_the_numbers_and_forget_after_a_restart(tmp_path: Path)
     first.write({"step": 10, "loss": 2.5, "seconds": {"step": 1.5}, "note": "text", "gone": None})
     first.write({"step": 20, "kind": "evaluation", "mlm_loss": 4.0})
     first.flush()
-    found = read_events(f"{tmp_path}/events")
-    assert found[0].file_version == "brain.Event:2"
-    scalars = [(e.step, v.tag, v.simple_value) for e in found[1:] for v in e.summary.value]
+    events = read_events(f"{tmp_path}/events")
+    assert events[0].file_version == "brain.Event:2"
+    scalars = [(e.step, v.tag, v.simple_value) for e in events[1:] for v in e.summary.value]
     assert scalars == [
         (10, "train/loss", 2.5),
         (10, "train/seconds/step", 1.5),
@@ -176,10 +176,10 @@ def test_event_files_hold_the_numbers_and_forget_after_a_restart(tmp_path: Path)
 
 def test_full_disk_under_the_event_file_does_not_end_the_run(tmp_path: Path, caplog) -> None:
     (tmp_path / "events").write_text("a file where the folder should be")
-    written = MetricsWriter(str(tmp_path))
-    written.write({"step": 1})
-    written.write({"step": 2})
-    written.flush()
+    writer = MetricsWriter(str(tmp_path))
+    writer.write({"step": 1})
+    writer.write({"step": 2})
+    writer.flush()
     assert steps(tmp_path) == [1, 2]
     assert len(caplog.messages) == 1 and "/events/" in caplog.messages[0]
 
@@ -188,11 +188,11 @@ def read_events(folder: str) -> list:
     """All events of a run; the framing is TFRecord's (length, checksum, bytes, checksum)."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found = []
+    events = []
     for name in files.names(folder):
         data = files.read(f"{folder}/{name}") or b""
         while data:
             length = int.from_bytes(data[:8], "little")
-            found.append(Event.FromString(data[12 : 12 + length]))
+            events.append(Event.FromString(data[12 : 12 + length]))
             data = data[16 + length :]
-    return found
+    return events

@@ -17,11 +17,11 @@ if __name__ == "__main__":
     if stop_at := int(os.environ.get("STOP_AT", "0")):
         loop.Stop.__call__ = lambda self, step: step == stop_at
     if slow := float(os.environ.get("SLOW", "0")):
-        asked = loop.Stop.__call__
+        stop = loop.Stop.__call__
 
         def ask(self: loop.Stop, step: int) -> bool:
             time.sleep(slow)
-            return asked(self, step)
+            return stop(self, step)
 
         loop.Stop.__call__ = ask
     sys.exit(cli.main(sys.argv[1:]))

@@ -177,7 +177,7 @@ def test_a_signal_to_the_parent_saves_and_stops_all(root, run_config, tmp_path):
 @pytest.mark.slow
 def test_an_error_of_all_ends_all(root, run_config, tmp_path):
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "stranger").write_text("")
+    (tmp_path / "run" / "unknown.txt").write_text("")
     err = _run(root, run_config, tmp_path / "run", 2, expected=4)
     assert "not a run folder" in err
 

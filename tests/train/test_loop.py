@@ -67,7 +67,7 @@ def events(run: Path) -> int:
     data, count = file.read_bytes(), 0
     while data:
         length = struct.unpack("<Q", data[:8])[0]
-        assert len(data) >= length + 16, "the last event is torn"
+        assert len(data) >= length + 16, "the last event is incomplete"
         data, count = data[length + 16 :], count + 1
     return count
 

@@ -330,13 +330,13 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
         config, run=dataclasses.replace(config.run, minimal_pairs=str(tmp_path / "pairs.jsonl"))
     )
     pretraining.run(config, str(tmp_path / "run"))
-    told = [row["pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
+    accuracies = [row["pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
             if row["kind"] == "evaluation"]  # fmt: skip
-    assert len(told) == 3 and all(0 <= value <= 1 for value in told)
+    assert len(accuracies) == 3 and all(0 <= value <= 1 for value in accuracies)
     read = scoring.read_minimal_pairs(config.run.minimal_pairs)
     model = loading.load(str(tmp_path / "run"))
     scores, _ = scoring.score_sentences(model, *scoring.pair_sentences(read))
-    assert told[-1] == np.mean(scores[::2] > scores[1::2])
+    assert accuracies[-1] == np.mean(scores[::2] > scores[1::2])
     (tmp_path / "pairs.jsonl").write_text(
         json.dumps({"sentence_good": "a " * 60, "sentence_bad": "b"})
     )
