@@ -13,6 +13,7 @@ from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of
 from albert_jax.model_io.model import Model
 from albert_jax.observe import flops
+from albert_jax.tasks.support.encoder import flatten_groups
 from albert_jax.tasks.support.metrics import bootstrap
 from albert_jax.tasks.task import BatchSpec
 
@@ -67,8 +68,7 @@ def evaluate(
 
     if not task.confidence_interval:
         return Scores(values, None)
-    numbers = np.arange(len(examples))
-    _, low, high = bootstrap(first_score, numbers, BOOTSTRAP_SAMPLES)
+    _, low, high = bootstrap(first_score, np.arange(len(examples)), BOOTSTRAP_SAMPLES)
     return Scores(values, (low, high))
 
 
@@ -86,8 +86,6 @@ def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, fl
 
 def _batches(model: Model, examples: Sequence[Any]) -> Iterator[Any]:
     """Batches with one sequence per row, whatever the task."""
-    from albert_jax.tasks.support.encoder import flatten_groups
-
     task = task_of(model).for_prediction()
     length = model.run_config.phases[-1].sequence_length
     features = featurize(model, examples)

@@ -11,21 +11,21 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
 import numpy as np
 
-from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
+from albert_jax.config import Config, PhaseConfig
+from albert_jax.data.batches import pipeline
+from albert_jax.data.batches.builder import BatchBuilder
+from albert_jax.data.corpus.corpus import Corpus, read_manifest
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.evaluation.sentence_order import CutRule
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.model_io.model import Model
+from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.observe import flops
-
-if TYPE_CHECKING:
-    import jax
-
-    from albert_jax.data.corpus.corpus import Corpus
-    from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 Batch = Mapping[str, np.ndarray]
 Score = Callable[[dict[str, np.ndarray]], Mapping[str, float]]
@@ -55,20 +55,16 @@ class Reference:
     """UTF-8 bytes of each token, int [V]."""
 
     @classmethod
-    def from_counts(cls, counts: np.ndarray, token_bytes: np.ndarray) -> Reference:
-        """From counts [V] in the training corpus.
-
-        The frequency is (count + 1) / (N + V), so that no held-out token is impossible.
-        """
-        counts = counts.astype(np.float64)
-        frequency = (counts + 1) / (counts.sum() + counts.size)
-        return cls(-np.log(frequency), token_bytes)
-
-    @classmethod
     def from_corpora(cls, corpora: Sequence[Corpus], vocabulary: Vocabulary) -> Reference:
         """From all training corpora of a run."""
         counts = np.sum([corpus.unigram for corpus in corpora], axis=0)
         return cls.from_counts(counts, vocabulary.token_bytes)
+
+    @classmethod
+    def from_counts(cls, counts: np.ndarray, token_bytes: np.ndarray) -> Reference:
+        """From counts [V]: (count + 1) / (N + V), so that no held-out token is impossible."""
+        counts = counts.astype(np.float64)
+        return cls(-np.log((counts + 1) / (counts.sum() + counts.size)), token_bytes)
 
     @property
     def entropy(self) -> float:
@@ -86,26 +82,15 @@ def evaluate(
     max_samples: int | None = None,
     cosines: bool = False,
 ) -> dict[int, dict[str, float]]:
-    """Measures a pretraining run on its held-out text in the shape of its last phase.
+    """The numbers of a pretraining run by depth, on its held-out text in its last phase's shape.
 
     Beside the numbers of `measure` stand sop_cut_accuracy (how well the cut alone predicts the
-    order) and forward_flops_per_token.
-
-    Args:
-      model: A model whose run_config names its prepared data.
-      num_layers: Depths to measure; without any, the model's own.
-      max_samples: Most held-out rows to read; None takes run.max_eval_samples.
-      cosines: Whether to add the mean cosine of each layer.
-
-    Returns:
-      The numbers by depth.
-
-    Raises:
-      DataError: The prepared text is gone or was changed.
+    order), forward_flops_per_token and, with `cosines`, the mean cosine of each layer. Without
+    `num_layers` the model's own depth is measured; `max_samples` is the most held-out rows to
+    read, by default run.max_eval_samples. Raises DataError if the prepared text is gone or was
+    changed.
     """
-    from albert_jax.data.corpus.corpus import Corpus
-
-    config = model.run_config
+    config, params = model.run_config, model.params
     phase = config.phases[-1]
     train = [Corpus.open(folder, "train") for folder in config.data.prepared]
     batches = held_out_batches(
@@ -116,11 +101,10 @@ def evaluate(
         batch_size=min(phase.batch_size, BATCH_SIZE),
     )
     reference = Reference.from_corpora(train, model.vocabulary)
-    cut_accuracy = _cut_accuracy(config, train, model.vocabulary, batches)
+    cut_accuracy = _cut_accuracy(phase, train, model.vocabulary, batches)
     results = {}
     for depth in num_layers or (config.model.num_hidden_layers,):
-        score = local_score(model.params, config.model, config.compute, num_layers=depth)
-        numbers = measure(batches, score, reference) | cut_accuracy
+        numbers = measure(batches, local_score(params, config, depth), reference) | cut_accuracy
         numbers["forward_flops_per_token"] = flops.forward_per_token(
             config.model,
             sequence_length=phase.sequence_length,
@@ -128,9 +112,7 @@ def evaluate(
             num_layers=depth,
         )
         if cosines:
-            numbers |= mean_cosines(
-                model.params, config.model, config.compute, batches, num_layers=depth
-            )
+            numbers |= mean_cosines(params, config.model, config.compute, batches, num_layers=depth)
         results[depth] = numbers
     return results
 
@@ -140,8 +122,6 @@ def held_out_corpora(train: Sequence[Corpus]) -> list[Corpus]:
 
     Raises DataError if no folder has held-out text.
     """
-    from albert_jax.data.corpus.corpus import Corpus, read_manifest
-
     folders = [corpus.directory for corpus in train]
     holding = [
         folder
@@ -164,8 +144,6 @@ def held_out_batches(
     `max_samples` is divided among the corpora by their numbers of tokens, at least one row each.
     Rows and masks do not depend on `batch_size`. Raises DataError for a corpus without a row.
     """
-    from albert_jax.data.batches import pipeline
-
     total = sum(corpus.num_tokens for corpus in corpora)
     return [
         batch
@@ -217,44 +195,30 @@ def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dic
     return numbers | {"masked_tokens": tokens, "sop_pairs": pairs}
 
 
-def local_score(
-    params: Mapping[str, Any],
-    model: ModelConfig,
-    compute: ComputeConfig,
-    *,
-    num_layers: int | None = None,
-) -> Score:
-    """A Score on this process's first device, for programs without a training loop.
+def local_score(params: Mapping[str, Any], config: Config, num_layers: int | None = None) -> Score:
+    """A Score of the last phase's objective on this process's first device.
 
     `num_layers` None is the model's own depth; each depth compiles anew.
     """
-    import jax
-
-    from albert_jax.objectives.pretraining import pretraining_loss
-
-    loss = pretraining_loss(model, compute, top=TOP)
+    objective = config.phases[-1].objective
+    loss = pretraining_loss(config.model, config.compute, objective=objective, top=TOP)
 
     @jax.jit
     def sums(params: Any, batch: Any) -> dict[str, jax.Array]:
         terms = loss(params, batch, dropout=None, num_layers=num_layers)
         return {f"{name}_sum": term.total for name, term in terms.terms.items()} | terms.sums
 
-    def score(batch: dict[str, np.ndarray]) -> dict[str, float]:
-        return {name: float(value) for name, value in jax.device_get(sums(params, batch)).items()}
-
-    return score
+    return lambda batch: jax.device_get(sums(params, batch))
 
 
 def _cut_accuracy(
-    config: Config, train: list[Corpus], vocabulary: Vocabulary, batches: Sequence[Batch]
+    phase: PhaseConfig, train: list[Corpus], vocabulary: Vocabulary, batches: Sequence[Batch]
 ) -> dict[str, float]:
     """{"sop_cut_accuracy": ...}, or nothing where the objective has no sentence order."""
-    from albert_jax.data.batches.builder import BatchBuilder
-
-    if config.phases[-1].objective.sentence_order == "none":
+    if phase.objective.sentence_order == "none":
         return {}
-    phase = dataclasses.replace(config.phases[-1], batch_size=CUT_ROWS)
+    phase = dataclasses.replace(phase, batch_size=CUT_ROWS)
     builder = BatchBuilder(train, vocabulary, phase, seed=SEED, phase_index=0)
-    rule = CutRule.learn([builder.batch(0, np.arange(CUT_ROWS))], vocabulary.starts_word)
+    rule = CutRule.learn(builder.batch(0, np.arange(CUT_ROWS)), vocabulary.starts_word)
     accuracy = rule.accuracy(batches)
     return {"sop_cut_accuracy": accuracy} if np.isfinite(accuracy) else {}

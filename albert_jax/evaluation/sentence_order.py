@@ -15,10 +15,10 @@ import numpy as np
 
 Batch = Mapping[str, np.ndarray]
 
-COMMON = 20
+MIN_COUNT = 20
 """A token seen less often than this at one edge in training is represented by its class."""
 
-EDGES = 4
+NUM_EDGE_TOKENS = 4
 """First and last token of segment A, first and last token of segment B."""
 
 
@@ -26,56 +26,52 @@ EDGES = 4
 class CutRule:
     """Naive Bayes over the four edge tokens of a pair, with log odds of swapped to original."""
 
-    odds: np.ndarray
-    """float64 [EDGES, V + 2]; the last two columns stand for the rare tokens that continue a word
-    and the rare tokens that start one."""
+    log_odds: np.ndarray
+    """float64 [NUM_EDGE_TOKENS, V + 2]; the last two columns are those of rare tokens that continue
+    a word and rare tokens that start one."""
     common: np.ndarray
-    """bool [EDGES, V]; whether the token has a column of its own at that edge."""
+    """bool [NUM_EDGE_TOKENS, V]; whether the token has a column of its own at that edge."""
     starts_word: np.ndarray
     """bool [V]."""
     bias: float
     """Log odds of the labels themselves."""
 
     @classmethod
-    def learn(cls, batches: Iterable[Batch], starts_word: np.ndarray) -> CutRule:
-        """Counts the edges of training pairs; `starts_word` [V] is the vocabulary's."""
-        tokens, labels = _stack(batches)
+    def learn(cls, batch: Batch, starts_word: np.ndarray) -> CutRule:
+        """Counts the edges of the pairs of a batch; `starts_word` [V] is the vocabulary's."""
+        tokens, labels = edges(batch)
         size = starts_word.size
-        common = np.stack(
-            [np.bincount(tokens[:, edge], minlength=size) >= COMMON for edge in range(EDGES)]
-        )
-        rule = cls(np.zeros((EDGES, size + 2)), common, starts_word, 0.0)
-        columns = rule._columns(tokens)
-        odds = rule.odds
-        for edge in range(EDGES):
-            counts = [
-                np.bincount(columns[labels == label, edge], minlength=size + 2) + 1.0
-                for label in (0, 1)
-            ]
-            shares = [count / count.sum() for count in counts]
-            odds[edge] = np.log(shares[1]) - np.log(shares[0])
+        counts = [np.bincount(column, minlength=size) for column in tokens.T]
+        common = np.stack(counts) >= MIN_COUNT
+        rule = cls(np.zeros((NUM_EDGE_TOKENS, size + 2)), common, starts_word, 0.0)
+        for edge, columns in enumerate(rule._columns(tokens).T):
+            original, swapped = (
+                np.bincount(columns[labels == label], minlength=size + 2) + 1.0 for label in (0, 1)
+            )
+            rule.log_odds[edge] = np.log(swapped / swapped.sum()) - np.log(
+                original / original.sum()
+            )
         bias = np.log((labels == 1).sum() + 1.0) - np.log((labels == 0).sum() + 1.0)
-        return cls(odds, common, starts_word, float(bias))
+        return cls(rule.log_odds, common, starts_word, float(bias))
 
     def predict(self, tokens: np.ndarray) -> np.ndarray:
-        """Predicts the labels [pairs] (1 is swapped) of edge tokens [pairs, EDGES]."""
-        columns = self._columns(tokens)
-        odds = self.bias + sum(self.odds[edge, columns[:, edge]] for edge in range(EDGES))
-        return np.asarray(odds > 0, np.int64)
+        """Predicts the labels [pairs] (1 is swapped) of edge tokens [pairs, NUM_EDGE_TOKENS]."""
+        log_odds = self.log_odds[np.arange(NUM_EDGE_TOKENS), self._columns(tokens)]
+        return np.asarray(self.bias + log_odds.sum(-1) > 0, np.int64)
 
     def accuracy(self, batches: Iterable[Batch]) -> float:
         """Share of the pairs that the rule predicts correctly; NaN without any pair."""
-        tokens, labels = _stack(batches)
+        tokens, labels = map(np.concatenate, zip(*map(edges, batches), strict=True))
         return float(np.mean(self.predict(tokens) == labels)) if labels.size else float("nan")
 
     def _columns(self, tokens: np.ndarray) -> np.ndarray:
         classes = self.starts_word.size + self.starts_word[tokens].astype(np.int64)
-        own = self.common[np.arange(EDGES)[None, :], tokens]
+        own = self.common[np.arange(NUM_EDGE_TOKENS), tokens]
         return np.where(own, tokens, classes)
 
 
 def edges(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-    """Edge tokens int64 [pairs, EDGES] and labels int64 [pairs] of all pairs with a weight.
+    """Edge tokens [pairs, NUM_EDGE_TOKENS] and labels [pairs] of all pairs with a weight, int64.
 
     Masked tokens are restored first, because the rule is about the cut and not about the masks.
     A pair is stored as [CLS] A [SEP] B [SEP] under one segment id.
@@ -97,14 +93,4 @@ def edges(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
             [ids[row, start + 1], ids[row, first_b - 2], ids[row, first_b], ids[row, last_b]]
         )
         labels.append(int(batch["sop_labels"][row, pair]))
-    return np.array(tokens, np.int64).reshape(-1, EDGES), np.array(labels, np.int64)
-
-
-def _stack(batches: Iterable[Batch]) -> tuple[np.ndarray, np.ndarray]:
-    parts = [edges(batch) for batch in batches]
-    if not parts:
-        return np.zeros((0, EDGES), np.int64), np.zeros(0, np.int64)
-    return (
-        np.concatenate([tokens for tokens, _ in parts]),
-        np.concatenate([labels for _, labels in parts]),
-    )
+    return np.array(tokens, np.int64).reshape(-1, NUM_EDGE_TOKENS), np.array(labels, np.int64)

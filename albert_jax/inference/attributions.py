@@ -9,11 +9,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from albert_jax.config import ComputeConfig
 from albert_jax.inference.predict import task_of
+from albert_jax.model import albert
+from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
+from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import Batch
 
@@ -62,21 +66,14 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     Everything is computed in float32. The number of points on the line (of Gauss-Legendre
     quadrature) is doubled until the contributions are complete, or MAX_POINTS is reached.
     """
-    import jax
-    import jax.numpy as jnp
-
-    from albert_jax.model import albert
-    from albert_jax.tasks.support.encoder import Encoder
-
     config, vocabulary, task = model.config, model.vocabulary, task_of(model)
-    compute = ComputeConfig(dtype="float32")
-    encoder = Encoder(config, compute)
+    encoder = Encoder(config, EXACT)
     row: dict[str, Any] = {name: jnp.asarray(batch[name]) for name in INPUTS}
     special = np.isin(batch["input_ids"], [vocabulary.cls_id, vocabulary.sep_id])
     masked = np.where(special | (batch["segment_ids"] == 0), batch["input_ids"], vocabulary.mask_id)
     empty_row = row | {"input_ids": jnp.asarray(masked)}
-    start = albert.embed(model.params, config, empty_row, compute=compute)[0]
-    end = albert.embed(model.params, config, row, compute=compute)[0]
+    start = albert.embed(model.params, config, empty_row, compute=EXACT)[0]
+    end = albert.embed(model.params, config, row, compute=EXACT)[0]
 
     def logits(params: Any, x: jax.Array) -> jax.Array:
         rows = {name: jnp.repeat(column, len(x), 0) for name, column in row.items()}

@@ -13,12 +13,15 @@ import dataclasses
 import time
 from typing import Any
 
+import jax
 import numpy as np
 from scipy.special import softmax
 
 from albert_jax.errors import ConfigError
+from albert_jax.model import albert, attention
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
+from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import AnyTask, Batch
 
@@ -34,15 +37,14 @@ NEVER = 2.0
 
 @dataclasses.dataclass
 class Tally:
-    """Layers and seconds that were spent; compilation does not count."""
+    """The layers that were spent, and a comparison with all layers over the first batches."""
 
     num_layers: list[int] = dataclasses.field(default_factory=list)
     """Layers of each example."""
-    seconds: float = 0.0
     batches: int = 0
-    """Batches that also ran through all layers; the fields below are about their rows."""
+    """Batches that were compared; the fields below are about their rows."""
     rows: int = 0
-    same: int = 0
+    agreeing: int = 0
     """Rows whose label is the one after all layers."""
     exit_seconds: float = 0.0
     full_seconds: float = 0.0
@@ -79,11 +81,6 @@ class EarlyExit:
 
         Raises ConfigError for another task than classification.
         """
-        import jax
-
-        from albert_jax.model import albert, attention
-        from albert_jax.tasks.support.encoder import Encoder
-
         run_config, config = model.run_config, model.config
         settings = run_config.task
         task = None if settings is None else registry.create(settings)
@@ -103,8 +100,6 @@ class EarlyExit:
         self.tally = Tally()
         self._confidence = confidence
         self._params = jax.device_put(model.params)
-        self._compiled: dict[Any, Any] = {}
-        self._compile_seconds = 0.0
 
         def embed(params: Any, batch: Any) -> dict[str, Any]:
             hidden = albert.embed(params, config, batch, compute=run_config.compute)
@@ -121,23 +116,16 @@ class EarlyExit:
         def take(rows: dict[str, Any], indices: Any) -> dict[str, Any]:
             return {name: column[indices] for name, column in rows.items()}
 
-        self._programs = {f.__name__: jax.jit(f) for f in (embed, advance, take)}
+        self._embed, self._advance, self._take = jax.jit(embed), jax.jit(advance), jax.jit(take)
 
     def outputs(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Logits float32 [B, C] and numbers of layers int64 [B] of a batch."""
         real = batch["example_weights"] > 0
         columns = {name: batch[name] for name in INPUTS}
-        logits, depths, seconds = self._run(columns, real, self._confidence)
-        tally = self.tally
-        tally.num_layers += depths[real].tolist()
-        tally.seconds += seconds
-        if tally.batches < COMPARED:
-            full, _, full_seconds = self._run(columns, real, NEVER)
-            tally.batches += 1
-            tally.rows += int(real.sum())
-            tally.same += int(np.sum((full.argmax(-1) == logits.argmax(-1))[real]))
-            tally.exit_seconds += seconds
-            tally.full_seconds += full_seconds
+        logits, depths = self._run(columns, real, self._confidence)
+        self.tally.num_layers += depths[real].tolist()
+        if self.tally.batches < COMPARED:
+            self._compare(columns, real, logits)
         return logits, depths
 
     def summary(self) -> str:
@@ -145,23 +133,36 @@ class EarlyExit:
         tally = self.tally
         return (
             f"{np.mean(tally.num_layers):.2f} of {self.num_layers} layers on average over "
-            f"{len(tally.num_layers)} examples in {tally.seconds:.3g} s; the first {tally.rows}: "
+            f"{len(tally.num_layers)} examples; the first {tally.rows}: "
             f"{tally.exit_seconds:.3g} s, with all layers {tally.full_seconds:.3g} s "
-            f"and the same label for {tally.same}"
+            f"and the same label for {tally.agreeing}"
         )
+
+    def _compare(self, columns: Batch, real: np.ndarray, logits: np.ndarray) -> None:
+        """Adds a batch to the comparison with all layers, once its programs are compiled."""
+        full, _ = self._run(columns, real, NEVER)
+        start = time.perf_counter()
+        self._run(columns, real, self._confidence)
+        middle = time.perf_counter()
+        self._run(columns, real, NEVER)
+        tally = self.tally
+        tally.batches += 1
+        tally.rows += int(real.sum())
+        tally.agreeing += int(np.sum((full.argmax(-1) == logits.argmax(-1))[real]))
+        tally.exit_seconds += middle - start
+        tally.full_seconds += time.perf_counter() - middle
 
     def _run(
         self, columns: Batch, real: np.ndarray, confidence: float
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """(logits, layers, seconds) of a batch; rows that are not `real` are undefined."""
-        start, compiled = time.perf_counter(), self._compile_seconds
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(logits, numbers of layers) of a batch; rows that are not `real` are undefined."""
         size = len(real)
-        rows = self._call("embed", self._params, columns)
+        rows = self._embed(self._params, columns)
         index, active = np.arange(size), real.copy()
         depths = np.full(size, self.num_layers)
         logits: Any = None
         for layer in range(self.num_layers):
-            rows, exit_logits = self._call("advance", self._params, rows, np.int32(layer))
+            rows, exit_logits = self._advance(self._params, rows, np.int32(layer))
             last = layer + 1 == self.num_layers
             if not last and layer + 1 not in self.exits:
                 continue
@@ -179,19 +180,6 @@ class EarlyExit:
             smallest = min(size >> k for k in range(HALVINGS + 1) if size >> k >= len(left))
             if smallest < len(index):
                 kept = np.resize(left, smallest)  # Padded with rows that are not read again.
-                rows = self._call("take", rows, kept)
+                rows = self._take(rows, kept)
                 index, active = index[kept], np.arange(smallest) < len(left)
-        seconds = time.perf_counter() - start - (self._compile_seconds - compiled)
-        return logits, depths, seconds
-
-    def _call(self, name: str, *arguments: Any) -> Any:
-        """The result of a program; the time of its first compilation is kept apart."""
-        import jax
-
-        key = (name, *(np.shape(leaf) for leaf in jax.tree.leaves(arguments[-2:])))
-        if key not in self._compiled:
-            jax.block_until_ready(arguments)
-            start = time.perf_counter()
-            self._compiled[key] = self._programs[name].lower(*arguments).compile()
-            self._compile_seconds += time.perf_counter() - start
-        return self._compiled[key](*arguments)
+        return logits, depths

@@ -9,25 +9,28 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 from scipy.special import softmax
 
-from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.inference import attributions
 from albert_jax.inference.attributions import Attribution
 from albert_jax.inference.fill_mask import Candidate, encode_masked, most_probable
 from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import task_of
+from albert_jax.model import albert
+from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import registry
-from albert_jax.tasks.support.features import Tokens, fitting_length, sequence_rows
+from albert_jax.tasks.support.encoder import Encoder
+from albert_jax.tasks.support.features import Tokens, fitting_length, sequence, sequence_rows
 from albert_jax.tasks.task import Batch
 
 MAX_TOKENS = 128
 """Longest text that can be drawn."""
-
-EXACT = ComputeConfig(dtype="float32")
 
 
 @dataclass(frozen=True)
@@ -72,21 +75,10 @@ def explain(
 ) -> Explanation:
     """Looks at a text, or at two with a tab between, in float32.
 
-    Args:
-      model: Any model; the numbers of heads that it does not have are left out.
-      text: The text; [MASK] for a word that is to be predicted.
-      num_layers: Depth; None is the model's own.
-      top_k: Predictions per mask and layer.
-
-    Raises:
-      DataError: The text is empty or too long.
+    The numbers of heads that the model does not have are left out; `top_k` is the number of
+    predictions per mask and layer. Raises DataError for a text that is empty or too long.
     """
-    import jax.numpy as jnp
-
-    from albert_jax.model import albert
-    from albert_jax.tasks.support.encoder import Encoder
-
-    config, params, fine_tuned = model.config, model.params, model.run_config.task
+    config, params = model.config, model.params
     layers = look(model, text, num_layers=num_layers)
     # The layers stand in the place of the rows of a batch.
     outputs, count = jnp.asarray(layers.states[1:]), len(layers.attention)
@@ -105,8 +97,8 @@ def explain(
             for mask in range(positions.size)
         ]
     labels, classes, attribution = (), None, None
-    if fine_tuned is not None and registry.get(fine_tuned.name).classifies:
-        task = task_of(model)
+    task = None if model.run_config.task is None else task_of(model)
+    if task is not None and task.classifies:
         labels = task.config.labels
         logits = task.head_logits(Encoder(config, EXACT).bind(params), outputs, batch)
         classes = softmax(np.asarray(logits, np.float64), -1)
@@ -131,8 +123,6 @@ def look(
 
     Raises DataError for a text that is empty or has more than `max_tokens` tokens.
     """
-    import jax
-
     max_length = min(max_tokens, model.config.max_position_embeddings)
     tokens = _encode(model, text, max_length)
     size = len(tokens.ids)
@@ -149,10 +139,6 @@ def look(
 @functools.lru_cache(maxsize=8)
 def _program(config: ModelConfig, num_layers: int | None) -> Any:
     """The compiled (params, batch of one row) -> (states, attention), one per structure."""
-    import jax
-    import jax.numpy as jnp
-
-    from albert_jax.model import albert
 
     def forward(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
         first = albert.embed(params, config, batch, compute=EXACT)
@@ -170,21 +156,16 @@ def _program(config: ModelConfig, num_layers: int | None) -> Any:
 
 def _encode(model: Model, text: str, max_length: int) -> Tokens:
     """[CLS] text [SEP], or a pair; nothing is truncated."""
-    vocabulary = model.vocabulary
     parts = [part.strip() for part in text.split("\t")]
     if not all(parts) or len(parts) > 2:
         raise DataError("the text: give one, or two with a tab between, and none of them empty")
-    ids, first = [np.array([vocabulary.cls_id])], 0
-    for part in parts:
-        ids += [encode_masked(part, vocabulary), np.array([vocabulary.sep_id])]
-        first = first or sum(map(len, ids))
-    joined = np.concatenate(ids).astype(np.int32)
-    if len(joined) > max_length:
-        raise DataError(
-            f"the text has {len(joined)} tokens; at most {max_length} are shown: shorten it"
-        )
-    return Tokens(joined, first)
+    ids = [encode_masked(part, model.vocabulary) for part in parts]
+    size = sum(map(len, ids)) + len(ids) + 1
+    if size > max_length:
+        raise DataError(f"the text has {size} tokens; at most {max_length} are shown: shorten it")
+    return sequence(model.vocabulary, ids, size)
 
 
-def _readable(vocabulary: Any, id: int) -> str:
-    return vocabulary.id_to_token(id).replace("\u2581", " ").strip() or vocabulary.id_to_token(id)
+def _readable(vocabulary: Vocabulary, id: int) -> str:
+    token = vocabulary.id_to_token(id)
+    return token.replace("\u2581", " ").strip() or token

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from scipy.special import softmax
 
-from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
-from albert_jax.tasks.support.prediction import length_buckets
-
-if TYPE_CHECKING:
-    from albert_jax.data.vocabularies.vocabulary import Vocabulary
-    from albert_jax.model_io.model import Model
+from albert_jax.inference.masked_lm import logits_function, masked_batches, special_ids
+from albert_jax.model.albert import EXACT
+from albert_jax.model.attention import XLA
+from albert_jax.model_io.model import Model
+from albert_jax.tasks.support.features import sequence
 
 MASK = "[MASK]"
 """How users write a mask, whatever the vocabulary calls its own token."""
@@ -69,16 +70,11 @@ default split holds out."""
 
 
 def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[list[list[Candidate]]]:
-    """Predicts the `top_k` most probable tokens for every [MASK] of every text.
+    """Predicts the `top_k` most probable tokens for every [MASK], as [text][mask][rank].
 
-    The masks of one text do not see each other's predictions; special tokens are left out.
-
-    Returns:
-      Candidates by [text][mask][rank].
-
-    Raises:
-      DataError: A text has no [MASK] or is longer than the model reads (the message gives its
-        number), or the model has no masked-language head.
+    The masks of one text do not see each other's predictions; special tokens are left out. Raises
+    DataError if a text has no [MASK] or is longer than the model reads (the message gives its
+    number), or the model has no masked-language head.
 
     >>> [[candidates]] = fill_mask(load(directory), ["the file is [MASK]."], top_k=3)
     >>> len(candidates), candidates[0].probability >= candidates[1].probability
@@ -93,18 +89,12 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
     masks = [np.flatnonzero(ids == vocabulary.mask_id) for ids in sequences]
     predictions: list[list[list[Candidate]]] = [[] for _ in texts]
     program = _program(model.config)
-    for length, members in length_buckets([ids.size for ids in sequences], max_length):
-        for start in range(0, len(members), BATCH_SIZE):
-            chosen = members[start : start + BATCH_SIZE]
-            batch = masked_batch(
-                [sequences[i] for i in chosen], [masks[i] for i in chosen], length, BATCH_SIZE
-            )
-            logits = np.asarray(program(model.params, batch), np.float64)
-            for row, i in enumerate(chosen):
-                predictions[i] = [
-                    most_probable(logits[row, mask], vocabulary, top_k)
-                    for mask in range(masks[i].size)
-                ]
+    for chosen, batch in masked_batches(sequences, masks, max_length, BATCH_SIZE):
+        logits = np.asarray(program(model.params, batch), np.float64)
+        for row, i in enumerate(chosen):
+            predictions[i] = [
+                most_probable(logits[row, mask], vocabulary, top_k) for mask in range(masks[i].size)
+            ]
     return predictions
 
 
@@ -134,13 +124,13 @@ def _encode(text: str, number: int, vocabulary: Vocabulary, max_length: int) -> 
     """[CLS] text [SEP] as int32 ids."""
     if MASK not in text:
         raise DataError(f"text {number} has no {MASK}: write {MASK} where a word is wanted: {text}")
-    parts = ([vocabulary.cls_id], encode_masked(text, vocabulary), [vocabulary.sep_id])
-    ids = np.concatenate([np.asarray(part, np.int32) for part in parts])
-    if ids.size > max_length:
+    ids = encode_masked(text, vocabulary)
+    size = len(ids) + 2
+    if size > max_length:
         raise DataError(
-            f"text {number} has {ids.size} tokens, but the model reads {max_length}: shorten it"
+            f"text {number} has {size} tokens, but the model reads {max_length}: shorten it"
         )
-    return ids
+    return sequence(vocabulary, [ids], size).ids
 
 
 def _encode_after_mask(part: str, vocabulary: Vocabulary) -> np.ndarray:
@@ -161,11 +151,7 @@ def _encode_after_mask(part: str, vocabulary: Vocabulary) -> np.ndarray:
 @functools.lru_cache(maxsize=8)
 def _program(config: ModelConfig) -> Any:
     """The compiled (params, batch) -> logits [B, P, V] in float32, one per structure."""
-    import jax
-
-    from albert_jax.model.attention import XLA
-
-    return jax.jit(logits_function(config, ComputeConfig(dtype="float32"), XLA))
+    return jax.jit(logits_function(config, EXACT, XLA))
 
 
 def _word(id: int, vocabulary: Vocabulary) -> str:

@@ -6,33 +6,28 @@ Legend: B rows, P masked positions of a row, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
+import jax
 import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.model import albert
+from albert_jax.model.attention import Backend
 from albert_jax.tasks.support.features import Tokens, sequence_rows
+from albert_jax.tasks.support.prediction import length_buckets
 from albert_jax.tasks.task import Batch
-
-if TYPE_CHECKING:
-    import jax
-
-    from albert_jax.data.vocabularies.vocabulary import Vocabulary
-    from albert_jax.model.attention import Backend
 
 
 def logits_function(
-    config: ModelConfig,
-    compute: ComputeConfig,
-    backend: Backend,
-    num_layers: int | None = None,
+    config: ModelConfig, compute: ComputeConfig, backend: Backend, num_layers: int | None = None
 ) -> Callable[[Mapping[str, Any], Mapping[str, Any]], jax.Array]:
     """The function (params, batch) -> float32 logits [B, P, V] at the batch's mlm_positions.
 
     It is not compiled; callers jit it, usually together with what reduces the logits.
     """
-    from albert_jax.model import albert
 
     def logits(params: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
         hidden = albert.encode(
@@ -41,6 +36,28 @@ def logits_function(
         return albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
 
     return logits
+
+
+def masked_batches(
+    sequences: Sequence[np.ndarray],
+    positions: Sequence[Sequence[int] | np.ndarray],
+    max_length: int,
+    max_batch_size: int,
+    *,
+    shards: int = 1,
+) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of sequences (special tokens included) with the positions to predict in each.
+
+    Yields the numbers of the sequences in a batch, and the batch, whose size is a multiple of
+    `shards`.
+    """
+    for length, members in length_buckets([len(ids) for ids in sequences], max_length):
+        size = min(max_batch_size, 1 << (len(members) - 1).bit_length())
+        size = -(-size // shards) * shards
+        for start in range(0, len(members), size):
+            chosen = members[start : start + size]
+            rows = [sequences[i] for i in chosen]
+            yield chosen, masked_batch(rows, [positions[i] for i in chosen], length, size)
 
 
 def masked_batch(
@@ -64,8 +81,6 @@ def masked_batch(
 
 def special_ids(vocabulary: Vocabulary) -> list[int]:
     """Ids of the special tokens that the vocabulary has; none of them is ever a prediction."""
-    ids = (
-        vocabulary.pad_id, vocabulary.unk_id, vocabulary.cls_id,
-        vocabulary.sep_id, vocabulary.mask_id,
-    )  # fmt: skip
+    names = ("pad", "unk", "cls", "sep", "mask")
+    ids = (getattr(vocabulary, f"{name}_id") for name in names)
     return [id for id in ids if id >= 0]

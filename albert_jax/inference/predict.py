@@ -7,11 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import jax
+
 from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.model import attention
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
+from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.task import AnyTask, Forward, Prediction, Sampling
 
 if TYPE_CHECKING:
@@ -60,23 +64,12 @@ def predict(
     features: Sequence[Any] | None = None,
     sampling: Sampling | None = None,
 ) -> list[Prediction]:
-    """Predicts with a fine-tuned model, on this process's first device.
+    """One prediction per example of a fine-tuned model's task, on this process's first device.
 
-    Args:
-      model: A fine-tuned model.
-      examples: Examples of its task.
-      num_layers: Depth; None is the model's own.
-      early_exit: Lets rows leave the network as soon as their prediction is confident, and
-        decides the depth itself.
-      features: The features of `featurize`, if they have been made already.
-      sampling: How generated text is sampled.
-
-    Returns:
-      One prediction per example.
-
-    Raises:
-      CheckpointError: The model was not fine-tuned.
-      DataError: None of the examples can be used.
+    With `early_exit` rows leave the network as soon as their prediction is confident, and
+    `num_layers` is not used. `features` are those of `featurize`, if they have been made already.
+    Raises CheckpointError for a model that was not fine-tuned, and DataError if none of the
+    examples can be used.
     """
     task = task_of(model)
     return prediction.predict(
@@ -93,8 +86,6 @@ def predict(
 
 def forward(model: Model, num_layers: int | None = None) -> Forward:
     """The function from a batch to the task's outputs, on this process's first device."""
-    import jax
-
     program = _program(model.run_config, num_layers)
     return lambda batch: jax.device_get(program(model.params, batch))
 
@@ -103,11 +94,6 @@ def forward(model: Model, num_layers: int | None = None) -> Forward:
 def _program(run_config: Config, num_layers: int | None) -> Any:
     """The compiled (params, batch) -> outputs, one per structure, so that more examples of the
     same shapes compile nothing."""
-    import jax
-
-    from albert_jax.model import attention
-    from albert_jax.tasks.support.encoder import Encoder
-
     assert run_config.task is not None
     task = registry.create(run_config.task)
     backend = attention.fastest(run_config, jax.local_devices()[0])

@@ -11,22 +11,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.config import Config
 from albert_jax.data.sources.tables import Record, read_records, text_field
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, DataError
-from albert_jax.inference.masked_lm import logits_function, masked_batch
+from albert_jax.inference.masked_lm import logits_function, masked_batches
+from albert_jax.model import attention
 from albert_jax.model_io.model import Model
+from albert_jax.tasks.support.features import sequence
 from albert_jax.tasks.support.metrics import Interval, bootstrap
-from albert_jax.tasks.support.prediction import length_buckets
 from albert_jax.tasks.task import Batch
-
-if TYPE_CHECKING:
-    from albert_jax.data.vocabularies.vocabulary import Vocabulary
-    from albert_jax.model.attention import Backend
 
 BATCH_SIZE = 64
 """Masked copies of sentences in a batch, at most."""
@@ -64,14 +64,10 @@ class MaskedToken:
 def score_sentences(
     model: Model, texts: Sequence[str], where: Sequence[str], *, num_layers: int | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scores sentences; `where` names the place of each for error messages.
+    """Pseudo-log-likelihoods in nats, float64 [texts], and numbers of tokens, int64 [texts].
 
-    Returns:
-      Pseudo-log-likelihoods in nats, float64 [texts], and numbers of tokens, int64 [texts].
-
-    Raises:
-      CheckpointError: The model has no masked-language head.
-      DataError: A sentence is empty or too long.
+    `where` names the place of each text for error messages. Raises CheckpointError for a model
+    without masked-language head, and DataError for a sentence that is empty or too long.
     """
     if "mlm_head" not in model.params:
         raise CheckpointError(f"{model.source} has no masked-language head: score another model")
@@ -97,13 +93,13 @@ def mask_each_token(
                 f"{place}: the sentence has {len(ids)} tokens, the model takes 1 to "
                 f"{max_length - 2}: shorten it or drop the line"
             )
-        whole = np.concatenate(([vocabulary.cls_id], ids, [vocabulary.sep_id])).astype(np.int32)
+        complete = sequence(vocabulary, [ids], max_length).ids
         starts_word = vocabulary.starts_word[ids].astype(bool)
         for i in range(len(ids)):
             word_end = i + 1
             while word_end < len(ids) and not starts_word[word_end]:
                 word_end += 1
-            masked = whole.copy()
+            masked = complete.copy()
             masked[i + 1 : word_end + 1] = vocabulary.mask_id
             copies.append(MaskedToken(number, masked, i + 1, int(ids[i])))
     return copies
@@ -122,26 +118,19 @@ def log_likelihoods(
     multiple of `shards`.
     """
     scores = np.zeros(masked[-1].sentence + 1)
-    for length, members in length_buckets([len(copy.ids) for copy in masked], max_length):
-        size = min(BATCH_SIZE, 1 << (len(members) - 1).bit_length())
-        size = -(-size // shards) * shards
-        for start in range(0, len(members), size):
-            copies = [masked[i] for i in members[start : start + size]]
-            batch = masked_batch(
-                [copy.ids for copy in copies], [[copy.position] for copy in copies], length, size
-            )
-            batch["mlm_labels"] = np.zeros((size, 1), np.int32)
-            batch["mlm_labels"][: len(copies), 0] = [copy.label for copy in copies]
-            log_probs = np.asarray(label_log_probs(batch), np.float64)[: len(copies)]
-            np.add.at(scores, [copy.sentence for copy in copies], log_probs)
+    ids, positions = [copy.ids for copy in masked], [[copy.position] for copy in masked]
+    for chosen, batch in masked_batches(ids, positions, max_length, BATCH_SIZE, shards=shards):
+        batch["mlm_labels"] = np.zeros_like(batch["mlm_positions"])
+        batch["mlm_labels"][: len(chosen), 0] = [masked[i].label for i in chosen]
+        log_probs = np.asarray(label_log_probs(batch), np.float64)[: len(chosen)]
+        np.add.at(scores, [masked[i].sentence for i in chosen], log_probs)
     return scores
 
 
-def label_log_probs(run_config: Config, num_layers: int | None, backend: Backend) -> Any:
+def label_log_probs(
+    run_config: Config, num_layers: int | None, backend: attention.Backend
+) -> Callable[[Any, Any], jax.Array]:
     """The function (params, batch) -> log-probabilities float32 [B] of each row's one label."""
-    import jax
-    import jax.numpy as jnp
-
     logits = logits_function(run_config.model, run_config.compute, backend, num_layers)
 
     def log_probs(params: Any, batch: Any) -> jax.Array:
@@ -154,10 +143,6 @@ def label_log_probs(run_config: Config, num_layers: int | None, backend: Backend
 @functools.lru_cache(maxsize=8)
 def _program(run_config: Config, num_layers: int | None) -> Any:
     """The compiled form, one per structure, so that another checkpoint compiles nothing."""
-    import jax
-
-    from albert_jax.model import attention
-
     backend = attention.fastest(run_config, jax.local_devices()[0])
     return jax.jit(label_log_probs(run_config, num_layers, backend))
 
@@ -198,7 +183,6 @@ def pair_accuracy(
     """
     correct = np.where(good == bad, 0.5, (good > bad).astype(np.float64))
     names = np.array([pair.group for pair in pairs])
-
     accuracies = {ALL_PAIRS: bootstrap(np.mean, correct)}
     for name in sorted(set(names.tolist()) - {""}):
         accuracies[name] = bootstrap(np.mean, correct[names == name])

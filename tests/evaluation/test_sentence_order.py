@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from albert_jax.evaluation.sentence_order import COMMON, CutRule, edges
+from albert_jax.evaluation.sentence_order import MIN_COUNT, CutRule, edges
 
 CLS, SEP, MASK, PERIOD = 2, 3, 4, 5
 VOCABULARY = 60
@@ -80,12 +80,12 @@ def test_packed_pairs_and_those_without_weight() -> None:
 
 
 def test_unfinished_sentences_give_the_order_away() -> None:
-    rule = CutRule.learn([batch_of(pairs(2000, 0, cut=True))], STARTS_WORD)
+    rule = CutRule.learn(batch_of(pairs(2000, 0, cut=True)), STARTS_WORD)
     assert rule.accuracy([batch_of(pairs(500, 1, cut=True))]) > 0.97
 
 
 def test_finished_sentences_give_nothing_away() -> None:
-    rule = CutRule.learn([batch_of(pairs(2000, 0, cut=False))], STARTS_WORD)
+    rule = CutRule.learn(batch_of(pairs(2000, 0, cut=False)), STARTS_WORD)
     assert 0.4 < rule.accuracy([batch_of(pairs(500, 1, cut=False))]) < 0.6
 
 
@@ -97,14 +97,14 @@ def test_rare_tokens_count_by_their_class() -> None:
     train = [
         ([9, 9], [2 * i + (label == 0), 9], label) for i in range(50, 1000) for label in (0, 1)
     ]
-    rule = CutRule.learn([batch_of(train)], np.arange(size) % 2 == 0)
+    rule = CutRule.learn(batch_of(train), np.arange(size) % 2 == 0)
     new = [
         ([9, 9], [2 * i + (label == 0), 9], label) for i in range(1200, 1300) for label in (0, 1)
     ]
-    assert COMMON > 1 and starts != goes_on
+    assert MIN_COUNT > 1 and starts != goes_on
     assert rule.accuracy([batch_of(new)]) == 1.0
 
 
 def test_no_pairs_no_number() -> None:
-    rule = CutRule.learn([], STARTS_WORD)
-    assert np.isnan(rule.accuracy([]))
+    rule = CutRule.learn(batch_of([]), STARTS_WORD)
+    assert np.isnan(rule.accuracy([batch_of([])]))
