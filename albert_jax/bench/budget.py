@@ -6,6 +6,7 @@ import functools
 
 import jax
 
+from albert_jax import configfile
 from albert_jax.bench import step
 from albert_jax.config import Config
 from albert_jax.observe import flops
@@ -24,9 +25,20 @@ def choose(hours: float) -> tuple[str, Config, list[float]]:
         tokens = config.steps * budget.tokens_per_step(config)
         return tokens / work * product_rate(config.compute.dtype) * devices
 
-    return budget.choose_by_measuring(
-        hours * 3600, devices, max_tokens_per_second, seconds_per_step
-    )
+    names = [*budget.CPU_PRESETS, *budget.ACCELERATOR_PRESETS]
+    while True:
+        name, config = budget.choose(hours * 3600, devices, max_tokens_per_second, names)
+        measured, preset = seconds_per_step(name, config), configfile.load(name)
+        total = sum(phase.steps * s for phase, s in zip(config.phases, measured, strict=True))
+        rate = config.steps * budget.tokens_per_step(config) / total
+        tokens = budget.tokens_in(hours * 3600, rate)
+        if name == names[0] or budget.is_worth(preset, tokens):
+            # Measured, the budget pays for fewer tokens than the bound promised: fewer rows, and
+            # steps that are shorter in proportion.
+            scaled = budget.scaled(name, preset, devices, tokens)
+            ratio = scaled.phases[0].batch_size / config.phases[0].batch_size
+            return name, scaled, [s * ratio for s in measured]
+        names = names[: names.index(name)]
 
 
 def seconds_per_step(name: str, config: Config) -> list[float]:

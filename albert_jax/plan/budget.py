@@ -43,9 +43,16 @@ def tokens_per_step(config: Config) -> float:
     return tokens / config.steps
 
 
-def _own_tokens(config: Config) -> float:
-    """Tokens of a preset, at most those of the paper's 125,000 steps (version 2 has more)."""
-    return min(config.steps, PAPER_STEPS) * tokens_per_step(config)
+def tokens_in(seconds: float, tokens_per_second: float) -> float:
+    """Tokens that a budget pays for, less the reserve."""
+    return seconds * (1 - RESERVE) * tokens_per_second
+
+
+def is_worth(preset: Config, tokens: float) -> bool:
+    """Whether `tokens` are enough of the preset's own: at most those of the paper's 125,000 steps
+    (version 2 has more)."""
+    own = min(preset.steps, PAPER_STEPS) * tokens_per_step(preset)
+    return tokens >= MIN_SHARE * own
 
 
 def choose(
@@ -59,12 +66,13 @@ def choose(
     `names` are the candidates from small to large. The steps of the config are not cut to the
     budget yet; see `with_steps_for`.
     """
-    for name in reversed(names):
+    candidates = list(names)
+    while True:
+        name = candidates.pop()
         config = configfile.load(name)
-        tokens = tokens_per_second(config) * seconds * (1 - RESERVE)
-        if tokens >= MIN_SHARE * _own_tokens(config) or name == names[0]:
-            return name, _scaled(name, config, devices, tokens)
-    raise ConfigError("no presets to choose from")
+        tokens = tokens_in(seconds, tokens_per_second(config))
+        if not candidates or is_worth(config, tokens):
+            return name, scaled(name, config, devices, tokens)
 
 
 def choose_for_slice(hours: float, where: Slice, efficiency: float) -> tuple[str, Config]:
@@ -80,34 +88,7 @@ def choose_for_slice(hours: float, where: Slice, efficiency: float) -> tuple[str
     return choose(hours * 3600, where.devices, tokens_per_second, ACCELERATOR_PRESETS)
 
 
-def choose_by_measuring(
-    seconds: float,
-    devices: int,
-    max_tokens_per_second: Callable[[Config], float],
-    measure: Callable[[str, Config], list[float]],
-) -> tuple[str, Config, list[float]]:
-    """The choice for the machine at hand: name, config and seconds per step of each phase.
-
-    `max_tokens_per_second` is a rate that the machine cannot exceed, so that no model is measured
-    that is far too large for it; `measure` returns the seconds per step of each phase.
-    """
-    names = [*CPU_PRESETS, *ACCELERATOR_PRESETS]
-    while True:
-        name, config = choose(seconds, devices, max_tokens_per_second, names)
-        measured = measure(name, config)
-        total = sum(phase.steps * s for phase, s in zip(config.phases, measured, strict=True))
-        tokens = config.steps * tokens_per_step(config) * seconds * (1 - RESERVE) / total
-        preset = configfile.load(name)
-        if tokens >= MIN_SHARE * _own_tokens(preset) or name == names[0]:
-            # Measured, the budget pays for fewer tokens than the bound promised: fewer rows, and
-            # steps that are shorter in proportion.
-            scaled = _scaled(name, preset, devices, tokens)
-            ratio = scaled.phases[0].batch_size / config.phases[0].batch_size
-            return name, scaled, [s * ratio for s in measured]
-        names = names[: names.index(name)]
-
-
-def _scaled(name: str, config: Config, devices: int, tokens: float) -> Config:
+def scaled(name: str, config: Config, devices: int, tokens: float) -> Config:
     """The preset with the batch size and learning rate for `tokens` tokens on `devices` devices."""
     if name in CPU_PRESETS:
         return config
@@ -118,14 +99,10 @@ def _scaled(name: str, config: Config, devices: int, tokens: float) -> Config:
         rows //= 2
     phases = []
     for phase in config.phases:
-        accumulation = phase.gradient_accumulation_steps
-        fitting = max(1, phase.batch_size // accumulation // PRESET_DEVICES[name])
+        fitting = phase.batch_size // phase.gradient_accumulation_steps // PRESET_DEVICES[name]
+        steps = max(1, rows // max(1, fitting))
         phases.append(
-            dataclasses.replace(
-                phase,
-                batch_size=rows * devices,
-                gradient_accumulation_steps=max(1, rows // fitting),
-            )
+            dataclasses.replace(phase, batch_size=rows * devices, gradient_accumulation_steps=steps)
         )
     scale = math.sqrt(rows * devices / PAPER_BATCH_SIZE)
     learning_rate = float(f"{PAPER_LEARNING_RATE * scale:.3g}")

@@ -9,12 +9,22 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import numpy as np
+from jax.experimental import topologies
+from jax.sharding import NamedSharding, PartitionSpec
 
 from albert_jax.config import Config, PhaseConfig
+from albert_jax.data.batches.batch import batch_shapes
 from albert_jax.errors import ConfigError
+from albert_jax.model import attention
+from albert_jax.model.albert import abstract_params
+from albert_jax.objectives.pretraining import pretraining_loss
+from albert_jax.parallel.mesh import batch_sharding, check_rows, make_mesh
 from albert_jax.plan import hlo
 from albert_jax.plan.slices import Slice
+from albert_jax.train.state import abstract_state
+from albert_jax.train.step import make_train_step
 
 
 @dataclass(frozen=True)
@@ -58,8 +68,6 @@ def topology(where: Slice) -> Any:
     # Without these libtpu looks for the TPU host that this machine is not, and complains.
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     os.environ.setdefault("TPU_ACCELERATOR_TYPE", "v5litepod-4")
-    from jax.experimental import topologies
-
     kind = {"7x": "tpu7x"}.get(where.chip.name, where.chip.name)
     shape = where.topology
     bounds = (shape[0], shape[1], 1) if where.hosts == 1 else (2, 2, 1)
@@ -80,10 +88,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> CompiledS
 
     Raises ConfigError for a mesh or batch that does not divide, and as `topology` does.
     """
-    import jax
-
     lowered = _lower(config, phase, topology(where).devices)
-    limit = where.chip.memory / where.chip.devices
     start = time.perf_counter()
     cached = jax.config.jax_enable_compilation_cache  # pyright: ignore[reportAttributeAccessIssue]
     # Programs for devices that are absent can be written to the cache, but not read back.
@@ -94,7 +99,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> CompiledS
         needed = needed_memory(str(error))
         if needed is None:
             raise
-        return CompiledStep(limit, 0, needed, [], time.perf_counter() - start)
+        return CompiledStep(where.device_memory, 0, needed, [], time.perf_counter() - start)
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
     seconds = time.perf_counter() - start
@@ -102,7 +107,7 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> CompiledS
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
     text = compiled.as_text()
     return CompiledStep(
-        limit=limit,
+        limit=where.device_memory,
         arguments=stats.argument_size_in_bytes,
         temporary=stats.temp_size_in_bytes + outputs + stats.generated_code_size_in_bytes,
         collectives=hlo.collectives(text),
@@ -113,17 +118,6 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> CompiledS
 
 def _lower(config: Config, phase: PhaseConfig, devices: Any) -> Any:
     """The train step of a phase, lowered for these devices."""
-    import jax
-    from jax.sharding import NamedSharding, PartitionSpec
-
-    from albert_jax.data.batches.batch import batch_shapes
-    from albert_jax.model import attention
-    from albert_jax.model.albert import abstract_params
-    from albert_jax.objectives.pretraining import pretraining_loss
-    from albert_jax.parallel.mesh import batch_sharding, check_rows, make_mesh
-    from albert_jax.train.state import abstract_state
-    from albert_jax.train.step import make_train_step
-
     mesh = make_mesh(config.parallel, devices)
     check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases")
     backend = attention.choose(config, mesh.devices.flat[0])

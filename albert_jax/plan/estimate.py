@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import jax
+from jax.sharding import AbstractMesh
 
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
+from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
 from albert_jax.observe import flops
+from albert_jax.parallel.mesh import AXES, check_rows
 from albert_jax.plan.compile import CompiledStep
 from albert_jax.plan.hlo import Collective
 from albert_jax.plan.slices import Slice
-
-OPTIMIZER_BYTES = 36
-"""Memory traffic per parameter and step: LAMB reads the parameter, its gradient and two moments,
-writes three of them, and reads two more values for the norms, all in float32."""
-STATE_BYTES = 12
-"""Per parameter: the parameter and two moments in float32."""
+from albert_jax.train.state import abstract_state
 
 
 @dataclass(frozen=True)
@@ -43,11 +45,12 @@ def bound(
 ) -> Bound:
     """The bounds of a phase's step on a slice.
 
-    Compute is the FLOPs by formula over the chips' peak. Memory is the optimizer's traffic plus
-    the inputs and outputs of each block, once forward and twice backward. Interconnect is the
-    bytes of the compiled collectives over the slice's bandwidth, where an all-reduce counts twice
-    and a collective in a loop once per block; without collectives it is one float32 reduction of
-    the gradient.
+    Compute is the FLOPs by formula over the chips' peak. Memory is the traffic of the update (the
+    train state is read and written, the gradient and two values for norms are read) plus the
+    inputs and outputs of each block, once forward and twice backward. Interconnect is the bytes of
+    the compiled collectives over the slice's bandwidth, where an all-reduce counts twice and a
+    collective in a loop once per block; without collectives it is one float32 reduction of the
+    gradient.
     """
     model, parameters = config.model, count(config.model)
     compute = flops.per_step(model, phase) / (where.chips * where.chip.flops)
@@ -55,7 +58,7 @@ def bound(
     tokens = phase.batch_size * phase.sequence_length / where.chips
     width = 8 * model.hidden_size + 2 * model.intermediate_size
     traffic = 3 * tokens * blocks * width * _item_bytes(config)
-    traffic += OPTIMIZER_BYTES * parameters / config.parallel.fsdp
+    traffic += 2 * state_bytes(config, where) + 3 * 4 * parameters / config.parallel.fsdp
     if collectives is None:
         sent = 2.0 * 4 * parameters if where.devices > 1 else 0.0
     else:
@@ -74,11 +77,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
     scores, because a fused kernel computes it.
     """
     accumulation = phase.gradient_accumulation_steps
-    if phase.batch_size % (where.devices * accumulation):
-        raise ConfigError(
-            f"phases: {phase.batch_size} rows do not divide by {where.devices} devices x "
-            f"{accumulation} gradient accumulation steps: change phases.batch_size"
-        )
+    check_rows(phase.batch_size, accumulation, _mesh(config, where), "phases")
     model, parameters, shards = config.model, count(config.model), config.parallel.fsdp
     tokens = phase.batch_size * phase.sequence_length / where.devices / accumulation
     everything = 13 * model.hidden_size + 4 * model.intermediate_size
@@ -90,14 +89,35 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
     blocks = model.num_hidden_layers * model.inner_group_num
     logits = tokens * phase.max_predictions_per_seq / phase.sequence_length * model.vocab_size * 8
     activations = tokens * (kept * blocks + everything) * _item_bytes(config) + logits
-    state = STATE_BYTES * parameters / shards
     reduction = Collective("all-reduce", ("f32",), 4 * parameters, False)
     return CompiledStep(
-        limit=where.chip.memory / where.chip.devices,
-        arguments=state,
+        limit=where.device_memory,
+        arguments=state_bytes(config, where),
         temporary=4 * parameters * (2 if shards > 1 else 1) + activations,
         collectives=[reduction] if where.devices > 1 else [],
     )
+
+
+def state_bytes(config: Config, where: Slice) -> float:
+    """Bytes of the train state on one device, for the optimizer of the config."""
+    state = abstract_state(config, abstract_params(config.model), _mesh(config, where))
+    return sum(
+        math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
+        for leaf in jax.tree.leaves(state)
+    )
+
+
+def _mesh(config: Config, where: Slice) -> Any:
+    """The mesh of a run on the slice, without its devices."""
+    parallel = config.parallel
+    fixed = parallel.slice * parallel.fsdp * parallel.tensor
+    if where.devices % fixed:
+        raise ConfigError(
+            f"parallel: {fixed} shards do not divide the {where.devices} devices of {where.name}: "
+            "change parallel.slice, fsdp or tensor"
+        )
+    data = where.devices // fixed
+    return AbstractMesh((parallel.slice, data, parallel.fsdp, parallel.tensor), AXES)
 
 
 def _item_bytes(config: Config) -> int:

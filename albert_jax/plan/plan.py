@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from albert_jax.config import Config, PhaseConfig
@@ -32,15 +32,9 @@ def plan(
 ) -> dict[str, Any]:
     """The figures of a run on a slice, and the time and cost that they add up to.
 
-    Args:
-      config: the run.
-      where: the slice.
-      steps: the compiled step of each phase; compiled now if None.
-      efficiency: share of the chips' peak that time and cost assume.
-      price: price of a chip-hour; 0 leaves the cost out.
-
-    Raises:
-      ConfigError: for a config that does not divide over the slice.
+    `steps` are those of `compile_steps`, if they were compiled already. `efficiency` is the share
+    of the chips' peak that time and cost assume; a `price` of a chip-hour of 0 leaves the cost
+    out. Raises ConfigError for a config that does not divide over the slice.
     """
     config.validate()
     if not 0 < efficiency <= 1:
@@ -87,18 +81,17 @@ def nearest_that_fits(config: Config, where: Slice) -> tuple[str, Config] | None
     tries = [(policy, 1) for policy in policies] + [("full", times) for times in (2, 4, 8, 16, 32)]
     for policy, times in tries:
         phases = tuple(
-            dataclasses.replace(
-                phase, gradient_accumulation_steps=phase.gradient_accumulation_steps * times
-            )
+            replace(phase, gradient_accumulation_steps=phase.gradient_accumulation_steps * times)
             for phase in config.phases
         )
-        changed = dataclasses.replace(_with_remat(config, policy), phases=phases)
+        changed = _with_remat(replace(config, phases=phases), policy)
         try:
-            if all(_compile(changed, phase, where).fits for phase in phases):
-                more = f" and {times} times the gradient_accumulation_steps" if times > 1 else ""
-                return f'compute.remat = "{policy}"{more}', changed
+            fits = all(_compile(changed, phase, where).fits for phase in phases)
         except ConfigError:
             return None  # The rows do not divide any further.
+        if fits:
+            more = f" and {times} times the gradient_accumulation_steps" if times > 1 else ""
+            return f'compute.remat = "{policy}"{more}', changed
     return None
 
 
@@ -112,11 +105,9 @@ def largest_rows_per_chip(config: Config, where: Slice) -> dict[str, int]:
     for policy in REMAT_POLICIES:
         rows = MAX_ROWS_PER_DEVICE
         while rows:
-            phase = dataclasses.replace(
-                config.phases[0], batch_size=rows * where.devices, gradient_accumulation_steps=1
-            )
-            changed = dataclasses.replace(_with_remat(config, policy), phases=(phase,))
-            if _compile(changed, phase, where).fits:
+            batch_size = rows * where.devices
+            phase = replace(config.phases[0], batch_size=batch_size, gradient_accumulation_steps=1)
+            if _compile(_with_remat(config, policy), phase, where).fits:
                 break
             rows //= 2
         result[policy] = rows * where.chip.devices
@@ -146,7 +137,7 @@ def _phase_figures(
         "temporary": step.temporary,
         "compilation": step.seconds,
         "flops": work,
-        "bound": dataclasses.asdict(limits) | {"step": limits.step},
+        "bound": asdict(limits) | {"step": limits.step},
         "expected_step": limits.expected(efficiency),
         "cycles": _cycles(step, work, where),
         "collectives": hlo.grouped(step.collectives),
@@ -166,10 +157,9 @@ def _unsharded(config: Config) -> dict[str, int]:
     """Path and bytes of each parameter that FSDP leaves whole on every device."""
     if config.parallel.fsdp == 1:
         return {}
-    sizes = {name: getattr(config.parallel, name) for name in ("slice", "data", "fsdp", "tensor")}
-    return unsharded(abstract_params(config.model), sizes)
+    return unsharded(abstract_params(config.model), asdict(config.parallel))
 
 
 def _with_remat(config: Config, policy: str) -> Config:
-    compute = dataclasses.replace(config.compute, remat=policy)  # type: ignore[arg-type]
-    return dataclasses.replace(config, compute=compute)
+    compute = replace(config.compute, remat=policy)  # type: ignore[arg-type]
+    return replace(config, compute=compute)

@@ -48,6 +48,11 @@ class Slice:
         return self.chips * self.chip.devices
 
     @property
+    def device_memory(self) -> float:
+        """Bytes of a device that a program can use."""
+        return self.chip.memory / self.chip.devices
+
+    @property
     def is_tpu(self) -> bool:
         """Whether libtpu can compile for it."""
         return self.chip.name not in _GPUS

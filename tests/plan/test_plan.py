@@ -6,13 +6,18 @@ import dataclasses
 import importlib.util
 import json
 
+import jax
 import pytest
 
 from albert_jax import configfile
+from albert_jax.bench import budget as measuring
+from albert_jax.bench import step
 from albert_jax.commands import plan as command
 from albert_jax.config import ParallelConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import attention
+from albert_jax.model.init import count
+from albert_jax.observe import flops
 from albert_jax.parallel import mesh
 from albert_jax.plan import budget, compile, estimate, hlo, plan, slices
 
@@ -41,7 +46,7 @@ def test_slices_are_what_google_calls_them(name, chips, hosts, topology):
     ("name", "near"), [("v5e-100", "v5e-128"), ("v5p-3", "v5p-8"), ("nothing", "v5e-256")]
 )
 def test_a_slice_that_does_not_exist_has_nearest_names(name, near):
-    with pytest.raises(ConfigError, match=f"--slice {name}: no such slice; nearest: .*{near}"):
+    with pytest.raises(ConfigError, match=f"--slice {name}: no such slice; there are .*{near}"):
         slices.find(name)
 
 
@@ -77,7 +82,6 @@ def test_collectives_are_read_with_kind_type_bytes_and_place():
     assert found["all-reduce"] == hlo.Collective("all-reduce", ("f32",), 64, False)
     assert found["all-gather"] == hlo.Collective("all-gather", ("bf16",), 64, True)
     assert found["reduce-scatter"] == hlo.Collective("reduce-scatter", ("f32",), 40, False)
-    assert hlo.total_bytes(found.values(), "all-reduce", "all-gather") == 128
     piece = '  %g2 = f32[8] all-gather(f32[2] %x), frontend_attributes={chain_id="3"}\n'
     assert len(hlo.collectives(PROGRAM + "%more (p: f32[]) -> f32[] {\n" + piece * 3)) == 4
 
@@ -140,16 +144,21 @@ def test_a_budget_chooses_preset_rows_and_rate(tokens, devices, name, rows):
     config.validate()
 
 
-def test_a_machine_at_hand_is_measured_before_it_is_believed():
-    """The limit promises base; measured, it is a thousandth of that, and tiny is left."""
-    asked = []
+def test_a_machine_at_hand_is_measured_before_it_is_believed(monkeypatch):
+    """The limit promises base; measured, it is a thousandth of that, and small is left."""
+    measured = []
 
     def measure(name, config):
-        asked.append(name)
+        measured.append(name)
         return [phase.batch_size * phase.sequence_length / 1e4 for phase in config.phases]
 
-    name, config, seconds = budget.choose_by_measuring(3600.0, 1, lambda _: 4e6, measure)
-    assert asked == ["base-one-chip", "small"] and name == "small"
+    base = configfile.load("base-one-chip")
+    work = sum(p.steps * flops.per_step(base.model, p) for p in base.phases)
+    per_token = work / (base.steps * budget.tokens_per_step(base))
+    monkeypatch.setattr(step, "product_rate", lambda dtype: 4e6 * per_token / jax.device_count())
+    monkeypatch.setattr(measuring, "seconds_per_step", measure)
+    name, config, seconds = measuring.choose(1.0)
+    assert measured == ["base-one-chip", "small"] and name == "small"
     bought = budget.with_steps_for(config, seconds, 3600.0)
     assert bought.steps * budget.tokens_per_step(bought) == pytest.approx(
         3600 * 1e4 * (1 - budget.RESERVE), rel=0.01
@@ -157,8 +166,23 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed():
     assert {phase.batch_size for phase in bought.phases} == {64, 32}
 
 
+def test_the_state_of_the_run_is_what_is_planned():
+    """Parameters and two moments, and a third copy where an average is kept; sharded by fsdp."""
+    config, where = configfile.load("base-v2"), slices.find("h200-8")
+    parameters = count(config.model)
+    state = estimate.state_bytes(config, where)
+    assert state == pytest.approx(12 * parameters, rel=1e-6)
+    averaged = dataclasses.replace(config.optimizer, ema_decay=0.99)
+    averaged = dataclasses.replace(config, optimizer=averaged)
+    assert estimate.state_bytes(averaged, where) == pytest.approx(16 * parameters, rel=1e-6)
+    sharded = dataclasses.replace(config, parallel=ParallelConfig(fsdp=8))
+    assert estimate.state_bytes(sharded, where) == pytest.approx(state / 8, rel=0.01)
+    times = [estimate.bound(c, c.phases[0], where, None).memory for c in (config, averaged)]
+    assert times[1] - times[0] == pytest.approx(8 * parameters / where.chip.bandwidth, rel=1e-3)
+
+
 def test_rows_that_do_not_divide_are_refused():
-    with pytest.raises(ConfigError, match="96 rows do not divide by 64 devices"):
+    with pytest.raises(ConfigError, match="phases.batch_size 96 is not divisible by 64 devices"):
         plan.plan(configfile.load("tiny"), slices.find("h200-64"))
 
 
