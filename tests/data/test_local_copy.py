@@ -68,6 +68,17 @@ def test_a_copy_that_lost_its_end_is_made_again(in_bucket):
     assert copy.ids(every).tolist() == in_bucket.ids(every).tolist()
 
 
+def test_a_damaged_copy_is_named_and_made_again_once_it_is_deleted(in_bucket):
+    folder = Corpus.open(BUCKET).directory
+    shard = next(folder.glob("train-*.array_record"))
+    shard.write_bytes(shard.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"delete {folder}, and it is copied from the bucket again"):
+        Corpus.open(BUCKET)
+    files.delete_tree(str(folder))
+    every = range(in_bucket.num_windows)
+    assert Corpus.open(BUCKET).ids(every).tolist() == in_bucket.ids(every).tolist()
+
+
 def test_a_bucket_without_a_prepared_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(DataError, match="memory://nothing holds no manifest.json"):

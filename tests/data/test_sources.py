@@ -139,6 +139,34 @@ def test_other_kinds_of_files_are_named(tmp_path: Path, head: bytes, kind: str) 
         texts(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "fix"),
+    [
+        ("a.csv", "a table: write its column of text"),
+        ("a.CSV.gz", "a table: write its column of text"),
+        ("a.warc.gz", "a web archive"),
+        ("a.zip", "unpack it"),
+        ("a.tar.gz", "unpack it"),
+        ("a.json", "name the file"),
+        ("a.npy", "--ids"),
+    ],
+)
+def test_files_that_hold_no_plain_text_are_refused_by_name(
+    tmp_path: Path, name: str, fix: str
+) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(TEXT.encode()) if name.endswith(".gz") else TEXT.encode())
+    with pytest.raises(DataError, match=rf"{name}: .* is not plain text but .*{fix}"):
+        texts(path)
+
+
+@pytest.mark.parametrize("name", ["README", "a.md", "a.v1.2", "wiki.en", "a.txt.gz"])
+def test_other_names_are_plain_text(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(TEXT.encode()) if name.endswith(".gz") else TEXT.encode())
+    assert texts(path) == DOCUMENTS
+
+
 def test_missing_empty_and_folders(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         texts(tmp_path / "*.txt")

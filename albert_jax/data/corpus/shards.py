@@ -57,7 +57,7 @@ class ShardReader:
                 raise self._damaged(f"{name} has {size} bytes instead of {expected['bytes']}")
             # The index is checked before anything is read from it, a record when it is read.
             if suffix != SUFFIXES[0] and files.sha256(str(path)) != expected["sha256"]:
-                raise self._damaged(f"{name} does not fit its checksum in manifest.json")
+                raise self._damaged(f"{name} does not match its checksum in manifest.json")
         with files.storage_errors(self._path):
             self.windows, self.sentences_per_part, self.tokens_per_sentence = (
                 # An empty array cannot be mapped.
@@ -88,7 +88,7 @@ class ShardReader:
         except (RuntimeError, ValueError, IndexError, OSError) as error:
             raise self._damaged(f"record {window} cannot be read") from error
         if zlib.crc32(record) != self.windows[window, 3]:
-            raise self._damaged(f"record {window} does not fit its checksum")
+            raise self._damaged(f"record {window} does not match its checksum")
         ids = np.frombuffer(record, id_dtype(self.vocab_size))
         if int(ids.max()) >= self.vocab_size:
             raise DataError(
@@ -101,6 +101,7 @@ class ShardReader:
         return ShardReader, (self.directory, self.entry, self.vocab_size)
 
     def _damaged(self, problem: str) -> DataError:
-        return DataError(
-            f"shard {self._path} is damaged: {problem}: copy it again or prepare the text again"
-        )
+        fix = "copy it again or prepare the text again"
+        if self._path.startswith(files.cache_folder("data")):
+            fix = f"delete {self.directory}, and it is copied from the bucket again"
+        return DataError(f"shard {self._path} is damaged: {problem}: {fix}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Part:
-    """A stretch of one source that can be read alone, by any process."""
+    """A range of one source that can be read alone, by any process."""
 
     kind: str
     """Which reader reads it."""
@@ -29,6 +30,16 @@ class Part:
         if self.kind == "python-docs":
             return f"{self.path} {platform.python_version()}"
         return f"{self.path} {self.begin}:{self.end} {self.state[0] or self.weight}"
+
+
+def record_parts(
+    kind: str, path: str, count: int, num_bytes: int, max_records: int, max_bytes: int = sys.maxsize
+) -> list[Part]:
+    """Divides a source of `count` records into parts of neither too many records nor bytes."""
+    size = max(1, num_bytes // max(count, 1))
+    step = max(1, min(max_records, max_bytes // size))
+    ranges = [(begin, min(begin + step, count)) for begin in range(0, count, step)]
+    return [Part(kind, path, begin, end, (end - begin) * size) for begin, end in ranges]
 
 
 @dataclass(frozen=True, slots=True)

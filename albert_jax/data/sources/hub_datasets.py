@@ -1,4 +1,4 @@
-"""Datasets of TensorFlow Datasets and Hugging Face, imported only where they are asked for.
+"""Datasets of TensorFlow Datasets and Hugging Face, whose libraries are imported when needed.
 
 They are written `tfds:NAME[/CONFIG][:SPLIT]` and `hf:[OWNER/]NAME[/CONFIG][:SPLIT]`, for example
 "tfds:glue/sst2:validation" or "hf:wikimedia/wikipedia/20231101.en:train[:1%]". NAME may also be a
@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from albert_jax.data.sources.document import Part
+from albert_jax.data.sources.document import Part, record_parts
 from albert_jax.data.sources.records import decoded_text
 from albert_jax.data.sources.tables import Record
 from albert_jax.errors import ConfigError, DataError
@@ -70,7 +70,7 @@ def text(value: object) -> str:
 
 
 def text_parts(spec: str, field: str, part_bytes: int) -> list[Part]:
-    """Divides a dataset into runs of records, or a TFDS dataset of TFRecords into its files.
+    """Divides a dataset into ranges of records, or a TFDS dataset of TFRecords into its files.
 
     Raises:
       ConfigError: The name is malformed, or its library is not installed.
@@ -82,22 +82,16 @@ def text_parts(spec: str, field: str, part_bytes: int) -> list[Part]:
             raise DataError(
                 f"{spec}: has no column {field!r}, only {data.column_names}: give --field"
             )
-        return _runs("hf", spec, len(data), data.data.nbytes, part_bytes)
+        return record_parts("hf", spec, len(data), data.data.nbytes, PART_RECORDS, part_bytes)
     builder, split = _open_tfds(spec)
     info = builder.info.splits[split]
     if builder.info.file_format.value == "array_record":
-        return _runs("tfds", spec, info.num_examples, info.num_bytes, part_bytes)
+        count, size = info.num_examples, info.num_bytes
+        return record_parts("tfds", spec, count, size, PART_RECORDS, part_bytes)
     if "[" in split:
         raise DataError(f"{spec}: a slice needs array_record files: name the split {info.name!r}")
     weight = max(1, info.num_bytes // len(info.filepaths))
     return [Part("tfrecord", str(path), 0, -1, weight) for path in info.filepaths]
-
-
-def _runs(kind: str, spec: str, count: int, num_bytes: int, part_bytes: int) -> list[Part]:
-    size = max(1, num_bytes // max(count, 1))
-    step = max(1, min(PART_RECORDS, part_bytes // size))
-    runs = ((begin, min(begin + step, count)) for begin in range(0, count, step))
-    return [Part(kind, spec, begin, end, (end - begin) * size) for begin, end in runs]
 
 
 def texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
@@ -117,13 +111,9 @@ def texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
 @lru_cache(maxsize=4)
 def _open_tfds(spec: str) -> tuple[Any, str]:
     """The builder of a `tfds:` dataset and the name of its split."""
+    import tensorflow_datasets as tfds  # type: ignore[import-untyped]
+
     name, split = _parse(spec)
-    try:
-        import tensorflow_datasets as tfds  # type: ignore[import-untyped]
-    except ImportError as error:
-        raise ConfigError(
-            f"{spec}: needs TensorFlow Datasets: pip install 'albert-jax[tfds]'"
-        ) from error
     with _library_errors(spec, "name a prepared dataset"):
         if os.path.isdir(name):
             builder = tfds.builder_from_directory(name)

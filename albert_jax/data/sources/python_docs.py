@@ -102,10 +102,11 @@ def _docstrings(path: str) -> Iterator[tuple[str, list[str]]]:
     tree = _parse(path)
     if tree is None:
         return
-    yield "", [*_own(tree), *(text for node in _functions(tree) for text in _own(node))]
-    for node in _definitions(tree):
-        if isinstance(node, ast.ClassDef):
-            yield node.name, list(_nested(node))
+    classes = [node for node in _definitions(tree) if isinstance(node, ast.ClassDef)]
+    functions = [node for node in _definitions(tree) if not isinstance(node, ast.ClassDef)]
+    yield "", [text for node in (tree, *functions) for text in _own(node)]
+    for node in classes:
+        yield node.name, list(_nested(node))
 
 
 def _nested(node: ast.ClassDef) -> Iterator[str]:
@@ -115,10 +116,6 @@ def _nested(node: ast.ClassDef) -> Iterator[str]:
 
 
 _Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-
-
-def _functions(tree: ast.Module) -> list[_Definition]:
-    return [node for node in _definitions(tree) if not isinstance(node, ast.ClassDef)]
 
 
 def _definitions(node: ast.AST) -> Iterator[_Definition]:

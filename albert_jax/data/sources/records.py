@@ -65,12 +65,12 @@ def _line_number(path: str, offset: int) -> int:
 
 
 def parquet_parts(path: str, field: str, part_bytes: int) -> list[Part]:
-    """Divides a Parquet file into runs of row groups.
+    """Divides a Parquet file into ranges of row groups.
 
     Raises:
       DataError: The file is not Parquet, or has no text column of that name.
     """
-    file = _parquet_file(path)
+    file = parquet_file(path)
     schema = file.schema_arrow
     if field not in schema.names:
         raise DataError(f"{path}: has no column {field!r}, only {schema.names}: give --field")
@@ -88,10 +88,10 @@ def parquet_parts(path: str, field: str, part_bytes: int) -> list[Part]:
 
 
 def parquet_texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
-    """Reads a run of row groups."""
+    """Reads a range of row groups."""
     import pyarrow
 
-    file = _parquet_file(part.path)
+    file = parquet_file(part.path)
     for group in range(part.begin, part.end):
         where = f"{part.path}, row group {group}"
         row = 0
@@ -104,7 +104,8 @@ def parquet_texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
             raise DataError(f"{where}: is damaged: get the file again") from error
 
 
-def _parquet_file(path: str) -> Any:
+def parquet_file(path: str) -> Any:
+    """An opened `pyarrow.parquet.ParquetFile`. Raises DataError if it is not complete."""
     import pyarrow
     import pyarrow.parquet
 

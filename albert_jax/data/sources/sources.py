@@ -135,6 +135,8 @@ def _parts(path: str, options: ReadOptions, part_bytes: int) -> list[Part]:
     if stem.endswith(".parquet"):
         return records.parquet_parts(path, options.field, part_bytes)
     is_jsonl = stem.endswith((".jsonl", ".ndjson"))
+    if not is_jsonl:
+        text_files.check_extension(path)
     kind, form = ("jsonl", "jsonl") if is_jsonl else ("text", options.format)
     if is_compressed or form == "file" or size <= part_bytes:
         return [Part(kind, path, 0, -1, size)]

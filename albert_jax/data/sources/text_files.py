@@ -12,6 +12,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import os
 import re
 import sys
 import zlib
@@ -45,6 +46,17 @@ _KINDS = {
     b"%PDF": "a PDF: give its text",
     b"\xff\xfe": "UTF-16 text: convert it to UTF-8",
     b"\xfe\xff": "UTF-16 text: convert it to UTF-8",
+}
+_NOT_TEXT = {
+    ".csv .tsv .xlsx": "a table: write its column of text to a .jsonl or .parquet file",
+    ".json": "JSON: write one object per line and name the file *.jsonl",
+    ".warc .wet .wat": "a web archive: write its texts to a .jsonl file",
+    ".html .htm .xml": "markup: extract its text to a .txt or .jsonl file",
+    ".pdf .doc .docx .odt .epub": "a formatted document: extract its text to a .txt file",
+    ".zip .tar .tgz .7z .rar": "an archive: unpack it and name the files in it",
+    ".zst .lz4 .lzma .z": "compressed in a way that is not read: unpack it or use .gz, .bz2 or .xz",
+    ".npy .npz": "an array: give token ids with --ids instead of --text",
+    ".arrow .tfrecord .array_record": "a file of a dataset: name the dataset, hf:NAME or tfds:NAME",
 }
 _OTHER_LINE_ENDS = ("\r\n", "\r", "\u0085", "\u2028", "\u2029")
 # Bytes that are not UTF-8 are decoded to half surrogate pairs.
@@ -187,6 +199,15 @@ def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) 
 def _last_line_end(data: bytes) -> int:
     """The offset after the last complete line. A \\r at the very end may be half of \\r\\n."""
     return data.rfind(b"\n") + 1 or data.rfind(b"\r", 0, -1) + 1
+
+
+def check_extension(path: str) -> None:
+    """Raises DataError for the name of a file that is known to hold no plain text."""
+    stem = os.path.splitext(path)[0] if is_compressed(path) else path
+    extension = os.path.splitext(stem)[1].lower()
+    for extensions, problem in _NOT_TEXT.items():
+        if extension in extensions.split():
+            raise DataError(f"{path}: a {extension} file is not plain text but {problem}")
 
 
 def check_kind(path: str, head: bytes) -> None:

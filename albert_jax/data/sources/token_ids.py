@@ -15,14 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from albert_jax.data.sources.document import Document, Part
+from albert_jax.data.sources import records
+from albert_jax.data.sources.document import Document, Part, record_parts
 from albert_jax.errors import DataError
 
 _PART_ROWS = 50_000
 
 
 def parts(path: str) -> list[Part]:
-    """Divides a file into runs of documents.
+    """Divides a file into ranges of documents.
 
     Raises:
       DataError: There is no such file, or it has another form.
@@ -34,10 +35,7 @@ def parts(path: str) -> list[Part]:
         size = os.path.getsize(path) // max(groups, 1)
         return [Part("ids", path, i, i + 1, size) for i in range(groups)]
     ids, bounds = _arrays(path)
-    count = len(bounds) - 1
-    size = max(1, ids.nbytes // max(count, 1))
-    runs = [(begin, min(begin + _PART_ROWS, count)) for begin in range(0, count, _PART_ROWS)]
-    return [Part("ids", path, begin, end, (end - begin) * size) for begin, end in runs]
+    return record_parts("ids", path, len(bounds) - 1, ids.nbytes, _PART_ROWS)
 
 
 def read(part: Part, unit_tokens: int) -> Iterator[Document]:
@@ -76,12 +74,8 @@ def _document(name: str, ids: np.ndarray, lengths: np.ndarray | None, unit_token
 
 def _parquet(path: str) -> Any:
     import pyarrow
-    import pyarrow.parquet
 
-    try:
-        file = pyarrow.parquet.ParquetFile(path, memory_map=True)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(f"{path}: is not a complete Parquet file: get it again") from error
+    file = records.parquet_file(path)
     schema = file.schema_arrow
     for name in ("ids", "units"):
         kind = schema.field(name).type if name in schema.names else None
