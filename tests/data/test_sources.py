@@ -311,7 +311,7 @@ def test_tfds_set_made_here_and_read_without_tensorflow(plain: Path, tmp_path: P
     assert len(texts(f"tfds:{folder}:train[1:]")) == len(DOCUMENTS) - 1
     found = hub_datasets.load_records(f"tfds:{folder}:train")
     assert sorted(str(record.fields["text"]) for record in found) == sorted(DOCUMENTS)
-    for split, message in (("test", "no split 'test'"), ("train[x]", "cannot be opened")):
+    for split, message in (("test", "no split 'test'"), ("train[x]", "cannot be loaded")):
         with pytest.raises(AlbertError, match=message):
             texts(f"tfds:{folder}:{split}")
     with pytest.raises(DataError, match="no text in field"):

@@ -1,12 +1,9 @@
-"""Doing work items on Apache Beam (extra "beam"), for corpora that outgrow one machine.
+"""Doing the items of a step on Apache Beam (extra "beam"), for corpora that outgrow one machine.
 
-Each step is one pipeline: the items are spread over the workers, and each worker does its item as
-a process of the local pool would. An item writes its own files, its record last. So nothing passes
-through the pipeline, an item that Beam does twice does no harm, and the bytes are those of the
-pool. All workers must reach the sources and the folder on a shared disk or in a bucket.
-
-A runner wraps exceptions of a worker in traces of its own form. So the messages of our errors are
-written beside the records of the items, and the first of them is raised here.
+Each step is one pipeline, whose workers do items as a process of the local pool would. An item
+writes its own files, so nothing passes through the pipeline, and an item that Beam does twice does
+no harm. A runner wraps exceptions of workers in traces of its own form, so the messages of our
+errors are written to files, and the first of them is raised here.
 """
 
 from __future__ import annotations

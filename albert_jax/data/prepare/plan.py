@@ -30,11 +30,11 @@ class PrepareOptions:
     decontaminate: tuple[str, ...] = ()
     """Evaluation files; documents that share a run of words with them are left out."""
     part_bytes: int = PART_BYTES
-    """Size of a work item. The prepared bytes depend on it."""
+    """Size of a part of a large file. The prepared bytes depend on it."""
     workers: int | None = None
     """Processes on this machine. None means one for each core, but no more than there are parts."""
     shard: tuple[int, int] = (0, 1)
-    """(i, n): this command does the items i, i + n, ... of a folder that n commands share."""
+    """(i, n): this command does items i, i + n, ... of a folder that n commands share."""
     beam: tuple[str, ...] = ()
     """Name of a Beam runner that does the items, and its options; if empty, this machine does."""
 

@@ -44,19 +44,13 @@ class SentencePiece:
         keep_accents: bool = False,
         where: str = "SentencePiece model",
     ) -> None:
-        """Parses a model.
-
-        Args:
-          model: The bytes of a *.model file.
-          lower_case: See `TextRules`.
-          keep_accents: See `TextRules`.
-          where: Name of the model for messages.
+        """Parses the bytes of a *.model file, which messages call `where`.
 
         Raises:
           DataError: The bytes are not a complete model, or the special tokens are not ids 0 to 4.
         """
-        self._model = bytes(model)
-        self._processor = _parse(self._model, where)
+        self.model = bytes(model)
+        self._processor = _parse(self.model, where)
         self.rules = TextRules(lower_case=lower_case, keep_accents=keep_accents)
         self.size = self._processor.get_piece_size()
         self._tokens = [self._processor.id_to_piece(i) for i in range(self.size)]
@@ -137,12 +131,7 @@ class SentencePiece:
             "lower_case": self.rules.lower_case,
             "keep_accents": self.rules.keep_accents,
         }
-        return {MODEL: self._model, SETTINGS: json_bytes(settings)}
-
-    @property
-    def model(self) -> bytes:
-        """The bytes of the *.model file."""
-        return self._model
+        return {MODEL: self.model, SETTINGS: json_bytes(settings)}
 
     def _count_bytes(self) -> np.ndarray:
         count = np.array([len(p.replace(SPACE, " ").encode()) for p in self._tokens], np.int32)
