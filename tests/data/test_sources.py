@@ -427,7 +427,7 @@ def test_hugging_face_datasets_that_cannot_be_read(
 ) -> None:
     with pytest.raises(DataError, match="no column 'other', only"):
         texts("hf:some/set", field="other")
-    with pytest.raises(DataError, match="row 0: has no text in field 'body'"):
+    with pytest.raises(DataError, match="record 0: has no text in field 'body'"):
         texts("hf:some/set", field="body")
     with pytest.raises(DataError, match=r"hf:no/set: cannot be loaded \(no no/set with None\)"):
         texts("hf:no/set")
