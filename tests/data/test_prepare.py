@@ -11,10 +11,12 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 from albert_jax import files
 from albert_jax.data.corpus.corpus import Corpus
@@ -463,24 +465,28 @@ def test_duplicates_over_many_partitions(
             if number >= 5 and which in seen:
                 expected.add((part, number))
             seen |= {which} if number >= 5 else set()
-    rows_read = 0
-    read_array = deduplication.read_array
+    bytes_read = 0
 
-    def counted(path: str, dtype: np.dtype, begin: int, end: int) -> np.ndarray:
-        nonlocal rows_read
-        rows_read += end - begin
-        return read_array(path, dtype, begin, end)
+    def counted(read: Callable) -> Callable:
+        def counting(*arguments: object, **options: object) -> object:
+            nonlocal bytes_read
+            content = read(*arguments, **options)
+            bytes_read += memoryview(content).nbytes
+            return content
 
-    monkeypatch.setattr(deduplication, "read_array", counted)
+        return counting
+
+    monkeypatch.setattr(MemoryFileSystem, "cat_file", counted(MemoryFileSystem.cat_file))
+    monkeypatch.setattr(np, "fromfile", counted(np.fromfile))
     monkeypatch.setattr(files, "read", None)
     for count in (1, 4, 64):
-        found, rows_read = set(), 0
+        found, bytes_read = set(), 0
         for index in range(count):
             rows = [deduplication.partition_rows(part_ends, index, count) for part_ends in ends]
             duplicates = deduplication.find_duplicates(tables, rows)
             found |= {(part, int(n)) for part, numbers in enumerate(duplicates) for n in numbers}
         assert found == expected
-        assert rows_read == 600, "each row of each table is read once"
+        assert bytes_read == 600 * deduplication.ROW.itemsize, "each row is read once"
 
 
 def test_many_partitions_give_the_same_bytes(

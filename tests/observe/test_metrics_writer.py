@@ -133,9 +133,11 @@ def test_a_failed_upload_loses_no_row_and_repeats_none(bucket, monkeypatch, capl
     assert len(failed) == len(healed) == 2 and len(caplog.messages) == 4
 
 
-def test_a_bucket_gets_events_at_a_flush_only(bucket) -> None:
+def test_a_bucket_gets_events_at_a_flush_only(bucket, monkeypatch) -> None:
     writer = MetricsWriter(bucket)
-    for step in range(5):
+    writer.write({"step": 0})
+    monkeypatch.setattr(writer._events, "_last_write", -1e9)
+    for step in range(1, 5):
         writer.write({"step": step})
     assert files.names(f"{bucket}/events") == []
     writer.flush()

@@ -4,34 +4,36 @@ from __future__ import annotations
 
 import dataclasses
 import struct
-from pathlib import Path
+import sys
+import threading
 
 import jax
 import numpy as np
 import pytest
 
+from albert_jax import files
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import RunConfig
 from albert_jax.errors import CheckpointError, DataError, NumericsError, Stopped
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
-from albert_jax.observe.metrics import read_rows
+from albert_jax.observe.metrics import MetricsWriter, read_rows
 from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train import loop
 from albert_jax.train.report import Report
 from albert_jax.train.task import TrainingTask
 from tests.train.test_step import CONFIG, PARAMS, toy, toy_batch
 
-RUN = RunConfig(logging_steps=1, eval_steps=0, save_steps=2, profile_steps=(1, 100))
+RUN = RunConfig(logging_steps=1, eval_steps=0, save_steps=5, profile_steps=(1, 100))
 TRAIN = dataclasses.replace(CONFIG, run=RUN)
 
 
 def task_of(wrong_batch) -> TrainingTask:
-    """A task that trains on ones; `wrong_batch` gives the batches of steps 4, 5, ..."""
+    """A task that trains on ones; `wrong_batch` gives the batches of steps 8, 9, ..."""
 
     def batches(phase, first, rows):
         for step in range(first, TRAIN.steps):
-            batch = toy_batch(1.0) if step < 3 else wrong_batch()
+            batch = toy_batch(1.0) if step < 7 else wrong_batch()
             yield batch | {"input_ids": np.zeros((8, 4), np.int32)}
 
     return TrainingTask(
@@ -51,7 +53,7 @@ def fail(error: Exception):
 
 
 class LostLock:
-    """A lock that another run took over before the save of step 4."""
+    """A lock that another run took over before the save of step 10."""
 
     checks = 0
 
@@ -61,10 +63,17 @@ class LostLock:
             raise CheckpointError("another run holds the folder")
 
 
-def events(run: Path) -> int:
+@pytest.fixture
+def bucket():
+    """A folder in a bucket, where rows and events stand after a flush only."""
+    yield "memory://test-loop"
+    files.delete_tree("memory://test-loop")
+
+
+def events(run: str) -> int:
     """The number of complete events in the run's only event file."""
-    [file] = (run / "events").iterdir()
-    data, count = file.read_bytes(), 0
+    [name] = files.names(f"{run}/events")
+    data, count = files.read(f"{run}/events/{name}"), 0
     while data:
         length = struct.unpack("<Q", data[:8])[0]
         assert len(data) >= length + 16, "the last event is incomplete"
@@ -82,16 +91,24 @@ def events(run: Path) -> int:
     ],
     ids=["data", "numerics", "lock", "bug"],
 )
-def test_every_error_closes_record_trace_and_checkpoints(tmp_path, wrong_batch, lock, error):
+def test_every_error_closes_record_trace_and_checkpoints(
+    tmp_path, bucket, monkeypatch, wrong_batch, lock, error
+):
     mesh = make_mesh(TRAIN.parallel, jax.devices()[:1])
+    monkeypatch.setattr(loop, "MetricsWriter", lambda _: MetricsWriter(bucket))
+    # The save of step 5 is in flight until it is waited for.
+    closing, close, complete = threading.Event(), Checkpoints.close, Checkpoints._complete
+    monkeypatch.setattr(Checkpoints, "close", lambda self: (closing.set(), close(self)))
+    monkeypatch.setattr(Checkpoints, "_complete", lambda *all: closing.wait(60) and complete(*all))
+    streams = sys.stdout, sys.stderr
     with pytest.raises(error):
         loop.train(TRAIN, task_of(wrong_batch), str(tmp_path), mesh, record={}, lock=lock)
-    rows = read_rows(str(tmp_path))
-    assert len(rows) >= 2
-    assert events(tmp_path) == 1 + len(rows)  # The first event names the format.
+    rows = read_rows(bucket)
+    assert len(rows) > 5  # The save has flushed five.
+    assert events(bucket) == 1 + len(rows)  # The first event names the format.
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    # The save of step 2 was in flight when the error came.
-    assert 2 in Checkpoints(str(tmp_path), keep=1, best=None, read_only=True).steps()
+    assert 5 in Checkpoints(str(tmp_path), keep=1, best=None, read_only=True).steps()
+    assert (sys.stdout, sys.stderr) == streams
 
 
 def test_a_stop_whose_save_fails_is_no_stop(tmp_path, monkeypatch):
@@ -111,7 +128,7 @@ def test_a_stop_whose_save_fails_is_no_stop(tmp_path, monkeypatch):
         )
 
 
-def test_speed_and_goodput_leave_compilation_out():
+def test_speed_and_goodput_leave_compilation_out(tmp_path):
     now = [0.0]
     clock = Clock(now=lambda: now[0])
     config = dataclasses.replace(TRAIN, run=dataclasses.replace(RUN, logging_steps=3))
@@ -133,3 +150,9 @@ def test_speed_and_goodput_leave_compilation_out():
     assert row["real_token_share"] == 1.0
     # A count of correct answers without its weights is no accuracy.
     assert {name: row[name] for name in row if "accuracy" in name} == {"toy_accuracy": 0.75}
+    config = dataclasses.replace(TRAIN, run=dataclasses.replace(RUN, profile_steps=()))
+    mesh = make_mesh(config.parallel, jax.devices()[:1])
+    task = task_of(lambda: toy_batch(1.0))
+    loop.train(config, task, str(tmp_path), mesh, record={}, lock=None)
+    first, second, *_ = read_rows(str(tmp_path))
+    assert first["tokens_per_second"] == 0.0 < second["tokens_per_second"]
