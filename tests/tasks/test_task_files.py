@@ -267,6 +267,8 @@ def test_race_fills_the_blank_or_appends(tmp_path: Path) -> None:
     folder.mkdir()
     put(folder, "1.txt", race())
     assert len(read_task(str(folder), "multiple-choice")) == 2
+    put(folder, "swag.csv", "sent1,sent2,ending0,ending1,label\nHe sat.,He,ran,slept,1\n")
+    assert len(read_task(str(folder), "multiple-choice")) == 3
     assert len(read_task(str(folder / "1.txt"), "multiple-choice")) == 2
 
 

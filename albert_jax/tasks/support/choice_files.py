@@ -18,6 +18,8 @@ from albert_jax.tasks.support.columns import require
 BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 """A gap in a question, which the choice fills."""
 RACE_LEVELS = ("middle", "high")
+SUFFIXES = (".txt", ".json", ".jsonl", ".tsv", ".csv")
+"""Files of a folder that are read."""
 _RACE = re.compile(r'\s*\{.*"article"\s*:')
 
 
@@ -49,15 +51,14 @@ def read_choices(
 
 
 def _records(path: str, columns: Sequence[str]) -> list[Record]:
-    """Records of a folder, of a RACE file (JSON lines, whatever its name), or of a table."""
+    """Records of a RACE file (JSON lines, whatever its name), of a table, or of all in a folder."""
     if hub_datasets.is_hub_dataset(path):
         return hub_datasets.load_records(path)
     if Path(path).is_dir():
-        suffixes = (".txt", ".json", ".jsonl")
-        paths = sorted(file for file in Path(path).rglob("*") if file.suffix in suffixes)
+        paths = sorted(file for file in Path(path).rglob("*") if file.suffix in SUFFIXES)
         if not paths:
-            raise DataError(f"{path}: no .txt, .json or .jsonl files; give RACE's folder")
-        return [record for file in paths for record in tables.json_lines(file)]
+            raise DataError(f"{path}: no {', '.join(SUFFIXES)} files; give RACE's folder")
+        return [record for file in paths for record in _records(str(file), columns)]
     if _RACE.match(tables.read_text(path)):
         return list(tables.json_lines(path))
     return tables.read_records(path, columns)

@@ -95,10 +95,9 @@ def tag_spans(tags: Sequence[str]) -> set[TagSpan]:
 def span_f1(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> dict[str, float]:
     """F1, precision and recall of exact spans over all sentences, and accuracy of the tags."""
     pairs = list(zip(predicted, true, strict=True))
-    hits = sum(len(tag_spans(p) & tag_spans(t)) for p, t in pairs)
-    predicted_spans, true_spans = (
-        sum(len(tag_spans(tags)) for tags in x) for x in (predicted, true)
-    )
+    spans = [(tag_spans(p), tag_spans(t)) for p, t in pairs]
+    hits = sum(len(p & t) for p, t in spans)
+    predicted_spans, true_spans = sum(len(p) for p, _ in spans), sum(len(t) for _, t in spans)
     equal = [a == b for p, t in pairs for a, b in zip(p, t, strict=True)]
     return {
         "f1": 2 * hits / max(1, predicted_spans + true_spans),
