@@ -252,14 +252,13 @@ def read_conll(
                 f"{path}:{number}: {len(fields)} columns where {max(width, 1 + tagged)} are "
                 "expected; one word and its tags per line"
             )
-        try:
-            word, tag = fields[word_column], fields[tag_column] if tagged else ""
-        except IndexError as error:
-            names = f"{word_column} or {tag_column}" if tagged else word_column
-            raise DataError(
-                f"{path}:{number}: no column {names} among {len(fields)}; "
-                "correct the column numbers"
-            ) from error
+        for column in (word_column, tag_column) if tagged else (word_column,):
+            if not -width <= column < width:
+                raise DataError(
+                    f"{path}:{number}: no column {column} among {width}; correct task.word_column "
+                    "or task.tag_column"
+                )
+        word, tag = fields[word_column], fields[tag_column] if tagged else ""
         if not word.strip() or (tagged and not tag.strip()):
             raise DataError(f"{path}:{number}: empty word or tag; fix the line")
         start = start if words else number

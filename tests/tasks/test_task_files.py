@@ -352,6 +352,9 @@ def test_conll(tmp_path: Path) -> None:
     complains(put(tmp_path, "b.conll", "a O\nb\n"), "b.conll:2", "1 columns", call=reader)
     complains(put(tmp_path, "c.conll", "a\n"), "c.conll:1", call=reader)
     complains(put(tmp_path, "d.conll", "\n\n"), "no sentences", call=reader)
+    beyond = put(tmp_path, "e.conll", "a O\n")
+    complains(beyond, "e.conll:1", "no column 3", call=reader, tag_column=3)
+    complains(beyond, "e.conll:1", "no column -3", call=reader, word_column=-3, tagged=False)
     for name in ("a.csv", "a.JSONL", "a.json"):
         complains(put(tmp_path, name, "Anna,B\nsat,O\n"), name, "CoNLL", call=reader, tagged=False)
 
