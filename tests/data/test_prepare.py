@@ -432,6 +432,32 @@ def test_a_command_that_waited_for_the_lock_of_a_finished_one(
     assert not (tmp_path / "p/work").exists()
 
 
+def test_a_command_that_waited_for_the_lock_of_a_failed_one(
+    corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the lock that a third command asks for."""
+    flock, asked = fcntl.flock, []
+
+    def fail(line: str) -> None:
+        raise KeyError(line)
+
+    def late(file, operation: int) -> None:  # noqa: ANN001
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with pytest.raises(KeyError):
+            run(corpus, vocab, tmp_path / "p", log=fail)
+        flock(file, operation)
+
+    def again(line: str) -> None:
+        asked.append(line)
+        if len(asked) == 1:
+            with pytest.raises(StorageError, match="is being prepared by process"):
+                run(corpus, vocab, tmp_path / "p")
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    run(corpus, vocab, tmp_path / "p", log=again)
+    assert asked
+
+
 def tables_of(
     folder: str, numbers: np.ndarray, rng: np.random.Generator
 ) -> tuple[list[str], list[list[int]]]:
