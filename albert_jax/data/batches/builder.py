@@ -1,7 +1,7 @@
-"""Builds batches: finds the planned rows, swaps segments, lays sequences out and masks them.
+"""Builds batches: finds the planned rows, swaps segments, writes sequences and masks them.
 
-`BatchBuilder.batch` is a pure function of (seed, phase, step, row numbers). A host asks for its
-own rows only and gets them as they are in the whole batch.
+`BatchBuilder.batch` is a pure function of (seed, phase, step, row numbers). A host builds only its
+own rows, and they are the same as in the complete batch.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
-_ORDER, _MIXTURE, _SWAP, _RATE, _MASK, _REPLACE = range(6)
-"""Purposes of random draws."""
+# A key that starts with one of these numbers draws for one purpose only.
+_ORDER, _MIXTURE, _SWAP, _MASK_RATE, _CHOOSE_NGRAMS, _REPLACE = range(6)
 
 
 @dataclass(frozen=True)
 class _Rows:
-    """Rows that are written together, R of them, and their N sequences in the order of the rows."""
+    """R rows of one group that are written into a batch, and their N sequences, row by row."""
 
     step: int
-    index: np.ndarray  # [R]: index of each row in the batch that is being built, ascending
-    number: np.ndarray  # [R]: number of each row in the whole batch of the step
-    row: np.ndarray  # [N]: which of the R rows holds the sequence
+    index: np.ndarray  # [R]: position of each row in the batch that is built, ascending
+    number: np.ndarray  # [R]: number of each row in the complete batch of the step
+    row: np.ndarray  # [N]: which of the R rows contains the sequence
     slot: np.ndarray  # [N]: number of the sequence within its row
     starts: np.ndarray  # [2, N]: first tokens of the segments A and B in the text of the group
-    sizes: np.ndarray  # [2, N]: tokens of the segments; 0 for a B that is absent
+    sizes: np.ndarray  # [2, N]: tokens of the segments A and B; 0 if there is no B
     labels: np.ndarray  # [N]: sentence-order labels
     weights: np.ndarray  # float32 [N]: their weights
 
@@ -92,22 +92,22 @@ class BatchBuilder:
         Steps count from 0 in each phase. Raises DataError for a damaged record.
         """
         rows = np.asarray(rows, np.int64)
-        in_phase = step * self.phase.batch_size + rows
-        corpus_of = self.mixture.corpus_of(in_phase)
+        corpus_of, row_of = self.mixture.locate(step * self.phase.batch_size + rows)
         batch = empty_batch(self.phase, len(rows))
         for corpus in np.unique(corpus_of).tolist():
-            index = np.flatnonzero(corpus_of == corpus)
+            of_corpus = np.flatnonzero(corpus_of == corpus)
             order = self.orders[corpus]
-            in_corpus = self.mixture.rows_within(corpus, in_phase[index])
-            for part in order.locate(in_corpus):
-                written = index[part.rows]
+            for located in order.locate(row_of[of_corpus]):
+                index = of_corpus[located.rows]
                 try:
-                    group = order.group(part.epoch, part.group)
+                    group = order.group(located.epoch, located.group)
                 except DataError as error:
                     where = "held-out text" if self.phase_index < 0 else f"phase {self.phase_index}"
-                    row = rows[written[0]]
+                    row = rows[index[0]]
                     raise DataError(f"row {row} of batch {step} of {where}: {error}") from error
-                self._write(batch, group, self._rows(step, rows, written, group, part.places))
+                planned = self._planned_rows(step, rows, index, group, located.places)
+                ids, positions = self._write(batch, group.tokens, planned)
+                self._mask(batch, planned, ids, positions)
         return batch
 
     def rows_per_epoch(self) -> int:
@@ -121,15 +121,18 @@ class BatchBuilder:
             digest.update(order.digest().encode())
         return digest.hexdigest()
 
-    def _rows(
+    def _key(self, purpose: int, step: int) -> int:
+        return counter_rng.key(self.key, purpose, step)
+
+    def _planned_rows(
         self, step: int, rows: np.ndarray, index: np.ndarray, group: Group, places: np.ndarray
     ) -> _Rows:
-        """The rows of a batch at ``index``, which stand at ``places`` in the order of a group."""
+        """The rows at ``places`` in the order of a group, which come to ``index`` in the batch."""
         plan = group.plan
         planned = group.order[places]
         sequences_of_row = plan.first[planned + 1] - plan.first[planned]
         row = np.repeat(np.arange(len(index)), sequences_of_row)
-        slot = _within(sequences_of_row)
+        slot = _count_up(sequences_of_row)
         sequence = plan.first[planned][row] + slot
         described = _Rows(
             *(step, index, rows[index], row, slot),
@@ -139,78 +142,84 @@ class BatchBuilder:
             weights=plan.weight[sequence],
         )
         if self.phase.objective.sentence_order == "sop":
-            draws = described.draws(counter_rng.key(self.key, _SWAP, step))
-            swapped = (draws >> np.uint64(63) == 1) & (described.weights > 0)
+            coins = described.draws(self._key(_SWAP, step)) >> np.uint64(63)
+            swapped = (coins == 1) & (described.weights > 0)
             described.labels[swapped] = 1
-            for array in (described.starts, described.sizes):
-                array[:, swapped] = array[::-1, swapped]
+            for segments in (described.starts, described.sizes):
+                segments[:, swapped] = segments[::-1, swapped]
         return described
 
-    def _write(self, batch: Batch, group: Group, rows: _Rows) -> None:
-        """Writes the sequences of the rows into the batch."""
-        # Positions count through the flattened rows of the batch, unless stated otherwise.
+    def _write(
+        self, batch: Batch, tokens: np.ndarray, rows: _Rows
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Writes the sequences into the batch; returns the ids of their text and its positions.
+
+        These and all other positions here count through the rows of the batch, one after the
+        other, except those in the batch itself, which count within a row.
+        """
         sizes, lengths = rows.sizes, rows.lengths
-        before = np.cumsum(lengths) - lengths
-        cls_positions = before - before[np.searchsorted(rows.row, rows.row)]  # within the row
+        tokens_before = np.cumsum(lengths) - lengths
+        first_of_row = np.searchsorted(rows.row, rows.row)
+        cls_in_row = tokens_before - tokens_before[first_of_row]
         batch_row = rows.index[rows.row]
-        first = batch_row * self.phase.sequence_length + cls_positions
-        first_sep, last_sep = first + 1 + sizes[0], first + lengths - 1
+        cls = batch_row * self.phase.sequence_length + cls_in_row
+        first_sep = cls + 1 + sizes[0]
+        last_sep = cls + lengths - 1  # the same one if there is no B
+        every_token = _ranges(cls, lengths)
+        # Segments in the order A, B, A, B, ...
         segment_sizes = sizes.T.ravel()
-        source = _ranges(rows.starts.T.ravel(), segment_sizes)
-        target = _ranges(np.stack([first + 1, first_sep + 1]).T.ravel(), segment_sizes)
-        ids = group.tokens[source].astype(np.int32)
+        text = _ranges(np.stack([cls + 1, first_sep + 1]).T.ravel(), segment_sizes)
+        ids = tokens[_ranges(rows.starts.T.ravel(), segment_sizes)].astype(np.int32)
 
         if self.pad_id:
             batch["input_ids"][rows.index] = self.pad_id
         inputs = batch["input_ids"].reshape(-1)
-        inputs[target] = ids
-        inputs[first] = self.cls_id
+        inputs[cls] = self.cls_id
         inputs[first_sep] = self.sep_id
         inputs[last_sep] = self.sep_id
-        covered = _ranges(first, lengths)
-        batch["positions"].reshape(-1)[covered] = covered - np.repeat(first, lengths)
-        batch["segment_ids"].reshape(-1)[covered] = np.repeat(rows.slot + 1, lengths)
-        b_and_sep = _ranges(first_sep + 1, last_sep - first_sep)
-        batch["token_type_ids"].reshape(-1)[b_and_sep] = 1
-        batch["cls_positions"][batch_row, rows.slot] = cls_positions
+        inputs[text] = ids
+        batch["positions"].reshape(-1)[every_token] = every_token - np.repeat(cls, lengths)
+        batch["segment_ids"].reshape(-1)[every_token] = np.repeat(rows.slot + 1, lengths)
+        segment_b = _ranges(first_sep + 1, last_sep - first_sep)
+        batch["token_type_ids"].reshape(-1)[segment_b] = 1
+        batch["cls_positions"][batch_row, rows.slot] = cls_in_row
         batch["sop_labels"][batch_row, rows.slot] = rows.labels
         batch["sop_weights"][batch_row, rows.slot] = rows.weights
-        self._mask(batch, rows, ids, target)
+        return ids, text
 
-    def _mask(self, batch: Batch, rows: _Rows, ids: np.ndarray, target: np.ndarray) -> None:
-        """Masks the text of the rows, its token ids and their positions in the flattened batch."""
+    def _mask(self, batch: Batch, rows: _Rows, ids: np.ndarray, positions: np.ndarray) -> None:
+        """Masks the text of the rows, given as `_write` returns it."""
         objective = self.phase.objective
         word_sizes, words = masking.word_sizes_of(
             self._word_starts(ids, rows.sizes), rows.sizes.sum(axis=0)
         )
-        several = objective.mask_unit in ("ngram", "span")
         ngrams = masking.choose_ngrams(
             word_sizes,
             words,
             self._budgets(rows, slots=batch["mlm_positions"].shape[1]),
-            rows.draws(counter_rng.key(self.key, _MASK, rows.step)),
-            max_ngram=objective.max_ngram if several else 1,
+            rows.draws(self._key(_CHOOSE_NGRAMS, rows.step)),
+            max_ngram=objective.max_ngram if objective.mask_unit in ("ngram", "span") else 1,
             distribution=objective.ngram_distribution,
         )
         chosen = masking.masked_tokens(ngrams, word_sizes)
-        position, labels = target[chosen], ids[chosen]
-        batch_row, column = np.divmod(position, self.phase.sequence_length)
+        masked, labels = positions[chosen], ids[chosen]
+        batch_row, column = np.divmod(masked, self.phase.sequence_length)
         row = np.searchsorted(rows.index, batch_row)
-        slot = _within(np.bincount(row, minlength=len(rows.index)))
+        slot = _count_up(np.bincount(row, minlength=len(rows.index)))
         batch["mlm_positions"][batch_row, slot] = column
         batch["mlm_labels"][batch_row, slot] = labels
         batch["mlm_weights"][batch_row, slot] = 1.0
-        by_row = counter_rng.bits(counter_rng.key(self.key, _REPLACE, rows.step), rows.number[row])
-        batch["input_ids"].reshape(-1)[position] = masking.replace(
-            labels, counter_rng.bits(by_row, column), self.mask_id, self.vocab_size
-        )
+        by_row = counter_rng.bits(self._key(_REPLACE, rows.step), rows.number[row])
+        draws = counter_rng.bits(by_row, column)
+        replaced = masking.replace(labels, draws, self.mask_id, self.vocab_size)
+        batch["input_ids"].reshape(-1)[masked] = replaced
 
     def _budgets(self, rows: _Rows, slots: int) -> np.ndarray:
         """Number of tokens to mask in each sequence, int64 [N]."""
         objective = self.phase.objective
         rates = np.full(len(rows.index), objective.mask_rate)
         if objective.uniform_mask_rate:
-            draws = counter_rng.bits(counter_rng.key(self.key, _RATE, rows.step), rows.number)
+            draws = counter_rng.bits(self._key(_MASK_RATE, rows.step), rows.number)
             rates *= 1.0 - counter_rng.uniform(draws)
         if self.phase.packing:
             return masking.shared_budgets(rows.lengths, rows.row, rates[rows.row], slots)
@@ -228,13 +237,13 @@ class BatchBuilder:
 
 
 def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """start to start + size - 1 for each range, one after the other, int32 (half the memory)."""
+    """The numbers of several ranges, one range after the other, int32 (half the memory)."""
     ends = np.cumsum(sizes)
     numbers = np.repeat((starts - ends + sizes).astype(np.int32), sizes)
     numbers += np.arange(len(numbers), dtype=np.int32)
     return numbers
 
 
-def _within(sizes: np.ndarray) -> np.ndarray:
+def _count_up(sizes: np.ndarray) -> np.ndarray:
     """0 to size - 1 for each size, one after the other."""
     return _ranges(np.zeros(len(sizes), np.int64), sizes)

@@ -1,11 +1,10 @@
-"""The order of rows: epochs, groups and blocks.
+"""The order of rows: which rows of a corpus make up which batch.
 
-Each epoch permutes the windows of the whole corpus. A block is a run of ``BLOCK_WINDOWS`` permuted
-windows. It is planned by itself (its sequences, its packing, its random documents), so its number
-of rows is known without its neighbors. A group is a run of blocks with at least ``GROUP_ROWS``
-rows, and its rows are permuted. So neighbors in the corpus land far apart, yet the rows of a batch
-come from one or two groups, each of which is read and planned once. A row is found by binary
-search, and its place depends on integers only.
+Each epoch permutes the windows of the corpus. Every ``BLOCK_WINDOWS`` permuted windows form a
+block. A block is planned by itself (sequences, packing, random documents), so its number of rows
+does not depend on other blocks. Consecutive blocks with at least ``GROUP_ROWS`` rows together form
+a group, and the rows of a group are permuted. Rows that are neighbors in the corpus therefore land
+far apart, yet a batch needs only one or two groups, each of which is read and planned once.
 """
 
 from __future__ import annotations
@@ -25,33 +24,33 @@ from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import DataError, StorageError
 
 BLOCK_WINDOWS = 32
-"""Windows planned together: about two million tokens."""
+"""Windows of a block: about two million tokens."""
 GROUP_ROWS = 1 << 17
 """Minimum number of rows in a group, unless the corpus has fewer."""
 MIXTURE_PERIOD = 1 << 14
 """Rows after which the pattern of a mixture repeats; in these, weights are met to within 1."""
 
-_WINDOWS, _PLAN, _ROWS = range(3)
-"""Purposes of random draws."""
+# A key that starts with one of these numbers draws for one purpose only.
+_PERMUTE_WINDOWS, _PLAN_BLOCK, _PERMUTE_ROWS = range(3)
 _CACHED_GROUPS = 2
 
 
 class Group(NamedTuple):
-    """The rows of a group, ready to be written into batches."""
+    """The text and the planned rows of a group."""
 
     tokens: np.ndarray  # Token ids [tokens], uint16 or uint32
     plan: RowPlan
     """Rows as ranges of ``tokens``."""
-    order: np.ndarray  # int64 [rows]: the planned row at each place of the group's order
+    order: np.ndarray  # int64 [rows]: the planned row at each position in the order of the group
 
 
 class RowsOfGroup(NamedTuple):
-    """Those of some rows that lie in one group."""
+    """Those of the requested rows that belong to one group."""
 
     epoch: int
     group: int
-    rows: np.ndarray  # int64 [n]: indices of the rows among those that were asked for
-    places: np.ndarray  # int64 [n]: their places in the order of the group
+    rows: np.ndarray  # int64 [n]: indices into the array of requested rows
+    places: np.ndarray  # int64 [n]: positions of these rows in the order of the group
 
 
 class _Epoch(NamedTuple):
@@ -77,27 +76,27 @@ class RowOrder:
         self.corpus, self.settings, self.key = corpus, settings, key
         self._counts = counts
         self._epochs: list[_Epoch] = []
-        self._first_rows = [0]
+        self._first_rows = [0]  # Number of rows before each epoch, and after the last one
         self._lock = threading.RLock()
         self._groups: dict[tuple[int, int], Group] = {}
 
     def locate(self, rows: np.ndarray) -> list[RowsOfGroup]:
-        """Finds the groups of rows by the numbers of the rows since the start, int64 [n]."""
+        """Finds the groups of rows, int64 [n], which are numbered from the first epoch on."""
         with self._lock:
             while self._first_rows[-1] <= int(rows.max(initial=0)):
                 self._add_epoch()
         located = []
-        epochs = np.searchsorted(np.array(self._first_rows), rows, side="right") - 1
+        epochs = np.searchsorted(self._first_rows, rows, side="right") - 1
         for number in np.unique(epochs).tolist():
             epoch = self._epochs[number]
-            in_epoch = np.flatnonzero(epochs == number)
-            row_of_epoch = rows[in_epoch] - self._first_rows[number]
+            requested = np.flatnonzero(epochs == number)
+            row_of_epoch = rows[requested] - self._first_rows[number]
             first_rows = epoch.rows[epoch.groups]
             groups = np.searchsorted(first_rows, row_of_epoch, side="right") - 1
             for group in np.unique(groups).tolist():
                 in_group = groups == group
                 places = row_of_epoch[in_group] - first_rows[group]
-                located.append(RowsOfGroup(number, group, in_epoch[in_group], places))
+                located.append(RowsOfGroup(number, group, requested[in_group], places))
         return located
 
     def group(self, epoch: int, group: int) -> Group:
@@ -119,8 +118,8 @@ class RowOrder:
     def digest(self) -> str:
         """Hash of the first epoch's windows and row counts and of its first block's rows.
 
-        It changes with the corpus, the seed, the plan, and any change of this code or of numpy
-        that would change the order.
+        It changes with the corpus, the seed and the plan, and with any change of this code or of
+        numpy that changes the order.
         """
         self.epoch_rows(0)
         epoch = self._epochs[0]
@@ -132,44 +131,47 @@ class RowOrder:
         return digest.hexdigest()
 
     def _plan(self, windows: list[int], epoch: int, block: int) -> RowPlan:
-        key = counter_rng.key(self.key, _PLAN, epoch, block)
+        key = counter_rng.key(self.key, _PLAN_BLOCK, epoch, block)
         return plan_rows(*self.corpus.lengths(windows), self.settings, key)
 
     def _permuted_rows(self, epoch: int, group: int, rows: int) -> np.ndarray:
-        return counter_rng.permutation(counter_rng.key(self.key, _ROWS, epoch, group), rows)
+        key = counter_rng.key(self.key, _PERMUTE_ROWS, epoch, group)
+        return counter_rng.permutation(key, rows)
 
-    def _make_group(self, epoch: int, group: int) -> Group:
-        entry = self._epochs[epoch]
-        first_block, end_block = entry.groups[group : group + 2].tolist()
+    def _make_group(self, number: int, group: int) -> Group:
+        epoch = self._epochs[number]
+        first_block, end_block = epoch.groups[group : group + 2].tolist()
         plans, sequences, tokens = [], 0, 0
         for block in range(first_block, end_block):
-            windows = entry.windows_of(block, block + 1)
-            plan = self._plan(windows, epoch, block)
-            plans.append(
-                plan._replace(
-                    # The end of a block's last row is the start of the next block's first.
-                    first=plan.first[block > first_block :] + sequences,
-                    a_start=plan.a_start + tokens,
-                    b_start=plan.b_start + tokens,
-                )
+            windows = epoch.windows_of(block, block + 1)
+            plan = self._plan(windows, number, block)
+            shifted = plan._replace(
+                first=plan.first + sequences,
+                a_start=plan.a_start + tokens,
+                b_start=plan.b_start + tokens,
             )
+            if plans:
+                # The end of the previous block's last row is the start of this block's first row.
+                shifted = shifted._replace(first=shifted.first[1:])
+            plans.append(shifted)
             sequences += len(plan.a_start)
             tokens += self.corpus.tokens_in(windows)
         plan = RowPlan(*(np.concatenate(columns) for columns in zip(*plans, strict=True)))
-        ids = self.corpus.ids(entry.windows_of(first_block, end_block))
-        return Group(ids, plan, self._permuted_rows(epoch, group, plan.rows))
+        ids = self.corpus.ids(epoch.windows_of(first_block, end_block))
+        return Group(ids, plan, self._permuted_rows(number, group, plan.rows))
 
     def _add_epoch(self) -> None:
         number = len(self._epochs)
-        key = counter_rng.key(self.key, _WINDOWS, number)
+        key = counter_rng.key(self.key, _PERMUTE_WINDOWS, number)
         windows = counter_rng.permutation(key, self.corpus.num_windows)
         rows = np.concatenate([[0], np.cumsum(self._row_counts(number, windows))])
         if not rows[-1]:
             raise DataError(f"{self.corpus.directory} holds no rows: prepare more text")
         blocks, groups = len(rows) - 1, [0]
         while groups[-1] < blocks:
-            groups.append(min(int(np.searchsorted(rows, rows[groups[-1]] + GROUP_ROWS)), blocks))
-        # A last group that is too short joins the group before it.
+            end = int(np.searchsorted(rows, rows[groups[-1]] + GROUP_ROWS))
+            groups.append(min(end, blocks))
+        # A last group with too few rows joins the group before it.
         if len(groups) > 2 and rows[groups[-1]] - rows[groups[-2]] < GROUP_ROWS:
             del groups[-2]
         self._epochs.append(_Epoch(windows, rows, np.array(groups)))
@@ -186,11 +188,12 @@ class RowOrder:
             stored = files.read(path) if path else None
             if stored and len(stored) == 8 * len(blocks):
                 return np.frombuffer(stored, "<i8")
-        counts = [self._plan(of.tolist(), epoch, block).rows for block, of in enumerate(blocks)]
+        plans = (self._plan(block.tolist(), epoch, number) for number, block in enumerate(blocks))
+        counts = np.array([plan.rows for plan in plans], "<i8")
         with contextlib.suppress(StorageError):
             if path:
-                files.write(path, np.array(counts, "<i8").tobytes())
-        return np.array(counts, np.int64)
+                files.write(path, counts.tobytes())
+        return counts
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_lock": None, "_groups": {}}
@@ -200,29 +203,28 @@ class RowOrder:
 
 
 class Mixture:
-    """A repeating pattern of corpora, int64 [MIXTURE_PERIOD], in proportion to their weights."""
+    """Takes rows from several corpora in proportion to weights, by a pattern that repeats."""
 
     def __init__(self, weights: Sequence[float], key: int) -> None:
-        share = np.array(weights, float) / sum(weights) * MIXTURE_PERIOD
-        counts = np.maximum(np.floor(share), 1).astype(np.int64)
-        order = np.argsort(counts - share, kind="stable")
-        while counts.sum() != MIXTURE_PERIOD:
-            rest = MIXTURE_PERIOD - int(counts.sum())
-            if rest > 0:
-                counts[order[:rest]] += 1
-            else:
-                counts[np.argmax(counts)] -= 1
-        pattern = np.repeat(np.arange(len(counts)), counts)
-        self.pattern = pattern[counter_rng.permutation(key, MIXTURE_PERIOD)]
+        exact = np.array(weights, float) / sum(weights) * MIXTURE_PERIOD
+        counts = np.maximum(np.floor(exact), 1).astype(np.int64)
+        # Rounding down leaves some rows over: they go to the corpora that lost most by it. But
+        # giving every corpus at least one row may also take too many, from the largest.
+        missing = MIXTURE_PERIOD - int(counts.sum())
+        if missing > 0:
+            counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+        for _ in range(-missing):
+            counts[np.argmax(counts)] -= 1
         self._counts = counts
-        self._rank = np.zeros(MIXTURE_PERIOD, np.int64)
+        sorted_pattern = np.repeat(np.arange(len(counts)), counts)
+        self.pattern = sorted_pattern[counter_rng.permutation(key, MIXTURE_PERIOD)]
+        """Number of the corpus of each row of a period, int64 [MIXTURE_PERIOD]."""
+        self._earlier = np.zeros(MIXTURE_PERIOD, np.int64)  # earlier rows of the same corpus
         for corpus, count in enumerate(counts.tolist()):
-            self._rank[self.pattern == corpus] = np.arange(count)
+            self._earlier[self.pattern == corpus] = np.arange(count)
 
-    def corpus_of(self, rows: np.ndarray) -> np.ndarray:
-        """The corpus that each row of the phase comes from."""
-        return self.pattern[rows % MIXTURE_PERIOD]
-
-    def rows_within(self, corpus: int, rows: np.ndarray) -> np.ndarray:
-        """The numbers that rows of one corpus have among all rows of that corpus."""
-        return rows // MIXTURE_PERIOD * self._counts[corpus] + self._rank[rows % MIXTURE_PERIOD]
+    def locate(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The corpus of each row of the phase, and the row's number among the rows of it."""
+        period, place = np.divmod(rows, MIXTURE_PERIOD)
+        corpus = self.pattern[place]
+        return corpus, period * self._counts[corpus] + self._earlier[place]
