@@ -21,8 +21,7 @@ import numpy as np
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.inference.fill_mask import fill_mask
-from albert_jax.model import albert
-from albert_jax.model.albert import EXACT, encode, mlm_logits, sop_logits
+from albert_jax.model.albert import EXACT, encode, mlm_logits, pooled, sop_logits
 from albert_jax.model.dropout import row_keys
 from albert_jax.model.init import init_params as init
 from albert_jax.model_io.model import Model, load
@@ -97,18 +96,6 @@ def dropout_keys(seed: int | jax.Array, step: int | jax.Array, count: int) -> ja
     (4,)
     """
     return row_keys(seed, step, jnp.arange(count))
-
-
-def pooled(params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch) -> jax.Array:
-    """The pooler's output at the [CLS] positions, [B, K, H], which classifiers read.
-
-    >>> model = load(directory)
-    >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)
-    >>> hidden = encode(model.params, model.config, batch)
-    >>> pooled(model.params, model.config, hidden, batch).shape
-    (2, 1, 16)
-    """
-    return albert.pooled(params, config, hidden, batch["cls_positions"])
 
 
 def batches(

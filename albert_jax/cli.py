@@ -29,7 +29,7 @@ VERBS = {
     "pretrain": ("albert_jax.commands.pretrain:Pretrain", "train, or continue a run"),
     "evaluate": ("albert_jax.commands.evaluate:Evaluate", "measure a run on held-out text"),
     "fill-mask": ("albert_jax.commands.fill_mask:FillMask", "guess the words behind [MASK]"),
-    "finetune": ("albert_jax.commands.finetune:Finetune", "train a task from labelled examples"),
+    "finetune": ("albert_jax.commands.finetune:Finetune", "train a task from labeled examples"),
     "predict": ("albert_jax.commands.predict:Predict", "apply a fine-tuned run to new examples"),
     "explain": ("albert_jax.commands.explain:Explain", "draw attention, guesses, attributions"),
     "score": ("albert_jax.commands.score:Score", "likelihood of sentences, minimal pairs"),
@@ -138,7 +138,7 @@ def _dispatch(arguments: list[str]) -> int:
     asked = " ".join(arguments[: 2 if group else 1])
     near = difflib.get_close_matches(asked, group or VERBS, 1, 0.4)
     hint = f"did you mean {near[0]}?" if near else f"verbs: {', '.join(group or VERBS)}"
-    return _answer(f"unknown verb {asked!r}; {hint}", USAGE, False)
+    return _answer(f"unknown command {asked!r}; {hint}", USAGE, False)
 
 
 def _overview(verbs: list[str] | None = None) -> str:

@@ -13,6 +13,8 @@ from typing import Literal
 from albert_jax.config_fields import bounded, check_bounds, check_within
 from albert_jax.errors import ConfigError
 
+MAX_LAYERS = 1000
+"""The largest number of layers of any encoder; a shared layer can be applied that often."""
 LAYER_NORM_EPS = 1e-12
 """LayerNorm epsilon of the original (modeling.py, contrib default); it is part of the model."""
 
@@ -132,7 +134,7 @@ class PhaseConfig:
                 f"{where}.batch_size {self.batch_size} is not divisible by "
                 f"gradient_accumulation_steps {self.gradient_accumulation_steps}: change either"
             )
-        max_depth = model.num_hidden_layers if model.sharing != "all" else 1_000
+        max_depth = model.num_hidden_layers if model.sharing != "all" else MAX_LAYERS
         for depth in self.depths:
             check_within(f"{where}.depths", depth, model.num_hidden_groups, max_depth)
         if any(not weight > 0 for weight in self.mixture):
@@ -177,7 +179,7 @@ class DataConfig:
     prepared: tuple[str, ...] = ()
     """Folders made by `albert-jax data prepare`; several make a mixture."""
     workers: int = bounded(0, 0, 256)
-    """Processes that build batches beside the trainer; 0 uses threads of the trainer."""
+    """Processes that build batches; 0 builds them in one background thread."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +225,7 @@ class RunConfig:
     save_steps: int = bounded(5000, 1)
     """Steps between checkpoints; the last step is always saved."""
     save_total_limit: int = bounded(5, 1)
-    """Newest checkpoints that are kept, beside the best one."""
+    """Newest checkpoints that are kept, besides the best one."""
     price_per_hour: float = bounded(0.0, 0.0)
     """Price of an hour of all devices, in your currency; above 0 the metrics show the cost."""
     watchdog_seconds: int = bounded(600, 0)

@@ -96,7 +96,7 @@ def difference(config: Config, preset: Config) -> list[str]:
 def same_run(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> list[str]:
     """Checks that a run made with `old` may go on with `new`; returns the changes to log.
 
-    `allow_change` names fields or sections that may change beside FREE_TO_CHANGE. Raises
+    `allow_change` names fields or sections that may change besides FREE_TO_CHANGE. Raises
     CheckpointError for another model and ConfigError for other changes.
     """
     known = [path for config in (old, new) for path, _ in leaves(config)]

@@ -147,32 +147,42 @@ def _shard(text: str) -> tuple[int, int]:
 class _Rows:
     """The options of the verbs that make rows from prepared documents."""
 
-    data: Positional[Directory]
-    """Prepared folder."""
+    data: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")]] = ()
+    """Prepared folders. By default they are those of the config, as in a run folder."""
     config: File = "tiny"
     """Preset, TOML file or run folder whose phase says how rows are made."""
     phase: int = 0
     """Number of the phase, counted from 0."""
     split: Literal["train", "validation"] = "train"
     """Which split of the documents."""
-    seed: int = 0
-    """Decides the order and the masks."""
+    seed: int | None = None
+    """Decides the order and the masks. By default it is the config's."""
 
-    def builder(self) -> tuple[BatchBuilder, Vocabulary, int]:
-        """Returns the BatchBuilder of the phase, its vocabulary and its batch size."""
+    def builder(self) -> tuple[BatchBuilder, Vocabulary]:
+        """Returns the BatchBuilder of the phase, and the vocabulary of its folders."""
         from albert_jax import configfile
         from albert_jax.data.batches.builder import BatchBuilder
         from albert_jax.data.corpus.corpus import Corpus
 
-        phases = configfile.load(self.config).phases
-        if not 0 <= self.phase < len(phases):
+        config = configfile.load(self.config)
+        if not 0 <= self.phase < len(config.phases):
             raise ConfigError(
-                f"--phase {self.phase}: {self.config} has {len(phases)} phases, counted from 0"
+                f"--phase {self.phase}: {self.config} has {len(config.phases)} phases, counted "
+                "from 0"
             )
-        corpus, phase = Corpus.open(self.data, self.split), phases[self.phase]
-        vocabulary = corpus.vocabulary()
-        builder = BatchBuilder([corpus], vocabulary, phase, seed=self.seed, phase_index=self.phase)
-        return builder, vocabulary, phase.batch_size
+        phase, folders = config.phases[self.phase], self.data or config.data.prepared
+        if not folders:
+            raise ConfigError(f"{self.config} names no prepared folders: give one")
+        if len(folders) != (len(phase.mixture) or 1) and folders != config.data.prepared:
+            raise ConfigError(
+                f"{len(folders)} prepared folders, but phase {self.phase} of {self.config} has "
+                f"{len(phase.mixture)} mixture weights: give a config with one weight for each"
+            )
+        corpora = [Corpus.open(folder, self.split) for folder in folders]
+        vocabulary = corpora[0].vocabulary()
+        seed = config.seed if self.seed is None else self.seed
+        builder = BatchBuilder(corpora, vocabulary, phase, seed=seed, phase_index=self.phase)
+        return builder, vocabulary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +191,8 @@ class DataShow(_Rows):
 
     step: int = 0
     """Number of the batch within the phase, counted from 0."""
+    row: int = 0
+    """Number of the first row to print, counted from 0."""
     rows: int = 4
     """How many rows of the batch to print."""
 
@@ -190,11 +202,14 @@ class DataShow(_Rows):
 
         from albert_jax.data.batches import show
 
-        builder, vocabulary, size = self.builder()
-        check_at_least(0, step=self.step)
+        check_at_least(0, step=self.step, row=self.row)
         check_at_least(1, rows=self.rows)
-        batch = builder.batch(self.step, np.arange(min(self.rows, size)))
-        print(show.show(batch, vocabulary))
+        builder, vocabulary = self.builder()
+        size = builder.phase.batch_size
+        if self.row >= size:
+            raise ConfigError(f"--row {self.row}: the batch has {size} rows, counted from 0")
+        batch = builder.batch(self.step, np.arange(self.row, min(self.row + self.rows, size)))
+        print(show.show(batch, vocabulary, self.row))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,9 +225,9 @@ class DataStats(_Rows):
 
         from albert_jax.data.batches import show
 
-        builder, vocabulary, size = self.builder()
         check_at_least(1, batches=self.batches)
-        numbers = np.arange(size)
-        batches = (builder.batch(step, numbers) for step in range(self.batches))
+        builder, vocabulary = self.builder()
+        rows = np.arange(builder.phase.batch_size)
+        batches = (builder.batch(step, rows) for step in range(self.batches))
         for name, figure in show.statistics(batches, vocabulary).items():
             print(f"{name:<20}  {figure}")

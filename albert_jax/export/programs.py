@@ -13,17 +13,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from albert_jax.config import ComputeConfig
 from albert_jax.export import Head
 from albert_jax.model import albert
+from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.weights import check_modules
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.task import AnyTask, Axes, Task, TransformersClass
-
-EXACT = ComputeConfig(dtype="float32", attention="xla")
-"""Graphs compute in float32 with plain matrix products."""
 
 HEADS: dict[Head, TransformersClass] = {
     "pretraining": TransformersClass(
@@ -105,7 +102,7 @@ def _pretrained(model: Model, head: Head) -> Program:
         hidden = albert.encode(params, config, batch, compute=EXACT)
         if head == "mlm":
             return {"logits": albert.mlm_logits(params, config, hidden, batch["mlm_positions"])}
-        pooled = albert.pooled(params, config, hidden, batch["cls_positions"])
+        pooled = albert.pooled(params, config, hidden, batch)
         if head == "base":
             return {"last_hidden_state": hidden, "pooler_output": pooled[:, 0]}
         return {

@@ -17,11 +17,11 @@ import numpy as np
 from albert_jax.config import ModelConfig
 from albert_jax.errors import AlbertError, DataError
 from albert_jax.export import Head
-from albert_jax.export.programs import EXACT
 from albert_jax.inference import fill_mask
 from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import predict, task_of
 from albert_jax.model import albert
+from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support import features
 from albert_jax.tree import flatten, unflatten

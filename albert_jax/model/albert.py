@@ -25,7 +25,7 @@ from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import LayerDropout
 from albert_jax.model.sharing import Params, SharedParams
 
-EXACT = ComputeConfig(dtype="float32")
+EXACT = ComputeConfig(dtype="float32", attention="xla")
 """Float32 throughout; pass another ComputeConfig (bfloat16, remat) for speed or memory."""
 Batch = Mapping[str, jax.Array]
 """Arrays of a batch; the first axis of each is B."""
@@ -192,12 +192,17 @@ def gather_positions(hidden: jax.Array, positions: jax.Array | np.ndarray) -> ja
     return jnp.take_along_axis(hidden, positions[:, :, None], axis=1, mode="clip")
 
 
-def pooled(
-    params: Params, config: ModelConfig, hidden: jax.Array, cls_positions: jax.Array
-) -> jax.Array:
-    """The pooler's output [B, K, H] at the [CLS] positions [B, K]."""
+def pooled(params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch) -> jax.Array:
+    """The pooler's output [B, K, H] at cls_positions [B, K], which classifiers read.
+
+    >>> model = load(directory)
+    >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)
+    >>> hidden = encode(model.params, model.config, batch)
+    >>> pooled(model.params, model.config, hidden, batch).shape
+    (2, 1, 16)
+    """
     pooler = layers.bind(layers.Pooler, config, params["pooler"])
-    return pooler(gather_positions(hidden, cls_positions))
+    return pooler(gather_positions(hidden, batch["cls_positions"]))
 
 
 def mlm_logits(
@@ -216,8 +221,10 @@ def mlm_logits(
     return head(gather_positions(hidden, positions), word_embeddings)
 
 
-def sop_logits(params: Params, config: ModelConfig, pooled_: jax.Array) -> jax.Array:
+def sop_logits(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
     """Float32 logits [B, K, 2] of the original sentence order (0) and the swapped one (1).
+
+    `states` [B, K, H] are those of `pooled`.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file"], ["is not found"], length=12)
@@ -227,7 +234,7 @@ def sop_logits(params: Params, config: ModelConfig, pooled_: jax.Array) -> jax.A
     (1, 1, 2)
     """
     head = layers.bind(layers.SopHead, config, params["sop_head"])
-    return head(pooled_).astype(jnp.float32)
+    return head(states).astype(jnp.float32)
 
 
 def _dropout(config: ModelConfig, keys: jax.Array | None) -> LayerDropout:

@@ -45,10 +45,10 @@ class Backend:
     head_sizes: range = range(1, 1 << 30)
     sequence_multiple: int = 1
     heads_first: bool = True
-    device_refusal: Callable[[Any, str], str | None] = lambda device, dtype: None
+    device_limitation: Callable[[Any, str], str | None] = lambda device, dtype: None
     """Why a kind of device cannot run this backend in a compute type, or None if it can."""
 
-    def refusal(self, config: Config, device: Any) -> str | None:
+    def limitation(self, config: Config, device: Any) -> str | None:
         """Why this backend cannot run a config on a jax.Device, or None if it can."""
         model, head = config.model, config.model.head_size
         if device.platform not in self.platforms:
@@ -63,7 +63,7 @@ class Backend:
                     f"needs rows of a multiple of {self.sequence_multiple} tokens "
                     f"(phases.{i}.sequence_length is {phase.sequence_length})"
                 )
-        return self.device_refusal(device, config.compute.dtype)
+        return self.device_limitation(device, config.compute.dtype)
 
     def at(self, length: int) -> Backend:
         """This backend if it takes rows of `length` tokens (which may be shortened), else XLA."""
@@ -123,7 +123,7 @@ def _cudnn_attend(
     return _by_heads(lambda q, k, v, m: attend(q, k, v, mask=m), 2, query, key, value, mask)
 
 
-def _cudnn_refusal(device: Any, dtype: str) -> str | None:
+def _cudnn_limitation(device: Any, dtype: str) -> str | None:
     if dtype != "bfloat16":
         return f"computes in bfloat16, not in {dtype}"
     capability = str(getattr(device, "compute_capability", "")) or "8.0"
@@ -141,7 +141,7 @@ CUDNN = Backend(
     head_sizes=range(8, 129, 8),
     sequence_multiple=2,
     heads_first=False,
-    device_refusal=_cudnn_refusal,
+    device_limitation=_cudnn_limitation,
 )
 """cuDNN's fused attention. It takes packed rows only as a dense mask."""
 
@@ -218,11 +218,11 @@ def splash(*, interpret: bool = False) -> Backend:
         attention_dropout=False,
         head_sizes=range(64, 1 << 30, 64),
         sequence_multiple=128,
-        device_refusal=_splash_refusal,
+        device_limitation=_splash_limitation,
     )
 
 
-def _splash_refusal(device: Any, dtype: str) -> str | None:
+def _splash_limitation(device: Any, dtype: str) -> str | None:
     kind = device.device_kind
     if dtype == "bfloat16" and kind in ("TPU v2", "TPU v3"):
         return f"has no matrix product in bfloat16 on a {kind}"
@@ -235,7 +235,7 @@ BACKENDS = (splash(), CUDNN, XLA)
 
 def fastest(config: Config, device: Any) -> Backend:
     """The fastest backend that can run a config on a jax.Device, whichever the config names."""
-    return next(backend for backend in BACKENDS if backend.refusal(config, device) is None)
+    return next(backend for backend in BACKENDS if backend.limitation(config, device) is None)
 
 
 def choose(config: Config, device: Any) -> Backend:
@@ -246,9 +246,9 @@ def choose(config: Config, device: Any) -> Backend:
     if config.compute.attention == "auto":
         return fastest(config, device)
     backend = next(backend for backend in BACKENDS if backend.name == config.compute.attention)
-    refusal = backend.refusal(config, device)
-    if refusal:
+    reason = backend.limitation(config, device)
+    if reason:
         raise ConfigError(
-            f"compute.attention {backend.name!r} {refusal}: use 'auto', which falls back to 'xla'"
+            f"compute.attention {backend.name!r} {reason}: use 'auto', which falls back to 'xla'"
         )
     return backend

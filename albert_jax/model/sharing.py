@@ -15,13 +15,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from albert_jax.config import ModelConfig
+from albert_jax.config import MAX_LAYERS, ModelConfig
 from albert_jax.errors import ConfigError
 
 Params = Mapping[str, Any]
 """Nested dict of arrays."""
-MAX_LAYERS = 1000
-"""No encoder has more layers than this."""
 
 
 class Sharing(NamedTuple):

@@ -1,23 +1,31 @@
-"""The pretraining loss: the sum of the objectives that a phase's ObjectiveConfig asks for.
+"""The pretraining loss: masked-language modeling plus sentence-order (or next-sentence) prediction.
 
-A new objective is a function like those of masked_lm.py and sentence_order.py, a field of
-ObjectiveConfig, and a line in `pretraining_loss`.
+A new objective is a function like `masked_lm` and `sentence_order`, a field of ObjectiveConfig, and
+a line in `pretraining_loss`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
-from albert_jax.objectives.loss_terms import Loss, LossTerms
-from albert_jax.objectives.masked_lm import masked_lm
-from albert_jax.objectives.sentence_order import sentence_order
+from albert_jax.objectives.loss_terms import (
+    Loss,
+    LossTerm,
+    LossTerms,
+    cross_entropy,
+    logit_at,
+    weighted_correct,
+)
+
+SMOOTHING = 1e-5
+"""Added to the number of masked tokens by the original (run_pretraining.py)."""
 
 
 def pretraining_loss(
@@ -29,9 +37,7 @@ def pretraining_loss(
     top: int = 1,
 ) -> Loss:
     """The loss of pretraining rows, by default of ObjectiveConfig(); for `top` see `masked_lm`."""
-    objectives: list[Callable[..., LossTerms]] = [partial(masked_lm, top=top)]
-    if (objective or ObjectiveConfig()).sentence_order != "none":
-        objectives.append(sentence_order)
+    has_order = (objective or ObjectiveConfig()).sentence_order != "none"
 
     def loss(
         params: Mapping[str, Any],
@@ -44,10 +50,48 @@ def pretraining_loss(
             params, model, batch,
             compute=compute, num_layers=num_layers, dropout=dropout, backend=backend,
         )  # fmt: skip
-        result = LossTerms({}, {})
-        for objective_terms in objectives:
-            terms, sums = objective_terms(params, model, hidden, batch)
-            result = LossTerms(result.terms | terms, result.sums | sums)
+        result = masked_lm(params, model, hidden, batch, top=top)
+        if has_order:
+            order = sentence_order(params, model, hidden, batch)
+            result = LossTerms(result.terms | order.terms, result.sums | order.sums)
         return result
 
     return loss
+
+
+def masked_lm(
+    params: Mapping[str, Any],
+    model: ModelConfig,
+    hidden: jax.Array,
+    batch: Mapping[str, jax.Array],
+    *,
+    top: int = 1,
+) -> LossTerms:
+    """The term "mlm" and the weighted sum "mlm_correct" over the masked positions of a batch.
+
+    `hidden` is [B, S, H]; the columns mlm_positions, mlm_labels and mlm_weights are [B, P]. For
+    `top` above 1, "mlm_top<top>_correct" counts the labels among that many most likely tokens.
+    """
+    logits = albert.mlm_logits(params, model, hidden, batch["mlm_positions"])
+    labels, weights = batch["mlm_labels"], batch["mlm_weights"]
+    losses = cross_entropy(logits, labels)
+    term = LossTerm(jnp.sum(weights * losses), "mlm_weights", SMOOTHING)
+    sums = {"mlm_correct": weighted_correct(logits, labels, weights)}
+    if top > 1:
+        num_better = jnp.sum(logits > logit_at(logits, labels)[..., None], axis=-1)
+        sums[f"mlm_top{top}_correct"] = jnp.sum(weights * (num_better < top))
+    return LossTerms({"mlm": term}, sums)
+
+
+def sentence_order(
+    params: Mapping[str, Any], model: ModelConfig, hidden: jax.Array, batch: Mapping[str, jax.Array]
+) -> LossTerms:
+    """The term "sop" over the pairs of a batch, and the weighted sum "sop_correct".
+
+    `hidden` is [B, S, H]; the columns cls_positions, sop_labels and sop_weights are [B, K].
+    """
+    pooled = albert.pooled(params, model, hidden, batch)
+    logits = albert.sop_logits(params, model, pooled)
+    labels, weights = batch["sop_labels"], batch["sop_weights"]
+    term = LossTerm(jnp.sum(weights * cross_entropy(logits, labels)), "sop_weights")
+    return LossTerms({"sop": term}, {"sop_correct": weighted_correct(logits, labels, weights)})

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import tiny_models
 
-from albert_jax.config import PhaseConfig
+from albert_jax import cli, configfile
+from albert_jax.config import Config, DataConfig, ModelConfig, PhaseConfig
 from albert_jax.data.batches.batch import empty_batch
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.batches.show import show, statistics
+from albert_jax.data.corpus.corpus import Corpus
 
 from made import IdVocabulary  # isort: skip
 
@@ -51,5 +54,32 @@ def test_known_rows():
         "words per masked run": "1.50",  # a word of two tokens, and two words
         "masked tokens": "75.0% replaced by [MASK], 25.0% kept, 0.0% replaced by a token",
         "unknown tokens": "12.500%",
-        "sentence order": "0.0% labelled 1; asked of 0.0% of the pairs",
+        "sentence order": "0.0% labeled 1; asked of 0.0% of the pairs",
     }
+
+
+def test_rows_of_a_run_are_those_it_trains_on(tmp_path, capsys):
+    folder = tiny_models.prepared(tmp_path)
+    phase = PhaseConfig(sequence_length=16, batch_size=8)
+    config = Config(
+        seed=5,
+        model=ModelConfig(max_position_embeddings=16),
+        data=DataConfig(prepared=(folder, folder)),
+        phases=(phase, phase),
+    )
+    (tmp_path / "config.toml").write_text(configfile.dumps(config))
+    arguments = ["data", "show", "--config", str(tmp_path), "--phase", "1", "--step", "3"]
+    assert cli.main([*arguments, "--row", "6"]) == 0
+    corpora = [Corpus.open(folder)] * 2
+    vocabulary = tiny_models.vocabulary()
+    builder = BatchBuilder(corpora, vocabulary, phase, seed=5, phase_index=1)
+    assert capsys.readouterr().out == show(builder.batch(3, np.array([6, 7])), vocabulary, 6) + "\n"
+    assert cli.main([*arguments, "--row", "8"]) == 2
+    assert "has 8 rows" in capsys.readouterr().err
+
+
+def test_folders_without_weights_are_refused(tmp_path, capsys):
+    assert cli.main(["data", "stats"]) == 2
+    assert "names no prepared folders" in capsys.readouterr().err
+    assert cli.main(["data", "show", "one", "two"]) == 2
+    assert "0 mixture weights" in capsys.readouterr().err

@@ -11,6 +11,7 @@ import pytest
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import albert, attention
+from albert_jax.model.albert import EXACT
 from albert_jax.model.dropout import LayerDropout, drop, row_keys
 from albert_jax.model.init import init_params
 
@@ -18,7 +19,6 @@ TINY = ModelConfig(
     vocab_size=60, embedding_size=8, hidden_size=16, num_hidden_layers=3, num_attention_heads=2,
     intermediate_size=24, max_position_embeddings=16,
 )  # fmt: skip
-EXACT = ComputeConfig(dtype="float32")
 
 
 def rows(count: int = 3, length: int = 10, seed: int = 0) -> dict[str, np.ndarray]:
@@ -122,10 +122,9 @@ def test_heads_read_the_given_places():
     assert logits.shape == (2, 3, 60) and logits.dtype == jnp.float32
     whole = albert.mlm_logits(params, TINY, hidden, jnp.tile(jnp.arange(10), (2, 1)))
     np.testing.assert_allclose(logits[0, 2], whole[0, 9], atol=1e-6)
-    pooled = albert.pooled(params, TINY, hidden, jnp.array([[0, 5], [5, 0]]))
-    np.testing.assert_allclose(
-        pooled[0, 1], albert.pooled(params, TINY, hidden, jnp.array([[5]] * 2))[0, 0], atol=1e-6
-    )
+    pooled = albert.pooled(params, TINY, hidden, {"cls_positions": jnp.array([[0, 5], [5, 0]])})
+    one = albert.pooled(params, TINY, hidden, {"cls_positions": jnp.array([[5]] * 2)})
+    np.testing.assert_allclose(pooled[0, 1], one[0, 0], atol=1e-6)
     assert albert.sop_logits(params, TINY, pooled).shape == (2, 2, 2)
 
 

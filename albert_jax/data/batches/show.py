@@ -11,11 +11,11 @@ from albert_jax.data.batches.batch import Batch
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 
-def show(batch: Batch, vocabulary: Vocabulary) -> str:
+def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
     """Text of the rows of a batch, with a line for A and one for B of each sequence.
 
     A masked position reads ``[MASK|label]``, one that holds a random token ``[token|label]``, and
-    one that was left as it is ``[=label]``.
+    one that was left as it is ``[=label]``. Rows are numbered from ``first_row`` on.
     """
     lines = []
     for row, segments in enumerate(batch["segment_ids"]):
@@ -29,8 +29,8 @@ def show(batch: Batch, vocabulary: Vocabulary) -> str:
             tokens[position] = f"[={hidden}]" if ids[position] == label else f"[{seen}|{hidden}]"
         sequences = int(segments.max())
         lines.append(
-            f"row {row}: {int((segments > 0).sum())} of {len(segments)} tokens, {len(labels)} "
-            f"masked, {sequences} pair(s)"
+            f"row {first_row + row}: {np.count_nonzero(segments)} of {len(segments)} tokens, "
+            f"{len(labels)} masked, {sequences} pair(s)"
         )
         for sequence in range(sequences):
             order = "not asked"
@@ -50,15 +50,12 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
     """Figures of some batches by name; filler rows do not count."""
     sums: Counter[str] = Counter()
     for batch in batches:
-        sums.update(_sums(batch, vocabulary))
+        sums.update(_counts(batch, vocabulary))
 
     def ratio(part: str, whole: str) -> float:
         return sums[part] / max(sums[whole], 1)
 
-    masked = {
-        name: ratio(name, "masked")
-        for name in ("replaced by [MASK]", "kept", "replaced by a token")
-    }
+    replacements = ("replaced by [MASK]", "kept", "replaced by a token")
     return {
         "rows": f"{sums['rows']:,}",
         "tokens": f"{sums['tokens']:,}",
@@ -67,29 +64,28 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
         "tokens per pair": f"{ratio('tokens', 'pairs'):.1f}",
         "mask rate": f"{ratio('masked', 'tokens'):.2%} of the tokens",
         "words per masked run": f"{ratio('masked words', 'masked runs'):.2f}",
-        "masked tokens": ", ".join(f"{share:.1%} {name}" for name, share in masked.items()),
+        "masked tokens": ", ".join(f"{ratio(how, 'masked'):.1%} {how}" for how in replacements),
         "unknown tokens": f"{ratio('unknown', 'tokens'):.3%}",
-        "sentence order": f"{ratio('swapped', 'weighted'):.1%} labelled 1; asked of "
+        "sentence order": f"{ratio('swapped', 'weighted'):.1%} labeled 1; asked of "
         f"{ratio('weighted', 'pairs'):.1%} of the pairs",
     }
 
 
-def _sums(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
+def _counts(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
     segments, text = batch["segment_ids"], batch["input_ids"].copy()
     real = segments > 0
     used, weighted = batch["mlm_weights"] > 0, batch["sop_weights"] > 0
-    at = np.nonzero(used)[0], batch["mlm_positions"][used]
-    seen, labels = text[at], batch["mlm_labels"][used]
-    text[at] = labels
+    positions = np.nonzero(used)[0], batch["mlm_positions"][used]
+    inputs, labels = text[positions], batch["mlm_labels"][used]
+    text[positions] = labels
     masked = np.zeros(text.shape, bool)
-    masked[at] = True
+    masked[positions] = True
     starts_run = masked & ~np.pad(masked[:, :-1], ((0, 0), (1, 0)))
-    kept = seen == labels
-    hidden = (seen == vocabulary.mask_id) & ~kept
-    counts = {
+    kept = inputs == labels
+    hidden = (inputs == vocabulary.mask_id) & ~kept
+    marks = {
         "rows": real.any(axis=1),
         "tokens": real,
-        "positions": np.broadcast_to(real.any(axis=1, keepdims=True), real.shape),
         "masked": used,
         "masked runs": starts_run,
         "masked words": starts_run | masked & vocabulary.starts_word[text],
@@ -100,5 +96,6 @@ def _sums(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
         "weighted": weighted,
         "swapped": weighted & (batch["sop_labels"] == 1),
     }
+    counts = {name: int(np.count_nonzero(mark)) for name, mark in marks.items()}
     pairs = int(segments.max(axis=1).sum())
-    return {"pairs": pairs, **{name: int(np.count_nonzero(of)) for name, of in counts.items()}}
+    return {**counts, "pairs": pairs, "positions": counts["rows"] * segments.shape[1]}
