@@ -37,6 +37,7 @@ BATCH_SIZE = 1 << 18
 """Characters of text that are tokenized in one call."""
 
 RowRanges = Sequence[tuple[int, int]]
+"""For each of several files, the first row that is read and one after the last."""
 
 
 def hash_part(plan: Plan, index: int) -> None:

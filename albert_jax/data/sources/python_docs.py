@@ -37,7 +37,7 @@ def documents() -> tuple[Document, ...]:
     """
     root = sysconfig.get_paths()["stdlib"]
     seen: set[str] = set()
-    found: list[Document] = []
+    all_documents: list[Document] = []
     for path in _files(root):
         module = os.path.relpath(path, root)[:-3].replace(os.sep, ".").removesuffix(".__init__")
         for name, docstrings in _docstrings(path):
@@ -48,16 +48,16 @@ def documents() -> tuple[Document, ...]:
                     seen.add(text)
                     texts.append(text)
             if texts:
-                found.append(Document(f"{module}:{name}", "\n".join(texts), group=module))
+                all_documents.append(Document(f"{module}:{name}", "\n".join(texts), group=module))
     for topic, text in sorted(_topics(root).items()):
         if text := clean(text):
-            found.append(Document(f"topic:{topic}", text, group=f"topic:{topic}"))
-    if sum(len(document.text) for document in found) < _MIN_CHARACTERS:
+            all_documents.append(Document(f"topic:{topic}", text, group=f"topic:{topic}"))
+    if sum(len(document.text) for document in all_documents) < _MIN_CHARACTERS:
         raise DataError(
             f"{root}: this Python has no sources of its standard library, so there is no "
             "default corpus: give text of your own with --text FILES"
         )
-    return tuple(found)
+    return tuple(all_documents)
 
 
 def clean(docstring: str) -> str:
@@ -151,6 +151,6 @@ def _topics(root: str) -> dict[str, str]:
         return {}
     for node in tree.body:
         if isinstance(node, ast.Assign | ast.AnnAssign) and isinstance(node.value, ast.Dict):
-            found = ast.literal_eval(node.value)
-            return {str(name): str(text) for name, text in found.items()}
+            topics = ast.literal_eval(node.value)
+            return {str(name): str(text) for name, text in topics.items()}
     return {}

@@ -45,22 +45,22 @@ def parts(specs: Sequence[str], options: ReadOptions, part_bytes: int = PART_BYT
     Raises:
       DataError: A spec matches nothing, or names a folder, an empty file or an unknown dataset.
     """
-    found: list[Part] = []
+    all_parts: list[Part] = []
     for spec in specs:
         if spec == python_docs.SPEC:
-            found.append(Part("python-docs", spec, 0, -1, 2 << 20))
+            all_parts.append(Part("python-docs", spec, 0, -1, 2 << 20))
         elif hub_datasets.is_hub_dataset(spec):
-            found += hub_datasets.text_parts(spec, options.field, part_bytes)
+            all_parts += hub_datasets.text_parts(spec, options.field, part_bytes)
         else:
             has_ids = spec.startswith("ids:")
             for path in _matches(spec.removeprefix("ids:")):
                 of_file = token_ids.parts(path) if has_ids else _parts(path, options, part_bytes)
                 # With the state of a local file, a change while it is read is noticed.
                 state = (0, 0) if files.is_bucket(path) else _state(path)
-                found += [dataclasses.replace(part, state=state) for part in of_file]
-    if not found:
+                all_parts += [dataclasses.replace(part, state=state) for part in of_file]
+    if not all_parts:
         raise DataError("no source of text was given: name files with --text")
-    return found
+    return all_parts
 
 
 def read(part: Part, options: ReadOptions, counts: ReadCounts) -> Iterator[Document]:

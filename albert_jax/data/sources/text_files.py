@@ -141,22 +141,21 @@ def read_text(
 
 
 def _cut_document(text: str, counts: ReadCounts) -> list[str]:
-    """Divides a text into runs of whole lines of at most about MAX_DOCUMENT characters."""
+    """Divides a text between lines into documents of at most about MAX_DOCUMENT characters."""
     if len(text) <= MAX_DOCUMENT:
         return [text]
-    runs: list[str] = []
-    run: list[str] = []
+    documents: list[list[str]] = [[]]
     size = 0
     for line in text.split("\n"):
         parts = cut_at_spaces(line, MAX_LINE)
         counts.cut_lines += len(parts) - 1
         for part in parts:
-            if size + len(part) > MAX_DOCUMENT and run:
-                runs.append("\n".join(run))
-                run, size = [], 0
-            run.append(part)
+            if size + len(part) > MAX_DOCUMENT and documents[-1]:
+                documents.append([])
+                size = 0
+            documents[-1].append(part)
             size += len(part)
-    return [*runs, "\n".join(run)]
+    return ["\n".join(lines) for lines in documents]
 
 
 def cut_at_spaces(text: str, limit: int) -> list[str]:
@@ -171,7 +170,7 @@ def cut_at_spaces(text: str, limit: int) -> list[str]:
 
 
 def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) -> Iterator[str]:
-    """Yields the file in runs of whole lines, decoded, with \\n as the only line end."""
+    """Yields the file in blocks of complete lines, decoded, with \\n as the only line end."""
     with opened(path) as stream:
         stream.seek(begin)
         offset, rest = begin, b""
@@ -228,20 +227,19 @@ def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, counts: ReadCo
         raise DataError(
             f"{path}: {problem} at byte {place}: fix the file or give --on-bad-text skip"
         )
-    return _one_line_end(_good_lines(text, counts) if bad else text)
+    return _clean_lines(text, bad is not None, counts)
 
 
-def _one_line_end(text: str) -> str:
+def _clean_lines(text: str, has_bad: bool, counts: ReadCounts) -> str:
+    """Leaves out lines with bad characters, and lets all lines end in \\n."""
+    if has_bad:
+        lines = text.split("\n")
+        good = [line for line in lines if not _BAD_CHARACTERS.search(line)]
+        counts.bad_lines += len(lines) - len(good)
+        text = "\n".join(good)
     for mark in _OTHER_LINE_ENDS:  # Five scans are faster than one regular expression.
         text = text.replace(mark, "\n")
     return text
-
-
-def _good_lines(text: str, counts: ReadCounts) -> str:
-    lines = text.split("\n")
-    good = [line for line in lines if not _BAD_CHARACTERS.search(line)]
-    counts.bad_lines += len(lines) - len(good)
-    return "\n".join(good)
 
 
 def cuts(path: str, size: int, part_bytes: int, form: Format | Literal["jsonl"]) -> list[int]:
@@ -272,14 +270,13 @@ def clean_document(text: str, where: str, skip_bad: bool, counts: ReadCounts) ->
     Raises:
       DataError: It has control characters or half surrogate pairs, and `skip_bad` is false.
     """
-    if _BAD_CHARACTERS.search(text):
-        if not skip_bad:
-            raise DataError(
-                f"{where}: holds control characters or half surrogate pairs: fix the record or "
-                "give --on-bad-text skip"
-            )
-        text = _good_lines(text, counts)
-    text = _BLANK.sub("\n", _one_line_end(text.removeprefix("\ufeff"))).strip("\n")
-    runs = _cut_document(text, counts)
-    counts.cut_documents += len(runs) - 1
-    return runs
+    has_bad = _BAD_CHARACTERS.search(text) is not None
+    if has_bad and not skip_bad:
+        raise DataError(
+            f"{where}: holds control characters or half surrogate pairs: fix the record or "
+            "give --on-bad-text skip"
+        )
+    text = _clean_lines(text, has_bad, counts)
+    documents = _cut_document(_BLANK.sub("\n", text.removeprefix("\ufeff")).strip("\n"), counts)
+    counts.cut_documents += len(documents) - 1
+    return documents

@@ -63,6 +63,6 @@ def bytes_feature(example: bytes, name: str) -> list[bytes] | None:
 
 def _messages(message: bytes, number: int) -> Iterator[bytes]:
     """The contents of the fields with this number."""
-    for found, value in protobuf_wire.fields(message):
-        if found == number and isinstance(value, bytes):
+    for field_number, value in protobuf_wire.fields(message):
+        if field_number == number and isinstance(value, bytes):
             yield value

@@ -185,12 +185,12 @@ def _check_special(tokens: list[str], where: str) -> None:
     if tuple(tokens[: len(SPECIAL)]) == SPECIAL:
         return
     ids = {token: i for i, token in enumerate(tokens) if token in SPECIAL}
-    found = ", ".join(
+    wrong = ", ".join(
         f"{name} is {ids[name]}" if name in ids else f"{name} is missing"
         for i, name in enumerate(SPECIAL)
         if ids.get(name) != i
     )
     raise DataError(
         f"{where}: special tokens must be <pad> 0, <unk> 1, [CLS] 2, [SEP] 3, [MASK] 4, "
-        f"but {found}: train a vocabulary with `albert-jax tokenizer train`"
+        f"but {wrong}: train a vocabulary with `albert-jax tokenizer train`"
     )

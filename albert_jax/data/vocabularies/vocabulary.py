@@ -105,7 +105,7 @@ def _settings_and_file(path: str) -> tuple[dict[str, Any], str]:
         return settings | {"kind": kind}, path
     saved = files.read(files.join(path, SETTINGS))
     if saved is None:
-        settings = _settings_of_transformers(path) | _found_in(path)
+        settings = _settings_of_transformers(path) | _kind_and_file(path)
     else:
         settings = _parsed(files.join(path, SETTINGS), saved)
     name = str(settings.get("file", SETTINGS))
@@ -143,7 +143,7 @@ def _settings_of_transformers(folder: str) -> dict[str, Any]:
     return {ours: bool(config[theirs]) for theirs, ours in names.items() if theirs in config}
 
 
-def _found_in(folder: str) -> dict[str, Any]:
+def _kind_and_file(folder: str) -> dict[str, Any]:
     """Kind and file of the one vocabulary that lies in a folder without settings of ours."""
     names = files.names(folder)
     models = [name for name in names if name.endswith(".model")]
