@@ -180,7 +180,7 @@ class Checkpoints:
             self._store.save(step, state, record)
         except Exception as error:
             self._clean_up_failed_save(step, error)
-            self._report_failure()
+            self._join()
             return
         self._saving = threading.Thread(
             target=self._finish, args=(step, flags, metrics or {}, key), name=f"checkpoint-{step}"
@@ -204,11 +204,17 @@ class Checkpoints:
             self._store.close()
 
     def _join(self, *, may_retry: bool = True) -> None:
-        """Waits for the saving thread and reports its failure."""
+        """Waits for the saving thread, and raises its error or logs it if the next save retries."""
         thread, self._saving = self._saving, None
         if thread is not None:
             thread.join()
-        self._report_failure(may_retry=may_retry)
+        error, self._error = self._error, None
+        if error is None:
+            return
+        may_retry = may_retry and self._failures_in_a_row == 1 and self._count == 1
+        if not (may_retry and isinstance(error, StorageError)):
+            raise error
+        log.warning("%s (training continues, the next save tries again)", error)
 
     def _finish(self, step: int, flags: Any, metrics: dict[str, float], key: str) -> None:
         """Runs in a thread, from Orbax's commit to the marker and the deletion of old steps."""
@@ -239,8 +245,6 @@ class Checkpoints:
 
         agreement.on_first("checkpoint", complete, key)
 
-    # ---- failures --------------------------------------------------------------------------------
-
     def _clean_up_failed_save(self, step: int, error: Exception) -> None:
         """Keeps the error for the next call, and removes the files so that they fill no disk."""
         self._failures_in_a_row += 1
@@ -261,12 +265,3 @@ class Checkpoints:
                 files.delete_tree(self._layout.step(step))
         except AlbertError as problem:
             log.debug("removing the files of step %d: %s", step, problem)
-
-    def _report_failure(self, *, may_retry: bool = True) -> None:
-        error, self._error = self._error, None
-        if error is None:
-            return
-        may_retry = may_retry and self._failures_in_a_row == 1 and self._count == 1
-        if not (may_retry and isinstance(error, StorageError)):
-            raise error
-        log.warning("%s (training continues, the next save tries again)", error)

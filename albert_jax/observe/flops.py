@@ -53,20 +53,14 @@ def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None =
     return 3 * sum(forward) / len(forward) * phase.batch_size * phase.sequence_length
 
 
-def remaining(config: Config, step: int) -> float:
-    """FLOPs of all steps after the first `step` steps."""
-    flops, first = 0.0, 0
-    for phase in config.phases:
-        steps = min(phase.steps, max(0, first + phase.steps - step))
-        flops += steps * per_step(config.model, phase)
-        first += phase.steps
-    return flops
-
-
 def eta_seconds(config: Config, step: int, *, seconds_per_step: float) -> float:
-    """Seconds that the run still needs if its FLOPs per second stay the same.
+    """Seconds that the run still needs after `step` if its FLOPs per second stay the same.
 
     The last steps up to `step` took `seconds_per_step` each, evaluations and checkpoints included.
     """
-    phase = config.phases[config.phase_at(step - 1)[0]]
-    return remaining(config, step) / per_step(config.model, phase) * seconds_per_step
+    flops, end = 0.0, 0
+    for phase in config.phases:
+        end += phase.steps
+        flops += min(phase.steps, max(0, end - step)) * per_step(config.model, phase)
+    current = config.phases[config.phase_at(step - 1)[0]]
+    return flops / per_step(config.model, current) * seconds_per_step

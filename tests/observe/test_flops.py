@@ -50,7 +50,7 @@ def test_no_projection_where_the_embedding_is_as_wide() -> None:
     )
 
 
-def test_places_for_masks() -> None:
+def test_positions_for_masks() -> None:
     assert PhaseConfig(sequence_length=128).max_predictions_per_seq == 19
     assert PhaseConfig(sequence_length=512).max_predictions_per_seq == 77
     diffusion = PhaseConfig(sequence_length=40, objective=ObjectiveConfig(mask_rate=1.0))
@@ -67,7 +67,6 @@ def test_time_left_follows_the_cost_of_the_phases() -> None:
     )
     assert flops.eta_seconds(config, 15, seconds_per_step=2.0) == pytest.approx(10.0)
     assert flops.eta_seconds(config, 20, seconds_per_step=2.0) == 0
-    assert flops.remaining(config, 20) == 0
 
 
 def test_drawn_depths_count_with_their_mean() -> None:
