@@ -6,7 +6,7 @@
 DATA is that of benchmarks/splits.py. For each seed one model draws its depth in every step and is
 scored on the test at all depths; beside it stand models of one depth each, from the same weights,
 for the same steps. Printed are means (deviations) over the seeds and paired differences; then what
-early exit saves on the drawn model: passes, score and wall time beside all passes in one program
+early exit saves on the drawn model: layers, score and wall time beside all layers in one program
 (medians over the seeds; texts to labels, compiled before). Values are kept in DIR/values.json.
 """
 
@@ -33,7 +33,7 @@ def scores(model: loading.Model, path: str, depths: list[int]) -> dict[str, floa
 
 
 def exits(model: loading.Model, path: str, num_layers: int) -> dict[str, list[float]]:
-    """For each confidence [score, mean passes, time of all passes over its time]."""
+    """For each confidence [score, mean number of layers, time of all layers over its time]."""
     from albert_jax.inference import predict
     from albert_jax.inference.early_exit import COMPARED, EarlyExit, Tally
 
@@ -125,7 +125,7 @@ def main() -> None:
             num_layers=depth,
         )
         print(
-            f"{depth:3} passes, {cost / 1e6:6.2f} MFLOP a token: drawn {tuning.spread(one)}, "
+            f"{depth:3} layers, {cost / 1e6:6.2f} MFLOP a token: drawn {tuning.spread(one)}, "
             f"trained at {depth} {tuning.spread(own)}  {tuning.compared(one, own)}, "
             f"trained at {deepest} {tuning.spread(other)}"
         )
@@ -133,8 +133,8 @@ def main() -> None:
         rows = [values["exits"][confidence] for values in drawn]
         score, num_layers, ratio = (statistics.median(column) for column in zip(*rows, strict=True))
         print(
-            f"exit at {confidence:>4}: {score:6.2f}, {num_layers:.2f} of {deepest} passes, "
-            f"time of all passes over its time {ratio:.2f}"
+            f"exit at {confidence:>4}: {score:6.2f}, {num_layers:.2f} of {deepest} layers, "
+            f"time of all layers over its time {ratio:.2f}"
         )
 
 
