@@ -148,10 +148,10 @@ class PhaseConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """LAMB or AdamW exactly as in the original (lamb_optimizer.py, optimization.py)."""
+    """LAMB or AdamW exactly as in the original (lamb_optimizer.py, optimization.py), or Muon."""
 
-    name: Literal["lamb", "adamw"] = "lamb"
-    """The optimizer."""
+    name: Literal["lamb", "adamw", "muon"] = "lamb"
+    """The optimizer; muon takes LAMB for all that is not a weight matrix."""
     learning_rate: float = bounded(0.00176, 1e-12, 10.0)
     """Peak learning rate."""
     warmup_steps: int = bounded(3125, 0)

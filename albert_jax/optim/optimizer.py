@@ -1,4 +1,4 @@
-"""The optimizers of the original as chains of optax transformations.
+"""The optimizers as chains of optax transformations.
 
 Which parameter gets which treatment is decided by its name and never by its rank. Leaves of the
 encoder are stacked [n, ...]: axis 0 lists n parameters of the unstacked model, and each of them
@@ -7,11 +7,13 @@ is treated by itself. Nothing outside this module knows the structure of an opti
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 
 from albert_jax.config import OptimizerConfig
 from albert_jax.tree import path_of
@@ -20,17 +22,53 @@ from albert_jax.tree import path_of
 def make_optimizer(
     config: OptimizerConfig, learning_rate: Any = 0.0
 ) -> optax.GradientTransformation:
-    """LAMB (You et al. 2019, arXiv 1904.00962) or AdamW, as in the original.
+    """LAMB (You et al. 2019, arXiv 1904.00962) or AdamW as in the original, or Muon.
 
     AdamW has decoupled weight decay, no bias correction, and eps outside the square root (the
     original's optimization.py). LAMB scales AdamW's direction by the trust ratio of each parameter
-    (lamb_optimizer.py). The structure of the state does not depend on the learning rate.
+    (lamb_optimizer.py). Muon (Jordan 2024) takes the nearest orthogonal matrix to the momentum as
+    the direction of every weight matrix, and LAMB's direction for all other parameters; LAMB's
+    trust ratio scales both, so that one learning rate serves all of them. The structure of the
+    state does not depend on the learning rate.
     """
-    scale = {"lamb": scale_by_layerwise_learning_rate, "adamw": optax.scale_by_learning_rate}
+    direction = scale_by_uncorrected_adam(config.b1, config.b2, config.eps)
+    if config.name == "muon":
+        muon = optax.contrib.scale_by_muon(weight_dimension_numbers=_last_two_axes)
+        direction = optax.partition({"muon": muon, "lamb": direction}, _directions)
+    scale = (
+        optax.scale_by_learning_rate if config.name == "adamw" else scale_by_layerwise_learning_rate
+    )
     return optax.chain(
-        scale_by_uncorrected_adam(config.b1, config.b2, config.eps),
+        direction,
         optax.add_decayed_weights(config.weight_decay, mask=decayed),
-        scale[config.name](learning_rate),
+        scale(learning_rate),
+    )
+
+
+def map_state(
+    optimizer: optax.GradientTransformation,
+    function: Callable[..., Any],
+    state: Any,
+    *trees: Any,
+    others: Callable[[Any], Any],
+) -> Any:
+    """Maps an optimizer's state, leaf by leaf.
+
+    `function` gets each leaf that belongs to a parameter, and the leaves of `trees` (which have
+    the structure of the parameters) that belong to the same parameter; `others` gets all else.
+    """
+
+    def apply(leaf: Any, *corresponding: Any) -> Any:
+        # optax.partition leaves this mark where a parameter has no state of one kind.
+        return leaf if isinstance(leaf, optax.MaskedNode) else function(leaf, *corresponding)
+
+    return optax.tree_utils.tree_map_params(
+        optimizer,
+        apply,
+        state,
+        *trees,
+        transform_non_params=others,
+        is_leaf=lambda leaf: isinstance(leaf, optax.MaskedNode),
     )
 
 
@@ -89,6 +127,25 @@ def trust_ratio(w: jax.Array, u: jax.Array, *, per_entry: bool) -> jax.Array:
 def decayed(params: Any) -> Any:
     """The mask of the parameters that weight decay applies to, as a tree of booleans."""
     return jax.tree_util.tree_map_with_path(lambda keys, _: not is_excluded(path_of(keys)), params)
+
+
+def is_matrix(path: str) -> bool:
+    """Whether Muon treats a parameter: the weight matrices but those of classifiers."""
+    parts = path.split("/")
+    return parts[-1] == "kernel" and parts[0] in ("embeddings", "encoder", "mlm_head", "pooler")
+
+
+def _directions(params: Any) -> Any:
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, _: "muon" if is_matrix(path_of(keys)) else "lamb", params
+    )
+
+
+def _last_two_axes(params: Any) -> Any:
+    """The axes of each matrix [..., in, out]; axes before them list matrices of their own."""
+    return jax.tree.map(
+        lambda w: optax.contrib.MuonDimensionNumbers(w.ndim - 2, w.ndim - 1), params
+    )
 
 
 def is_excluded(path: str) -> bool:

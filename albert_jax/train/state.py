@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from albert_jax.config import Config
-from albert_jax.optim.optimizer import make_optimizer
+from albert_jax.optim.optimizer import make_optimizer, map_state
 from albert_jax.parallel.rules import parameter_shardings
 
 
@@ -46,12 +45,12 @@ def abstract_state(config: Config, params: Any, mesh: Mesh) -> TrainState:
     shardings = parameter_shardings(params, mesh)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, jnp.float32), params)
     optimizer = make_optimizer(config.optimizer)
-    opt_state = optax.tree_utils.tree_map_params(
+    opt_state = map_state(
         optimizer,
         placed,
         jax.eval_shape(optimizer.init, shapes),
         shardings,
-        transform_non_params=lambda leaf: placed(leaf, replicated),
+        others=lambda leaf: placed(leaf, replicated),
     )
     params = jax.tree.map(placed, shapes, shardings)
     counter = jax.ShapeDtypeStruct((), jnp.int32, sharding=replicated)

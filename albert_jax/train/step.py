@@ -26,7 +26,7 @@ from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.dropout import row_keys
 from albert_jax.objectives.loss_terms import Loss, mean, weight_names
-from albert_jax.optim.optimizer import make_optimizer
+from albert_jax.optim.optimizer import make_optimizer, map_state
 from albert_jax.parallel.mesh import ROW_AXES, batch_sharding
 from albert_jax.parallel.rules import fsdp_dimension, parameter_shardings, parameter_specs
 from albert_jax.train.state import TrainState, abstract_state
@@ -155,10 +155,9 @@ def _apply_gradients(
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     params = jax.tree.map(select, frozen, params, state.params)
-    frozen_state = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, is_frozen: is_frozen, opt_state, frozen,
-        transform_non_params=lambda _: False,
-    )  # fmt: skip
+    frozen_state = map_state(
+        optimizer, lambda _, is_frozen: is_frozen, opt_state, frozen, others=lambda _: False
+    )
     ema, decay = state.ema, config.ema_decay
     if ema is not None:
         ema = jax.tree.map(

@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
-from albert_jax.optim.optimizer import is_excluded, is_stacked, make_optimizer, trust_ratio
+from albert_jax.optim.optimizer import (
+    is_excluded,
+    is_stacked,
+    make_optimizer,
+    map_state,
+    trust_ratio,
+)
 from albert_jax.optim.schedule import learning_rate
 
 
@@ -57,3 +64,33 @@ def test_segments_of_phases():
     )
     rates = [learning_rate(config, step) for step in (0, 5, 9, 10, 29, 30, 35, 40, 50)]
     assert rates == pytest.approx([0, 0.5, 0.9, 1, 1, 1, 0.55, 0.1, 0.1])
+
+
+def test_muon_orthogonalizes_the_weight_matrices_one_by_one():
+    """Each entry of a stacked leaf gets its own orthogonal step of LAMB's length."""
+    draw = np.random.default_rng(0)
+
+    def tree(scale):
+        return {
+            "encoder": {"ffn": {"kernel": draw.normal(size=(2, 16, 8)) * scale}},
+            "sop_head": {"kernel": draw.normal(size=(8, 2)) * scale},
+            "mlm_head": {"bias": draw.normal(size=8) * scale},
+        }
+
+    params, gradients = (
+        jax.tree.map(lambda w: jnp.asarray(w, jnp.float32), tree(scale)) for scale in (1.0, 0.1)
+    )
+    optimizer = make_optimizer(OptimizerConfig(name="muon", weight_decay=0.0), 0.01)
+    updates, state = optimizer.update(gradients, optimizer.init(params), params)
+    kernel, weights = updates["encoder"]["ffn"]["kernel"], params["encoder"]["ffn"]["kernel"]
+    for step, weight in zip(kernel, weights, strict=True):
+        singular = np.linalg.svd(step, compute_uv=False)
+        assert singular.min() > 0.5 * singular.max()
+        assert np.linalg.norm(step) == pytest.approx(0.01 * np.linalg.norm(weight), rel=1e-5)
+    lamb = make_optimizer(OptimizerConfig(weight_decay=0.0), 0.01)
+    others, _ = lamb.update(gradients, lamb.init(params), params)
+    for name in ("sop_head", "mlm_head"):
+        jax.tree.map(np.testing.assert_array_equal, updates[name], others[name])
+    # A matrix has one moment, every other parameter has two.
+    ones = map_state(optimizer, lambda leaf: leaf.ndim, state, others=lambda _: 0)
+    assert sorted(jax.tree.leaves(ones)) == [0, 0, 1, 1, 2, 2, 3]

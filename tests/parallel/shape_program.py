@@ -93,7 +93,7 @@ def config_of(kernel: str, mesh: dict, micro: int) -> Config:
                 gradient_accumulation_steps=micro,
             ),
         ),
-        optimizer=OptimizerConfig(name="lamb", learning_rate=0.01),
+        optimizer=OptimizerConfig(name="muon" if kernel == "muon" else "lamb", learning_rate=0.01),
         parallel=ParallelConfig(**mesh),
         compute=ComputeConfig(dtype="float32", attention="xla", remat="dots"),
     )
@@ -148,7 +148,10 @@ def collectives(text: str) -> list[dict]:
 
 
 def main(names: list[str]) -> None:
-    """Runs the cases; "splash:" before a name takes that kernel in interpret mode."""
+    """Runs the cases.
+
+    A name may begin with "splash:" (that kernel in interpret mode) or "muon:" (that optimizer).
+    """
     jax.config.update("jax_num_cpu_devices", 8)
     for name in names:
         kernel, _, case = name.rpartition(":")
@@ -157,7 +160,7 @@ def main(names: list[str]) -> None:
         mesh = make_mesh(config.parallel, jax.devices()[:devices])
         params = init_params(config.model, 1)
         state = init_state(config, params, mesh)
-        backend = splash(interpret=True) if kernel else XLA
+        backend = splash(interpret=True) if kernel == "splash" else XLA
         loss = pretraining_loss(config.model, config.compute, backend)
         step = make_train_step(config, config.phases[0], mesh, loss)
         scalars = {"learning_rate": np.float32(0.01), "seed": np.int32(config.seed)}

@@ -74,3 +74,9 @@ def test_losses_with_the_splash_kernel(root):
     runs = _run(root, "splash:one", "splash:data", "splash:cube")
     for case in ("splash:data", "splash:cube"):
         assert _same(runs["splash:one"], runs[case]) <= SAME
+
+
+@pytest.mark.slow
+def test_muon_treats_sharded_matrices_as_one(root):
+    runs = _run(root, "muon:one", "muon:cube")
+    assert _same(runs["muon:one"], runs["muon:cube"]) <= 10 * SAME
