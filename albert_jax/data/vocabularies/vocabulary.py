@@ -83,7 +83,7 @@ def load(path: str) -> Vocabulary:
     if content is None:
         raise DataError(f"{path}: no vocabulary there: give a folder, a *.model or a vocab.txt")
     if len(content) > MAX_BYTES:
-        raise DataError(f"{file}: {len(content)} bytes; a vocabulary has at most {MAX_BYTES}")
+        raise DataError(f"{file}: has more than {MAX_BYTES} bytes: name the file of a vocabulary")
     lower_case = bool(settings.get("lower_case", True))
     if kind == "sentencepiece":
         from albert_jax.data.vocabularies.sentencepiece import SentencePiece
@@ -94,7 +94,7 @@ def load(path: str) -> Vocabulary:
         from albert_jax.data.vocabularies.wordpiece import WordPiece
 
         return WordPiece(content, lower_case=lower_case, where=file)
-    raise DataError(f"{file}: unknown kind of vocabulary {kind!r}")
+    raise DataError(f"{file}: unknown kind of vocabulary {kind!r}: make the vocabulary again")
 
 
 def _settings_and_file(path: str) -> tuple[dict[str, Any], str]:
