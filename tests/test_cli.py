@@ -15,6 +15,7 @@ from albert_jax import cli, config_fields, configfile, errors
 from albert_jax.commands import options
 from albert_jax.commands.config import ConfigShow
 from albert_jax.commands.pretrain import Pretrain
+from albert_jax.tasks import registry
 
 
 @pytest.fixture
@@ -49,6 +50,12 @@ def test_overview_names_every_verb(call):
     assert call("data")[0] == 2
     code, out, _ = call("--version")
     assert code == 0 and re.fullmatch(r"albert-jax \d+\.\d+\.\d+\n", out)
+
+
+def test_finetune_help_names_every_task(call):
+    code, out, _ = call("finetune", "--help")
+    words = set(re.split(r"[^\w-]+", out.split("--task NAME")[1].split("--train")[0]))
+    assert code == 0 and set(registry.names()) <= words
 
 
 def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from types import SimpleNamespace
 
 import pytest
 
@@ -93,7 +92,7 @@ def test_the_doctor_compares_input_with_steps(
     run_config, tmp_path, capsys, monkeypatch, seconds, word
 ):
     data = tiny_models.prepared(tmp_path)
-    monkeypatch.setattr(step, "measure", lambda *_, **__: SimpleNamespace(step=seconds))
+    monkeypatch.setattr(step, "seconds_per_step", lambda config: [seconds])
     Doctor(out=str(tmp_path), config=run_config, data=(data,)).run()
     line = next(x for x in capsys.readouterr().out.splitlines() if " input " in x)
     assert line.startswith(word) and "phase 0: a batch of 8 x 16 takes" in line

@@ -28,7 +28,7 @@ def choose(hours: float) -> tuple[str, Config, list[float]]:
     names = [*budget.CPU_PRESETS, *budget.ACCELERATOR_PRESETS]
     while True:
         name, config = budget.choose(hours * 3600, devices, max_tokens_per_second, names)
-        measured, preset = seconds_per_step(name, config), configfile.load(name)
+        measured, preset = step.seconds_per_step(config), configfile.load(name)
         total = sum(phase.steps * s for phase, s in zip(config.phases, measured, strict=True))
         rate = config.steps * budget.tokens_per_step(config) / total
         tokens = budget.tokens_in(hours * 3600, rate)
@@ -39,9 +39,3 @@ def choose(hours: float) -> tuple[str, Config, list[float]]:
             ratio = scaled.phases[0].batch_size / config.phases[0].batch_size
             return name, scaled, [s * ratio for s in measured]
         names = names[: names.index(name)]
-
-
-def seconds_per_step(name: str, config: Config) -> list[float]:
-    """Median seconds of a few steps of each phase; `name` is the config's name."""
-    phases = [step.single_phase(config, number) for number in range(len(config.phases))]
-    return [step.measure(phase, name, steps=5).step for phase in phases]

@@ -13,15 +13,15 @@ from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 
 
-def compare(config: Config, name: str) -> list[tuple[bool, str]]:
+def compare(config: Config) -> list[tuple[bool, str]]:
     """For each phase whether input keeps up with the steps, and a sentence with both times.
 
-    `name` is the config's name. Raises DataError where config.data.prepared cannot be read.
+    Raises DataError where config.data.prepared cannot be read.
     """
     results = []
-    for number, phase in enumerate(config.phases):
-        batch_seconds = seconds_per_batch(config, number)
-        step_seconds = step.measure(step.single_phase(config, number), name, steps=5).step
+    batches = [seconds_per_batch(config, number) for number in range(len(config.phases))]
+    times = zip(config.phases, batches, step.seconds_per_step(config), strict=True)
+    for number, (phase, batch_seconds, step_seconds) in enumerate(times):
         text = (
             f"phase {number}: a batch of {phase.batch_size} x {phase.sequence_length} takes "
             f"{batch_seconds * 1e3:.3g} ms to make, a step {step_seconds * 1e3:.3g} ms"

@@ -214,6 +214,16 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
     )
 
 
+def seconds_per_step(config: Config) -> list[float]:
+    """Median seconds of a few steps of each phase."""
+    medians = []
+    for number in range(len(config.phases)):
+        stepper = Stepper(single_phase(config, number))
+        stepper.run(_WARM_UP_STEPS)
+        medians.append(statistics.median(stepper.run(5)))
+    return medians
+
+
 def product_rate(dtype: str, *, seconds: float = 0.5) -> float:
     """FLOP/s of the fastest of several large matrix products on the first device."""
     import jax

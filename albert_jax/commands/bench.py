@@ -5,19 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from dataclasses import dataclass
-from typing import Annotated
-
-import tyro
 
 from albert_jax import configfile
-from albert_jax.errors import ConfigError
+from albert_jax.commands.options import File, check_within
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """Measure how fast a config trains on the devices of this machine, with random rows."""
 
-    config: Annotated[str, tyro.conf.arg(metavar="FILE")] = "tiny"
+    config: File = "tiny"
     """Preset (tiny), TOML file, or the folder of a run."""
     phase: int = 0
     """Number of its phase."""
@@ -32,8 +29,7 @@ class Bench:
 
     def run(self) -> None:
         """Prints to stdout."""
-        if self.steps < 1:
-            raise ConfigError(f"--steps {self.steps}: give at least 1")
+        check_within(1, steps=self.steps)
         from albert_jax.bench import step
 
         config = step.single_phase(

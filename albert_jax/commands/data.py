@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import Directory, File, check_at_least
+from albert_jax.commands.options import Directory, File, check_within
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class DataPrepare(TextOptions):
             raise ConfigError("give either --text or --ids")
         if self.ids and self.decontaminate:
             raise ConfigError("--decontaminate compares words: it cannot be used with --ids")
-        check_at_least(1, unit_tokens=self.unit_tokens)
+        check_within(1, unit_tokens=self.unit_tokens)
         if self.tokenizer is not None:
             if self.vocab_size is not None or self.special_ids:
                 raise ConfigError("--vocab-size and --special-ids take the place of --tokenizer")
@@ -202,8 +202,8 @@ class DataShow(_Rows):
 
         from albert_jax.data.batches import show
 
-        check_at_least(0, step=self.step, row=self.row)
-        check_at_least(1, rows=self.rows)
+        check_within(0, step=self.step, row=self.row)
+        check_within(1, rows=self.rows)
         builder, vocabulary = self.builder()
         size = builder.phase.batch_size
         if self.row >= size:
@@ -225,7 +225,7 @@ class DataStats(_Rows):
 
         from albert_jax.data.batches import show
 
-        check_at_least(1, batches=self.batches)
+        check_within(1, batches=self.batches)
         builder, vocabulary = self.builder()
         rows = np.arange(builder.phase.batch_size)
         batches = (builder.batch(step, rows) for step in range(self.batches))

@@ -47,7 +47,7 @@ class Doctor:
 
             config = configfile.load(self.config)
             data = dataclasses.replace(config.data, prepared=self.data)
-            rates = input_rate.compare(dataclasses.replace(config, data=data), self.config)
+            rates = input_rate.compare(dataclasses.replace(config, data=data))
             findings += [Finding("input", ok, text) for ok, text in rates]
         for finding in findings:
             print(f"{'ok ' if finding.ok else 'NOT'} {finding.name:10} {finding.text}")

@@ -5,14 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from albert_jax.commands.options import File, ModelOptions, check_at_least, step_number
+from albert_jax.commands.options import File, ModelOptions, check_within, step_number
 from albert_jax.errors import CheckpointError, ConfigError
 
-Results = dict[str, Mapping[str, float]]
+if TYPE_CHECKING:
+    from albert_jax.model_io.model import Model
+
+Measured = tuple[dict[str, Any], list[str]]
+"""Entries of evaluation.json; a heading and further lines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +36,7 @@ class Evaluate(ModelOptions):
     def run(self) -> None:
         """Prints a table, and writes evaluation.json and curves.png into the run folder."""
         depths = parse_depths(self.num_layers)
-        check_at_least(1, max_samples=self.max_samples)
+        check_within(1, max_samples=self.max_samples)
         step_number(self.step)
 
         from albert_jax import files
@@ -48,24 +52,22 @@ class Evaluate(ModelOptions):
         model = self.load()
         for num_layers in depths:
             check_depth(model.config, num_layers)
-        pretrained = model.run_config.task is None
-        if pretrained and self.input is not None:
-            raise ConfigError("--input is for fine-tuned runs: this one has its held-out documents")
-        measure = self._pretrained if pretrained else self._finetuned
+        measure = self._pretrained if model.run_config.task is None else self._finetuned
         numbers, lines = measure(model, depths or (model.config.num_hidden_layers,))
         report = {"step": model.step, "weights": self.weights} | numbers
         text = json.dumps(report, indent=1)
         files.write(files.join(self.model, "evaluation.json"), text.encode())
-        print(f"{self.model}: step {model.step}, {lines[0]}", table(report["results"]), sep="\n")
-        for line in lines[1:]:
-            print(line)
+        heading, *notes = lines
+        print(f"{self.model}: step {model.step}, {heading}")
+        print(table(report["results"]), *notes, sep="\n")
         if read_rows(self.model):
             print(f"curves: {curves.draw(self.model)}")
 
-    def _pretrained(self, model: Any, depths: tuple[int, ...]) -> tuple[dict[str, Any], list[str]]:
-        """(entries of evaluation.json, a heading)."""
+    def _pretrained(self, model: Model, depths: tuple[int, ...]) -> Measured:
         from albert_jax.evaluation import pretraining
 
+        if self.input is not None:
+            raise ConfigError("--input is for fine-tuned runs: this one has its held-out documents")
         results = pretraining.evaluate(
             model, num_layers=depths, max_samples=self.max_samples, cosines=self.changes
         )
@@ -73,8 +75,7 @@ class Evaluate(ModelOptions):
         named = {f"{depth} layers": numbers for depth, numbers in results.items()}
         return {"sequence_length": length, "results": named}, [f"held-out rows of {length} tokens"]
 
-    def _finetuned(self, model: Any, depths: tuple[int, ...]) -> tuple[dict[str, Any], list[str]]:
-        """(entries of evaluation.json, a heading and further lines)."""
+    def _finetuned(self, model: Model, depths: tuple[int, ...]) -> Measured:
         from albert_jax.evaluation import finetuned
         from albert_jax.inference.predict import task_of
 
@@ -82,7 +83,7 @@ class Evaluate(ModelOptions):
         path = self.input or task.config.dev
         examples = task.read_examples(path, labelled=True)[: self.max_samples]
         majority, missing = finetuned.majority_scores(model, examples)
-        results: Results = {}
+        results: dict[str, Mapping[str, float]] = {}
         first = task.config.metrics[0]
         interval: dict[str, Any] = {"metric": first, "level": 0.95}
         lines = [f"{task.name}, {len(examples)} examples of {path}"]

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import DepthOptions, Directory
-from albert_jax.errors import ConfigError
+from albert_jax.commands.options import DepthOptions, Directory, check_within
 
 if TYPE_CHECKING:
     from albert_jax.inference.explain import Explanation
@@ -33,8 +32,7 @@ class Explain(DepthOptions):
     def run(self) -> None:
         """Prints a table and writes the folder: explain.html with everything drawn,
         attention.png, and the numbers as explain.json and attention.npy."""
-        if not 1 <= self.top <= 100:
-            raise ConfigError(f"--top {self.top}: give a number between 1 and 100")
+        check_within(1, 100, top=self.top)
         import numpy as np
 
         from albert_jax.files import new_folder, write_files
@@ -45,14 +43,14 @@ class Explain(DepthOptions):
         explanation = explain.explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
         attention = io.BytesIO()
         np.save(attention, explanation.attention, allow_pickle=False)
+        picture = explain_page.attention_png(explanation.tokens, explanation.attention)
+        contents = {
+            "attention.png": picture,
+            "explain.html": explain_page.page(explanation, picture).encode(),
+            "explain.json": json_bytes(as_json(explanation)),
+            "attention.npy": attention.getvalue(),
+        }
         with new_folder(self.out) as folder:
-            picture = explain_page.attention_png(explanation.tokens, explanation.attention)
-            contents = {
-                "attention.png": picture,
-                "explain.html": explain_page.page(explanation, picture).encode(),
-                "explain.json": json_bytes(as_json(explanation)),
-                "attention.npy": attention.getvalue(),
-            }
             write_files(folder, contents)
         print(table(explanation))
         print(f"{self.out}/explain.html shows it")

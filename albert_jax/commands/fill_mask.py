@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import ModelOptions
-from albert_jax.errors import ConfigError
+from albert_jax.commands.options import ModelOptions, check_within
 
 if TYPE_CHECKING:
     from albert_jax.inference.fill_mask import Candidate
@@ -31,8 +30,7 @@ class FillMask(ModelOptions):
 
     def run(self) -> None:
         """Prints each text and its predictions with their probabilities."""
-        if not 1 <= self.top <= 1000:
-            raise ConfigError(f"--top {self.top}: give a number between 1 and 1000")
+        check_within(1, 1000, top=self.top)
         from albert_jax.inference.fill_mask import fill_mask
 
         model = self.load()
@@ -62,9 +60,10 @@ def held_out_table(model: Model) -> str:
     lines, hits = [], 0
     for sentence, masks in zip(HELD_OUT_SENTENCES, predictions, strict=True):
         words = [candidate.word for candidate in masks[0]]
-        hit = sentence.word in words
-        hits += hit
-        verdict = f"number {words.index(sentence.word) + 1} of five" if hit else "not among five"
+        verdict = "not among five"
+        if sentence.word in words:
+            hits += 1
+            verdict = f"number {words.index(sentence.word) + 1} of five"
         lines.append(table([sentence.text], [masks]))
         lines.append(f"  true word: {sentence.word} ({sentence.source}), {verdict}")
     lines.append(f"true word among five: {hits} of {len(HELD_OUT_SENTENCES)}")

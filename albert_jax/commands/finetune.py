@@ -12,6 +12,7 @@ from albert_jax import config_builder, configfile
 from albert_jax.commands import options
 from albert_jax.commands.options import Fields, File, RunFolder
 from albert_jax.errors import ConfigError
+from albert_jax.tasks import registry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,9 @@ class Finetune:
     init: Annotated[str | None, tyro.conf.arg(metavar="RUN|DIR")] = None
     """Start from the weights and vocabulary of a run or directory; by default from a small random
     network and a vocabulary of the training texts."""
-    task: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """classification, regression, multiple-choice, squad-v1, squad-v2, token-classification,
-    sentence-embedding or generation."""
+    task: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help=f"One of {', '.join(registry.names())}.")
+    ] = None
     train: File | None = None
     """Training examples; short for --task.train."""
     dev: File | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -72,11 +73,12 @@ def step_number(step: str) -> int | Literal["best", "newest"]:
     return int(step)
 
 
-def check_at_least(lowest: int, **values: int | None) -> None:
-    """Raises ConfigError for an option that is given and below its lowest value."""
+def check_within(lowest: float, highest: float = math.inf, **values: float | None) -> None:
+    """Raises ConfigError for an option that is given and outside its bounds."""
+    rule = f"at least {lowest}" if highest == math.inf else f"a number from {lowest} to {highest}"
     for name, value in values.items():
-        if value is not None and value < lowest:
-            raise ConfigError(f"--{name.replace('_', '-')} {value}: give at least {lowest}")
+        if value is not None and not lowest <= value <= highest:
+            raise ConfigError(f"--{name.replace('_', '-')} {value}: give {rule}")
 
 
 def given(arguments: list[str], option: str) -> str | None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal
 
 import tyro
@@ -14,6 +13,7 @@ import tyro
 from albert_jax import configfile, files
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
+from albert_jax.plan.chips import GIB
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,8 +68,7 @@ class Plan:
         where = slices.find(self.slice)
         hours = self.hours if self.chip_hours is None else self.chip_hours / where.chips
         if self.config is not None:
-            name, config = self.config, self._changed(configfile.load(self.config))
-            config.validate()
+            name, config = self.config, self._given(self.config)
         else:
             assert hours is not None
             name, config = budget.choose_for_slice(hours, where, self.efficiency)
@@ -109,15 +108,15 @@ class Plan:
 
     def _measure_here(self) -> int:
         from albert_jax.bench import budget as measuring
+        from albert_jax.bench import step
         from albert_jax.plan import budget
 
         assert self.hours is not None
         if self.config is None:
             name, config, seconds = measuring.choose(self.hours)
         else:
-            name, config = self.config, self._changed(configfile.load(self.config))
-            config.validate()
-            seconds = measuring.seconds_per_step(name, config)
+            name, config = self.config, self._given(self.config)
+            seconds = step.seconds_per_step(config)
         config = budget.with_steps_for(config, seconds, self.hours * 3600)
         bought = self._write(name, config)
         print(json.dumps({"bought": bought}) if self.json else budget.sentence(bought))
@@ -132,21 +131,28 @@ class Plan:
         files.write(self.out, configfile.dumps(config).encode())
         return budget.summary(name, config, self.out)
 
+    def _given(self, name: str) -> Config:
+        """The config of --config, checked."""
+        config = self._changed(configfile.load(name))
+        config.validate()
+        return config
+
     def _changed(self, config: Config) -> Config:
         """The config with the options that replace its fields."""
-        names = ("batch_size", "gradient_accumulation_steps")
-        phases = tuple(_replaced(phase, self, names) for phase in config.phases)
-        return dataclasses.replace(
+
+        def changed(section: Any, *names: str) -> Any:
+            values = {name: getattr(self, name) for name in names}
+            return replace(section, **{k: v for k, v in values.items() if v is not None})
+
+        return replace(
             config,
-            phases=phases,
-            parallel=_replaced(config.parallel, self, ("fsdp",)),
-            compute=_replaced(config.compute, self, ("remat", "unroll")),
+            phases=tuple(
+                changed(phase, "batch_size", "gradient_accumulation_steps")
+                for phase in config.phases
+            ),
+            parallel=changed(config.parallel, "fsdp"),
+            compute=changed(config.compute, "remat", "unroll"),
         )
-
-
-def _replaced(section: Any, options: Plan, names: tuple[str, ...]) -> Any:
-    changes = {name: getattr(options, name) for name in names}
-    return dataclasses.replace(section, **{k: v for k, v in changes.items() if v is not None})
 
 
 def table(figures: dict[str, Any]) -> str:
@@ -158,10 +164,8 @@ def table(figures: dict[str, Any]) -> str:
         f"parameters {figures['parameters']:,}, rematerialization {figures['remat']}, layers "
         f"{loop}, {origin}",
     ]
-    if figures["unsharded"]:
-        sizes = ", ".join(
-            f"{path} {size / 1e6:.3g} MB" for path, size in figures["unsharded"].items()
-        )
+    if unsharded := figures["unsharded"]:
+        sizes = ", ".join(f"{path} {size / 1e6:.3g} MB" for path, size in unsharded.items())
         lines.append(
             f"sharded over {figures['fsdp']} devices, except for what does not divide: {sizes}"
         )
@@ -182,8 +186,6 @@ def table(figures: dict[str, Any]) -> str:
 
 
 def _phase_lines(phase: dict[str, Any], efficiency: float) -> list[str]:
-    from albert_jax.plan.chips import GIB
-
     limits, accumulation = phase["bound"], phase["gradient_accumulation_steps"]
     accumulated = f", {accumulation} gradient accumulation steps" if accumulation > 1 else ""
     lines = [
@@ -214,8 +216,6 @@ def _phase_lines(phase: dict[str, Any], efficiency: float) -> list[str]:
 
 def verdict(figures: dict[str, Any]) -> str:
     """The last line: whether the run fits, and what would help if it does not."""
-    from albert_jax.plan.chips import GIB
-
     worst = max(figures["phases"], key=lambda phase: phase["memory"] / phase["limit"])
     excess = (worst["memory"] - worst["limit"]) / GIB
     if figures["fits"]:

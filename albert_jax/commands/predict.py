@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import DepthOptions, File, column_names, write_json_lines
+from albert_jax.commands import options
+from albert_jax.commands.options import DepthOptions, File
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -55,8 +56,7 @@ class Predict(DepthOptions):
             raise ConfigError("give one of TEXT and --input FILE")
         if self.temperature and not 1e-4 <= self.temperature <= 1e4:
             raise ConfigError(f"--temperature {self.temperature}: give 0, or 0.0001 to 10000")
-        if not 0 <= self.seed < 2**31:
-            raise ConfigError(f"--seed {self.seed}: give a number from 0 to {2**31 - 1}")
+        options.check_within(0, 2**31 - 1, seed=self.seed)
         confidence = self.exit_confidence
         if confidence is not None and not 0 < confidence <= 1:
             raise ConfigError(f"--exit-confidence {confidence}: give a probability, such as 0.9")
@@ -65,7 +65,7 @@ class Predict(DepthOptions):
         model = self.load()
         if self.denoising_steps is not None:
             model = with_denoising_steps(model, self.denoising_steps)
-        write_json_lines(self._predictions(model, self._examples(model)), self.out)
+        options.write_json_lines(self._predictions(model, self._examples(model)), self.out)
 
     def _examples(self, model: Model) -> list[Any]:
         """The examples of TEXT, stdin or the file. Raises DataError and ConfigError."""
@@ -74,7 +74,7 @@ class Predict(DepthOptions):
 
         task = task_of(model)
         if self.input is not None and self.input != "-":
-            columns = None if self.columns is None else column_names(self.columns)
+            columns = None if self.columns is None else options.column_names(self.columns)
             return task.read_for_prediction(self.input, columns)
         lines = self.text
         if lines is None:
