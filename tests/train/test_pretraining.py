@@ -142,7 +142,9 @@ def test_a_trace_of_the_steps_that_were_asked_for(data, whole, tmp_path):
         wrong = dataclasses.replace(
             config, run=dataclasses.replace(config.run, profile_steps=steps)
         )
-        with pytest.raises(ConfigError, match="run.profile_steps is .*: give the first and the last step"):
+        with pytest.raises(
+            ConfigError, match="profile_steps is .*: give the first and the last step"
+        ):
             wrong.validate()
 
 
