@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from albert_jax import configfile, files
+from albert_jax.commands.options import Directory, File
 from albert_jax.errors import AlbertError, ConfigError
 from albert_jax.observe import environment
 from albert_jax.plan.chips import GIB
@@ -30,11 +31,11 @@ class Doctor:
     With --data it also measures whether batches are made as fast as the steps of --config need.
     """
 
-    out: Annotated[str, tyro.conf.arg(metavar="DIR")] = "."
+    out: Directory = "."
     """Folder or bucket (gs://...) where a run would be kept."""
     clock_url: str | None = None
     """Page whose Date header the clock is compared with (https://www.google.com)."""
-    config: Annotated[str, tyro.conf.arg(metavar="FILE")] = "tiny"
+    config: File = "tiny"
     """Preset, TOML file, or the folder of a run, for --data."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
     """Prepared folders whose input rate is measured."""

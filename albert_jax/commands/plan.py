@@ -6,11 +6,10 @@ import json
 import math
 import os
 from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
-
-import tyro
+from typing import Any, Literal
 
 from albert_jax import configfile, files
+from albert_jax.commands.options import File
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 from albert_jax.plan.chips import GIB
@@ -25,7 +24,7 @@ class Plan:
     batch size and learning rate are chosen too. --out gets the resulting config.
     """
 
-    config: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    config: File | None = None
     """Preset (base-v2), TOML file, or the folder of a run; optional with a budget."""
     slice: str
     """Google's name (v5e-256, v5p-128, v6e-64, 7x-4x4x4), h100-8 or h200-8; "here" measures this
@@ -50,7 +49,7 @@ class Plan:
     """Budget in hours."""
     chip_hours: float | None = None
     """Budget in chip-hours."""
-    out: Annotated[str | None, tyro.conf.arg(metavar="FILE")] = None
+    out: File | None = None
     """File for the config that the budget buys."""
     json: bool = False
     """One JSON object before the last line instead of a table."""

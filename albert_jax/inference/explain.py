@@ -48,16 +48,12 @@ class Layers:
 
 
 @dataclass(frozen=True)
-class Explanation:
+class Explanation(Layers):
     """The numbers of one text after each layer."""
 
     source: str
     """Where the model was read."""
     text: str
-    tokens: tuple[str, ...]
-    """The tokens as text, special ones included, [S]."""
-    attention: np.ndarray
-    """float32 [L, N, S, S]: layer, head, the token that attends, the token attended to."""
     cosines: np.ndarray
     """float64 [L]: mean cosine of a token's state after the layer to its state before."""
     masked: tuple[tuple[tuple[Candidate, ...], ...], ...]
@@ -104,10 +100,9 @@ def explain(
         classes = softmax(np.asarray(logits, np.float64), -1)
         attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)
     return Explanation(
+        **vars(layers),
         source=model.source,
         text=text,
-        tokens=layers.tokens,
-        attention=layers.attention,
         cosines=np.asarray(cosine(layers.states[:-1], layers.states[1:]), np.float64).mean(-1),
         masked=tuple(masked),
         labels=labels,

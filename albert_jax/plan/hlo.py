@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -83,17 +82,13 @@ def _collective(match: re.Match[str], line: str, in_loop: bool) -> Collective:
 
 def grouped(operations: Iterable[Collective]) -> list[dict[str, Any]]:
     """Collectives of one kind, type and loop counted and added up, largest first."""
-    count: Counter[Any] = Counter()
-    size: Counter[Any] = Counter()
+    groups: dict[Any, dict[str, Any]] = {}
     for op in operations:
-        key = (op.kind, op.types, op.in_loop)
-        count[key] += 1
-        size[key] += op.bytes
-    names = ("kind", "types", "in_loop")
-    return [
-        dict(zip(names, key, strict=True)) | {"count": count[key], "bytes": total}
-        for key, total in size.most_common()
-    ]
+        new = {"kind": op.kind, "types": op.types, "in_loop": op.in_loop, "count": 0, "bytes": 0}
+        group = groups.setdefault((op.kind, op.types, op.in_loop), new)
+        group["count"] += 1
+        group["bytes"] += op.bytes
+    return sorted(groups.values(), key=lambda group: -group["bytes"])
 
 
 def cycles(text: str) -> float:
