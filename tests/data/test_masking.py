@@ -30,23 +30,22 @@ def test_probabilities():
 def test_budgets_round_as_the_original_does():
     lengths = np.array([3, 5, 10, 30, 50, 64, 128])
     expected = [min(10, max(1, round(n * 0.15))) for n in lengths.tolist()]
-    assert masking.budgets(lengths, 0.15, 10).tolist() == expected
-    assert masking.budgets(lengths, 0.0, 10).tolist() == [0] * 7
+    rows = np.arange(7)
+    assert masking.budgets(lengths, rows, np.full(7, 0.15), 10).tolist() == expected
+    assert masking.budgets(lengths, rows, np.zeros(7), 10).tolist() == [0] * 7
 
 
-def test_shared_budgets_stay_within_the_slots():
+def test_budgets_of_packed_rows_stay_within_the_slots():
     rng = np.random.default_rng(0)
     row = np.repeat(np.arange(200), rng.integers(1, 17, 200))
     lengths = rng.integers(5, 32, len(row))
     slots = 77
-    share = masking.shared_budgets(lengths, row, np.full(len(row), 0.15), slots)
+    share = masking.budgets(lengths, row, np.full(len(row), 0.15), slots)
     assert share.min() >= 0 and np.abs(share - 0.15 * lengths).max() <= 1.0
     sums, total = np.bincount(row, share), np.bincount(row, lengths)
     assert sums.max() <= slots
     assert np.abs(sums - np.minimum(total * 0.15, slots)).max() <= 2
-    one = masking.shared_budgets(np.array([64]), np.array([0]), np.array([0.15]), 10)
-    assert one.tolist() == masking.budgets(np.array([64]), 0.15, 10).tolist()
-    tight = masking.shared_budgets(np.full(9, 4), np.zeros(9, int), np.full(9, 0.15), 5)
+    tight = masking.budgets(np.full(9, 4), np.zeros(9, int), np.full(9, 0.15), 5)
     assert tight.sum() == 5
 
 

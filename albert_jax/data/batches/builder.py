@@ -221,9 +221,7 @@ class BatchBuilder:
         if objective.uniform_mask_rate:
             draws = counter_rng.bits(self._key(_MASK_RATE, rows.step), rows.number)
             rates *= 1.0 - counter_rng.uniform(draws)
-        if self.phase.packing:
-            return masking.shared_budgets(rows.lengths, rows.row, rates[rows.row], slots)
-        return masking.budgets(rows.lengths, rates, slots)
+        return masking.budgets(rows.lengths, rows.row, rates[rows.row], slots)
 
     def _word_starts(self, ids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
         """bool [tokens]: which tokens start a unit of masking; each segment starts one."""

@@ -35,22 +35,13 @@ def ngram_probabilities(max_ngram: int, distribution: str) -> np.ndarray:
     return weights[distribution] / weights[distribution].sum()
 
 
-def budgets(lengths: np.ndarray, rates: np.ndarray | float, slots: int) -> np.ndarray:
-    """Tokens to mask in rows of one sequence [N]: min(slots, max(1, round(rate * length))).
+def budgets(lengths: np.ndarray, row: np.ndarray, rates: np.ndarray, slots: int) -> np.ndarray:
+    """Tokens to mask in each sequence [N], at least 1 and together at most ``slots`` in a row.
 
-    ``lengths`` [N] include the special tokens, as in the original. A rate of 0 masks nothing.
-    """
-    wanted = np.maximum(np.rint(lengths * np.asarray(rates)), 1)
-    return np.where(np.asarray(rates) > 0, np.minimum(wanted, slots), 0).astype(np.int64)
-
-
-def shared_budgets(
-    lengths: np.ndarray, row: np.ndarray, rates: np.ndarray, slots: int
-) -> np.ndarray:
-    """Tokens to mask in each sequence of packed rows [N], together at most ``slots`` in a row.
-
-    The budget of a row is divided by rounding its running sum, so that many short sequences do
-    not each round up. ``row`` [N] ascends, and ``rates`` [N] are the float64 rates of the rows.
+    ``lengths`` [N] include the special tokens, as in the original, ``row`` [N] ascends, and
+    ``rates`` [N] are the float64 rates of the rows; a rate of 0 masks nothing. The budget of a row
+    is divided by rounding its running sum, so that many short sequences do not each round up. A
+    sequence alone in its row has the original's min(slots, max(1, round(rate * length))).
     """
     start = np.searchsorted(row, row)
     ends = np.cumsum(lengths)

@@ -28,12 +28,12 @@ from albert_jax.data import counter_rng
 SPECIALS = 3
 """Special tokens of a sequence: [CLS] A [SEP] B [SEP]."""
 
+# A key that ends with one of these numbers draws for one purpose only.
 _SHORT, _TARGET, _FOREIGN, _SPLIT, _DOCUMENT, _SENTENCE, _TRUNCATE, _PACK = range(8)
-"""Purposes of random draws."""
 
 
 class PlanSettings(NamedTuple):
-    """What a plan depends on besides lengths and key."""
+    """The fields of a phase that decide the plan of a text."""
 
     sequence_length: int
     short_seq_prob: float
@@ -72,14 +72,6 @@ class RowPlan(NamedTuple):
         return self.a_size + self.b_size + 2 + (self.b_size > 0)
 
 
-class _Units(NamedTuple):
-    """The planned text as units, in which chunks start and end."""
-
-    offsets: np.ndarray  # int64 [U + 1]: tokens before each unit
-    document_ends: np.ndarray  # int64 [D]: unit after the last one of each document
-    document: np.ndarray  # int64 [U]: document of each unit
-
-
 def plan_rows(
     sentences_per_document: np.ndarray,
     tokens_per_sentence: np.ndarray,
@@ -93,35 +85,79 @@ def plan_rows(
     """
     limit = settings.sequence_length - SPECIALS
     sizes, counts = _cut_long(sentences_per_document, tokens_per_sentence, limit)
-    units = _Units(
-        offsets=np.concatenate([[0], np.cumsum(sizes)]),
-        document_ends=np.cumsum(counts),
-        document=np.repeat(np.arange(len(counts)), counts),
-    )
-    target = _targets(units, limit, settings, key)
-    ends = np.searchsorted(units.offsets, units.offsets[:-1] + target)
-    ends = np.minimum(ends, units.document_ends[units.document])
+    text = _Text(sizes, counts, settings, key)
+    target = text.targets(limit)
+    ends = np.searchsorted(text.offsets, text.offsets[:-1] + target)
+    ends = np.minimum(ends, text.document_ends[text.document])
+    next_start = ends
     if settings.sentence_order == "nsp":
         every = np.arange(len(sizes))
-        splits = _splits(every, ends, key)
-        start = _chain(np.where(_foreign(every, ends, settings, key), splits, ends))
-    else:
-        start = _chain(ends)
+        next_start = np.where(_foreign(every, ends, settings, key), text.splits(every, ends), ends)
+    start = _chain(next_start)
     end = ends[start]
-    split = _splits(start, end, key)
-    a_start, b_start = units.offsets[start], units.offsets[split]
-    a_size, b_size = b_start - a_start, units.offsets[end] - b_start
+    split = text.splits(start, end)
+    a_start, b_start = text.offsets[start], text.offsets[split]
+    a_size, b_size = b_start - a_start, text.offsets[end] - b_start
     foreign = _foreign(start, end, settings, key) & (len(counts) > 1)
     if foreign.any():
-        chosen = np.flatnonzero(foreign)
-        wanted = target[start[chosen]] - a_size[chosen]
-        b_start[chosen], b_size[chosen] = _other_documents(start[chosen], wanted, units, key)
-    draws = counter_rng.bits(counter_rng.key(key, _TRUNCATE), start)
+        wanted = target[start[foreign]] - a_size[foreign]
+        b_start[foreign], b_size[foreign] = text.other_documents(start[foreign], wanted)
+    draws = text.draws(_TRUNCATE, start)
     a_start, a_size, b_start, b_size = _truncate(a_start, a_size, b_start, b_size, limit, draws)
     weight = ((b_size > 0) & (settings.sentence_order != "none")).astype(np.float32)
     first = np.arange(len(start) + 1)
     plan = RowPlan(first, a_start, a_size, b_start, b_size, foreign.astype(np.int64), weight)
     return _packed(plan, settings.sequence_length, key) if settings.packing else plan
+
+
+class _Text:
+    """The planned text as units, in which chunks start and end, with its random draws."""
+
+    def __init__(
+        self, sizes: np.ndarray, counts: np.ndarray, settings: PlanSettings, key: int
+    ) -> None:
+        self.offsets = np.concatenate([[0], np.cumsum(sizes)])  # [U + 1]: tokens before each unit
+        self.document_ends = np.cumsum(counts)  # [D]: unit after the last one of each document
+        self.document = np.repeat(np.arange(len(counts)), counts)  # [U]: document of each unit
+        self.settings, self.key = settings, key
+
+    def draws(self, purpose: int, items: np.ndarray) -> np.ndarray:
+        return counter_rng.bits(counter_rng.key(self.key, purpose), items)
+
+    def targets(self, limit: int) -> np.ndarray:
+        """Target length of a chunk that starts at each unit, int64 [U]."""
+        packing = self.settings.packing
+        items = np.arange(len(self.document if packing else self.document_ends))
+        short = counter_rng.uniform(self.draws(_SHORT, items)) < self.settings.short_seq_prob
+        short_target = 2 + counter_rng.below(self.draws(_TARGET, items), limit - 1)
+        target = np.where(short, short_target, limit)
+        return target if packing else target[self.document]
+
+    def splits(self, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+        """First unit of B: uniform over the boundaries in a chunk, or its end if it has none."""
+        boundaries = np.maximum(end - start - 1, 1)
+        return start + 1 + counter_rng.below(self.draws(_SPLIT, start), boundaries)
+
+    def other_documents(
+        self, start: np.ndarray, wanted: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Token ranges (start, size) of other documents, each from a random sentence on."""
+        ends = self.document_ends
+        document = counter_rng.below(self.draws(_DOCUMENT, start), len(ends) - 1)
+        document += document >= self.document[start]
+        begin = np.where(document > 0, ends[document - 1], 0)
+        unit = begin + counter_rng.below(self.draws(_SENTENCE, start), ends[document] - begin)
+        end = np.searchsorted(self.offsets, self.offsets[unit] + np.maximum(wanted, 1))
+        end = np.minimum(end, ends[document])
+        return self.offsets[unit], self.offsets[end] - self.offsets[unit]
+
+
+def _foreign(start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: int) -> np.ndarray:
+    """Which chunks take B from another document: in "nsp" a random half and single units."""
+    if settings.sentence_order != "nsp":
+        return np.zeros(len(start), bool)
+    coin = counter_rng.bits(counter_rng.key(key, _FOREIGN), start) >> np.uint64(63)
+    return (coin == 1) | (end - start == 1)
 
 
 def _cut_long(
@@ -140,16 +176,6 @@ def _cut_long(
     return sizes, np.diff(units_before[bounds])
 
 
-def _targets(units: _Units, limit: int, settings: PlanSettings, key: int) -> np.ndarray:
-    """Target length of a chunk that starts at each unit, int64 [U]."""
-    drawn = np.arange(len(units.document if settings.packing else units.document_ends))
-    chance = counter_rng.uniform(counter_rng.bits(counter_rng.key(key, _SHORT), drawn))
-    shorter = counter_rng.bits(counter_rng.key(key, _TARGET), drawn)
-    lengths = 2 + counter_rng.below(shorter, limit - 1)
-    target = np.where(chance < settings.short_seq_prob, lengths, limit)
-    return target if settings.packing else target[units.document]
-
-
 def _chain(following: np.ndarray) -> np.ndarray:
     """Units at which chunks start: 0, following[0], following[following[0]] and so on."""
     # Array operations over all documents at once would be slower: they need as many rounds as the
@@ -160,36 +186,6 @@ def _chain(following: np.ndarray) -> np.ndarray:
         starts.append(unit)
         unit = next_start[unit]
     return np.array(starts, np.int64)
-
-
-def _splits(start: np.ndarray, end: np.ndarray, key: int) -> np.ndarray:
-    """First unit of B, uniform over the boundaries in a chunk, or the chunk's end without any."""
-    draws = counter_rng.bits(counter_rng.key(key, _SPLIT), start)
-    return start + 1 + counter_rng.below(draws, np.maximum(end - start - 1, 1))
-
-
-def _foreign(start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: int) -> np.ndarray:
-    """Which chunks take B from another document: in "nsp" a random half and single units."""
-    if settings.sentence_order != "nsp":
-        return np.zeros(len(start), bool)
-    coin = counter_rng.bits(counter_rng.key(key, _FOREIGN), start) >> np.uint64(63)
-    return (coin == 1) | (end - start == 1)
-
-
-def _other_documents(
-    start: np.ndarray, wanted: np.ndarray, units: _Units, key: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Token ranges (start, size) of other documents, each from a random sentence on."""
-    ends = units.document_ends
-    document_draws = counter_rng.bits(counter_rng.key(key, _DOCUMENT), start)
-    document = counter_rng.below(document_draws, len(ends) - 1)
-    document += document >= units.document[start]
-    begin = np.where(document > 0, ends[document - 1], 0)
-    sentence_draws = counter_rng.bits(counter_rng.key(key, _SENTENCE), start)
-    unit = begin + counter_rng.below(sentence_draws, ends[document] - begin)
-    end = np.searchsorted(units.offsets, units.offsets[unit] + np.maximum(wanted, 1))
-    end = np.minimum(end, ends[document])
-    return units.offsets[unit], units.offsets[end] - units.offsets[unit]
 
 
 def _truncate(
