@@ -19,7 +19,7 @@ import sys
 import traceback
 
 from albert_jax import compilation_cache
-from albert_jax.errors import AlbertError, Stopped, StorageError
+from albert_jax.errors import AlbertError, Stopped, StorageError, nearest
 
 VERBS = {
     "tokenizer train": ("albert_jax.commands.tokenizer:TokenizerTrain", "learn a vocabulary"),
@@ -135,10 +135,9 @@ def _dispatch(arguments: list[str]) -> int:
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
         print(_overview(group))
         return 0 if len(arguments) > 1 else USAGE
-    asked = " ".join(arguments[: 2 if group else 1])
-    near = difflib.get_close_matches(asked, group or VERBS, 1, 0.4)
-    hint = f"did you mean {near[0]}?" if near else f"verbs: {', '.join(group or VERBS)}"
-    return _answer(f"unknown command {asked!r}; {hint}", USAGE, False)
+    command = " ".join(arguments[: 2 if group else 1])
+    hint = nearest(command, group or VERBS) or f"; commands: {', '.join(group or VERBS)}"
+    return _answer(f"unknown command {command!r}{hint}", USAGE, False)
 
 
 def _overview(verbs: list[str] | None = None) -> str:
@@ -190,8 +189,8 @@ def _usage_error(box: str, verb: str) -> str:
     elif "Perhaps" in box and options:
         # tyro lists the options that could be meant, but not the nearest one first.
         typed = next((word for word in text.split() if word.startswith("--")), "").rstrip(",")
-        nearest = difflib.get_close_matches(typed, options, 1, 0.0) or options
-        text += f"; did you mean {nearest[0]}?"
+        closest = difflib.get_close_matches(typed, options, 1, 0.0) or options
+        text += f"; did you mean {closest[0]}?"
     return f"{text} (albert-jax {verb} --help)"
 
 

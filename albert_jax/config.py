@@ -26,7 +26,7 @@ class ModelConfig:
     vocab_size: int = bounded(30000, 1)
     """V: number of tokens in the vocabulary."""
     embedding_size: int = bounded(128, 1)
-    """E: size of the factorized embeddings (equal to hidden_size: no projection)."""
+    """E: size of the embeddings; they are projected to hidden_size if it differs."""
     hidden_size: int = bounded(768, 1)
     """H: width of the encoder."""
     num_hidden_layers: int = bounded(12, 1)
@@ -78,7 +78,7 @@ class ObjectiveConfig:
     """Masking and sentence-order settings, sampled when a row is built."""
 
     mask_unit: Literal["ngram", "word", "token", "span"] = "ngram"
-    """What is masked: n-grams of whole words, whole words, tokens, or spans of tokens."""
+    """Unit of masking: n-grams of whole words, whole words, tokens, or spans of tokens."""
     mask_rate: float = bounded(0.15, 0.0, 1.0)
     """Share of a row's tokens to predict (the highest, with uniform_mask_rate)."""
     uniform_mask_rate: bool = False
@@ -104,7 +104,7 @@ class PhaseConfig:
     gradient_accumulation_steps: int = bounded(1, 1)
     """Parts of each device's rows whose gradients are accumulated inside the step."""
     depths: tuple[int, ...] = ()
-    """Numbers of layers to draw from, one per step; empty: always num_hidden_layers."""
+    """Numbers of layers, of which each step draws one; by default all layers are applied."""
     schedule: Literal["run", "warmup", "constant", "decay"] = "run"
     """Learning rate: the run's polynomial schedule, or within this phase a linear warm-up to the
     peak, the peak, or a linear decay to the end."""
@@ -113,7 +113,7 @@ class PhaseConfig:
     short_seq_prob: float = bounded(0.1, 0.0, 1.0)
     """Share of documents (with packing: of pairs) that get a random shorter target length."""
     mixture: tuple[float, ...] = ()
-    """Weights of the folders in data.prepared, in their order; empty: by their size."""
+    """Weights of the folders in data.prepared, in their order; by default their sizes."""
     freeze: Literal["nothing", "encoder"] = "nothing"
     """Parameters that are not trained; "encoder" trains embeddings and heads only."""
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -203,9 +203,9 @@ class ComputeConfig:
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """Type of activations and matrix products; parameters, losses and norms stay float32."""
     attention: Literal["auto", "xla", "cudnn", "splash"] = "auto"
-    """Attention backend; auto takes the fastest on this platform that can do what is asked."""
+    """Attention backend; auto takes the fastest that can run this config on these devices."""
     remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing, all but matrix products, or everything."""
+    """Activations that the backward pass recomputes: none, all but matrix products, or all."""
     unroll: bool = False
     """Unroll the layers instead of scanning them (faster, but more to compile)."""
 
@@ -221,7 +221,7 @@ class RunConfig:
     max_eval_samples: int = bounded(4096, 1)
     """Most held-out rows (fine-tuning: examples) of an evaluation."""
     minimal_pairs: str = ""
-    """Table of minimal pairs that each evaluation of a pretraining run scores too; empty: none."""
+    """Table of minimal pairs that each evaluation of a pretraining run scores too."""
     save_steps: int = bounded(5000, 1)
     """Steps between checkpoints; the last step is always saved."""
     save_total_limit: int = bounded(5, 1)
@@ -231,7 +231,7 @@ class RunConfig:
     watchdog_seconds: int = bounded(600, 0)
     """A step that takes longer ends the run with exit code 6; 0 disables this."""
     profile_steps: tuple[int, ...] = ()
-    """First and last step (from 1) of a profiler trace in the run folder; empty: none."""
+    """First and last step (from 1) of a profiler trace in the run folder."""
 
     def validate(self) -> None:
         """Raises ConfigError for steps to profile that are not a range."""
@@ -242,7 +242,7 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TaskConfig:
-    """What a fine-tuning run learns from which examples; each task has a subclass of its own."""
+    """The task of a fine-tuning run and its examples; each task has a subclass of its own."""
 
     name: str = ""
     """The task."""
@@ -253,7 +253,7 @@ class TaskConfig:
     num_train_epochs: float = bounded(0.0, 0.0)
     """Times through the training examples; 0 takes as many steps as the phases have."""
     metrics: tuple[str, ...] = ()
-    """Scores to report first, the first of which selects the best checkpoint; empty: the task's."""
+    """Scores to report first, the first of which selects the best checkpoint."""
 
     def validate(self, where: str = "task") -> None:
         """Raises ConfigError for fields that contradict each other; `where` is their path."""
@@ -280,7 +280,7 @@ class Config:
     run: RunConfig = RunConfig()
     """Logging, evaluation and checkpoints."""
     task: TaskConfig | None = None
-    """What to fine-tune on; none for pretraining."""
+    """The task of a fine-tuning run; pretraining has none."""
 
     @property
     def steps(self) -> int:

@@ -8,14 +8,13 @@ secrets are refused, because configs are copied around.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import types
 import typing
 from typing import Any, Literal
 
 from albert_jax.config import Config
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, nearest
 from albert_jax.tasks import registry
 
 _SECRET_VALUE = re.compile(
@@ -101,12 +100,11 @@ def build(kind: type, raw: Any, where: str, path: str) -> Any:
         full = f"{path}.{key}" if path else key
         if key in hints:
             continue
-        near = difflib.get_close_matches(key[:80], hints, 1, 0.5)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(hints)}"
+        hint = nearest(key, hints) or f"; known: {', '.join(hints)}"
         renamed = "schedule" if key == "learning_rate" else RENAMED.get(key)
         if renamed in hints:
-            hint = f"it is called {renamed} now"
-        raise ConfigError(f"{where}: unknown key {full[:80]!r}; {hint}")
+            hint = f"; it is called {renamed} now"
+        raise ConfigError(f"{where}: unknown key {full[:80]!r}{hint}")
     values = {
         key: _value(hints[key], value, where, f"{path}.{key}" if path else key)
         for key, value in raw.items()

@@ -7,7 +7,6 @@ file: tables are merged key by key, but `phases` replace the phases of the file 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import json
@@ -21,7 +20,7 @@ from albert_jax import files
 from albert_jax.config import Config
 from albert_jax.config_builder import build, from_dict
 from albert_jax.config_fields import leaves
-from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.errors import CheckpointError, ConfigError, nearest
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 32
@@ -80,12 +79,6 @@ def dumps(config: Config) -> str:
 def digest(config: Config) -> str:
     """SHA-256 (hex) of all fields: the same for equal configs, whatever file they came from."""
     return hashlib.sha256(json.dumps(to_dict(config), sort_keys=True).encode()).hexdigest()
-
-
-def nearest(name: str, known: list[str]) -> str:
-    """`; did you mean X?` for the closest known name, or nothing."""
-    near = difflib.get_close_matches(name, known, 1, 0.5)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 def difference(config: Config, preset: Config) -> list[str]:

@@ -4,6 +4,9 @@ Every message is one line that says what is wrong, where, and how to fix it. The
 prints it last and leaves with ``exit_code``. Anything else that is raised is a bug (code 70).
 """
 
+import difflib
+from collections.abc import Iterable
+
 
 class AlbertError(Exception):
     """Base of all errors that the command line answers with one line."""
@@ -51,3 +54,9 @@ class Stopped(AlbertError):
     """A signal ended the run after its state was saved: start the same command again."""
 
     exit_code = 75
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """The end of a message about an unknown name: `; did you mean X?`, or nothing."""
+    near = difflib.get_close_matches(name[:80], list(known), 1, 0.5)
+    return f"; did you mean {near[0]}?" if near else ""

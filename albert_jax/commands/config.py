@@ -11,7 +11,7 @@ from albert_jax import configfile
 from albert_jax.commands.options import Fields, File, named_config
 from albert_jax.config import Config
 from albert_jax.config_fields import leaves
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, nearest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +60,7 @@ def _value(config: Config, name: str) -> str:
     values["steps"] = config.steps
     key = name.replace("-", "_")
     if key not in values:
-        raise ConfigError(f"--get {name}: no such field{configfile.nearest(key, list(values))}")
+        raise ConfigError(f"--get {name}: no such field{nearest(key, values)}")
     value = values[key]
     if isinstance(value, bool):
         return str(value).lower()

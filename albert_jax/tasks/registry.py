@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 from typing import TypeVar
 
 from albert_jax.config import TaskConfig
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, nearest
 from albert_jax.tasks.task import AnyTask
 
 T = TypeVar("T", bound=type[AnyTask])
@@ -44,9 +43,8 @@ def get(name: str) -> type[AnyTask]:
         importlib.import_module(f"albert_jax.tasks.{_BUILT_IN[name]}")
     if name in _tasks:
         return _tasks[name]
-    near = difflib.get_close_matches(name, names(), 1, 0.5)
-    hint = f"did you mean {near[0]}?" if near else f"tasks: {', '.join(names())}"
-    raise ConfigError(f"unknown task {name!r}; {hint}")
+    hint = nearest(name, names()) or f"; tasks: {', '.join(names())}"
+    raise ConfigError(f"unknown task {name!r}{hint}")
 
 
 def create(config: TaskConfig) -> AnyTask:

@@ -28,7 +28,7 @@ def test_show_tells_every_mask_and_pair(prepared):
     assert text.count("  pair ") == batch["segment_ids"].max(1).sum() == text.count("[CLS]")
     assert "order swapped" in text or "order original" in text
     found = statistics([batch, builder.batch(1, np.arange(60))], IdVocabulary())
-    assert found["rows"] == "64" and "asked of" in found["sentence order"]
+    assert found["rows"] == "64" and "predicted for" in found["sentence order"]
 
 
 def test_known_rows():
@@ -41,7 +41,7 @@ def test_known_rows():
     batch["mlm_weights"] = np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]], np.float32)
     assert show(batch, IdVocabulary()).splitlines()[:3] == [
         "row 0: 8 of 16 tokens, 4 masked, 1 pair(s)",
-        "  pair 1: 8 tokens, order not asked",
+        "  pair 1: 8 tokens, order not predicted",
         "    A [CLS] [MASK|p8] [MASK|p70] p10 [=p7] [MASK|p9] <unk> [SEP]",
     ]
     assert statistics([batch], IdVocabulary()) == {
@@ -54,7 +54,7 @@ def test_known_rows():
         "words per masked run": "1.50",  # a word of two tokens, and two words
         "masked tokens": "75.0% replaced by [MASK], 25.0% kept, 0.0% replaced by a token",
         "unknown tokens": "12.500%",
-        "sentence order": "0.0% labeled 1; asked of 0.0% of the pairs",
+        "sentence order": "0.0% labeled 1; predicted for 0.0% of the pairs",
     }
 
 

@@ -33,7 +33,7 @@ def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
             f"{len(labels)} masked, {sequences} pair(s)"
         )
         for sequence in range(sequences):
-            order = "not asked"
+            order = "not predicted"
             if batch["sop_weights"][row, sequence]:
                 swapped = batch["sop_labels"][row, sequence]
                 order = "swapped or from another document" if swapped else "original"
@@ -66,7 +66,7 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
         "words per masked run": f"{ratio('masked words', 'masked runs'):.2f}",
         "masked tokens": ", ".join(f"{ratio(how, 'masked'):.1%} {how}" for how in replacements),
         "unknown tokens": f"{ratio('unknown', 'tokens'):.3%}",
-        "sentence order": f"{ratio('swapped', 'weighted'):.1%} labeled 1; asked of "
+        "sentence order": f"{ratio('swapped', 'weighted'):.1%} labeled 1; predicted for "
         f"{ratio('weighted', 'pairs'):.1%} of the pairs",
     }
 
