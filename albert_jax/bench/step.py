@@ -16,6 +16,7 @@ import os
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -117,8 +118,6 @@ class Stepper:
     """The train step of a config of one phase on all devices, compiled, with state and batches."""
 
     def __init__(self, config: Config) -> None:
-        import jax
-
         from albert_jax.model import attention
         from albert_jax.model.init import init_params
         from albert_jax.objectives.pretraining import pretraining_loss
@@ -126,20 +125,19 @@ class Stepper:
         from albert_jax.train.state import init_state
         from albert_jax.train.step import make_train_step
 
-        self._jax, phase = jax, config.phases[0]
-        self.mesh = mesh = make_mesh(config.parallel)
+        phase, mesh = config.phases[0], make_mesh(config.parallel)
         check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases.0")
         backend = attention.choose(config, mesh.devices.flat[0])
         self.attention = backend.name
         state = init_state(config, init_params(config.model, config.seed), mesh)
         local = local_rows(mesh, phase.batch_size)
 
-        def batch_maker(seed: int) -> Any:
+        def batch(seed: int) -> Callable[[], Any]:
             columns = random_rows(config.model, phase, phase.batch_size, seed)
             columns = {name: column[local] for name, column in columns.items()}
             return lambda: global_batch(columns, mesh, phase.batch_size)
 
-        self._batches = [batch_maker(seed) for seed in range(2)]
+        self._batches = [batch(seed) for seed in range(2)]
         self._scalars = {"learning_rate": np.float32(1e-4), "seed": np.int32(config.seed)}
         loss = pretraining_loss(config.model, config.compute, backend, objective=phase.objective)
         step = make_train_step(config, phase, mesh, loss)
@@ -168,7 +166,7 @@ class Stepper:
         return [after - before for before, after in pairwise(times)]
 
     def _read(self, loss: Any) -> None:
-        if not np.isfinite(self._jax.device_get(loss)):
+        if not np.isfinite(np.asarray(loss)):
             raise AlbertError(f"the loss of step {self._count} is not finite")
 
 
