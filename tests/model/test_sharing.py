@@ -16,27 +16,6 @@ BASE = ModelConfig()
 
 
 @pytest.mark.parametrize(
-    ("size", "body", "all_"),
-    [
-        ((768, 12, 12, 3072), 11_683_584, 11_813_810),
-        ((1024, 24, 16, 4096), 17_683_968, 17_847_474),
-        ((2048, 24, 16, 8192), 58_724_864, 59_021_490),
-        ((4096, 12, 64, 16384), 222_595_584, 223_158_450),
-    ],
-)
-def test_parameter_counts_of_the_paper(size, body, all_):
-    hidden, layers, heads, inner = size
-    config = ModelConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=inner,
-    )
-    assert init.count(config, heads=False) == body
-    assert init.count(config) == all_
-
-
-@pytest.mark.parametrize(
     ("mode", "embedding", "millions"),
     [
         ("all", 64, 10), ("all", 128, 12), ("all", 256, 16), ("all", 768, 31),
