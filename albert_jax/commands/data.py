@@ -175,8 +175,8 @@ class _Rows:
             raise ConfigError(f"{self.config} names no prepared folders: give one")
         if len(folders) != (len(phase.mixture) or 1) and folders != config.data.prepared:
             raise ConfigError(
-                f"{len(folders)} prepared folders, but phase {self.phase} of {self.config} has "
-                f"{len(phase.mixture)} mixture weights: give a config with one weight for each"
+                f"phase {self.phase} of {self.config} has {len(phase.mixture)} mixture weights for "
+                f"{len(folders)} prepared folders: give one weight for each folder"
             )
         corpora = [Corpus.open(folder, self.split) for folder in folders]
         vocabulary = corpora[0].vocabulary()

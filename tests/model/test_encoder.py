@@ -71,7 +71,7 @@ def test_depth_is_an_argument():
 
 @pytest.mark.parametrize("mode", ["all", "none"])
 @pytest.mark.parametrize("num_layers", [2, 3])
-def test_layers_one_by_one_and_what_is_watched_are_the_encoder(mode, num_layers):
+def test_layers_one_by_one_and_captured_states_are_the_encoder(mode, num_layers):
     config = dataclasses.replace(
         TINY, sharing=mode, num_hidden_groups=1 if mode == "none" else 2, inner_group_num=2
     )
@@ -114,7 +114,7 @@ def test_packed_pairs_do_not_see_each_other_and_padding_is_finite():
     assert np.isfinite(albert.encode(params, TINY, batch, compute=EXACT)).all()
 
 
-def test_heads_read_the_given_places():
+def test_heads_read_the_given_positions():
     params = spread(TINY)
     hidden = jax.random.normal(jax.random.key(0), (2, 10, 16))
     places = jnp.array([[3, 3, 9], [0, 1, 2]], jnp.int32)
@@ -137,7 +137,7 @@ def test_bfloat16_is_close_and_losses_stay_float32():
     assert albert.mlm_logits(params, TINY, half, batch["positions"]).dtype == jnp.float32
 
 
-def test_dropout_masks_belong_to_rows_passes_and_sites():
+def test_dropout_masks_belong_to_rows_and_sites():
     keys = row_keys(3, 7, jnp.arange(6))
     x = jnp.ones((6, 400))
     full = drop(x, keys, 0.1, 1)
@@ -156,7 +156,7 @@ def test_dropout_masks_belong_to_rows_passes_and_sites():
     assert jax.random.key_impl(keys) == "threefry2x32"
 
 
-def test_dropout_is_new_in_every_pass():
+def test_dropout_is_new_in_every_block():
     config = dataclasses.replace(TINY, hidden_dropout_prob=0.5)
     keys = row_keys(0, 0, jnp.arange(3))
     here = LayerDropout(keys, 0.5, 0.0)
