@@ -15,14 +15,8 @@ import jax.numpy as jnp
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
-from albert_jax.objectives.loss_terms import (
-    Loss,
-    LossTerm,
-    LossTerms,
-    cross_entropy,
-    logit_at,
-    weighted_correct,
-)
+from albert_jax.objectives import loss_terms
+from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms
 
 SMOOTHING = 1e-5
 """Added to the number of masked tokens by the original (run_pretraining.py)."""
@@ -74,11 +68,12 @@ def masked_lm(
     """
     logits = albert.mlm_logits(params, model, hidden, batch["mlm_positions"])
     labels, weights = batch["mlm_labels"], batch["mlm_weights"]
-    losses = cross_entropy(logits, labels)
+    losses = loss_terms.cross_entropy(logits, labels)
     term = LossTerm(jnp.sum(weights * losses), "mlm_weights", SMOOTHING)
-    sums = {"mlm_correct": weighted_correct(logits, labels, weights)}
+    sums = {"mlm_correct": loss_terms.weighted_correct(logits, labels, weights)}
     if top > 1:
-        num_better = jnp.sum(logits > logit_at(logits, labels)[..., None], axis=-1)
+        label_logits = loss_terms.logit_at(logits, labels)[..., None]
+        num_better = jnp.sum(logits > label_logits, axis=-1)
         sums[f"mlm_top{top}_correct"] = jnp.sum(weights * (num_better < top))
     return LossTerms({"mlm": term}, sums)
 
@@ -93,5 +88,7 @@ def sentence_order(
     pooled = albert.pooled(params, model, hidden, batch)
     logits = albert.sop_logits(params, model, pooled)
     labels, weights = batch["sop_labels"], batch["sop_weights"]
-    term = LossTerm(jnp.sum(weights * cross_entropy(logits, labels)), "sop_weights")
-    return LossTerms({"sop": term}, {"sop_correct": weighted_correct(logits, labels, weights)})
+    losses = loss_terms.cross_entropy(logits, labels)
+    term = LossTerm(jnp.sum(weights * losses), "sop_weights")
+    sums = {"sop_correct": loss_terms.weighted_correct(logits, labels, weights)}
+    return LossTerms({"sop": term}, sums)
