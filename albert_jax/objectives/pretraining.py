@@ -1,7 +1,6 @@
 """The pretraining loss: masked-language modeling plus sentence-order (or next-sentence) prediction.
 
-A new objective is a function like `masked_lm` and `sentence_order`, a field of ObjectiveConfig, and
-a line in `pretraining_loss`.
+A new objective is a file like masked_lm.py, a field of ObjectiveConfig, and a line here.
 """
 
 from __future__ import annotations
@@ -10,16 +9,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
 from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
-from albert_jax.objectives import loss_terms
-from albert_jax.objectives.loss_terms import Loss, LossTerm, LossTerms
-
-SMOOTHING = 1e-5
-"""Added to the number of masked tokens by the original (run_pretraining.py)."""
+from albert_jax.objectives.loss_terms import Loss, LossTerms
+from albert_jax.objectives.masked_lm import masked_lm
+from albert_jax.objectives.sentence_order import sentence_order
 
 
 def pretraining_loss(
@@ -51,44 +47,3 @@ def pretraining_loss(
         return result
 
     return loss
-
-
-def masked_lm(
-    params: Mapping[str, Any],
-    model: ModelConfig,
-    hidden: jax.Array,
-    batch: Mapping[str, jax.Array],
-    *,
-    top: int = 1,
-) -> LossTerms:
-    """The term "mlm" and the weighted sum "mlm_correct" over the masked positions of a batch.
-
-    `hidden` is [B, S, H]; the columns mlm_positions, mlm_labels and mlm_weights are [B, P]. For
-    `top` above 1, "mlm_top<top>_correct" counts the labels among that many most likely tokens.
-    """
-    logits = albert.mlm_logits(params, model, hidden, batch["mlm_positions"])
-    labels, weights = batch["mlm_labels"], batch["mlm_weights"]
-    losses = loss_terms.cross_entropy(logits, labels)
-    term = LossTerm(jnp.sum(weights * losses), "mlm_weights", SMOOTHING)
-    sums = {"mlm_correct": loss_terms.weighted_correct(logits, labels, weights)}
-    if top > 1:
-        label_logits = loss_terms.logit_at(logits, labels)[..., None]
-        num_better = jnp.sum(logits > label_logits, axis=-1)
-        sums[f"mlm_top{top}_correct"] = jnp.sum(weights * (num_better < top))
-    return LossTerms({"mlm": term}, sums)
-
-
-def sentence_order(
-    params: Mapping[str, Any], model: ModelConfig, hidden: jax.Array, batch: Mapping[str, jax.Array]
-) -> LossTerms:
-    """The term "sop" over the pairs of a batch, and the weighted sum "sop_correct".
-
-    `hidden` is [B, S, H]; the columns cls_positions, sop_labels and sop_weights are [B, K].
-    """
-    pooled = albert.pooled(params, model, hidden, batch)
-    logits = albert.sop_logits(params, model, pooled)
-    labels, weights = batch["sop_labels"], batch["sop_weights"]
-    losses = loss_terms.cross_entropy(logits, labels)
-    term = LossTerm(jnp.sum(weights * losses), "sop_weights")
-    sums = {"sop_correct": loss_terms.weighted_correct(logits, labels, weights)}
-    return LossTerms({"sop": term}, sums)

@@ -1,0 +1,42 @@
+"""The masked-language objective (paper, section 3)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from albert_jax.config import ModelConfig
+from albert_jax.model import albert
+from albert_jax.objectives import loss_terms
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms
+
+SMOOTHING = 1e-5
+"""Added to the number of masked tokens by the original (run_pretraining.py)."""
+
+
+def masked_lm(
+    params: Mapping[str, Any],
+    model: ModelConfig,
+    hidden: jax.Array,
+    batch: Mapping[str, jax.Array],
+    *,
+    top: int = 1,
+) -> LossTerms:
+    """The term "mlm" and the weighted sum "mlm_correct" over the masked positions of a batch.
+
+    `hidden` is [B, S, H]; the columns mlm_positions, mlm_labels and mlm_weights are [B, P]. For
+    `top` above 1, "mlm_top<top>_correct" counts the labels among that many most likely tokens.
+    """
+    logits = albert.mlm_logits(params, model, hidden, batch["mlm_positions"])
+    labels, weights = batch["mlm_labels"], batch["mlm_weights"]
+    losses = loss_terms.cross_entropy(logits, labels)
+    term = LossTerm(jnp.sum(weights * losses), "mlm_weights", SMOOTHING)
+    sums = {"mlm_correct": loss_terms.weighted_correct(logits, labels, weights)}
+    if top > 1:
+        label_logits = loss_terms.logit_at(logits, labels)[..., None]
+        num_better = jnp.sum(logits > label_logits, axis=-1)
+        sums[f"mlm_top{top}_correct"] = jnp.sum(weights * (num_better < top))
+    return LossTerms({"mlm": term}, sums)

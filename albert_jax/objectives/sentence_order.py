@@ -1,0 +1,30 @@
+"""The sentence-order objective (paper, section 3.1); next-sentence prediction has the same form."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from albert_jax.config import ModelConfig
+from albert_jax.model import albert
+from albert_jax.objectives import loss_terms
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms
+
+
+def sentence_order(
+    params: Mapping[str, Any], model: ModelConfig, hidden: jax.Array, batch: Mapping[str, jax.Array]
+) -> LossTerms:
+    """The term "sop" over the pairs of a batch, and the weighted sum "sop_correct".
+
+    `hidden` is [B, S, H]; the columns cls_positions, sop_labels and sop_weights are [B, K].
+    """
+    pooled = albert.pooled(params, model, hidden, batch)
+    logits = albert.sop_logits(params, model, pooled)
+    labels, weights = batch["sop_labels"], batch["sop_weights"]
+    losses = loss_terms.cross_entropy(logits, labels)
+    term = LossTerm(jnp.sum(weights * losses), "sop_weights")
+    sums = {"sop_correct": loss_terms.weighted_correct(logits, labels, weights)}
+    return LossTerms({"sop": term}, sums)
