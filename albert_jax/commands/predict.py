@@ -103,13 +103,15 @@ class Predict(DepthOptions):
             show_step=(lambda text: print(text, file=sys.stderr)) if self.show_steps else None,
         )
         for part, part_features in zip(parts, features, strict=True):
-            yield from predict(
+            for prediction in predict(
                 model,
                 part,
                 features=part_features,
                 num_layers=self.num_layers,
                 early_exit=early_exit,
                 sampling=sampling,
-            )
+            ):
+                prediction.pop("probabilities", None)
+                yield prediction
         if early_exit is not None:
             print(early_exit.summary(), file=sys.stderr)

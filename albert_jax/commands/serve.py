@@ -35,12 +35,13 @@ class Serve:
             raise ConfigError("no model: name at least one RUN or DIR")
         from albert_jax.model_io.model import is_run, load
         from albert_jax.serve.answers import Answers
+        from albert_jax.serve.forms import short_names
         from albert_jax.serve.server import Server
 
         step = step_number(self.step)
         models = {
-            path: load(path, step=step, weights=self.weights) if is_run(path) else load(path)
-            for path in self.models
+            name: load(path, step=step, weights=self.weights) if is_run(path) else load(path)
+            for path, name in short_names(self.models).items()
         }
         with Server(Answers(models), self.port) as server:
             print(f"{server.address} (Ctrl-C ends it)", flush=True)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import itertools
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.inference import explain_page
-from albert_jax.inference.explain import look
-from albert_jax.inference.fill_mask import fill_mask
+from albert_jax.inference.explain import explain, look
+from albert_jax.inference.fill_mask import Candidate, fill_mask
 from albert_jax.inference.predict import predict, task_of, with_denoising_steps
 from albert_jax.model_io.model import Model
-from albert_jax.tasks import registry
-from albert_jax.tasks.task import Sampling
+from albert_jax.serve import forms
+from albert_jax.tasks.task import AnyTask, Sampling
 
 MAX_TOKENS = 64
 """Longest text whose attention is drawn."""
@@ -20,17 +22,22 @@ MAX_TOKENS = 64
 VECTORS = ("first", "second")
 """Entries of a prediction that are long lists of numbers, which the page does not show."""
 
+BEST_ANSWERS = 5
+"""Most answers to a question that are shown."""
+
 
 class Answers:
-    """Models by the names under which they were loaded."""
+    """Models by the names that the page shows."""
 
     def __init__(self, models: Mapping[str, Model]) -> None:
         self._models = dict(models)
+        self._references: dict[str, dict[str, float]] = {}
         self._questions: dict[str, Callable[[Mapping[str, Any]], dict[str, Any]]] = {
             "models": lambda fields: self.describe(),
             "masks": self.masks,
             "predict": self.predict,
             "attention": self.attention,
+            "explain": self.explain,
         }
 
     def __call__(self, question: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -43,107 +50,145 @@ class Answers:
 
     def describe(self) -> dict[str, Any]:
         """The models and what each can do, under "models"."""
-        models = []
+        described = []
         for name, model in self._models.items():
-            config = model.run_config.task
-            task = None if config is None else registry.get(config.name)
-            form = task and {
-                "fields": task.page_fields,
-                "repeat_last": task.repeats_last_field,
-                "generates": task.generates,
-            }
-            models.append(
-                {
-                    "name": name,
-                    "task": "" if config is None else config.name,
-                    "form": form,
-                    "denoising_steps": getattr(config, "denoising_steps", None),
-                    "masks": "mlm_head" in model.params,
-                    "step": model.step,
-                    "num_layers": model.config.num_hidden_layers,
-                    "num_heads": model.config.num_attention_heads,
-                    "hidden_size": model.config.hidden_size,
-                    "vocab_size": model.vocabulary.size,
-                }
-            )
-        return {"models": models}
+            task = None if model.run_config.task is None else task_of(model)
+            described.append(forms.describe(name, model, task))
+        return {"models": described}
 
     def masks(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """Predictions for each [MASK] of "text": {"masks": [[{word, probability}]]}."""
-        [masks] = fill_mask(self._model(fields), [_text(fields, "text")], top_k=10)
-        return {
-            "masks": [
-                [{"word": c.word, "probability": c.probability} for c in candidates]
-                for candidates in masks
-            ]
-        }
+        _, model = self._model(fields)
+        [masks] = fill_mask(model, [_text(fields, "text")], top_k=10)
+        return {"masks": [_candidates(candidates) for candidates in masks]}
 
     def predict(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The prediction of a fine-tuned model for "parts", a list of texts.
 
         The answer is {"prediction": ..., "steps": [text]}; for generation "denoising_steps",
-        "temperature" and "seed" decide how the text is generated, and "steps" are its states.
+        "temperature" and "seed" decide how the text is generated, and "steps" are its states. A
+        number for two texts comes with a "reference", see `_reference`.
         """
-        model = self._model(fields)
+        name, model = self._model(fields)
         task = task_of(model)
-        parts = fields.get("parts")
-        if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
-            raise DataError("parts: give a list of texts")
-        # Tabs separate the parts, as on the command line; other white space becomes one space.
-        line = "\t".join(" ".join(part.split()) for part in parts)
-        example = task.parse_line(line, "the text")
+        parts = _parts(fields, task)
+        example = task.parse_line("\t".join(parts), "the text")
         sampling, steps = Sampling(), []
         if task.generates:
-            count = int(_number(fields, "denoising_steps", task.config.denoising_steps, 1, 1000))
-            model = with_denoising_steps(model, count)
+            most = task.config.max_target_length
+            default = min(task.config.denoising_steps, most)
+            model = with_denoising_steps(
+                model, int(_number(fields, "denoising_steps", default, 1, most))
+            )
             sampling = Sampling(
                 temperature=_number(fields, "temperature", 0.0, 0.0, 100.0),
                 seed=int(_number(fields, "seed", 0, 0, 2**31 - 1)),
                 show_step=steps.append,
             )
         [prediction] = predict(model, [example], sampling=sampling)
-        shown = {name: value for name, value in prediction.items() if name not in VECTORS}
-        return {"prediction": shown, "steps": steps}
+        shown = {key: value for key, value in prediction.items() if key not in VECTORS}
+        if "best" in shown:
+            shown["best"] = shown["best"][:BEST_ANSWERS]
+        answer = {"prediction": shown, "steps": steps}
+        for key in {"cosine", "score"} & set(shown) if len(parts) == 2 else ():
+            answer["reference"] = self._reference(name, model, task, key)
+        return answer
 
     def attention(self, fields: Mapping[str, Any]) -> dict[str, Any]:
         """The attention of one layer in one text, or in two ("text", "second").
 
         "layer" and "head" count from 1; head 0 is the mean of all heads. The answer is
-        {"tokens": [S], "attention": [S][S], "picture": URL}, rows attending to columns.
+        {"tokens": [S], "attention": [S][S]}, rows attending to columns.
         """
-        model = self._model(fields)
-        texts = [_text(fields, "text")]
-        if str(fields.get("second") or "").strip():
-            texts.append(_text(fields, "second"))
+        _, model = self._model(fields)
         config = model.config
         layer = int(_number(fields, "layer", 1, 1, config.num_hidden_layers))
         head = int(_number(fields, "head", 0, 0, config.num_attention_heads))
-        layers = look(model, "\t".join(texts), max_tokens=MAX_TOKENS)
+        layers = look(model, _one_or_two(fields), max_tokens=MAX_TOKENS)
         heads = layers.attention[layer - 1]
         attention = heads.mean(0) if head == 0 else heads[head - 1]
-        picture = explain_page.attention_png(layers.tokens, attention[None, None])
         return {
             "tokens": layers.tokens,
-            "attention": attention.round(4).tolist(),
-            "picture": explain_page.data_url(picture),
+            "attention": np.asarray(attention, np.float64).round(4).tolist(),
         }
 
-    def _model(self, fields: Mapping[str, Any]) -> Model:
+    def explain(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """What the model makes of one text, or of two, after each layer.
+
+        The answer has "layers", their numbers; "masks", the predictions by [mask][layer][rank];
+        of a classifier "labels", "classes" [layer][label] and "contributions" of the tokens.
+        """
+        _, model = self._model(fields)
+        found = explain(model, _one_or_two(fields))
+        answer: dict[str, Any] = {
+            "layers": list(range(1, len(found.attention) + 1)),
+            "masks": [[_candidates(layer) for layer in mask] for mask in found.masked],
+        }
+        if found.classes is not None:
+            answer |= {"labels": found.labels, "classes": found.classes.tolist()}
+        if found.attribution is not None:
+            answer["contributions"] = {
+                "label": found.labels[found.attribution.label],
+                "tokens": found.tokens,
+                "values": found.attribution.values.tolist(),
+                "sum": float(found.attribution.values.sum()),
+            }
+        return answer
+
+    def _reference(self, name: str, model: Model, task: AnyTask, key: str) -> dict[str, float]:
+        """The mean number of pairs of texts that have nothing in common, and of equal texts."""
+        if name not in self._references:
+            texts = forms.UNRELATED[forms.language(model.vocabulary)]
+            pairs = [*itertools.combinations(texts, 2), *zip(texts, texts, strict=True)]
+            examples = [task.parse_line("\t".join(pair), "the text") for pair in pairs]
+            numbers = [prediction[key] for prediction in predict(model, examples)]
+            equal = len(texts)
+            self._references[name] = {
+                "unrelated": float(np.mean(numbers[:-equal])),
+                "equal": float(np.mean(numbers[-equal:])),
+            }
+        return self._references[name]
+
+    def _model(self, fields: Mapping[str, Any]) -> tuple[str, Model]:
         name = fields.get("model")
         if not isinstance(name, str) or name not in self._models:
             raise DataError(f"model {name!r}: give one of {', '.join(self._models)}")
-        return self._models[name]
+        return name, self._models[name]
+
+
+def _candidates(candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
+    return [{"word": c.word, "probability": c.probability} for c in candidates]
+
+
+def _parts(fields: Mapping[str, Any], task: AnyTask) -> list[str]:
+    """The texts in the fields of the task's form. Raises DataError, which names an empty field."""
+    texts = fields.get("parts")
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError("parts: give a list of texts")
+    # Tabs separate the parts of a typed line; on the page they are spaces like others.
+    texts = [" ".join(text.split()) for text in texts]
+    for text, name in itertools.zip_longest(texts, task.page.fields, fillvalue=""):
+        if name and not text and not name.endswith(forms.OPTIONAL):
+            raise DataError(f"the {name.split(' (')[0]} is empty: write something")
+    return [text for text in texts if text]
+
+
+def _one_or_two(fields: Mapping[str, Any]) -> str:
+    """The text, or both with a tab between."""
+    given = ("text", "second") if str(fields.get("second") or "").strip() else ("text",)
+    return "\t".join(_text(fields, name) for name in given)
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:
     text = fields.get(name)
     if not isinstance(text, str) or not text.strip():
-        raise DataError(f"{name} is empty: write something")
+        raise DataError(f"the {name} is empty: write something")
     return " ".join(text.split())
 
 
 def _number(fields: Mapping[str, Any], name: str, default: float, low: float, high: float) -> float:
     value = fields.get(name, default)
     if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ConfigError(f"{name} is {value!r}: give a number between {low:g} and {high:g}")
+        words = name.replace("_", " ")
+        raise ConfigError(f"{words} is {value!r}: give a number between {low:g} and {high:g}")
     return value

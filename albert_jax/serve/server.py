@@ -43,9 +43,9 @@ class Server(ThreadingHTTPServer):
     def __init__(self, answer: Answer, port: int) -> None:
         """Listens on a port of the loopback; port 0 takes a free one. Raises ConfigError."""
         self.answer = answer
-        self.page = resources.files("albert_jax.serve").joinpath("page.html").read_bytes()
+        self.page = page().encode()
         self.headers = {
-            "Content-Security-Policy": content_security_policy(self.page.decode()),
+            "Content-Security-Policy": content_security_policy(page()),
             "X-Content-Type-Options": "nosniff",
             "Referrer-Policy": "no-referrer",
             "Cross-Origin-Resource-Policy": "same-origin",
@@ -67,6 +67,16 @@ class Server(ThreadingHTTPServer):
     def address(self) -> str:
         """The URL of the page."""
         return f"http://{LOOPBACK}:{self.server_port}/"
+
+
+def page() -> str:
+    """The page as one text, with its style and its script inside it."""
+    folder = resources.files("albert_jax.serve")
+    html, style, script = (
+        folder.joinpath(f"page.{kind}").read_text("utf-8") for kind in ("html", "css", "js")
+    )
+    html = html.replace("<style></style>", f"<style>\n{style}</style>")
+    return html.replace("<script></script>", f"<script>\n{script}</script>")
 
 
 def content_security_policy(page: str) -> str:

@@ -17,6 +17,7 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
+from albert_jax.tasks.support.page_form import PAIRS, PageForm
 from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
@@ -79,7 +80,22 @@ H = TypeVar("H", bound=RegressionConfig)
 class _TextTask(Task[H, TextExample, TextFeature]):
     """What classification and regression share: one vector per text, and a dense layer on it."""
 
-    page_fields = ("text", "second text (optional)")
+    page = PageForm(
+        title="Classification",
+        fields=("text", "second text (optional)"),
+        examples={
+            "en": (
+                ("The food was cold, and nobody said sorry.",),
+                ("I have never slept so well in a hotel.",),
+                ("The bakery opens after sunrise.", "The bakery opens before sunrise."),
+            ),
+            "zh": (
+                ("菜凉了，也没有人道歉。",),
+                ("我从来没有在酒店睡得这么香。",),
+                ("面包店日出后开门。", "面包店日出前开门。"),
+            ),
+        },
+    )
     transformers = TransformersClass(
         name="AlbertForSequenceClassification",
         modules=("pooler",),
@@ -176,9 +192,14 @@ class Classification(_TextTask[ClassificationConfig]):
     def predict(
         self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
     ) -> list[Prediction]:
-        """The most probable label and its probability."""
+        """The most probable label with its probability, and the probabilities of all labels."""
+        labels = self.config.labels
         return [
-            {"label": self.config.labels[int(row.argmax())], "probability": float(row.max())}
+            {
+                "label": labels[int(row.argmax())],
+                "probability": float(row.max()),
+                "probabilities": dict(zip(labels, row.tolist(), strict=True)),
+            }
             for row in metrics.softmax(outputs)
         ]
 
@@ -201,6 +222,11 @@ class Regression(_TextTask[RegressionConfig]):
     """Predict a number for a text or a pair of texts (STS-B)."""
 
     name = "regression"
+    page = PageForm(
+        title="Score of a text or of two texts",
+        fields=_TextTask.page.fields,
+        examples=PAIRS,
+    )
     config_class = RegressionConfig
     metrics = ("pearson", "spearman")
     label_names = SCORE_NAMES + LABEL_NAMES

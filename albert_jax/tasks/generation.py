@@ -23,6 +23,7 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -57,6 +58,8 @@ class GenerationConfig(TaskConfig):
     """Weight of the end tokens behind the first one, which are easy."""
     denoising_steps: int = bounded(8, 1)
     """Forward passes that write a text."""
+    max_turns: int = bounded(0, 0)
+    """Most turns of a training example's source: above 1 for dialogues; 0: counted by finetune."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +91,15 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
     label_column = "mlm_labels"
     weight_column = "mlm_weights"
     generates = True
-    page_fields = ("source",)
-    repeats_last_field = True
+    page = PageForm(
+        title="Writing",
+        fields=("source",),
+        repeats_last=True,
+        examples={
+            "en": (("My computer is very slow.",), ("The old man buys the lamp.",)),
+            "zh": (("我的电脑很慢。",), ("老人买了这盏灯。",)),
+        },
+    )
     card_note = (
         "A text is written into {max_target_length} [MASK] tokens behind the source, the most "
         "confident first, in {denoising_steps} steps; generate.py does it."
@@ -110,7 +120,8 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
     def resolve(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
         """Makes sure that the scores can be computed before anything is trained."""
         metrics.bleu_chrf(["a"], ["a"])
-        return super().resolve(train, dev)
+        turns = self.config.max_turns or max(len(example.source) for example in train)
+        return super().resolve(train, dev).with_config(max_turns=turns)
 
     def texts(self, example: SourceTarget) -> Sequence[str]:
         """Source and target."""

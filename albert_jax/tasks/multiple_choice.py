@@ -11,15 +11,19 @@ import numpy as np
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.choice_files import ChoiceExample, read_choices
+from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
+
+MAX_PARTS = 1000
+"""Most parts of a typed line."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +60,20 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
     config_class = MultipleChoiceConfig
     metrics = ("accuracy",)
     loss_name = "choice"
-    page_fields = ("context", "choice")
-    repeats_last_field = True
+    page = PageForm(
+        title="Multiple choice",
+        fields=("context", "choice"),
+        repeats_last=True,
+        examples={
+            "en": (
+                (
+                    "It was dark, and Ali could not find the keyhole. What would have helped him?",
+                    "a torch\na hat\na ladder",
+                ),
+            ),
+            "zh": (("天黑了，阿里找不到钥匙孔。什么能帮他？", "手电筒\n帽子\n梯子"),),
+        },
+    )
     card_note = "A row holds one choice: the context, then question and choice as one text."
     transformers = TransformersClass(
         name="AlbertForMultipleChoice",
@@ -73,8 +89,12 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
 
     def parse_line(self, line: str, where: str) -> ChoiceExample:
         """Context and choices with tabs between them."""
-        limit = 1 + self.config.max_choices
-        context, *endings = columns.parse_parts(line, where, self.name, 3, limit)
+        context, *endings = columns.parse_parts(line, where, self.name, 1, MAX_PARTS)
+        if not 2 <= len(endings) <= self.config.max_choices:
+            raise DataError(
+                f"{where}: {len(endings)} choices after the context: give 2 to "
+                f"{self.config.max_choices}"
+            )
         return ChoiceExample(where, context, tuple(endings))
 
     def texts(self, example: ChoiceExample) -> Sequence[str]:
@@ -141,11 +161,18 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
     def predict(
         self, examples: Sequence[ChoiceExample], features: Sequence[ChoiceFeature], outputs: Any
     ) -> list[Prediction]:
-        """Number of the chosen ending and its probability."""
+        """Number of the chosen ending with its probability, and the probabilities of all."""
         predictions = []
         for example, row in zip(examples, metrics.softmax(outputs), strict=True):
-            number = int(row[: len(example.endings)].argmax())
-            predictions.append({"choice": number, "probability": float(row[number])})
+            probabilities = row[: len(example.endings)].tolist()
+            number = int(np.argmax(probabilities))
+            predictions.append(
+                {
+                    "choice": number,
+                    "probability": probabilities[number],
+                    "probabilities": probabilities,
+                }
+            )
         return predictions
 
     def score(self, examples: Sequence[ChoiceExample], predictions: Sequence[Prediction]) -> Scores:

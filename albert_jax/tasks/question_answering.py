@@ -17,6 +17,7 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import answer_spans, columns, squad_metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.answer_spans import WindowFeature
+from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.support.squad_files import Question, read_questions
 from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
@@ -62,7 +63,25 @@ class _Squad(Task[Q, Question, WindowFeature]):
     """What both versions share: files, windows and batches."""
 
     confidence_interval = False
-    page_fields = ("question", "context")
+    page = PageForm(
+        title="Question answering",
+        fields=("question", "context"),
+        examples={
+            "en": (
+                (
+                    "Who built the first bridge?",
+                    "The first bridge was built by monks in 1240. A flood destroyed it, and two "
+                    "years later the town built a new one of stone.",
+                ),
+            ),
+            "zh": (
+                (
+                    "第一座桥是谁建的？",
+                    "第一座桥是僧人在1240年建的。洪水冲毁了它，两年后镇上又建了一座石桥。",
+                ),
+            ),
+        },
+    )
 
     def read_examples(self, path: str, *, labelled: bool) -> list[Question]:
         """Questions of a SQuAD file or of a hub dataset."""

@@ -17,6 +17,7 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
+from albert_jax.tasks.support.page_form import PAIRS, PageForm
 from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
@@ -54,7 +55,11 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
     config_class = SentenceEmbeddingConfig
     metrics = ("spearman", "retrieval")
     confidence_interval = False
-    page_fields = ("first text", "second text")
+    page = PageForm(
+        title="Similarity of two texts",
+        fields=("first text", "second text"),
+        examples=PAIRS,
+    )
     card_note = "The vector is the normalized mean of the last states; the pooler is not trained."
     usage = (
         "from sentence_transformers import SentenceTransformer",

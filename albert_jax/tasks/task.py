@@ -19,6 +19,7 @@ import numpy as np
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
 from albert_jax.tasks.support.features import Batch
+from albert_jax.tasks.support.page_form import PageForm
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -108,10 +109,8 @@ class Task(abc.ABC, Generic[C, E, F]):
     """Whether `head_logits` gives a logit per label (for early exit, explanations, teachers)."""
     generates: ClassVar[bool] = False
     """Whether denoising steps and a temperature can be set."""
-    page_fields: ClassVar[tuple[str, ...]]
-    """Labels of the web page's text fields, in the order of the parts of a typed line."""
-    repeats_last_field: ClassVar[bool] = False
-    """Whether the last of them may be given several times (choices, turns)."""
+    page: ClassVar[PageForm] = PageForm()
+    """How the web page asks for an example."""
 
     loss_name: ClassVar[str]
     """Name of the usual loss, the cross-entropy of `logits`."""

@@ -18,6 +18,7 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
 
 if TYPE_CHECKING:
@@ -87,7 +88,14 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
     metrics = ("f1", "accuracy")
     loss_name = "tag"
     weight_column = "label_weights"
-    page_fields = ("words",)
+    page = PageForm(
+        title="Tags of words",
+        fields=("sentence (words with spaces between them)",),
+        examples={
+            "en": (("Anna Berg moved from Hamburg to Lisbon in May .",),),
+            "zh": (("李明 去年 从 北京 搬到 上海 。",),),
+        },
+    )
     transformers = TransformersClass(
         name="AlbertForTokenClassification",
         head=("classifier", "classifier"),

@@ -14,7 +14,7 @@ from albert_jax.config import PhaseConfig, TaskConfig
 from albert_jax.serve.answers import Answers
 from albert_jax.serve.server import Server
 from albert_jax.tasks import registry
-from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
 from albert_jax.tasks.generation import GenerationConfig
 from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
 from albert_jax.tasks.question_answering import SquadV2Config
@@ -26,6 +26,10 @@ TASKS = {
     "feelings": ClassificationConfig(labels=("no", "yes"), metrics=("accuracy",)),
     "questions": SquadV2Config(metrics=("f1",), max_query_length=8, doc_stride=8),
     "writer": GenerationConfig(metrics=("bleu",), max_target_length=8, denoising_steps=4),
+    "chat": GenerationConfig(
+        metrics=("bleu",), max_target_length=8, denoising_steps=4, max_turns=3
+    ),
+    "grades": RegressionConfig(metrics=("pearson",)),
     "choices": MultipleChoiceConfig(metrics=("accuracy",), max_choices=3, max_qa_length=16),
     "tags": TokenClassificationConfig(labels=("B-X", "O"), metrics=("f1",)),
     "pairs": SentenceEmbeddingConfig(metrics=("retrieval",)),

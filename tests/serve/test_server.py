@@ -21,9 +21,11 @@ import tiny_models
 
 from albert_jax import api, cli
 from albert_jax.config import ComputeConfig
+from albert_jax.inference.explain import explain
 from albert_jax.inference.predict import predict
 from albert_jax.model import albert
 from albert_jax.serve.server import MAX_BYTES, Server
+from albert_jax.tasks import registry
 from albert_jax.tasks.support.columns import TextExample
 
 
@@ -75,10 +77,15 @@ def test_models_are_told(server, models):
         described["feelings"]["task"] == "classification" and described["pretrained"]["task"] == ""
     )
     assert described["pretrained"]["form"] is None
-    assert described["choices"]["form"] == {
-        "fields": ["context", "choice"], "repeat_last": True, "generates": False,
-    }  # fmt: skip
-    assert described["writer"]["form"]["generates"] and described["writer"]["denoising_steps"] == 4
+    choices = described["choices"]["form"]
+    assert choices["title"] == "Multiple choice" and choices["fields"] == ["context", "choice"]
+    assert choices["repeat_last"] and not choices["generates"]
+    writer = described["writer"]["form"]
+    assert writer["generates"] and not writer["dialogue"]
+    assert (writer["denoising_steps"], writer["most_steps"]) == (4, 8)
+    assert described["chat"]["form"]["dialogue"]
+    titles = [model["form"]["title"] for model in described.values() if model["form"]]
+    assert "Question answering" in titles and not set(titles) & set(registry.names())
     assert (described["pretrained"]["num_layers"], described["pretrained"]["num_heads"]) == (2, 2)
 
 
@@ -97,14 +104,47 @@ def test_predictions_are_those_of_the_command(server, models):
     assert status == 200
     expected = predict(models["feelings"], [TextExample("x", ("the file is found",))])
     assert answer == {"prediction": expected[0], "steps": []}
+    probabilities = answer["prediction"]["probabilities"]
+    assert list(probabilities) == ["no", "yes"] and sum(probabilities.values()) == pytest.approx(1)
+    assert max(probabilities.values()) == answer["prediction"]["probability"]
     _, answer = ask(server, "predict", model="questions", parts=["what is found", "the file is"])
     assert set(answer["prediction"]) >= {"text", "best", "null_score"}
+    assert 1 < len(answer["prediction"]["best"]) <= 5
     _, answer = ask(server, "predict", model="choices", parts=["the file", "a", "b", "c"])
-    assert answer["prediction"]["choice"] in range(3)
+    probabilities = answer["prediction"]["probabilities"]
+    assert len(probabilities) == 3 and sum(probabilities) == pytest.approx(1)
+    assert probabilities[answer["prediction"]["choice"]] == max(probabilities)
     _, answer = ask(server, "predict", model="tags", parts=["the file is"])
     assert answer["prediction"]["words"] == ["the", "file", "is"]
     _, answer = ask(server, "predict", model="pairs", parts=["the file", "the name"])
     assert set(answer["prediction"]) == {"cosine"}
+
+
+def test_a_similarity_stands_between_those_of_unrelated_and_equal_texts(server, models):
+    _, answer = ask(server, "predict", model="pairs", parts=["the file", "the file"])
+    assert answer["prediction"]["cosine"] == pytest.approx(1, abs=1e-3)
+    reference = answer["reference"]
+    assert reference["equal"] == pytest.approx(1, abs=1e-3) and reference["unrelated"] < 0.999
+    _, answer = ask(server, "predict", model="grades", parts=["the file", "a name"])
+    assert set(answer["prediction"]) == {"score"} and set(answer["reference"]) == set(reference)
+    _, answer = ask(server, "predict", model="grades", parts=["the file", " "])
+    assert set(answer["prediction"]) == {"score"} and "reference" not in answer
+
+
+def test_layers_and_contributions_are_those_of_explain(server, models):
+    _, answer = ask(server, "explain", model="feelings", text="the file", second="is found")
+    found = explain(models["feelings"], "the file\tis found")
+    assert answer["labels"] == ["no", "yes"] and answer["layers"] == [1, 2]
+    np.testing.assert_allclose(answer["classes"], found.classes)
+    told = answer["contributions"]
+    assert told["tokens"] == list(found.tokens) and told["label"] in answer["labels"]
+    np.testing.assert_allclose(told["values"], found.attribution.values)
+    assert sum(told["values"]) == pytest.approx(told["sum"])
+    _, answer = ask(server, "explain", model="pretrained", text="the [MASK] is [MASK]")
+    assert "labels" not in answer and "contributions" not in answer
+    words = [[[c["word"] for c in layer] for layer in mask] for mask in answer["masks"]]
+    found = explain(models["pretrained"], "the [MASK] is [MASK]")
+    assert words == [[[c.word for c in layer] for layer in mask] for mask in found.masked]
 
 
 def test_generation_shows_its_steps(server):
@@ -130,7 +170,6 @@ def test_attention_is_that_of_the_layers(server, models):
             model.params, model.config, np.stack([x, each[0]]), batch["segment_ids"]
         )
     )[:, 0]
-    pictures = set()
     for layer, head, values in (
         (1, 0, expected[0].mean(0)),
         (2, 0, expected[1].mean(0)),
@@ -144,11 +183,6 @@ def test_attention_is_that_of_the_layers(server, models):
         assert status == 200
         assert len(answer["tokens"]) == size and answer["tokens"][0] == "[CLS]"
         np.testing.assert_allclose(answer["attention"], values, atol=1e-4)
-        kind, _, picture = answer["picture"].partition(",")
-        assert kind == "data:image/png;base64"
-        assert base64.b64decode(picture).startswith(b"\x89PNG")
-        pictures.add(picture)
-    assert len(pictures) == 4
 
 
 def test_foreign_pages_and_names_are_refused(server):
@@ -228,8 +262,13 @@ def test_other_paths_and_methods(server):
         ("predict", {"model": "pretrained", "parts": ["a"]}, "was not fine-tuned"),
         ("predict", {"model": "feelings", "parts": []}, "the text is empty"),
         ("predict", {"model": "feelings", "parts": "a"}, "list of texts"),
-        ("predict", {"model": "questions", "parts": ["what"]}, "1 parts where squad-v2 takes 2"),
-        ("predict", {"model": "writer", "parts": ["a"], "denoising_steps": 0}, "between 1 and 1000"),
+        ("predict", {"model": "questions", "parts": ["what"]}, "the context is empty: write something"),
+        ("predict", {"model": "writer", "parts": ["a"], "denoising_steps": 0}, "denoising steps is 0: give a number between 1 and 8"),
+        ("predict", {"model": "writer", "parts": ["a"], "denoising_steps": 9}, "between 1 and 8"),
+        ("predict", {"model": "pairs", "parts": ["a", " "]}, "the second text is empty"),
+        ("predict", {"model": "choices", "parts": ["a", "b"]}, "1 choices after the context: give 2"),
+        ("predict", {"model": "tags", "parts": [""]}, "the sentence is empty"),
+        ("explain", {"model": "pretrained", "text": ""}, "the text is empty"),
         ("predict", {"model": "writer", "parts": ["a"], "temperature": "x"}, "give a number"),
         ("attention", {"model": "pretrained", "text": "file " * 60}, "shorten it"),
         ("attention", {"model": "pretrained", "text": "file", "layer": 3}, "between 1 and 2"),

@@ -59,7 +59,6 @@ class WordCount(Task[WordCountConfig, Text, TextFeature]):
     config_class = WordCountConfig
     metrics = ("absolute_error",)
     greater_is_better = False
-    page_fields = ("text",)
     transformers = TransformersClass(name="AlbertModel")
 
     def read_examples(self, path: str, *, labelled: bool) -> list[Text]:
