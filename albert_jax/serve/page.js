@@ -5,6 +5,7 @@ const exampleOf = new Map();  // Id of a section -> number of the example that i
 
 const $ = (selector, inside = document) => inside.querySelector(selector);
 const all = (selector, inside = document) => [...inside.querySelectorAll(selector)];
+const signed = (number) => (number < 0 ? "−" : "+") + Math.abs(number).toFixed(2);
 const percent = (share) => (100 * share).toFixed(1) + " %";
 
 function make(tag, className, ...children) {
@@ -195,11 +196,11 @@ function contributions(answer) {
   const largest = Math.max(1, ...values.map(Math.abs));
   const spans = tokens.map((token, i) => {
     const span = make("span", values[i] < 0 ? "token against" : "token", token,
-      make("small", "", (values[i] < 0 ? "−" : "+") + Math.abs(values[i]).toFixed(2)));
+      make("small", "", signed(values[i])));
     return shaded(span, .8 * Math.abs(values[i]) / largest);
   });
   const told = [make("h3", "", `What speaks for “${label}”`), make("div", "tokens", ...spans),
-    make("p", "note", `Blue speaks for “${label}”, red against it, in logits; together ${sum.toFixed(2)}.`)];
+    make("p", "note", `Blue speaks for “${label}”, red against it, in logits; together ${signed(sum)}.`)];
   if (note) told.push(make("p", "", note));
   return told;
 }
@@ -223,6 +224,7 @@ function drawAttention(section, answer) {
     const button = make("button", "token", token, make("small", "", ""));
     button.type = "button";
     const choose = () => buttons.forEach((other, to) => {
+      section.token = i;
       other.classList.toggle("chosen", to === i);
       $("small", other).textContent = (100 * attention[i][to]).toFixed(0) + "%";
       shaded(other, Math.sqrt(attention[i][to]));
@@ -231,6 +233,7 @@ function drawAttention(section, answer) {
     return button;
   });
   $(".attending", section).replaceChildren(...buttons);
+  buttons[section.token < tokens.length ? section.token : 1].click();
   const head = make("thead", "", make("tr", "", make("td"), ...tokens.map((token) => make("th", "", token))));
   const body = make("tbody", "", ...tokens.map((token, from) => make("tr", "", make("th", "", token),
     ...tokens.map((_, to) => shaded(make("td"), Math.sqrt(attention[from][to]))))));
@@ -252,7 +255,7 @@ async function look(section, again) {
   const reasons = again ? null : await ask("explain", fields);
   if (model !== chosen()) return;
   if (reasons) {
-    section.shown = fields;
+    [section.shown, section.token] = [fields, 1];
     $(".reasons", section).replaceChildren(...(reasons.contributions ? contributions(reasons) : []), ...layers(reasons));
   }
   drawAttention(section, attention);

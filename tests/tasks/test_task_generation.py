@@ -54,6 +54,13 @@ def test_sources_turns_and_targets_are_read(tmp_path: Path) -> None:
     assert TASK.parse_line("a b\tc", "line 1").source == ("a b", "c")
 
 
+def test_dialogues_are_told_from_single_sources() -> None:
+    single = [SourceTarget("f:1", ("a",), "b"), SourceTarget("f:2", (), "c")]
+    dialogue = SourceTarget("f:3", ("a", "b", "c"), "d")
+    assert TASK.resolve(single, [dialogue]).config.max_turns == 1
+    assert TASK.resolve([*single, dialogue], single).config.max_turns == 3
+
+
 def test_the_target_is_filled_up_with_end_tokens() -> None:
     (feature,) = features()
     assert feature.source.tolist() == [2, *ids("a b"), SEP]
