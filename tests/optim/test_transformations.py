@@ -7,6 +7,7 @@ import pytest
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.optim.optimizer import (
+    MUON_STEP,
     is_excluded,
     is_stacked,
     make_optimizer,
@@ -67,7 +68,7 @@ def test_segments_of_phases():
 
 
 def test_muon_orthogonalizes_the_weight_matrices_one_by_one():
-    """Each entry of a stacked leaf gets its own orthogonal step of LAMB's length."""
+    """Each entry of a stacked leaf gets its own orthogonal step of MUON_STEP times LAMB's length."""
     draw = np.random.default_rng(0)
 
     def tree(scale):
@@ -86,7 +87,9 @@ def test_muon_orthogonalizes_the_weight_matrices_one_by_one():
     for step, weight in zip(kernel, weights, strict=True):
         singular = np.linalg.svd(step, compute_uv=False)
         assert singular.min() > 0.5 * singular.max()
-        assert np.linalg.norm(step) == pytest.approx(0.01 * np.linalg.norm(weight), rel=1e-5)
+        assert np.linalg.norm(step) == pytest.approx(
+            MUON_STEP * 0.01 * np.linalg.norm(weight), rel=1e-5
+        )
     lamb = make_optimizer(OptimizerConfig(weight_decay=0.0), 0.01)
     others, _ = lamb.update(gradients, lamb.init(params), params)
     for name in ("sop_head", "mlm_head"):
