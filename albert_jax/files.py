@@ -77,7 +77,7 @@ def bucket_client(path: str) -> Any:
     except (ImportError, ValueError) as error:
         raise StorageError(
             f"{path}: no client for this kind of bucket ({error}); "
-            "pip install 'albert-jax[gcs]' for gs://"
+            "pip install gcsfs for gs://, s3fs for s3://"
         ) from error
     # A cached listing would hide the objects that other processes write.
     client.invalidate_cache()

@@ -27,7 +27,8 @@ def test_site_is_built_without_a_warning():
 
 def test_every_page_is_in_the_menu():
     menu = (ROOT / "mkdocs.yml").read_text()
-    pages = [*ROOT.glob("docs/*.md"), *ROOT.glob("docs/*.ipynb"), *ROOT.glob("*.md")]
+    globs = ("*.md", "docs/*.md", "docs/*.ipynb", "examples/*.md", "benchmarks/*.md")
+    pages = [page for pattern in globs for page in ROOT.glob(pattern)]
     missing = [page.name for page in pages if str(page.relative_to(ROOT)) not in menu]
     assert not missing
 

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -19,22 +20,36 @@ from albert_jax.data.sources import python_docs
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "README.md").read_text()
+CHINESE = (ROOT / "README.zh.md").read_text()
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", text, re.S)
+
+
 COMMANDS = [
     line
-    for block in re.findall(r"```bash\n(.*?)```", TEXT, re.S)
-    for line in block.splitlines()
+    for block in blocks(TEXT, "bash")
+    for line in block.replace("\\\n", " ").splitlines()
     if line
 ]
-PYTHON = re.findall(r"```python\n(.*?)```", TEXT, re.S)
+PYTHON = blocks(TEXT, "python")
 PAGES = sorted((ROOT / "docs").glob("*.md")) + [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "examples/README.md")
+    ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "examples/README.md")
 ]
-QUICK = ["--phases.0.steps", "4", "--phases.1.steps", "2", "--run.max-eval-samples", "16"]
+QUICK = {
+    "pretrain": "--phases.0.steps 4 --phases.1.steps 2 --run.max-eval-samples 16",
+    "finetune": "--max-steps 4",
+}
+"""Options that shorten a command."""
 LAUNCH = {
     "bash launch/local.sh": "test_launch.py runs it",
     "bash launch/local.sh --text 'my/*.txt'": "test_launch.py runs it",
     "bash launch/test.sh": "test_launch.py runs it",
     "bash launch/test.sh --all": "test_launch.py runs it",
+    "git clone ADDRESS albert_jax && cd albert_jax": "the tests run in a clone",
+    "source .venv/bin/activate": "test_launch.py makes the environment",
+    "pip install transformers torch": "the extra parity has them",
 }
 
 
@@ -90,6 +105,42 @@ def test_named_presets_exist():
         assert name in configfile.presets()
 
 
+def outline(text: str) -> dict[str, object]:
+    """What two languages of one page must have in common."""
+    prose = re.sub(r"```.*?```", "", text, flags=re.S)
+    tables = re.findall(r"^\|.*\|$", prose, re.M)
+    return {
+        "code": [blocks(text, language) for language in ("bash", "python")],
+        "headings": [len(marks) for marks in re.findall(r"^(#+) ", prose, re.M)],
+        "links": Counter(
+            target for target in re.findall(r"\]\(([^)]+)\)", prose) if "README" not in target
+        ),
+        "tables": [(row.count(" |"), *re.findall(r"`[^`]+`", row)) for row in tables],
+        "names": Counter(re.findall(r"`[^`]+`", prose)),
+        "measured": Counter(re.findall(r"\d[\d.,e-]*\d", "".join(tables[:8]))),
+    }
+
+
+def test_the_chinese_readme_is_the_english_one():
+    english, chinese = outline(TEXT), outline(CHINESE)
+    for part, expected in english.items():
+        assert chinese[part] == expected, part
+    assert "](README.zh.md)" in TEXT and "](README.md)" in CHINESE
+    for heading in re.findall(r"^## (.*)", CHINESE, re.M):
+        assert re.search(r"[\u4e00-\u9fff]", heading), heading
+
+
+def test_extras_are_named_as_a_clone_installs_them():
+    """The package is on no index, so that advice to install it by name would fail."""
+    for path in ROOT.rglob("*"):
+        if path.suffix in (".py", ".md", ".ipynb", ".sh", ".sbatch", ".cfg", ".html"):
+            parts = path.relative_to(ROOT).parts
+            if parts[0] in ("build", "runs") or any(p.startswith(".") for p in parts[:-1]):
+                continue
+            advice = re.search(r"pip install[^\n]*\balbert[-_]jax\b", path.read_text())
+            assert advice is None, f"{path}: {advice}"
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder with text in my/, and `albert-jax` on the path that trains few steps only."""
@@ -99,11 +150,12 @@ def place(tmp_path_factory):
     for i in range(2):
         text = "\n\n".join(document.text for document in documents[i::2])
         (place / "my" / f"{i}.txt").write_text(text)
+    shutil.copytree(ROOT / "examples", place / "examples")
     (place / "bin").mkdir()
     program = place / "bin" / "albert-jax"
-    quick = " ".join(QUICK)
+    cases = " ".join(f'{verb}) set -- "$@" {options} ;;' for verb, options in QUICK.items())
     program.write_text(
-        f'#!/bin/sh\nif [ "$1" = pretrain ]; then set -- "$@" {quick}; fi\n'
+        f"#!/bin/sh\ncase $1 in {cases} esac\n"
         f'exec {shlex.quote(sys.executable)} -m albert_jax "$@"\n'
     )
     program.chmod(0o755)
@@ -119,32 +171,52 @@ def _environment(place):
     }
 
 
+def call(command: str, place: Path) -> str:
+    done = subprocess.run(
+        command, shell=True, cwd=place, env=_environment(place), capture_output=True, text=True
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def made(place):
+    """The same place, with the run of `bash launch/local.sh` and what the commands make."""
+    script = (ROOT / "launch" / "local.sh").read_text()
+    corpus = "--text python-docs:"
+    assert corpus in script and "runs/$name" in script and "run=$out/run" in script
+    for command in (
+        f"tokenizer train {corpus} --vocab-size 4000 --out runs/tiny/tokenizer",
+        f"data prepare {corpus} --tokenizer runs/tiny/tokenizer --out runs/tiny/data",
+        "pretrain --config tiny --data runs/tiny/data --out runs/tiny/run",
+        *(c.removeprefix("albert-jax ") for c in _albert(COMMANDS) if "gs://" not in c),
+    ):
+        call(f"albert-jax {command}", place)
+    return place
+
+
 @pytest.mark.slow
-def test_commands_work_one_after_the_other(place):
-    for command in _albert(COMMANDS):
-        if "gs://" in command:
-            continue
-        done = subprocess.run(
-            command, shell=True, cwd=place, env=_environment(place), capture_output=True, text=True
-        )
-        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
+def test_commands_work_one_after_the_other(made):
+    for result in ("evaluation.json", "curves.png", "vocabulary"):
+        assert (made / "runs" / "reviews" / result).exists(), result
+    assert (made / "runs" / "reviews-why" / "explain.html").is_file()
+    assert (made / "runs" / "reviews-export" / "model.safetensors").is_file()
 
 
 @pytest.mark.slow
 @pytest.mark.parity
-def test_python_works_on_what_the_commands_made(place):
+def test_python_works_on_what_the_commands_made(made):
     pytest.importorskip("transformers")
     pytest.importorskip("torch")
-    if not (place / "work" / "export").exists():
-        test_commands_work_one_after_the_other(place)
     for code in PYTHON:
         done = subprocess.run(
             [sys.executable, "-c", code],
-            cwd=place, env=_environment(place), capture_output=True, text=True,
+            cwd=made, env=_environment(made), capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert "score" in done.stdout
+        assert "UNEXPECTED" not in done.stdout + done.stderr
 
 
 @pytest.mark.slow

@@ -87,9 +87,10 @@ def _devices() -> Finding:
         return Finding("devices", False, f"{first} (JAX_PLATFORMS=cpu works)")
     kinds = {device.device_kind for device in devices}
     text = f"{len(devices)} x {', '.join(sorted(kinds))}, {environment.threads()} processors"
-    for node, kind, extra in (("/dev/nvidia0", "GPU", "cuda12"), ("/dev/accel0", "TPU", "tpu")):
+    for node, kind, extra in (("/dev/nvidia0", "GPU", "cuda"), ("/dev/accel0", "TPU", "tpu")):
         if os.path.exists(node) and devices[0].platform == "cpu":
-            return Finding("devices", False, f"{text}; a {kind} is there: install jax[{extra}]")
+            fix = f"pip install -e '.[{extra}]' in the checkout"
+            return Finding("devices", False, f"{text}; a {kind} is there: {fix}")
     return Finding("devices", True, text)
 
 

@@ -20,7 +20,7 @@ _DTYPES: dict[Format, tuple[StoredType, ...]] = {
 }
 """Types that the weights can be stored as."""
 _PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers"}
-"""Packages beyond our requirements; the extra that has the target's name installs them."""
+"""Packages beyond our requirements; the extra that has the target's name installs them too."""
 
 
 def check(to: Format, head: Head | None, dtype: StoredType) -> None:
@@ -35,7 +35,7 @@ def check(to: Format, head: Head | None, dtype: StoredType) -> None:
         raise ConfigError(f"--head {head}: --to {to} always holds all heads: leave it out")
     package = _PACKAGES.get(to)
     if package and importlib.util.find_spec(package) is None:
-        raise ConfigError(f"--to {to} needs the package {package}: pip install 'albert-jax[{to}]'")
+        raise ConfigError(f"--to {to} needs the package {package}: pip install {package}")
 
 
 def export(

@@ -44,7 +44,7 @@ def test_without_beam_the_message_says_how_to_get_it(no_beam: None, tmp_path: Pa
     np.save(tmp_path / "rows.npy", rows)
     ids = IdRange(30, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
     specs, out = [f"ids:{tmp_path / 'rows.npy'}"], str(tmp_path / "p")
-    with pytest.raises(ConfigError, match=r"pip install 'albert-jax\[beam\]'"):
+    with pytest.raises(ConfigError, match=r"pip install -e '\.\[beam\]'"):
         prepare(specs, ids, out, PrepareOptions(beam=RUNNER))
     with pytest.raises(ConfigError, match="leave workers and shard away"):
         PrepareOptions(beam=RUNNER, workers=2)

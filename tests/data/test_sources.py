@@ -422,9 +422,7 @@ def test_folders_are_read_by_the_hugging_face_library(hub: list, tmp_path: Path)
     assert texts(f"hf:{tmp_path}/csv:test") == DOCUMENTS * 500
 
 
-def test_hugging_face_datasets_that_cannot_be_read(
-    hub: list, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hugging_face_datasets_that_cannot_be_read(hub: list, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'other', only"):
         texts("hf:some/set", field="other")
     with pytest.raises(DataError, match="record 0: has no text in field 'body'"):
@@ -438,9 +436,24 @@ def test_hugging_face_datasets_that_cannot_be_read(
     for malformed in ("hf:", "hf:some/set:", "tfds::train"):
         with pytest.raises(ConfigError, match=r"write tfds:NAME\[/CONFIG\]\[:SPLIT\] or hf:"):
             texts(malformed)
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(ConfigError, match="pip install datasets"):
-        texts("hf:some/set")
+
+
+@pytest.mark.parametrize(
+    ("spec", "module", "fix"),
+    [
+        ("hf:some/set", "datasets", "pip install datasets"),
+        ("tfds:some/set", "tensorflow_datasets",
+         r"pip install -e '\.\[tfds\]' in the checkout, or pip install tensorflow-datasets"),
+    ],
+)  # fmt: skip
+def test_a_library_that_is_not_installed_is_named(
+    spec: str, module: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, module, None)
+    for read in (texts, hub_datasets.load_records):
+        with pytest.raises(ConfigError, match=f"{spec}: needs .*: {fix}") as caught:
+            read(spec)
+        assert "\n" not in str(caught.value)
 
 
 def test_a_hugging_face_set_saved_on_disk(tmp_path: Path) -> None:

@@ -72,8 +72,8 @@ def _pipeline(runner: Sequence[str]) -> Any:
         )
     except ImportError as error:
         raise ConfigError(
-            "Apache Beam is not installed: pip install 'albert-jax[beam]' into an environment of "
-            "its own"
+            "Apache Beam is not installed: pip install -e '.[beam]' in the checkout, into an "
+            "environment of its own"
         ) from error
     name, *settings = runner
     usage = io.StringIO()  # Beam prints two hundred lines of options before the reason.

@@ -111,9 +111,14 @@ def texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
 @lru_cache(maxsize=4)
 def _open_tfds(spec: str) -> tuple[Any, str]:
     """The builder of a `tfds:` dataset and the name of its split."""
-    import tensorflow_datasets as tfds  # type: ignore[import-untyped]
-
     name, split = _parse(spec)
+    try:
+        import tensorflow_datasets as tfds  # type: ignore[import-untyped]
+    except ImportError as error:
+        raise ConfigError(
+            f"{spec}: needs TensorFlow Datasets: pip install -e '.[tfds]' in the checkout, or "
+            "pip install tensorflow-datasets"
+        ) from error
     with _library_errors(spec, "name a prepared dataset"):
         if os.path.isdir(name):
             builder = tfds.builder_from_directory(name)
