@@ -20,13 +20,20 @@ from albert_jax import files
 from albert_jax.config import Config
 from albert_jax.config_builder import build, from_dict
 from albert_jax.config_fields import leaves
-from albert_jax.errors import CheckpointError, ConfigError, nearest
+from albert_jax.errors import CheckpointError, ConfigError, StorageError, nearest
+from albert_jax.version import __version__
 
 MAX_BYTES = 100_000
 MAX_DEPTH = 32
 _MAX_EXTENDS = 8
 FREE_TO_CHANGE = ("run.", "compute.", "parallel.", "data.workers")
 """Fields that may differ when a run is continued."""
+_PATHS = {
+    "data": ("prepared",),
+    "run": ("minimal_pairs",),
+    "task": ("train", "dev", "teacher", "augment_from"),
+}
+"""Fields of each section that name files or folders."""
 
 
 def preset_folder() -> Path:
@@ -48,7 +55,25 @@ def load(name: str) -> Config:
     Raises ConfigError (exit code 2) for a file that is missing, too large, not TOML, or not a
     config: an unknown key, a wrong type, or a value outside its range.
     """
-    return from_dict(_merged(name, ()), name)
+    try:
+        return from_dict(_merged(name, ()), name)
+    except ConfigError as error:
+        written_by = _version_of_run(name)
+        if written_by in ("", __version__):
+            raise
+        raise ConfigError(
+            f"{error}; albert-jax {written_by} began this run and reads it, this is {__version__}"
+        ) from None
+
+
+def _version_of_run(name: str) -> str:
+    """The version that began the run to which a config belongs; "" if there is none."""
+    folder = os.path.dirname(name) if name.endswith(".toml") else name
+    try:
+        record = json.loads(files.read(files.join(folder or ".", "record.json")) or b"{}")
+        return str(record["environment"]["packages"]["albert-jax"])
+    except (ValueError, KeyError, TypeError, StorageError):
+        return ""
 
 
 def base_of(name: str) -> tuple[str, Config]:
@@ -74,6 +99,26 @@ def dumps(config: Config) -> str:
     import tomli_w  # reading, which is all that measuring needs, does without it
 
     return tomli_w.dumps(to_dict(config))
+
+
+def with_absolute_paths(config: Config) -> Config:
+    """The config with absolute paths of the files and folders that it names and that exist.
+
+    So a run finds its data from every working directory. Names of data sets stay as they are.
+    """
+
+    def absolute(path: str) -> str:
+        return os.path.abspath(path) if os.path.exists(path) else path
+
+    tables = to_dict(config)
+    for section, names in _PATHS.items():
+        for name in names:
+            value = tables.get(section, {}).get(name)
+            if isinstance(value, list):
+                tables[section][name] = [absolute(path) for path in value]
+            elif value:
+                tables[section][name] = absolute(value)
+    return build(Config, tables, "the config", "")
 
 
 def digest(config: Config) -> str:

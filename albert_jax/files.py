@@ -208,11 +208,11 @@ def file_sizes(path: str) -> dict[str, int]:
 
 
 def is_folder(path: str) -> bool:
-    """Whether there is a folder at `path` (in a bucket: a prefix with objects)."""
+    """Whether a folder, or a link to one, is at `path` (in a bucket: a prefix with objects)."""
     with storage_errors(path):
         if is_bucket(path):
             return bool(bucket_client(path).isdir(path))
-        return os.path.isdir(path) and not os.path.islink(path)
+        return os.path.isdir(path)
 
 
 def make_folder(path: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import resource
 
 import pytest
@@ -11,6 +12,7 @@ from albert_jax import configfile
 from albert_jax.config import Config, DataConfig, PhaseConfig
 from albert_jax.config_fields import leaves
 from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.tasks.classification import ClassificationConfig
 
 
 @pytest.fixture
@@ -229,3 +231,27 @@ def test_same_run_tells_harmless_refused_and_other_models():
     with pytest.raises(ConfigError, match=r"phases\.1"):
         configfile.same_run(old, longer)
     assert configfile.same_run(old, longer, ("phases",))
+
+
+def test_a_run_of_another_version_is_refused_with_that_version(tmp_path):
+    (tmp_path / "config.toml").write_text("[optimizer]\nclip_norm = 1.0\n")
+    with pytest.raises(ConfigError, match=r"it is called max_grad_norm now$"):
+        configfile.load(str(tmp_path))
+    record = {"environment": {"packages": {"albert-jax": "9.1.0"}}}
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    for name in (str(tmp_path), str(tmp_path / "config.toml")):
+        with pytest.raises(ConfigError, match=r"max_grad_norm now; albert-jax 9\.1\.0 began this"):
+            configfile.load(name)
+
+
+def test_paths_of_what_exists_become_absolute(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "train.tsv").touch()
+    task = ClassificationConfig(train="train.tsv", dev="hf:imdb:test")
+    config = Config(data=DataConfig(prepared=("data", "gs://b/data")), task=task)
+    found = configfile.with_absolute_paths(config)
+    assert found.data.prepared == (f"{tmp_path}/data", "gs://b/data")
+    assert found.task is not None
+    assert (found.task.train, found.task.dev) == (f"{tmp_path}/train.tsv", "hf:imdb:test")
+    assert configfile.with_absolute_paths(found) == found

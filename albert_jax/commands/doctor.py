@@ -78,13 +78,12 @@ def _versions() -> Finding:
 
 
 def _devices() -> Finding:
-    import jax
+    from albert_jax.parallel.hosts import available_devices
 
     try:
-        devices = jax.devices()
-    except (RuntimeError, AssertionError) as error:  # jax asserts where CUDA's plugin is missing
-        first = (str(error).splitlines() or ["the platform has no devices here"])[0]
-        return Finding("devices", False, f"{first} (JAX_PLATFORMS=cpu works)")
+        devices = available_devices()
+    except ConfigError as error:
+        return Finding("devices", False, str(error))
     kinds = {device.device_kind for device in devices}
     text = f"{len(devices)} x {', '.join(sorted(kinds))}, {environment.threads()} processors"
     for node, kind, extra in (("/dev/nvidia0", "GPU", "cuda"), ("/dev/accel0", "TPU", "tpu")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -32,6 +32,9 @@ class Evaluate(ModelOptions):
     run.max_eval_samples (or all examples)."""
     input: File | None = None
     """Labelled examples for a fine-tuned run; the default is its task.dev."""
+
+    data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
+    """Where the prepared folders of a pretraining run lie now, if they were moved."""
 
     def run(self) -> None:
         """Prints a table, and writes evaluation.json and curves.png into the run folder."""
@@ -68,6 +71,9 @@ class Evaluate(ModelOptions):
 
         if self.input is not None:
             raise ConfigError("--input is for fine-tuned runs: this one has its held-out documents")
+        if self.data:
+            data = replace(model.run_config.data, prepared=self.data)
+            model = replace(model, run_config=replace(model.run_config, data=data))
         results = pretraining.evaluate(
             model, num_layers=depths, max_samples=self.max_samples, cosines=self.changes
         )
@@ -79,6 +85,8 @@ class Evaluate(ModelOptions):
         from albert_jax.evaluation import finetuned
         from albert_jax.inference.predict import task_of
 
+        if self.data:
+            raise ConfigError("--data is for pretraining runs: name other examples with --input")
         task = task_of(model)
         path = self.input or task.config.dev
         examples = task.read_examples(path, labelled=True)[: self.max_samples]

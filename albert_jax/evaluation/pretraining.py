@@ -9,6 +9,7 @@ where the segments were cut (sentence_order.py).
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +17,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from albert_jax import files
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.data.batches import pipeline
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus, read_manifest
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import DataError
 from albert_jax.evaluation.sentence_order import CutRule
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.model_io.model import Model
@@ -87,12 +90,12 @@ def evaluate(
     Beside the numbers of `measure` stand sop_cut_accuracy (how well the cut alone predicts the
     order), forward_flops_per_token and, with `cosines`, the mean cosine of each layer. Without
     `num_layers` the model's own depth is measured; `max_samples` is the most held-out rows to
-    read, by default run.max_eval_samples. Raises DataError if the prepared text is gone or was
-    changed.
+    read, by default run.max_eval_samples. Raises DataError if the prepared text is gone or is not
+    the one that the run was trained on.
     """
     config, params = model.run_config, model.params
     phase = config.phases[-1]
-    train = [Corpus.open(folder, "train") for folder in config.data.prepared]
+    train = training_corpora(model)
     batches = held_out_batches(
         held_out_corpora(train),
         phase,
@@ -115,6 +118,25 @@ def evaluate(
             numbers |= mean_cosines(params, config.model, config.compute, batches, num_layers=depth)
         results[depth] = numbers
     return results
+
+
+def training_corpora(model: Model) -> list[Corpus]:
+    """The training text of a pretraining run, in the folders that its config names.
+
+    Raises DataError if a folder is gone or holds other text than the run's record says.
+    """
+    folders = model.run_config.data.prepared
+    try:
+        corpora = [Corpus.open(folder, "train") for folder in folders]
+    except DataError as error:
+        raise DataError(f"{error}; if it was moved, name its folder with --data") from error
+    recorded = json.loads(files.read(files.join(model.source, "record.json")) or b"{}").get("data")
+    if recorded is not None and recorded != [corpus.content for corpus in corpora]:
+        raise DataError(
+            f"{', '.join(folders)}: {model.source} was not trained on this data: name its prepared "
+            "folders, in their order, with --data"
+        )
+    return corpora
 
 
 def held_out_corpora(train: Sequence[Corpus]) -> list[Corpus]:

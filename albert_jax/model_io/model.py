@@ -70,7 +70,8 @@ def load(
 
     `step` and `weights` choose a checkpoint of a run, and its parameters or their average; an
     exported directory has only one set of parameters. Raises CheckpointError if there is no model,
-    it is damaged, or the run has no such step or no averaged parameters.
+    it is damaged, or the run has no such step or no averaged parameters, and ConfigError if JAX
+    has no devices.
 
     >>> model = load(directory)
     >>> model.config.hidden_size, model.params["pooler"]["kernel"].shape
@@ -78,6 +79,9 @@ def load(
     >>> model.vocabulary.decode(model.vocabulary.encode(["the file"])[0])
     'the file'
     """
+    from albert_jax.parallel.hosts import available_devices
+
+    available_devices()  # Otherwise the error would come from the first computation.
     if is_run(path):
         return _load_run(path, step, weights)
     if step != "newest" or weights != "trained":

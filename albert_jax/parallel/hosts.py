@@ -11,6 +11,7 @@ import socket
 import sys
 import threading
 import time
+from typing import Any
 
 import jax
 
@@ -35,11 +36,16 @@ def join() -> None:
     """Joins the cluster, if there is one and this process has not joined it yet.
 
     It must be called before anything touches a device. Raises ConfigError for variables that make
-    no cluster, and PeerError if the coordinator cannot be reached. If not every process comes in
-    time, the process exits at once with code 6, because JAX's own answer is an abort.
+    no cluster and for a machine without devices, and PeerError if the coordinator cannot be
+    reached. If not every process comes in time, the process exits at once with code 6, because
+    JAX's own answer is an abort.
     """
-    if coordination_client() is not None:
-        return
+    if coordination_client() is None:
+        _join()
+    available_devices()
+
+
+def _join() -> None:
     values = {name: os.environ.get(name, "") for name in (COORDINATOR, COUNT, INDEX)}
     if any(values.values()):
         address, count, index = values.values()
@@ -56,6 +62,21 @@ def join() -> None:
         _connect(LOCAL_SECONDS, "deactivate", int(count), int(index), address)
     elif job := detect_job():
         _connect(JOB_SECONDS, *job)
+
+
+def available_devices() -> list[Any]:
+    """All devices of JAX. Raises ConfigError if the platform in JAX_PLATFORMS has none here."""
+    try:
+        return jax.devices()
+    except (RuntimeError, AssertionError) as error:
+        # JAX 0.10 fails an assertion without a message where the plugin for CUDA is missing.
+        reason = (str(error).splitlines() or ["its plugin is not installed or finds no device"])[0]
+        platform = os.environ.get("JAX_PLATFORMS", "")
+        extra = {"cuda": "cuda12", "gpu": "cuda12", "tpu": "tpu"}.get(platform)
+        install = f"pip install 'jax[{extra}]' where there is one, or " if extra else ""
+        raise ConfigError(
+            f"JAX_PLATFORMS={platform}: {reason}: {install}set JAX_PLATFORMS=cpu"
+        ) from error
 
 
 def leave(code: int) -> None:

@@ -13,6 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from albert_jax.config import ParallelConfig
 from albert_jax.errors import ConfigError
+from albert_jax.parallel.hosts import available_devices
 
 AXES = ("slice", "data", "fsdp", "tensor")
 """All axes exist in every mesh; their size is 1 by default."""
@@ -23,9 +24,9 @@ ROW_AXES = ("slice", "data", "fsdp")
 def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of a config over the devices, by default all of them.
 
-    Raises ConfigError when the axes do not multiply to the number of devices.
+    Raises ConfigError when there are none, or the axes do not multiply to their number.
     """
-    devices = list(jax.devices() if devices is None else devices)
+    devices = list(available_devices() if devices is None else devices)
     fixed = config.slice * config.fsdp * config.tensor
     data = config.data or len(devices) // fixed
     shape = (config.slice, data, config.fsdp, config.tensor)

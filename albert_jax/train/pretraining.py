@@ -74,7 +74,12 @@ def run(
         pretraining_task(config, train, held_out, builders, vocabulary, init=init, mesh=mesh),
         out,
         mesh,
-        facts={"data_order": order, "parent": branch, "init": init},
+        facts={
+            "data": [corpus.content for corpus in train],
+            "data_order": order,
+            "parent": branch,
+            "init": init,
+        },
         vocabulary=vocabulary,
         allow_change=allow_change,
         parent_state=parent_state,

@@ -34,7 +34,7 @@ from albert_jax.tree import flatten
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
-FIXED_FACTS = ("vocabulary", "data_order")
+FIXED_FACTS = ("vocabulary", "data_order", "data")
 """Facts of the record that cannot change during a run."""
 BEFORE_CONFIG = frozenset({"lock", "rows", "vocabulary", "record.json"})
 """Names that an interrupted start can leave behind before config.toml, which is written last."""
@@ -81,7 +81,8 @@ class RunFolder:
         """
         changes: list[str] = []
         if files.read(self.config) is not None:
-            changes += configfile.same_run(configfile.load(self.config), config, allow_change)
+            old = configfile.with_absolute_paths(configfile.load(self.config))
+            changes += configfile.same_run(old, config, allow_change)
             changes += self._changed_facts(facts, data_may_change="data" in allow_change)
         else:
             for name, data in vocabulary_files.items():
@@ -147,6 +148,7 @@ def run_training(
     The environment and the vocabulary are added to `facts`. See RunFolder.open for `allow_change`
     and loop.train for `parent_state`. Raises AlbertError of every kind.
     """
+    config = configfile.with_absolute_paths(config)
     facts = {
         "task": task.name,
         "vocabulary": vocabulary.fingerprint,

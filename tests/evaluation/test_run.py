@@ -181,6 +181,70 @@ def test_prepared_text_that_is_gone(
     assert re.search("gone .*data prepare", capsys.readouterr().err.splitlines()[-1])
 
 
+def test_data_that_was_moved_is_named_and_compared(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moved = tmp_path / "run"
+    shutil.copytree(run, moved)
+    config = moved / "config.toml"
+    there = configfile.load(str(config)).data.prepared[0]
+    content = Corpus.open(there).content
+    (moved / "record.json").write_text(json.dumps({"data": [content]}))
+    config.write_text(config.read_text().replace(there, str(tmp_path / "gone")))
+    shutil.copytree(there, tmp_path / "elsewhere")
+    original = evaluate(run, "--max-samples", "8")["results"]
+    options = ("--max-samples", "8", "--data")
+    assert evaluate(str(moved), *options, str(tmp_path / "elsewhere"))["results"] == original
+    assert cli.main(["evaluate", str(moved)]) == 3
+    assert "name its folder with --data" in capsys.readouterr().err.splitlines()[-1]
+    (tmp_path / "other").mkdir()
+    other = tiny_models.prepared(tmp_path / "other", validation_share=0.4)
+    assert cli.main(["evaluate", str(moved), "--data", other]) == 3
+    assert "was not trained on this data" in capsys.readouterr().err.splitlines()[-1]
+    assert cli.main(["evaluate", str(moved), "--data", there, there]) == 3
+
+
+def test_links_to_folders_are_folders(run: str, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+    link = tmp_path / "link"
+    link.symlink_to(run)
+    assert loading.is_run(str(link)) and api.load(str(link)).step == 3
+    evaluate(str(link), "--max-samples", "8")
+    assert cli.main(["export", str(link), "--out", str(tmp_path / "export")]) == 0
+    (tmp_path / "exported").symlink_to("export")
+    assert cli.main(["fill-mask", str(tmp_path / "exported"), "the [MASK] is found"]) == 0
+    (tmp_path / "tokenizer").symlink_to(Path(run) / "vocabulary")
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(f"{line} {i}." for i in range(9) for line in tiny_models.SENTENCES))
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "data").symlink_to("disk")
+    arguments = ["--tokenizer", str(tmp_path / "tokenizer"), "--out", str(tmp_path / "data")]
+    assert cli.main(["data", "prepare", "--text", str(text), *arguments]) == 0
+    assert (tmp_path / "disk" / "manifest.json").is_file()
+    capsys.readouterr()
+    assert cli.main(["export", str(link), "--out", str(tmp_path / "exported")]) == 4
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_a_platform_without_devices_is_one_line(run: str, monkeypatch, capsys) -> None:  # noqa: ANN001
+    def no_plugin() -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(jax, "devices", no_plugin)
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    message = "JAX_PLATFORMS=cuda: its plugin is not installed or finds no device"
+    config, data = str(Path(run) / "config.toml"), configfile.load(run).data.prepared[0]
+    for arguments in (
+        ["evaluate", run],
+        ["fill-mask", run, "the [MASK] is"],
+        ["pretrain", "--config", config, "--data", data, "--out", "never"],
+        ["bench", "--config", config],
+    ):
+        assert cli.main(arguments) == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"albert-jax: {message}")
+    assert cli.main(["doctor"]) == 2
+    assert f"NOT devices    {message}" in capsys.readouterr().out
+
+
 def test_a_run_is_loaded_as_arrays_that_jax_takes(run: str) -> None:
     model = api.load(run)
     batch = api.rows(model.vocabulary, ["the file"], length=8)

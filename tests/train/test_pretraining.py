@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import types
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from albert_jax import configfile
+from albert_jax import cli, configfile
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import (
     ComputeConfig,
@@ -164,6 +165,36 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, whole, tmp_path, monk
             pretraining.run(config, str(run))
     pretraining.run(config, str(run))
     assert_same(whole, run, config)
+
+
+def test_a_run_finds_its_data_from_another_folder(data, tmp_path, monkeypatch, capsys):
+    run = str(tmp_path / "run")
+    parent, name = str(Path(data).parent), Path(data).name
+    monkeypatch.chdir(parent)
+    with monkeypatch.context() as patched:
+        stop_at(patched, 8)
+        with pytest.raises(Stopped):
+            pretraining.run(micro(name), run)
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["evaluate", run]) == 0
+    assert cli.main(["data", "show", "--config", run]) == 0
+    pretraining.run(configfile.load(run), run)
+    assert "done, 4 steps now, 12 in all" in capsys.readouterr().out
+
+
+def test_another_text_of_the_same_lengths_is_refused(data, tmp_path, monkeypatch):
+    run, copy = str(tmp_path / "run"), tmp_path / "copy"
+    shutil.copytree(data, copy)
+    with monkeypatch.context() as patched:
+        stop_at(patched, 8)
+        with pytest.raises(Stopped):
+            pretraining.run(micro(str(copy)), run)
+    manifest = json.loads((copy / "manifest.json").read_text())
+    entry = manifest["splits"]["train"][0]
+    entry["files"][f"{entry['name']}.array_record"]["sha256"] = "0" * 64
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="was started with another data "):
+        pretraining.run(micro(str(copy)), run)
 
 
 def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):

@@ -34,13 +34,15 @@ class Corpus:
     """One split of a prepared folder, whose windows (shards.py) are numbered through all shards.
 
     It may be pickled. ``directory`` is the folder on a local disk, ``fingerprint`` that of the
-    vocabulary that made the ids.
+    vocabulary that made the ids, and ``content`` a hash of all splits, wherever the folder lies.
     """
 
     def __init__(self, directory: Path, split: str, manifest: dict[str, Any]) -> None:
         self.directory, self.split = directory, split
         self.fingerprint: str = manifest["vocabulary"]
         self.vocab_size: int = manifest["vocab_size"]
+        content = json.dumps([self.fingerprint, manifest["splits"]], sort_keys=True)
+        self.content = hashlib.sha256(content.encode()).hexdigest()
         entries = manifest["splits"].get(split, [])
         self.shards = [ShardReader(directory, entry, self.vocab_size) for entry in entries]
         self.num_documents = sum(entry["documents"] for entry in entries)
