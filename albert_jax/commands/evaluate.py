@@ -43,6 +43,7 @@ class Evaluate(ModelOptions):
         step_number(self.step)
 
         from albert_jax import files
+        from albert_jax.evaluation import EVALUATION_NAME
         from albert_jax.model.sharing import check_depth
         from albert_jax.model_io.model import is_run
         from albert_jax.observe import curves
@@ -59,7 +60,7 @@ class Evaluate(ModelOptions):
         numbers, lines = measure(model, depths or (model.config.num_hidden_layers,))
         report = {"step": model.step, "weights": self.weights} | numbers
         text = json.dumps(report, indent=1)
-        files.write(files.join(self.model, "evaluation.json"), text.encode())
+        files.write(files.join(self.model, EVALUATION_NAME), text.encode())
         heading, *notes = lines
         print(f"{self.model}: step {model.step}, {heading}")
         print(table(report["results"]), *notes, sep="\n")

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from albert_jax import configfile
+from albert_jax import configfile, files
 from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.evaluation import EVALUATION_NAME
 from albert_jax.json_files import json_bytes
 from albert_jax.model_io.foreign_parameters import config_entries
 from albert_jax.model_io.huggingface import CONFIG_NAME
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.tokenizer_json import inexpressible_tokens, tokenizer_files
 from albert_jax.tasks.task import AnyTask, TransformersClass
+
+_PACKAGES = {
+    "transformers": "transformers torch",
+    "sentence-transformers": "sentence-transformers",
+    "onnx": "onnxruntime",
+    "jax": "jax",
+}
+"""What loads the export, by the name that model hubs have for the library."""
 
 
 def companion_files(
@@ -42,21 +52,65 @@ def companion_files(
     if cls is not None and cls.pipeline:
         tags += [f"- {cls.pipeline}", f"pipeline_tag: {cls.pipeline}"]
     lines = [
-        *("---", f"library_name: {library}", "tags:", *tags, "---", ""),
+        *("---", "license: unknown", f"library_name: {library}", "tags:", *tags, "---", ""),
         f"# ALBERT, {'fine-tuned' if task is not None else 'trained'} with albert_jax",
         "",
-        f"{stored}. Name the license and the training text here before you publish it.",
+        f"{stored}. Before you publish it, set `license` in the first lines of this file, and name "
+        "the text that it was trained on.",
     ]
     if task is not None:
         lines += ["", "## Task", "", *task.card_lines()]
-    lines += ["", "## Use", "", "```python", *usage, "```"]
+    if task is not None or model.run_config.task is None:
+        lines += _score_lines(model)
+    lines += [
+        *("", "## Use", ""),
+        "THIS_FOLDER stands for the path of this folder, or for its name on a model hub. "
+        f"Needed: `pip install {_PACKAGES[library]}`.",
+        *("", "```python", *usage, "```"),
+    ]
     if tokenizer:
         lines += ["", "## Vocabulary", "", *_vocabulary_lines(model.vocabulary)]
     if model.has_run_config:
         toml = configfile.dumps(model.run_config).rstrip()
-        lines += ["", "## Training config", "", "```toml", toml, "```"]
+        verb = "pretrain" if model.run_config.task is None else "finetune"
+        lines += [
+            *("", "## Training config", ""),
+            f"Saved as config.toml, it repeats the training with the same data: `albert-jax {verb} "
+            "--config config.toml --out RUN`.",
+            *("", "```toml", toml, "```"),
+        ]
     card = ("\n".join(lines) + "\n").encode()
     return {CONFIG_NAME: json_bytes(entries), "README.md": card, **tokenizer}
+
+
+def _score_lines(model: Model) -> list[str]:
+    """A section with what `albert-jax evaluate` found for just these weights, if it did."""
+    content = files.read(files.join(model.source, EVALUATION_NAME)) if model.step else None
+    report = json.loads(content or b"{}")
+    results, column = report.get("results", {}), f"{model.config.num_hidden_layers} layers"
+    measured = (report.get("step"), report.get("weights")) == (model.step, model.weights)
+    if not measured or column not in results:
+        return []
+    examples = f"{report['examples']} examples" if "examples" in report else "held-out documents"
+    names = [column, *({"majority"} & results.keys())]
+    notes = [f"Measured by `albert-jax evaluate` on {examples} at step {model.step}, in float32."]
+    if names[1:]:
+        notes.append("The majority is the commonest answer of the training examples.")
+    return [
+        *("", "## Scores", ""),
+        *notes,
+        "",
+        f"| score | {' | '.join(names)} |",
+        "|---" * (1 + len(names)) + "|",
+        *(
+            f"| {score} | {' | '.join(_cell(results[name].get(score)) for name in names)} |"
+            for score in results[column]
+        ),
+    ]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6g}"
 
 
 def _config_entries(model: Model, dtype: str) -> dict[str, Any]:

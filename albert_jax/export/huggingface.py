@@ -14,7 +14,19 @@ from albert_jax.model_io.huggingface import WEIGHTS_NAME, to_huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
 from albert_jax.model_io.weights import check_modules
+from albert_jax.tasks.task import TransformersClass
 
+_PIPELINES = {
+    "fill-mask": "The [MASK] of the file.",
+    "text-classification": "The food was cold.",
+    "token-classification": "Anna Berg moved to Lisbon .",
+}
+"""Pipelines of Transformers with a text to try them on."""
+_TEXTS = {
+    "question-answering": '"Who came?", "Anna came on Monday."',
+    "multiple-choice": '["It was dark."] * 2, ["He took a torch.", "He took a hat."], padding=True',
+}
+"""What the tokenizer is given for heads that have no pipeline."""
 _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 
@@ -34,13 +46,7 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         ours, theirs = cls.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    usage = [
-        "import transformers",
-        "",
-        f"model = transformers.{cls.auto}.from_pretrained('THIS_FOLDER')",
-    ]
-    if not isinstance(model.vocabulary, IdRange):
-        usage.append("tokenizer = transformers.AutoTokenizer.from_pretrained('THIS_FOLDER')")
+    usage = _usage(cls, has_tokenizer=not isinstance(model.vocabulary, IdRange))
     more_files = {}
     if task is not None:
         length = model.run_config.phases[-1].sequence_length
@@ -62,3 +68,31 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         metadata = {"format": "pt"}
         safetensors_files.write(path, tensors, metadata=metadata, dtype=_TYPES[dtype])
         return f"{out}: {safetensors_files.report(path, tensors)}"
+
+
+def _usage(cls: TransformersClass, *, has_tokenizer: bool) -> list[str]:
+    """Lines of Python that load the directory and apply it to a text, or to some ids."""
+    pipeline, auto = cls.pipeline or "", cls.auto
+    if pipeline == "fill-mask" and has_tokenizer:  # The pipeline wants no second output.
+        auto = "AutoModelForMaskedLM"
+    lines = [
+        "import transformers",
+        "",
+        f'model = transformers.{auto}.from_pretrained("THIS_FOLDER")',
+    ]
+    choices = pipeline == "multiple-choice"
+    if not has_tokenizer:
+        ids = "[[[2, 1, 3], [2, 3, 1]]]" if choices else "[[2, 1, 3]]"
+        return ["import torch", *lines, f"print(model(torch.tensor({ids})))"]
+    lines += ['tokenizer = transformers.AutoTokenizer.from_pretrained("THIS_FOLDER")']
+    if pipeline in _PIPELINES:
+        return [
+            *lines,
+            f'apply = transformers.pipeline("{pipeline}", model=model, tokenizer=tokenizer)',
+            f'print(apply("{_PIPELINES[pipeline]}"))',
+        ]
+    texts = _TEXTS.get(pipeline, '"A text."')
+    lines += [f'inputs = tokenizer({texts}, return_tensors="pt")']
+    if choices:
+        lines += ["inputs = {name: values[None] for name, values in inputs.items()}"]
+    return [*lines, "print(model(**inputs))"]

@@ -35,6 +35,8 @@ class Model:
     """Number of steps that it was trained, if it comes from a run."""
     has_run_config: bool = True
     """Whether `run_config` is that of a training; weights of other programs come without one."""
+    weights: Weights = "trained"
+    """Which parameters of the run these are."""
 
     @property
     def config(self) -> ModelConfig:
@@ -147,4 +149,4 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
     if restored is None:
         raise CheckpointError(f"{path} has no complete checkpoint yet: let the run save one")
     vocabulary = vocabularies.load(files.join(path, "vocabulary"))
-    return Model(config, restored.state[part], vocabulary, path, restored.step)
+    return Model(config, restored.state[part], vocabulary, path, restored.step, weights=weights)

@@ -13,6 +13,7 @@ import tiny_models
 
 from albert_jax import config_builder
 from albert_jax.commands.import_model import Import
+from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.errors import CheckpointError, ConfigError, StorageError
 from albert_jax.export.export import export
 from albert_jax.model_io.model import load
@@ -88,6 +89,61 @@ def test_card_and_config_say_task_labels_and_config(tmp_path):
     tensors = Tensors(tmp_path / "x" / "model.safetensors")
     assert tensors["classifier.weight"].shape == (3, 16)
     assert (tmp_path / "x" / "tokenizer.json").is_file()
+
+
+REPORT = {
+    "step": 7, "weights": "trained", "examples": 120,
+    "results": {f"{tiny().num_hidden_layers} layers": {"accuracy": 0.8125, "f1": 0.75}, "majority": {"accuracy": 0.5}},
+}  # fmt: skip
+
+
+def test_card_has_the_scores_of_these_weights_and_a_license_field(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "evaluation.json").write_text(json.dumps(REPORT))
+    of_run = {"source": str(tmp_path / "run"), "step": 7}
+    model = finetuned("classification", tiny())
+    cases = {
+        "measured": (dataclasses.replace(model, **of_run), None),
+        "other step": (dataclasses.replace(model, **of_run | {"step": 8}), None),
+        "averaged": (dataclasses.replace(model, **of_run, weights="averaged"), None),
+        "other depth": (dataclasses.replace(model, **of_run).at_depth(1), None),
+        "without the head": (dataclasses.replace(model, **of_run), "base"),
+        "no run": (model, None),
+    }
+    for name, (case, head) in cases.items():
+        export(case, str(tmp_path / name), head=head)
+        card = (tmp_path / name / "README.md").read_text()
+        assert card.startswith("---\nlicense: unknown\n")
+        assert ("## Scores" in card) == (name == "measured"), name
+    card = (tmp_path / "measured" / "README.md").read_text()
+    assert "on 120 examples at step 7" in card and "albert-jax finetune --config" in card
+    assert (
+        f"| score | {tiny().num_hidden_layers} layers | majority |\n|---|---|---|\n| accuracy | 0.8125 | 0.5 |"
+        in card
+    )
+    assert "| f1 | 0.75 |  |" in card
+
+
+@pytest.mark.parametrize("words", ["text", "bare ids"])
+@pytest.mark.parametrize(
+    "kind",
+    ["pretraining", "mlm", "base", "classification", "regression", "multiple-choice", "squad-v1",
+     "token-classification", "generation"],
+)  # fmt: skip
+def test_the_program_in_the_card_runs(kind, words, tmp_path, capsys, caplog):
+    pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
+    pytest.importorskip("torch", reason="needs the extra parity (torch)")
+    heads = ("pretraining", "mlm", "base")
+    model = pretrained(tiny()) if kind in heads else finetuned(kind, tiny())
+    if words == "bare ids":
+        ids = IdRange(model.config.vocab_size, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
+        model = dataclasses.replace(model, vocabulary=ids)
+    export(model, str(tmp_path / "x"), head=kind if kind in heads else None)
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert "pip install transformers torch" in card
+    code = card.split("```python\n")[1].split("```")[0].replace("THIS_FOLDER", str(tmp_path / "x"))
+    exec(code, {})
+    assert capsys.readouterr().out.strip()
 
 
 def test_files_beside_vectors_and_texts(tmp_path):
