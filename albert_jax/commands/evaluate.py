@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from albert_jax.commands.options import File, ModelOptions, check_within, step_number
-from albert_jax.errors import CheckpointError, ConfigError
+from albert_jax.errors import CheckpointError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from albert_jax.model_io.model import Model
@@ -59,11 +59,11 @@ class Evaluate(ModelOptions):
         measure = self._pretrained if model.run_config.task is None else self._finetuned
         numbers, lines = measure(model, depths or (model.config.num_hidden_layers,))
         report = {"step": model.step, "weights": self.weights} | numbers
-        text = json.dumps(report, indent=1)
-        files.write(files.join(self.model, EVALUATION_NAME), text.encode())
         heading, *notes = lines
         print(f"{self.model}: step {model.step}, {heading}")
-        print(table(report["results"]), *notes, sep="\n")
+        print(table(report["results"]), *notes, sep="\n", flush=True)
+        text = json.dumps(report, indent=1, ensure_ascii=False)
+        files.write(files.join(self.model, EVALUATION_NAME), text.encode())
         if read_rows(self.model):
             print(f"curves: {curves.draw(self.model)}")
 
@@ -90,13 +90,18 @@ class Evaluate(ModelOptions):
             raise ConfigError("--data is for pretraining runs: name other examples with --input")
         task = task_of(model)
         path = self.input or task.config.dev
-        examples = task.read_examples(path, labelled=True)[: self.max_samples]
+        try:
+            examples = task.read_examples(path, labelled=True)[: self.max_samples]
+        except DataError as error:
+            if self.input is not None:
+                raise
+            raise DataError(f"{error}; or name other examples with --input FILE") from error
         majority, missing = finetuned.majority_scores(model, examples)
         results: dict[str, Mapping[str, float]] = {}
         first = task.config.metrics[0]
         interval: dict[str, Any] = {"metric": first, "level": 0.95}
-        lines = [f"{task.name}, {len(examples)} examples of {path}"]
-        for depth in depths:
+        lines, wrong = [f"{task.name}, {len(examples)} examples of {path}"], {}
+        for number, depth in enumerate(depths):
             scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.changes)
             column = f"{depth} layers"
             results[column] = scores.values
@@ -104,12 +109,18 @@ class Evaluate(ModelOptions):
                 low, high = scores.interval
                 interval[column] = {"low": low, "high": high}
                 lines.append(f"{first} at {column}: {low:.4f} to {high:.4f} (95 %, bootstrap)")
+            if scores.single_answer:
+                lines.append(f"the answer at {column} is {scores.single_answer} for every example")
+            if number == 0:  # The other depths have about the same.
+                lines += [scores.cut] if scores.cut else []
+                lines += scores.errors.lines() if scores.errors else []
+                wrong = scores.errors.as_json() if scores.errors else {}
         if majority:
             results["majority"] = majority
         if missing:
             lines.append(f"without the commonest answer of the training examples: {missing}")
         report = {"task": task.name, "examples": len(examples), "file": path}
-        return report | {"results": results, "interval": interval}, lines
+        return report | {"results": results, "interval": interval} | wrong, lines
 
 
 def parse_depths(words: tuple[str, ...]) -> tuple[int, ...]:

@@ -11,6 +11,7 @@ import tyro
 from albert_jax import config_builder, configfile
 from albert_jax.commands import options
 from albert_jax.commands.options import Fields, File, RunFolder
+from albert_jax.config_fields import leaves
 from albert_jax.errors import ConfigError
 from albert_jax.tasks import registry
 
@@ -48,6 +49,7 @@ class Finetune:
     """End the run after N steps (it is still evaluated)."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
     """Fields (or sections) of the config that may differ from those the run began with."""
+    given: tyro.conf.Suppress[tyro.conf.Fixed[tuple[str, ...]]] = ()
     fields: Fields
 
     @classmethod
@@ -58,7 +60,16 @@ class Finetune:
         config = configfile.load(name or usual)
         task = options.given(arguments, "--task") or options.given(arguments, "--task.name")
         config = config_builder.with_task(config, task)
-        return cls(out=tyro.MISSING, config=name, task=task, fields=config)
+        # What a preset says of the length of rows is adapted to the weights, but not what is typed
+        # or stands in a file of the user's own.
+        base = config_builder.with_task(configfile.base_of(name or usual)[1], task)
+        given = {path for path, _ in set(leaves(config)) - set(leaves(base))}
+        given |= {
+            word[2:].split("=")[0].replace("-", "_") for word in arguments if word[:2] == "--"
+        }
+        return cls(
+            out=tyro.MISSING, config=name, task=task, given=tuple(sorted(given)), fields=config
+        )
 
     def run(self) -> None:
         """Trains, and returns when the last step is evaluated and saved."""
@@ -81,4 +92,5 @@ class Finetune:
             num_layers=self.num_layers,
             max_steps=self.max_steps,
             allow_change=self.allow_change,
+            given=self.given,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -87,7 +87,7 @@ class Predict(DepthOptions):
     def _predictions(self, model: Model, examples: list[Any]) -> Iterator[dict[str, Any]]:
         """One prediction per example; every bad example is refused before the first one."""
         from albert_jax.inference.early_exit import EarlyExit
-        from albert_jax.inference.predict import featurize, predict
+        from albert_jax.inference.predict import cut_examples, featurize, predict
         from albert_jax.tasks.task import Sampling
 
         early_exit = None
@@ -97,6 +97,8 @@ class Predict(DepthOptions):
         bounds = pairwise(len(examples) * i // chunks for i in range(chunks + 1))
         parts = [examples[begin:end] for begin, end in bounds]
         features = [featurize(model, part) for part in parts]
+        if cut := cut_examples(model, list(chain(*features))):
+            print(cut, file=sys.stderr)
         sampling = Sampling(
             temperature=self.temperature,
             seed=self.seed,

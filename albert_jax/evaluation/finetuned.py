@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 
 from albert_jax.errors import AlbertError
+from albert_jax.evaluation import errors
+from albert_jax.evaluation.errors import Errors
 from albert_jax.inference.layer_similarity import mean_cosines
-from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of
+from albert_jax.inference.predict import BATCH_SIZE, cut_examples, featurize, predict, task_of
 from albert_jax.model_io.model import Model
 from albert_jax.observe import flops
 from albert_jax.tasks.support.encoder import flatten_groups
@@ -31,6 +33,12 @@ class Scores:
     values: dict[str, float]
     interval: tuple[float, float] | None
     """95 % bounds of the first metric, where it is cheap enough to be resampled."""
+    errors: Errors | None = None
+    """The wrong answers of a classifier."""
+    single_answer: str = ""
+    """The answer of all predictions, in words, if they are all the same."""
+    cut: str = ""
+    """How many examples are longer than a row, in words, if any is."""
 
 
 def evaluate(
@@ -44,8 +52,10 @@ def evaluate(
     Raises CheckpointError for a model that was not fine-tuned, and DataError.
     """
     task = task_of(model)
-    predictions = predict(model, examples, num_layers=num_layers)
-    scores = task.score(examples, predictions)
+    features = featurize(model, examples)
+    predictions = predict(model, examples, features=features, num_layers=num_layers)
+    cut = cut_examples(model, features)
+    scores, single = task.score(examples, predictions), task.single_answer(examples, predictions)
     values = {name: scores[name] for name in task.config.metrics if name in scores} | scores
     values["forward_flops_per_token"] = flops.forward_per_token(
         model.config,
@@ -67,9 +77,9 @@ def evaluate(
         return task.score(sample, [predictions[i] for i in chosen])[task.config.metrics[0]]
 
     if not task.confidence_interval:
-        return Scores(values, None)
+        return Scores(values, None, None, single, cut)
     _, low, high = bootstrap(first_score, np.arange(len(examples)), BOOTSTRAP_SAMPLES)
-    return Scores(values, (low, high))
+    return Scores(values, (low, high), errors.find(task, examples, predictions), single, cut)
 
 
 def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, float], str]:

@@ -15,7 +15,8 @@ from albert_jax.model_io.foreign_parameters import config_entries
 from albert_jax.model_io.huggingface import CONFIG_NAME
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.tokenizer_json import inexpressible_tokens, tokenizer_files
-from albert_jax.tasks.task import AnyTask, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import AnyTask
 
 _PACKAGES = {
     "transformers": "transformers torch",

@@ -20,7 +20,8 @@ from albert_jax.model_io.model import Model
 from albert_jax.model_io.weights import check_modules
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.task import AnyTask, Axes, Task, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import AnyTask, Axes, Task
 
 HEADS: dict[Head, TransformersClass] = {
     "pretraining": TransformersClass(

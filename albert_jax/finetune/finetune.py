@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from albert_jax.config import Config
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
-from albert_jax.finetune import setup
+from albert_jax.finetune import setup, summary
 from albert_jax.finetune.batches import TrainingBatches
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
@@ -30,22 +31,20 @@ def run(
     num_layers: int | None = None,
     max_steps: int | None = None,
     allow_change: tuple[str, ...] = (),
+    given: Collection[str] = (),
 ) -> None:
     """Fine-tunes on the config's task in the run folder `out`, or continues the run there.
 
     Weights and vocabulary are those of `init`, a run or directory. Without it a small random
     network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
     the depth (None: that of the weights), `max_steps` ends the run early, and the config may
-    differ from the one that the run began with in the fields `allow_change`. See train/loop.py.
+    differ from the one that the run began with in the fields `allow_change`. Lengths of rows are
+    adapted to the weights, but those among the paths `given` must fit. See train/loop.py.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    task = _with_models(registry.create(setup.check_task(config, max_steps)), init)
-    train = task.read_examples(task.config.train, labelled=True)
-    dev = task.read_examples(task.config.dev, labelled=True)
-    task = task.resolve(train, dev)
+    task, train, dev = _read(config, init, max_steps)
 
-    from albert_jax.model.sharing import check_depth
     from albert_jax.model_io import model as models
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
@@ -53,18 +52,17 @@ def run(
     hosts.join()
     teacher = models.load(task.config.teacher) if getattr(task.config, "teacher", "") else None
     continued = models.is_run(out)
-    if continued or init is not None:
-        source = out if continued else str(init)
+    source = out if continued else init
+    if source is not None:
         model, vocabulary = setup.pretrained_network(source, config.model, check=not continued)
     else:
         texts = [text for example in train for text in task.texts(example) if text]
         model, vocabulary = setup.new_network(config.model, texts, teacher and teacher.vocabulary)
-    if num_layers is not None:
-        check_depth(model, num_layers)
-        model = replace(model, num_hidden_layers=num_layers)
-    config = replace(config, model=model, task=task.config)
+    config = replace(config, model=setup.at_depth(model, num_layers), task=task.config)
+    config, lowered = setup.fit_rows(config, given, source or "the new network")
+    task = registry.create(setup.check_task(config, max_steps))
     config.validate()
-    facts = {"data_order": digest(train), "init": init}
+    facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))
     if getattr(task.config, "augment", 0):
         from albert_jax.finetune.augmentation import augmented
 
@@ -72,16 +70,19 @@ def run(
     batches = TrainingBatches(task, vocabulary, train, config)
     config = setup.with_steps(config, batches, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
-    prediction.featurize(task, vocabulary, dev, config.phases[-1].sequence_length)
+    dev_features = prediction.featurize(task, vocabulary, dev, config.phases[-1].sequence_length)
     initial = functools.cache(lambda: setup.initial_params(config, task, vocabulary, init))
     if not continued:
         initial()  # Weights that do not fit are reported before the run folder is made.
     # With the augmented examples: hosts whose models drew other words must not train together.
     mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
+    features, answers = (batches.features(len(config.phases) - 1), dev_features), []
+    summary.say(out, lowered, summary.of_examples(config, task, counts, features))
+    trained = finetuning_task(config, task, batches, dev, mesh, initial, teacher, answers=answers)
     run_training(
-        config, finetuning_task(config, task, batches, dev, mesh, initial, teacher), out, mesh,
-        facts=facts, vocabulary=vocabulary, allow_change=allow_change,
-    )  # fmt: skip
+        config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change
+    )
+    summary.say(out, summary.of_single_answer(config, answers, init))
 
 
 def finetuning_task(
@@ -92,8 +93,13 @@ def finetuning_task(
     mesh: Any,
     initial_params: Callable[[], Params],
     teacher: Any = None,
+    *,
+    answers: list[str] | None = None,
 ) -> TrainingTask:
-    """A task as the training loop knows it; `config` is complete."""
+    """A task as the training loop knows it; `config` is complete.
+
+    Each evaluation adds to `answers` the one answer that it got for all examples, or "".
+    """
     from albert_jax.model import attention
     from albert_jax.model_io.model import best_metric
     from albert_jax.parallel.mesh import row_shards
@@ -116,19 +122,6 @@ def finetuning_task(
             batch = batches.batch(phase, int(first_steps[phase]) + step, rows)
             yield add_columns(batch) if add_columns else batch
 
-    held_out, shards = dev[: config.run.max_eval_samples], row_shards(mesh)
-
-    def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
-        settings = config.phases[phase]
-        at_once = settings.batch_size // settings.gradient_accumulation_steps
-        size = -(-min(EVALUATION_BATCH_SIZE, len(held_out), at_once) // shards) * shards
-        predictions = prediction.predict(
-            task, batches.vocabulary, held_out, evaluator.outputs,
-            length=settings.sequence_length, batch_size=size,
-        )  # fmt: skip
-        scores = task.score(held_out, predictions)
-        return {name: scores[name] for name in task.config.metrics if name in scores} | scores
-
     best, best_mode = best_metric(config)
     return TrainingTask(
         name=task.name,
@@ -137,13 +130,41 @@ def finetuning_task(
         batches=make_batches,
         loss=lambda phase: loss,
         evaluation_loss=lambda phase: loss,
-        evaluate=evaluate,
+        evaluate=_evaluation(config, task, batches.vocabulary, dev, row_shards(mesh), answers),
         count=_count,
         attention=encoder.backend.name,
         best=best,
         best_mode=best_mode,
         outputs=lambda params, batch: task.outputs(encoder.bind(params), batch),
     )
+
+
+def _evaluation(
+    config: Config,
+    task: AnyTask,
+    vocabulary: Vocabulary,
+    dev: Sequence[Any],
+    shards: int,
+    answers: list[str] | None,
+) -> Callable[[int, Evaluator], dict[str, float]]:
+    """Scores of the dev examples in the rows of a phase; see `finetuning_task` for `answers`."""
+    held_out = dev[: config.run.max_eval_samples]
+
+    def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
+        settings = config.phases[phase]
+        at_once = settings.batch_size // settings.gradient_accumulation_steps
+        size = -(-min(EVALUATION_BATCH_SIZE, len(held_out), at_once) // shards) * shards
+        predictions = prediction.predict(
+            task, vocabulary, held_out, evaluator.outputs,
+            length=settings.sequence_length, batch_size=size,
+        )  # fmt: skip
+        scores = task.score(held_out, predictions)
+        if answers is not None:
+            right = 1.0 in (scores.get("accuracy"), scores.get("exact"))
+            answers.append("" if right else task.single_answer(held_out, predictions))
+        return {name: scores[name] for name in task.config.metrics if name in scores} | scores
+
+    return evaluate
 
 
 def _count(batch: Batch) -> dict[str, float]:
@@ -157,6 +178,14 @@ def digest(examples: Sequence[Any]) -> str:
     for example in examples:
         result.update(repr(replace(example, where="")).encode())
     return result.hexdigest()
+
+
+def _read(config: Config, init: str | None, max_steps: int | None) -> tuple[AnyTask, list, list]:
+    """The config's task with its labels, and its training and dev examples."""
+    task = _with_models(registry.create(setup.check_task(config, max_steps)), init)
+    train = task.read_examples(task.config.train, labelled=True)
+    dev = task.read_examples(task.config.dev, labelled=True)
+    return task.resolve(train, dev), train, dev
 
 
 def _with_models(task: AnyTask, init: str | None) -> AnyTask:

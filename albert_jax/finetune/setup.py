@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from albert_jax import configfile, files
@@ -13,6 +13,7 @@ from albert_jax.config import Config, ModelConfig, TaskConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.tasks import registry
 from albert_jax.tasks.task import AnyTask
 
 SCRATCH = "finetune/scratch"
@@ -60,6 +61,48 @@ def pretrained_network(
                 f"the network comes with its weights; leave model.{name} out"
             )
     return dataclasses.replace(model, **_dropout(config)), vocabulary
+
+
+def at_depth(model: ModelConfig, num_layers: int | None) -> ModelConfig:
+    """The structure with another depth, if one is given. Raises ConfigError."""
+    from albert_jax.model.sharing import check_depth
+
+    if num_layers is None:
+        return model
+    check_depth(model, num_layers)
+    return dataclasses.replace(model, num_hidden_layers=num_layers)
+
+
+def fit_rows(config: Config, given: Collection[str], source: str) -> tuple[Config, str]:
+    """(the config with rows no longer than the positions of its model and settings that fit them,
+    what was lowered or "").
+
+    The paths `given` were chosen by hand and stay as they are. Raises ConfigError for a given
+    length above the positions of the weights in `source`.
+    """
+    positions, task = config.model.max_position_embeddings, config.task
+    assert task is not None
+    phases, lines = [], []
+    for number, phase in enumerate(config.phases):
+        path, length = f"phases.{number}.sequence_length", phase.sequence_length
+        if length > positions and path in given:
+            raise ConfigError(
+                f"{path} is {length}, but the weights of {source} have {positions} positions: "
+                f"give at most {positions}, or leave it out"
+            )
+        phases.append(dataclasses.replace(phase, sequence_length=min(length, positions)))
+        if length > positions:
+            lines.append(f"rows of {positions} tokens (not {length}), the positions of the weights")
+    shortest = min(phase.sequence_length for phase in phases)
+    lowered = {
+        name: most
+        for name, most in registry.create(task).fitting_settings(shortest).items()
+        if f"task.{name}" not in given and getattr(task, name) > most
+    }
+    lines += [f"task.{name} {value} (not {getattr(task, name)})" for name, value in lowered.items()]
+    task = dataclasses.replace(task, **lowered)
+    config = dataclasses.replace(config, phases=tuple(phases), task=task)
+    return config, "; ".join(dict.fromkeys(lines))
 
 
 def new_network(

@@ -95,7 +95,7 @@ def explain(
     labels, classes, attribution = (), None, None
     task = None if model.run_config.task is None else task_of(model)
     if task is not None and task.classifies:
-        labels = task.config.labels
+        labels = task.output_names
         logits = task.head_logits(Encoder(config, EXACT).bind(params), outputs, batch)
         classes = softmax(np.asarray(logits, np.float64), -1)
         attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)

@@ -55,6 +55,15 @@ def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
     return prediction.featurize(task_of(model), model.vocabulary, examples, length)
 
 
+def cut_examples(model: Model, features: Sequence[Any]) -> str:
+    """How many examples are longer than a row and lose tokens, in words; "" if none is."""
+    task, length = task_of(model), model.run_config.phases[-1].sequence_length
+    count = sum(map(task.is_cut, features))
+    if not count:
+        return ""
+    return f"{count} of {len(features)} examples are longer than {length} tokens and are cut"
+
+
 def predict(
     model: Model,
     examples: Sequence[Any],

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 from pathlib import Path
 
 from albert_jax import configfile
+from albert_jax.data.corpus.corpus import MANIFEST
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.data.vocabularies.fingerprint import SETTINGS
 from albert_jax.errors import CheckpointError
@@ -59,21 +61,39 @@ def read(
             vocabulary = str(path / VOCABULARY_NAME)
     elif not (path / huggingface.WEIGHTS_NAME).is_file() and (index := tf1.index_file(path)):
         weights = tf1.read(index, config_file)
+    elif (path / MANIFEST).is_file():
+        raise CheckpointError(
+            f"{path} is a folder of prepared data and holds no weights: name a run, an exported "
+            "directory or a .safetensors file"
+        )
     elif path.is_dir() or path.suffix == ".safetensors":
         weights = huggingface.read(path, config_file)
     elif path.exists():
         raise CheckpointError(f"{path} is not opened: {huggingface.OTHER_FILES}")
     else:
-        raise CheckpointError(
-            f"{path}: nothing there: name a run, an exported directory, a .safetensors file or the "
-            "prefix of a TF1 checkpoint (PREFIX.index)"
-        )
+        raise CheckpointError(_nothing_there(str(source)))
     patterns = ("*.model", "vocab*.txt", SETTINGS)
     if vocabulary is None and not any(len(list(folder.glob(p))) == 1 for p in patterns):
         return weights
     loaded = vocabularies.load(vocabulary or str(folder))
     check_vocabulary(loaded, weights.config)
     return dataclasses.replace(weights, vocabulary=loaded)
+
+
+def _nothing_there(source: str) -> str:
+    """The complaint about a path without a file; a name of the hub is told how to get it."""
+    if not re.fullmatch(r"([\w-]+/)?[\w.-]*albert[\w.-]*", source, re.I):
+        return (
+            f"{source}: nothing there: name a run, an exported directory, a .safetensors file or "
+            "the prefix of a TF1 checkpoint (PREFIX.index)"
+        )
+    name = source if "/" in source else f"albert/{source}"
+    folder = name.rpartition("/")[2]
+    return (
+        f"{source}: no such folder, and nothing is downloaded here: get a model of the Hugging "
+        f"Face Hub with hf download {name} --local-dir {folder} (pip install huggingface_hub), and "
+        "name that folder"
+    )
 
 
 def _read_native(path: Path) -> Weights:

@@ -12,17 +12,22 @@ import numpy as np
 from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import DataError
+from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.support.page_form import PAIRS, PageForm
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.support.encoder import Encoder
+
+
+SAME_SPREAD = 0.1
+"""Predicted scores that differ by less than this share of the true ones say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +56,9 @@ class ClassificationConfig(RegressionConfig):
     """The task."""
     labels: tuple[str, ...] = ()
     """All labels; empty: those of the training examples."""
+    label_names: tuple[str, ...] = ()
+    """What predictions call the labels, in the same order (0 and 1 are negative and positive);
+    empty: the labels themselves."""
     teacher: str = ""
     """Run that was fine-tuned to the same classification, from which this one learns too."""
     distillation_weight: float = bounded(0.5, 0.0, 1.0)
@@ -61,9 +69,15 @@ class ClassificationConfig(RegressionConfig):
     """Weight of the loss between hidden states of teacher and student; 0 leaves it out."""
 
     def validate(self, where: str = "task") -> None:
-        """Raises ConfigError for a label that is named twice."""
+        """Raises ConfigError for a label or name that stands twice, or a name without a label."""
         super().validate(where)
-        columns.check_labels(self.labels, where)
+        columns.check_labels(self.labels, f"{where}.labels")
+        columns.check_labels(self.label_names, f"{where}.label_names")
+        if self.labels and self.label_names and len(self.labels) != len(self.label_names):
+            raise ConfigError(
+                f"{where}.label_names has {len(self.label_names)} names, but the labels are "
+                f"{', '.join(self.labels)}: name each of them, in this order"
+            )
 
 
 @dataclass(frozen=True)
@@ -185,6 +199,11 @@ class Classification(_TextTask[ClassificationConfig]):
             )
         return super().resolve(train, dev).with_config(labels=labels)
 
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """What predictions call the labels."""
+        return self.config.label_names or self.config.labels
+
     def number(self, example: TextExample) -> float:
         """Index of the label."""
         return columns.label_index(example.where, example.label, self.config.labels)
@@ -193,7 +212,7 @@ class Classification(_TextTask[ClassificationConfig]):
         self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
     ) -> list[Prediction]:
         """The most probable label with its probability, and the probabilities of all labels."""
-        labels = self.config.labels
+        labels = self.output_names
         return [
             {
                 "label": labels[int(row.argmax())],
@@ -203,14 +222,18 @@ class Classification(_TextTask[ClassificationConfig]):
             for row in metrics.softmax(outputs)
         ]
 
+    def truth(self, example: TextExample) -> str | None:
+        """The label."""
+        return self.output_names[int(self.number(example))]
+
     def score(self, examples: Sequence[TextExample], predictions: Sequence[Prediction]) -> Scores:
         """Accuracy, F1 and Matthews correlation."""
-        predicted = np.array([self.config.labels.index(p["label"]) for p in predictions])
+        predicted = np.array([self.output_names.index(p["label"]) for p in predictions])
         return metrics.classification(predicted, self._numbers(examples), len(self.config.labels))
 
     def baseline(self, train: Sequence[TextExample], examples: Sequence[TextExample]) -> Scores:
         """Scores of the commonest training label."""
-        label = self.config.labels[metrics.commonest(self._numbers(train))]
+        label = self.output_names[metrics.commonest(self._numbers(train))]
         return self.score(examples, [{"label": label}] * len(examples))
 
     def _numbers(self, examples: Sequence[TextExample]) -> np.ndarray:
@@ -256,6 +279,15 @@ class Regression(_TextTask[RegressionConfig]):
     ) -> list[Prediction]:
         """The score."""
         return [{"score": float(row[0])} for row in np.asarray(outputs)]
+
+    def single_answer(
+        self, examples: Sequence[TextExample], predictions: Sequence[Prediction]
+    ) -> str:
+        """The mean score, where predictions hardly differ from it."""
+        predicted = np.array([p["score"] for p in predictions])
+        spread = float(np.std([self.number(x) for x in examples]))
+        same = float(np.std(predicted)) < SAME_SPREAD * spread
+        return f"about {np.mean(predicted):.2f}" if same else ""
 
     def score(self, examples: Sequence[TextExample], predictions: Sequence[Prediction]) -> Scores:
         """Correlations and mean squared error."""

@@ -7,6 +7,7 @@ target positions is uniform per row, and some rows are masked completely.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -24,6 +25,7 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.page_form import PageForm
+from albert_jax.tasks.support.transformers_class import TransformersClass
 from albert_jax.tasks.task import (
     Axes,
     BatchSpec,
@@ -32,14 +34,16 @@ from albert_jax.tasks.task import (
     Sampling,
     Scores,
     Task,
-    TransformersClass,
 )
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
 
+INSTALL = "pip install sacrebleu"
 MAX_TURNS = 1000
 """Most turns of a dialogue on a typed line."""
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +81,8 @@ class SourceTargetFeature:
 
     source: np.ndarray
     target: np.ndarray
+    is_cut: bool = False
+    """Whether the source lost its oldest tokens."""
 
 
 @register
@@ -118,10 +124,15 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         return SourceTarget(where, columns.parse_parts(line, where, self.name, 1, MAX_TURNS))
 
     def resolve(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
-        """Makes sure that the scores can be computed before anything is trained."""
-        metrics.bleu_chrf(["a"], ["a"])
+        """Counts the turns; without sacrebleu the share of equal texts is the only score."""
+        known = self.metrics
+        if not metrics.bleu_chrf(["a"], ["a"]):
+            known = ("exact",)
+            if {"bleu", "chrf"} & {*self.config.metrics}:
+                raise ConfigError(f"BLEU and chrF need sacrebleu: {INSTALL}")
+            log.warning("the score is the share of exact texts; for BLEU and chrF: %s", INSTALL)
         turns = self.config.max_turns or max(len(example.source) for example in train)
-        return super().resolve(train, dev).with_config(max_turns=turns)
+        return self.with_metrics(known).with_config(max_turns=turns)
 
     def texts(self, example: SourceTarget) -> Sequence[str]:
         """Source and target."""
@@ -148,7 +159,8 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
             turns: list[int] = []
             for number, turn in enumerate(example.source):
                 turns += ([vocabulary.sep_id] if number else []) + ids(turn).tolist()
-            turns = turns[max(0, len(turns) - max_source) :]
+            excess = max(0, len(turns) - max_source)
+            turns = turns[excess:]
             source = np.array([vocabulary.cls_id, *turns, vocabulary.sep_id], np.int32)
             text = ids(example.target) if example.target else np.zeros(0, np.int32)
             if len(text) >= size:
@@ -158,12 +170,20 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
                 )
             target = np.full(size, vocabulary.sep_id, np.int32)
             target[: len(text)] = text
-            features.append(SourceTargetFeature(source, target))
+            features.append(SourceTargetFeature(source, target, excess > 0))
         return features
 
     def feature_length(self, feature: SourceTargetFeature) -> int:
         """Source and target."""
         return len(feature.source) + len(feature.target)
+
+    def is_cut(self, feature: SourceTargetFeature) -> bool:
+        """Only sources are; a target that does not fit is an error."""
+        return feature.is_cut
+
+    def fitting_settings(self, length: int) -> dict[str, int]:
+        """The target takes at most half of a row."""
+        return {"max_target_length": length // 2}
 
     def collate(self, features: Sequence[SourceTargetFeature], spec: BatchSpec) -> rows.Batch:
         """Training rows, whose masked target positions have labels and weights.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -17,7 +17,8 @@ from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.choice_files import ChoiceExample, read_choices
 from albert_jax.tasks.support.page_form import PageForm
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
@@ -116,17 +117,26 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
             )
         features = []
         for example, (context, *endings) in rows.encode_texts(vocabulary, examples, self.texts):
-            tails = [ending[-longest:] for ending in endings]
-            choices = [
-                rows.sequence(vocabulary, [context[: length - 3 - len(tail)], tail], length)
-                for tail in tails
-            ]
+            choices = []
+            for ending in endings:
+                texts = [context[: length - 3 - len(ending[-longest:])], ending[-longest:]]
+                row = rows.sequence(vocabulary, texts, length)
+                is_cut = sum(map(len, texts)) < len(context) + len(ending)
+                choices.append(replace(row, is_cut=is_cut))
             features.append(ChoiceFeature(tuple(choices), example.label))
         return features
 
     def feature_length(self, feature: ChoiceFeature) -> int:
         """The longest choice decides."""
         return max(len(choice.ids) for choice in feature.choices)
+
+    def is_cut(self, feature: ChoiceFeature) -> bool:
+        """One of the choices is enough."""
+        return any(choice.is_cut for choice in feature.choices)
+
+    def fitting_settings(self, length: int) -> dict[str, int]:
+        """Question and choice take at most half of a row."""
+        return {"max_qa_length": length // 2}
 
     def collate(self, features: Sequence[ChoiceFeature], spec: BatchSpec) -> rows.Batch:
         """Grouped rows [batch_size, max_choices, length] with labels and example_weights.

@@ -19,7 +19,8 @@ from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.answer_spans import WindowFeature
 from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.support.squad_files import Question, read_questions
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -116,6 +117,10 @@ class _Squad(Task[Q, Question, WindowFeature]):
             )
         return answer_spans.window_features(vocabulary, examples, length, stride, longest)
 
+    def fitting_settings(self, length: int) -> dict[str, int]:
+        """A question takes at most half of a row, and windows overlap, as in the original's 384."""
+        return {"max_query_length": length // 2, "doc_stride": length // 3}
+
     def collate(self, features: Sequence[WindowFeature], spec: BatchSpec) -> rows.Batch:
         """Rows with start_positions, end_positions, is_impossible, p_mask and example_weights.
 
@@ -157,6 +162,10 @@ class _Squad(Task[Q, Question, WindowFeature]):
             {"id": example.id, "text": answers[0]["text"] if answers else "", "best": answers}
             for example, answers in zip(examples, best, strict=True)
         ]
+
+    def answer(self, prediction: Prediction) -> str:
+        """The text."""
+        return prediction["text"]
 
 
 @register

@@ -18,7 +18,8 @@ from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.support.page_form import PAIRS, PageForm
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -105,6 +106,10 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
     def feature_length(self, feature: PairFeature) -> int:
         """The longer text decides."""
         return max(len(feature.first.ids), len(feature.second.ids))
+
+    def is_cut(self, feature: PairFeature) -> bool:
+        """One of both texts is enough."""
+        return feature.first.is_cut or feature.second.is_cut
 
     @property
     def features_per_row(self) -> int:

@@ -20,6 +20,7 @@ from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
 from albert_jax.tasks.support.features import Batch
 from albert_jax.tasks.support.page_form import PageForm
+from albert_jax.tasks.support.transformers_class import TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -63,25 +64,6 @@ class Sampling:
     """Decides what is drawn."""
     show_step: Callable[[str], None] | None = None
     """Called with the text after each denoising step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class TransformersClass:
-    """The class of Hugging Face Transformers that a model becomes, and what goes into it."""
-
-    name: str
-    """For example "AlbertForSequenceClassification"."""
-    modules: tuple[str, ...] = ()
-    """Pretrained modules of ours that it has beside embeddings and encoder ("pooler")."""
-    head: tuple[str, str] | None = None
-    """Our dense layer under "head" and the name of that layer there."""
-    pipeline: str | None = None
-    """The pipeline tag of model hubs, "text-classification"."""
-
-    @property
-    def auto(self) -> str:
-        """The Auto class that loads it, "AutoModelForSequenceClassification"."""
-        return "AutoModel" + self.name.removeprefix("Albert").removeprefix("Model")
 
 
 C = TypeVar("C", bound=TaskConfig)
@@ -187,6 +169,14 @@ class Task(abc.ABC, Generic[C, E, F]):
         """Tokens that a row needs to hold the feature."""
         return len(feature.tokens.ids)  # type: ignore[attr-defined]
 
+    def is_cut(self, feature: F) -> bool:
+        """Whether the texts of the feature lost tokens, because they are longer than a row."""
+        return feature.tokens.is_cut  # type: ignore[attr-defined]
+
+    def fitting_settings(self, length: int) -> dict[str, int]:
+        """The largest values of those settings that rows of `length` tokens limit."""
+        return {}
+
     @property
     def features_per_row(self) -> int:
         """How many features stand in one row."""
@@ -233,8 +223,7 @@ class Task(abc.ABC, Generic[C, E, F]):
     def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         """The loss of a batch; by default the cross-entropy of `logits` with the labels.
 
-        The encoder brings parameters, dropout keys and depth. Beside the loss stands the weight of
-        the right answers, named after the weights.
+        Beside the loss stands the weight of the right answers, named after the weights.
         """
         import jax.numpy as jnp
 
@@ -276,6 +265,21 @@ class Task(abc.ABC, Generic[C, E, F]):
     @abc.abstractmethod
     def score(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> Scores:
         """Named scores of predictions for labelled examples."""
+
+    def answer(self, prediction: Prediction) -> str:
+        """The part of a prediction that is right or wrong; by default its first value."""
+        return str(next(iter(prediction.values())))
+
+    def truth(self, example: E) -> str | None:
+        """The right label of an example as predictions write it, where there are labels."""
+        return None
+
+    def single_answer(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> str:
+        """The answer of all predictions, in words; "" where they differ."""
+        answers = {self.answer(prediction) for prediction in predictions}
+        if len(answers) > 1 or len(predictions) < 2:
+            return ""
+        return repr(*answers) if "".join(answers).strip() else "empty text"
 
     @property
     def has_baseline(self) -> bool:
@@ -321,7 +325,7 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     def card_lines(self) -> list[str]:
         """What the model card says of the task, in sentences."""
-        labels = ", ".join(getattr(self.config, "labels", ()))
+        labels = ", ".join(self.output_names) if hasattr(self.config, "labels") else ""
         note = self.card_note.format(**vars(self.config))
         lines = [f"Fine-tuned for {self.name}.", f"Labels: {labels}." if labels else "", note]
         return [line for line in lines if line]
@@ -336,8 +340,7 @@ class Task(abc.ABC, Generic[C, E, F]):
     def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
         """Adds the head to an ONNX graph (export/onnx_graph.py) behind the states `hidden`.
 
-        Returns the names of its outputs in the order of ``graph_outputs``. Raises ConfigError
-        for a task without such a form.
+        Returns the names of ``graph_outputs``. Raises ConfigError for a task without such a form.
         """
         raise ConfigError(f"{self.name} has no ONNX form: export it --to stablehlo")
 

@@ -19,7 +19,8 @@ from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.page_form import PageForm
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
@@ -49,7 +50,7 @@ class TokenClassificationConfig(TaskConfig):
     def validate(self, where: str = "task") -> None:
         """Raises ConfigError for a tag that is named twice."""
         super().validate(where)
-        columns.check_labels(self.labels, where)
+        columns.check_labels(self.labels, f"{where}.labels")
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,10 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
             {"words": list(x.words), "tags": [tag_of_word[i] for i in range(len(x.words))]}
             for x, tag_of_word in zip(examples, tags, strict=True)
         ]
+
+    def answer(self, prediction: Prediction) -> str:
+        """All tags of the sentence."""
+        return " ".join(sorted(set(prediction["tags"])))
 
     def score(self, examples: Sequence[TaggedExample], predictions: Sequence[Prediction]) -> Scores:
         """Span F1, precision and recall, and accuracy of the tags."""

@@ -24,7 +24,8 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import features as rows
 from albert_jax.tasks.support.features import Tokens
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task, TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms

@@ -5,6 +5,7 @@ Every complaint names file and line.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
@@ -19,6 +20,8 @@ from albert_jax.errors import DataError
 
 IGNORED = "-"
 """Name of a column that is read and dropped."""
+SUFFIXES = (".tsv", ".txt", ".csv", ".jsonl", ".json")
+"""Files that are read as tables."""
 MAX_FIELD_CHARACTERS = 1 << 30
 """Limit of a CSV field; Python's own limit is shorter than a long text."""
 
@@ -48,7 +51,23 @@ def decode(raw: bytes, place: str | Path) -> str:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{place}:{line}: not UTF-8; convert it to UTF-8") from error
+        fix = "convert it to UTF-8"
+        if _is_gb18030(raw):
+            fix = f"it looks like Chinese in GB18030 (GBK): iconv -f GB18030 -t UTF-8 {place} > NEW"
+        raise DataError(f"{place}:{line}: not UTF-8; {fix}") from error
+
+
+def _is_gb18030(raw: bytes) -> bool:
+    """Whether bytes can be Chinese in GB18030: nearly all characters that are not ASCII are Han.
+
+    Other one-byte text (Latin-1, Cyrillic) seldom decodes, or to a mixture.
+    """
+    with contextlib.suppress(UnicodeDecodeError):
+        characters = [c for c in raw.decode("gb18030") if not c.isascii()]
+        han = sum("\u4e00" <= c <= "\u9fff" or "\u3000" <= c <= "\u303f" for c in characters)
+        full_width = sum("\uff00" <= c <= "\uffef" for c in characters)
+        return len(characters) > 3 and han + full_width > 0.9 * len(characters)
+    return False
 
 
 def parse_json(text: str, path: str | Path, line: int, fix: str) -> Any:
@@ -86,6 +105,10 @@ def read_records(path: str | Path, columns: Sequence[str] = ()) -> list[Record]:
         records = list(json_lines(path, columns))
     elif suffix in (".tsv", ".txt", ".csv"):
         records = list(_table(path, columns, _comma_rows if suffix == ".csv" else _tab_rows))
+    elif files.is_folder(str(path)):
+        inside = [name for name in files.names(str(path)) if Path(name).suffix in SUFFIXES]
+        example = f", for example {files.join(str(path), sorted(inside)[0])}" if inside else ""
+        raise DataError(f"{path}: it is a folder; name a file in it{example}")
     else:
         raise DataError(f"{path}: unknown format {suffix!r}; give .tsv, .txt, .csv or .jsonl")
     if not records:

@@ -82,11 +82,12 @@ def window_features(
         owner = _best_windows(bounds, len(context))
         for index, (begin, stop) in enumerate(bounds):
             inside = answer is not None and begin <= answer[0] and answer[1] < stop
-            parts = (head, context[begin:stop], [vocabulary.sep_id])
+            row = np.concatenate((head, context[begin:stop], [vocabulary.sep_id]))
+            is_cut = index == 0 and len(query) < len(ids(example.question))
             shift = len(head) - begin
             features.append(
                 WindowFeature(
-                    tokens=Tokens(np.concatenate(parts).astype(np.int32), len(head)),
+                    tokens=Tokens(row.astype(np.int32), len(head), is_cut),
                     question=number,
                     offset=len(head),
                     starts=alignment.starts[begin:stop],

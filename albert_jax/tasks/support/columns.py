@@ -113,9 +113,11 @@ def _roles(
     lacks_label = required and not label
     if lacks_label or not texts:
         kind, option = ("label", "label-column") if lacks_label else ("text", "text-columns")
+        names = ", ".join(name[:40] for name in present)
         raise DataError(
-            f"{record.where}: no column for the {kind} among {', '.join(present)}; "
-            f"name it with --task.{option}, or all with --columns"
+            f"{record.where}: no column for the {kind} among {names}; name it with "
+            f"--task.{option}, or, if the first line is an example and no header, name all columns "
+            "in their order, such as --columns sentence,label"
         )
     if len(texts) > 2:
         raise ConfigError(
@@ -181,7 +183,7 @@ def parse_parts(line: str, where: str, name: str, low: int, high: int) -> tuple[
 def check_labels(labels: Sequence[str], where: str) -> None:
     """Raises ConfigError for a label that is named twice."""
     if len(set(labels)) != len(labels):
-        raise ConfigError(f"{where}.labels names a label twice: {', '.join(labels)}")
+        raise ConfigError(f"{where} names a label twice: {', '.join(labels)}")
 
 
 def label_set(examples: Sequence[TextExample]) -> tuple[str, ...]:

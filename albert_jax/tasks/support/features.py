@@ -29,6 +29,8 @@ class Tokens:
 
     ids: np.ndarray
     first: int
+    is_cut: bool = False
+    """Whether the texts lost tokens, because they are longer than a row."""
 
 
 def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -> Tokens:
@@ -44,7 +46,8 @@ def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -
     ids = [np.array([vocabulary.cls_id])]
     for part in parts:
         ids += [part, np.array([vocabulary.sep_id])]
-    return Tokens(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2)
+    is_cut = sum(map(len, parts)) < sum(map(len, texts))
+    return Tokens(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2, is_cut)
 
 
 def truncated_lengths(a: int, b: int, limit: int) -> tuple[int, int]:

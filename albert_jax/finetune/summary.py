@@ -1,0 +1,72 @@
+"""Lines that tell a person what a run learns from, and when it learned nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from albert_jax.config import Config
+from albert_jax.tasks.task import AnyTask
+
+LABELS_SHOWN = 8
+"""Labels that are named; of more only the number is told."""
+SMALL_WIDTH = 512
+"""Networks up to this width learn with larger learning rates than the published ones."""
+SMALL_RATE = 1e-3
+"""A learning rate for them."""
+
+
+def say(out: str, *lines: str) -> None:
+    """Prints lines about the run folder `out`, on its first process; empty ones are left out."""
+    from albert_jax.observe.console import Console
+    from albert_jax.parallel.jax_internals import process
+
+    console = Console(quiet=process()[0] != 0)
+    for line in filter(None, lines):
+        console.say(f"{out}: {line}")
+
+
+def of_examples(
+    config: Config,
+    task: AnyTask,
+    examples: tuple[int, int],
+    features: tuple[Sequence[Any], Sequence[Any]],
+) -> str:
+    """The data of a run in a line: `examples` and `features` are those of train and dev."""
+    parts = [f"{task.name}: {examples[0]} training and {examples[1]} dev examples"]
+    labels = task.output_names if hasattr(task.config, "labels") else ()
+    if labels:
+        names = f" ({', '.join(labels)})" if len(labels) <= LABELS_SHOWN else ""
+        parts.append(f"{len(labels)} labels{names}")
+    parts.append(f"rows of {config.phases[-1].sequence_length} tokens")
+    cut = [sum(map(task.is_cut, of_part)) for of_part in features]
+    lost = f"{cut[0]} training and {cut[1]} dev examples are longer and are cut"
+    return f"{', '.join(parts)}; {lost if any(cut) else 'all examples fit'}"
+
+
+def of_single_answer(config: Config, answers: Sequence[str], init: str | None) -> str:
+    """What to do about a run whose last evaluation had one answer for all examples.
+
+    `answers` holds that answer for each evaluation, "" where they differ.
+    """
+    if not answers or not answers[-1]:
+        return ""
+    task, model, rate = config.task, config.model, config.optimizer.learning_rate
+    assert task is not None
+    advice = []
+    if getattr(task, "pooling", "") == "cls":
+        advice.append("--task.pooling mean")
+    if task.num_train_epochs:
+        advice.append(f"more epochs (--task.num-train-epochs {5 * task.num_train_epochs:g})")
+    else:
+        advice.append("more steps")
+    if model.hidden_size > SMALL_WIDTH:
+        advice.append(f"--optimizer.learning-rate {rate / 2:g} and another --seed")
+    elif rate < SMALL_RATE:
+        advice.append(f"--optimizer.learning-rate {SMALL_RATE:g}")
+    if init is None:
+        advice.append("pretrained weights (--init)")
+    return (
+        f"predicts {answers[-1]} for every dev example, so it has learned nothing from the texts: "
+        f"try {', '.join(advice)}"
+    )

@@ -1,0 +1,24 @@
+"""The class of Hugging Face Transformers that a fine-tuned model becomes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransformersClass:
+    """The class of Hugging Face Transformers that a model becomes, and what goes into it."""
+
+    name: str
+    """For example "AlbertForSequenceClassification"."""
+    modules: tuple[str, ...] = ()
+    """Pretrained modules of ours that it has beside embeddings and encoder ("pooler")."""
+    head: tuple[str, str] | None = None
+    """Our dense layer under "head" and the name of that layer there."""
+    pipeline: str | None = None
+    """The pipeline tag of model hubs, "text-classification"."""
+
+    @property
+    def auto(self) -> str:
+        """The Auto class that loads it, "AutoModelForSequenceClassification"."""
+        return "AutoModel" + self.name.removeprefix("Albert").removeprefix("Model")
