@@ -29,7 +29,12 @@ BAD = [
     (["--max-steps", "0"], 2, ["--max-steps 0"]),
     (TOO_MANY_STARTS.split(), 2, ["task.start_n_top", "at most 32"]),
     (["--train", "FOLDER"], 7, ["it is a folder: name a file in it"]),
-    (["--phases.0.sequence-length", "64"], 2, ["sequence_length", "48"]),
+    (["--phases.0.sequence-length", "64"], 2, ["sequence_length", "48 positions: give at most"]),
+    (["--train", "INSIDE"], 3, ["it is a folder", "for example", "inside/train.tsv"]),
+    (["--train", "BARE"], 3, ["the first line is an example and no header", "--columns"]),
+    (["--train", "CHINESE"], 3, ["chinese.tsv:2", "iconv -f GB18030 -t UTF-8"]),
+    (["--init", "albert-base-v2"], 4, ["hf download albert/albert-base-v2 --local-dir"]),
+    (["--init", "PREPARED"], 4, ["prepared data and holds no weights"]),
 ]
 
 
@@ -38,7 +43,14 @@ def test_bad_input_is_one_line_and_leaves_nothing(change, exit_code, parts, data
     (tmp_path / "empty.tsv").write_text("sentence\tlabel\n\tyes\n")
     (tmp_path / "strange.tsv").write_text("sentence\tlabel\nthe file\tmaybe\n")
     (tmp_path / "folder.tsv").mkdir()
-    files = {name: tmp_path / f"{name.lower()}.tsv" for name in ("EMPTY", "STRANGE", "FOLDER")}
+    (tmp_path / "bare.tsv").write_text("the file is found\tyes\nthe file\tnot\n")
+    (tmp_path / "chinese.tsv").write_bytes("text\tlabel\n菜凉了，没人道歉。\tyes\n".encode("gbk"))
+    for name, inside in (("inside", "train.tsv"), ("prepared", "manifest.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / inside).write_text("{}")
+    names = ("EMPTY", "STRANGE", "FOLDER", "BARE", "CHINESE")
+    files = {name: tmp_path / f"{name.lower()}.tsv" for name in names}
+    files |= {name: tmp_path / name.lower() for name in ("INSIDE", "PREPARED")}
     files["SQUAD"] = data / "squad-v2.json"
     change = [str(files.get(word, word)) for word in change]
     run = tmp_path / "run"
