@@ -39,7 +39,6 @@ from albert_jax.tasks.task import (
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
 
-INSTALL = "pip install sacrebleu"
 MAX_TURNS = 1000
 """Most turns of a dialogue on a typed line."""
 
@@ -125,12 +124,11 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
 
     def resolve(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
         """Counts the turns; without sacrebleu the share of equal texts is the only score."""
-        known = self.metrics
-        if not metrics.bleu_chrf(["a"], ["a"]):
-            known = ("exact",)
+        known = self.metrics if metrics.bleu_chrf(["a"], ["a"]) else ("exact",)
+        if known == ("exact",):
             if {"bleu", "chrf"} & {*self.config.metrics}:
-                raise ConfigError(f"BLEU and chrF need sacrebleu: {INSTALL}")
-            log.warning("the score is the share of exact texts; for BLEU and chrF: %s", INSTALL)
+                raise ConfigError("BLEU and chrF need sacrebleu: pip install sacrebleu")
+            log.warning("the score is the share of exact texts; pip install sacrebleu for BLEU")
         turns = self.config.max_turns or max(len(example.source) for example in train)
         return self.with_metrics(known).with_config(max_turns=turns)
 
