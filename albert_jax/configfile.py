@@ -62,7 +62,7 @@ def load(name: str) -> Config:
         if written_by in ("", __version__):
             raise
         raise ConfigError(
-            f"{error}; albert-jax {written_by} began this run and reads it, this is {__version__}"
+            f"{error}; use albert-jax {written_by}, which began this run, not {__version__}"
         ) from None
 
 
@@ -96,7 +96,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 def dumps(config: Config) -> str:
     """Complete TOML that `load` reads back to an equal config."""
-    import tomli_w  # reading, which is all that measuring needs, does without it
+    import tomli_w  # Imported here, because only writing needs it.
 
     return tomli_w.dumps(to_dict(config))
 
@@ -223,7 +223,9 @@ def _merged(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
     """The tables of a file over those of the files it extends, each checked by itself."""
     path = _find(name, seen[-1] if seen else "")
     if path in seen or len(seen) >= _MAX_EXTENDS:
-        raise ConfigError(f"config {path}: extends goes round or is too long: {', '.join(seen)}")
+        raise ConfigError(
+            f"config {path}: extends forms a cycle or too long a chain: {', '.join(seen)}"
+        )
     tables = _tables(path)
     base = tables.pop("extends", None)
     build(Config, tables, path, "")

@@ -1,7 +1,7 @@
 """Brings a run's checkpoint folder into order before Orbax sees it.
 
-Orbax takes every committed step for its latest, silently skips every save up to it and counts it
-in its retention, so incomplete steps have to leave the folder first.
+Orbax counts every committed step, even a damaged one, as its latest: it silently skips saves up to
+that step and counts it in its retention. So incomplete steps have to leave the folder first.
 
 =======================  =====================  ===================================================
 marker ``complete/STEP``  manifest and digests  the step is

@@ -18,7 +18,7 @@ from albert_jax.errors import ConfigError, nearest
 class ConfigShow:
     """Print a config with all its fields, as TOML that --config reads.
 
-    Comments tell its digest, the number of parameters, and what differs from its preset.
+    Comments give its digest, the number of parameters, and what differs from its preset.
     """
 
     config: File

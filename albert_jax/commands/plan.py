@@ -44,7 +44,7 @@ class Plan:
     price: float = 0.0
     """Price of a chip-hour, for the cost."""
     largest: bool = False
-    """Also search the most rows per chip that fit under each rematerialization policy."""
+    """Also search for the most rows per chip that fit under each rematerialization policy."""
     hours: float | None = None
     """Budget in hours."""
     chip_hours: float | None = None

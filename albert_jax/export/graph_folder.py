@@ -33,7 +33,7 @@ def export(
     are stored so, and what that changes is measured and recorded in conversion.json. Raises the
     errors of :func:`albert_jax.export.export.export`.
     """
-    format, params = onnx_graph if to == "onnx" else stablehlo, model.params
+    format, params = {"onnx": onnx_graph, "stablehlo": stablehlo}[to], model.params
     task = programs.exported_task(model, head)
     program = programs.program(model, head)
     stored, restored = quantization.quantize(params) if int8 else ({}, params)
@@ -58,7 +58,7 @@ def export(
             cls,
             stored=f"The graph of {program.kind} for {to}, {kind} weights",
             dtype="float32",
-            library="onnx" if to == "onnx" else "jax",
+            library={"onnx": "onnx", "stablehlo": "jax"}[to],
             usage=format.usage(program),
         )
         write_files(folder, files)

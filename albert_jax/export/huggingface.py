@@ -33,8 +33,8 @@ _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "float32") -> str:
     """Writes the directory `out` and returns a line on what was written.
 
-    The class lacks no tensor and gets none that it does not expect, but for the pooler of
-    sentence embeddings, which nothing reads. What was written is compared with the parameters.
+    The class finds exactly the tensors that it expects, except for the pooler of sentence
+    embeddings, which nothing reads. What was written is compared with the parameters.
     Raises the errors of :func:`albert_jax.export.export.export`.
     """
     params, task = model.params, programs.exported_task(model, head)

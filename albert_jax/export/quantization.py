@@ -2,7 +2,7 @@
 
 A value is int8 x scale, where the scale of a channel is its largest magnitude / 127. Kernels have
 one channel per output, and the word table has one per token. Biases, LayerNorms and the other
-tables, which are small together, stay float32.
+tables, which together are small, stay float32.
 """
 
 from __future__ import annotations

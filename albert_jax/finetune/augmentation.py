@@ -90,7 +90,7 @@ def _fill(model: Model, masked: Sequence[_MaskedText]) -> list[str]:
     backend = attention.fastest(run_config, jax.local_devices()[0])
     allowed = vocabulary.starts_word.astype(bool).copy()
     allowed[special_ids(vocabulary)] = False
-    # A bare space begins a word too, but is none.
+    # A lone word mark also begins a word but is not one.
     allowed &= [bool(vocabulary.id_to_token(id).strip(_SPACE)) for id in range(vocabulary.size)]
     count = min(TOP_K, int(allowed.sum()))
     logits = logits_function(run_config.model, run_config.compute, backend)

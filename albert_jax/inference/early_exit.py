@@ -77,7 +77,7 @@ class EarlyExit:
     """A classifier that is applied layer by layer and counts the layers it needs."""
 
     def __init__(self, model: Model, confidence: float, num_layers: int | None = None) -> None:
-        """Prepares a model, of which at most `num_layers` are applied.
+        """Prepares a model; at most `num_layers` of its layers are applied.
 
         Raises ConfigError for another task than classification.
         """

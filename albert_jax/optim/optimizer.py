@@ -41,6 +41,7 @@ def make_optimizer(
     layerwise = scale_by_layerwise_learning_rate(learning_rate)
     if config.name == "lamb":
         return optax.chain(adam, decay, layerwise)
+    assert config.name == "muon"
     muon = optax.contrib.scale_by_muon(weight_dimension_numbers=_last_two_axes)
     direction = optax.partition({"muon": muon, "lamb": adam}, _directions)
     longer = optax.masked(optax.scale(MUON_STEP), _matrices)

@@ -26,8 +26,8 @@ JOB_SECONDS = 300
 """The same in a job, whose hosts may still be fetching the program."""
 HEARTBEAT_SECONDS = 60
 """After this silence JAX takes a process for dead and aborts the others (exit code 134). Heartbeats
-come every half of it, so the abort may come half of it after a death: later than the watchdog,
-which names the process, except when the process is the coordinator."""
+are sent twice in this time, so the abort may come half of it after a death, which is still later
+than the watchdog, which names the process, unless the coordinator died."""
 GOODBYE_SECONDS = 5.0
 """How long a coordinator with an error stays, so that the others hear of it before it is gone."""
 

@@ -1,1 +1,1 @@
-"""What a run would need on a slice: compiled for it ahead of time, without it."""
+"""What a run would need on a slice, from its program compiled without having the slice."""

@@ -105,6 +105,6 @@ def _form(task: AnyTask, spoken: str) -> dict[str, Any]:
         form["dialogue"] = config.max_turns > 1
         if form["dialogue"]:
             form["title"] = "Conversation"
-        if config.max_turns == 1:  # What answers no dialogue is tried with a plain sentence.
+        if config.max_turns == 1:  # Without dialogue, a plain sentence comes first.
             form["examples"] = form["examples"][::-1]
     return form

@@ -211,7 +211,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         return self.config.max_target_length
 
     def pretrained_modules(self) -> tuple[str, ...]:
-        """The MLM head, which is trained on; there is no new one."""
+        """The pretrained MLM head, which is trained further; no new head is added."""
         return ("mlm_head",)
 
     def logits(self, encoder: Encoder, batch: Any) -> Any:

@@ -124,7 +124,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         """Rows of sequences [batch_size, 2 * pairs_per_row, length], pair p at 2p and 2p + 1.
 
         pair_weights float32 [batch_size, pairs_per_row] is 0 where a row lacks a pair, and for a
-        pair that is alone in its row: it has nothing to be told from.
+        pair that is alone in its row: there is nothing to compare it with.
         """
         size = self.config.pairs_per_row
         groups = [features[i : i + size] for i in range(0, len(features), size)]

@@ -46,7 +46,7 @@ def test_without_beam_the_message_says_how_to_get_it(no_beam: None, tmp_path: Pa
     specs, out = [f"ids:{tmp_path / 'rows.npy'}"], str(tmp_path / "p")
     with pytest.raises(ConfigError, match=r"pip install -e '\.\[beam\]'"):
         prepare(specs, ids, out, PrepareOptions(beam=RUNNER))
-    with pytest.raises(ConfigError, match="leave workers and shard away"):
+    with pytest.raises(ConfigError, match="leave out workers and shard"):
         PrepareOptions(beam=RUNNER, workers=2)
 
 

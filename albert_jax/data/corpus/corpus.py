@@ -91,7 +91,7 @@ class Corpus:
         return vocabulary
 
     def lengths(self, windows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Sentences of each part of a document and tokens of each sentence of some windows."""
+        """For some windows: sentences in each part, and tokens in each sentence."""
         lengths = [shard.lengths(record) for shard, record in map(self._locate, windows)]
         parts, sentences = map(np.concatenate, zip(*lengths, strict=True))
         return parts.astype(np.int64), sentences.astype(np.int64)

@@ -41,7 +41,7 @@ class PrepareOptions:
     def __post_init__(self) -> None:
         index, count = self.shard
         if self.beam and (self.workers or self.shard != (0, 1)):
-            raise ConfigError("Beam divides the work itself: leave workers and shard away")
+            raise ConfigError("Beam divides the work itself: leave out workers and shard")
         if not 0 <= index < count:
             raise ConfigError(f"shard {index}/{count}: give I/N with I from 0 to N - 1")
         if self.validation_share is not None and not 0 <= self.validation_share <= 0.5:

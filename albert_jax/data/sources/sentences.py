@@ -1,6 +1,6 @@
 """Dividing documents into sentences, from which segment pairs are built.
 
-There are two rules. "line" is the original's: every line is a sentence, for corpora that come so.
+There are two rules. "line" is the original's: every line is a sentence, for divided corpora.
 "split", the default, also ends sentences inside a line, because a line of ordinary text is a whole
 paragraph, longer than a short row, and sentence order needs at least two sentences in a row. It
 uses sentencex, the splitter of the Wikimedia Foundation, which knows the abbreviations of some 300

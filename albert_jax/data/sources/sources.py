@@ -107,7 +107,9 @@ def _record_texts(part: Part, field: str, skipped: ReadCounts | None) -> Iterato
         return records.parquet_texts(part, field)
     if part.kind == "tfrecord":
         return records.tfrecord_texts(part, field)
-    return hub_datasets.texts(part, field)
+    if part.kind in ("hf", "tfds"):
+        return hub_datasets.texts(part, field)
+    raise AssertionError(f"no reader for parts of kind {part.kind!r}")
 
 
 def _matches(spec: str) -> list[str]:

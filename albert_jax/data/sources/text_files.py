@@ -231,7 +231,7 @@ def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, counts: ReadCo
 
 
 def _clean_lines(text: str, has_bad: bool, counts: ReadCounts) -> str:
-    """Leaves out lines with bad characters, and lets all lines end in \\n."""
+    """Leaves out lines with bad characters, and ends all lines in \\n."""
     if has_bad:
         lines = text.split("\n")
         good = [line for line in lines if not _BAD_CHARACTERS.search(line)]

@@ -1,8 +1,8 @@
 """ALBERT's text preprocessing (`preprocess_text` of the original).
 
 White space is stripped and collapsed, the text is decomposed (NFKD), combining marks are dropped,
-and letters are lowered. Quotes are left alone, because the original never rewrites them. Training
-a vocabulary, preparing documents, filling masks and export all use these rules.
+and letters are lowercased. Quotes are left alone, because the original never rewrites them.
+Training a vocabulary, preparing documents, filling masks and export all use these rules.
 """
 
 from __future__ import annotations

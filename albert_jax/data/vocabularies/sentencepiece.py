@@ -146,8 +146,8 @@ class SentencePiece:
 def starts_word(token: str) -> bool:
     """Whether a token begins a word for masking, by the original's rule as it stands there.
 
-    It does if it begins with the word mark or "<", if it is a single punctuation mark, and if it
-    has anything but English letters and those marks, such as digits or letters of other scripts.
+    It does if it begins with the word mark or "<", if it is a single punctuation mark, or if it has
+    a character that is neither an English letter nor such a mark, such as a digit.
     """
     if token.startswith((SPACE, "<")) or token in _MARKS:
         return True

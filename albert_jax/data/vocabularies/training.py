@@ -35,7 +35,7 @@ CHARACTER_COVERAGE = 0.99995
 MAX_SAMPLED_PARTS = 64
 """Of a corpus with more parts only these, chosen by hash, are read."""
 _NUM_THREADS = 4
-"""The trained model depends on it, so it is neither a setting nor the number of cores."""
+"""Fixed, because the trained model depends on the number of threads."""
 _MAX_SENTENCE_BYTES = 8192
 """The trainer drops longer sentences without counting them. No character has more than 4 bytes."""
 _PIECE, _TYPE, _NORMAL, _UNUSED = 1, 3, 1, 5

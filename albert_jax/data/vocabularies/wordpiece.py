@@ -1,6 +1,6 @@
 """WordPiece vocabularies ("vocab.txt"), as the Chinese ALBERT models have.
 
-The original's BasicTokenizer removes control characters, sets CJK characters apart, lowers letters
+The original's BasicTokenizer removes control characters, sets CJK characters apart, lowercases
 and drops accents (NFD) if asked, and sets punctuation apart. The greedy longest match is left to
 the `tokenizers` library, in which words above 200 characters are unknown. The library's own
 cleaning is not used: it also drops private and unassigned characters and lowers a final sigma

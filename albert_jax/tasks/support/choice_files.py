@@ -40,7 +40,7 @@ def read_choices(
 ) -> list[ChoiceExample]:
     """Questions of a RACE file or folder, of a hub dataset, or of a table.
 
-    Raises DataError, also for a question without an answer if they are `labelled`.
+    Raises DataError, if `labelled` also for a question without an answer.
     """
     records = _records(path, columns)
     examples = [x for record in records for x in from_record(record, max_choices, labelled)]

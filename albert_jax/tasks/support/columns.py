@@ -133,7 +133,7 @@ def read_unlabeled(
     """Examples for prediction.
 
     The table has the given `columns`, else those of the training table with or without the
-    label's; the first complaint is reported.
+    label's; if neither fits, the first error is raised.
     """
     label = config.label_column or next((n for n in label_names if n in config.columns), "")
     if not label and len(config.columns) > 1:

@@ -13,7 +13,7 @@ from albert_jax.tasks.support.features import LENGTHS, fitting_length
 from albert_jax.tasks.task import AnyTask, BatchSpec, Forward, Prediction, Sampling
 
 NEVER = -1e30
-"""Logit behind the end of a shorter row."""
+"""Logit that fills up a shorter row."""
 
 
 def featurize(
