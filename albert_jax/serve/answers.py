@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.inference.explain import explain, look
+from albert_jax.inference.explain import Explanation, explain, look
 from albert_jax.inference.fill_mask import Candidate, fill_mask
 from albert_jax.inference.predict import predict, task_of, with_denoising_steps
+from albert_jax.inference.words import word_spans
 from albert_jax.model_io.model import Model
 from albert_jax.serve import forms
 from albert_jax.tasks.task import AnyTask, Sampling
@@ -116,7 +117,7 @@ class Answers:
         """What the model makes of one text, or of two, after each layer.
 
         The answer has "layers", their numbers; "masks", the predictions by [mask][layer][rank];
-        of a classifier "labels", "classes" [layer][label] and "contributions" of the tokens.
+        of a classifier "labels", "classes" [layer][label] and "contributions" of the words.
         """
         _, model = self._model(fields)
         found = explain(model, _one_or_two(fields))
@@ -127,16 +128,14 @@ class Answers:
         if found.classes is not None:
             answer |= {"labels": found.labels, "classes": found.classes.tolist()}
         if found.attribution is not None:
-            answer["contributions"] = {
-                "label": found.labels[found.attribution.label],
-                "tokens": found.tokens,
-                "values": found.attribution.values.tolist(),
-                "sum": float(found.attribution.values.sum()),
-            }
+            answer["contributions"] = _contributions(model, found)
         return answer
 
     def _reference(self, name: str, model: Model, task: AnyTask, key: str) -> dict[str, float]:
-        """The mean number of pairs of texts that have nothing in common, and of equal texts."""
+        """The mean number of pairs of texts that have nothing in common, and of equal texts.
+
+        "spread" is the standard deviation among the first.
+        """
         if name not in self._references:
             texts = forms.UNRELATED[forms.language(model.vocabulary)]
             pairs = [*itertools.combinations(texts, 2), *zip(texts, texts, strict=True)]
@@ -146,6 +145,7 @@ class Answers:
             self._references[name] = {
                 "unrelated": float(np.mean(numbers[:-equal])),
                 "equal": float(np.mean(numbers[-equal:])),
+                "spread": float(np.std(numbers[:-equal])),
             }
         return self._references[name]
 
@@ -160,6 +160,28 @@ def _candidates(candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
     return [{"word": c.word, "probability": c.probability} for c in candidates]
 
 
+def _contributions(model: Model, found: Explanation) -> dict[str, Any]:
+    """What each word adds to the margin of the label (its logit less the mean of the others).
+
+    "before" is the margin of a row of masks, to which "sum" is added.
+    """
+    assert found.attribution is not None and found.classes is not None
+    label, ids = found.attribution.label, found.batch["input_ids"][0]
+    spans = word_spans(model.vocabulary, ids)
+    decoded = (model.vocabulary.decode(ids[a:b].tolist()).strip() for a, b in spans)
+    logits = np.log(np.maximum(found.classes[-1], 1e-12))
+    return {
+        "label": found.labels[label],
+        "words": [
+            found.tokens[a] if b == a + 1 else word
+            for word, (a, b) in zip(decoded, spans, strict=True)
+        ],
+        "values": [float(found.attribution.values[a:b].sum()) for a, b in spans],
+        "sum": float(found.attribution.values.sum()),
+        "before": float(logits[label] - np.delete(logits, label).mean()) - found.attribution.gain,
+    }
+
+
 def _parts(fields: Mapping[str, Any], task: AnyTask) -> list[str]:
     """The texts in the fields of the task's form. Raises DataError, which names an empty field."""
     texts = fields.get("parts")
@@ -167,7 +189,7 @@ def _parts(fields: Mapping[str, Any], task: AnyTask) -> list[str]:
         raise DataError("parts: give a list of texts")
     # Tabs separate the parts of a typed line; on the page they are spaces like others.
     texts = [" ".join(text.split()) for text in texts]
-    for text, name in itertools.zip_longest(texts, task.page.fields, fillvalue=""):
+    for text, name in itertools.zip_longest(texts, forms.fields(task), fillvalue=""):
         if name and not text and not name.endswith(forms.OPTIONAL):
             raise DataError(f"the {name.split(' (')[0]} is empty: write something")
     return [text for text in texts if text]

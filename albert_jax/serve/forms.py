@@ -65,6 +65,14 @@ def language(vocabulary: Vocabulary) -> str:
     return "zh" if chinese > letters / 2 else "en"
 
 
+def fields(task: AnyTask) -> tuple[str, ...]:
+    """Labels of a task's fields: one or two texts, where all training examples had so many."""
+    names, count = task.page.fields, getattr(task.config, "num_texts", 0)
+    if not count or not names[-1].endswith(OPTIONAL):
+        return names
+    return tuple(name.removesuffix(OPTIONAL).strip() for name in names[:count])
+
+
 def describe(name: str, model: Model, task: AnyTask | None) -> dict[str, Any]:
     """A model as the page shows it."""
     config, spoken = model.config, language(model.vocabulary)
@@ -91,12 +99,16 @@ def describe(name: str, model: Model, task: AnyTask | None) -> dict[str, Any]:
 
 def _form(task: AnyTask, spoken: str) -> dict[str, Any]:
     """The fields of a task with their examples, and how it generates."""
+    names, examples = fields(task), task.page.examples.get(spoken, ())
+    if names != task.page.fields:
+        fitting = [example for example in examples if len(example) == len(names)]
+        examples = fitting or [example[: len(names)] for example in examples]
     form: dict[str, Any] = {
         "title": task.page.title or task.name.replace("-", " ").capitalize(),
-        "fields": task.page.fields,
+        "fields": names,
         "repeat_last": task.page.repeats_last,
         "generates": task.generates,
-        "examples": task.page.examples.get(spoken, ()),
+        "examples": examples,
     }
     if task.generates:
         config = task.config

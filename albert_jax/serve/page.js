@@ -92,10 +92,10 @@ function highlighted(context, answer) {
 function similarity(value, reference) {
   const shown = [make("p", "big", value.toFixed(2))];
   if (!reference) return [...shown, make("p", "note", "On the scale of the examples that the model was trained on.")];
-  const { unrelated, equal } = reference, place = (value - unrelated) / (equal - unrelated);
-  if (!(equal > unrelated)) {
+  const { unrelated, equal, spread } = reference, place = (value - unrelated) / (equal - unrelated);
+  if (!(equal - unrelated > 2 * spread)) {
     return [...shown, make("p", "note", `Equal texts get ${equal.toFixed(2)} and unrelated ones ` +
-      `${unrelated.toFixed(2)}: this model does not tell them apart.`)];
+      `${unrelated.toFixed(2)}: this model hardly tells them apart.`)];
   }
   const marker = make("div"), scale = make("div", "scale", marker);
   marker.style.left = 100 * Math.min(1, Math.max(0, place)) + "%";
@@ -152,11 +152,14 @@ onSubmit("predict", async (section, form, model) => {
   $(".answer", section).replaceChildren(...predicted(answer, parts.filter((part) => part)));
 });
 
+// A text between two denoising steps: a box for each mask, and no ends.
+const unfinished = (text) => text.replaceAll("[MASK]", "▢").replaceAll("[SEP]", " ").trim();
+
 function showTurns(model) {
   $("#talk .turns").replaceChildren(...(turnsOf.get(model.name) || []).map((turn) => {
     const shown = make("div", turn.own ? "turn own" : "turn", turn.text || "(the model wrote an empty text)");
     if (turn.steps?.length > 1) {
-      const list = make("ol", "", ...turn.steps.map((text) => make("li", "", text)));
+      const list = make("ol", "", ...turn.steps.map((text) => make("li", "", unfinished(text))));
       shown.append(make("details", "", make("summary", "", "step by step"), list));
     }
     return shown;
@@ -191,17 +194,19 @@ $("#talk .restart").addEventListener("click", () => {
 // ---- inside the model -----------------------------------------------------------------------
 
 function contributions(answer) {
-  const { label, tokens, values, sum, note } = answer.contributions;
+  const { label, words, values, sum, before } = answer.contributions;
   // Weak contributions stay pale: the full color means a unit of the logit or more.
   const largest = Math.max(1, ...values.map(Math.abs));
-  const spans = tokens.map((token, i) => {
-    const span = make("span", values[i] < 0 ? "token against" : "token", token,
+  const spans = words.map((word, i) => {
+    const span = make("span", values[i] < 0 ? "token against" : "token", word,
       make("small", "", signed(values[i])));
     return shaded(span, .8 * Math.abs(values[i]) / largest);
   });
   const told = [make("h3", "", `What speaks for “${label}”`), make("div", "tokens", ...spans),
     make("p", "note", `Blue speaks for “${label}”, red against it, in logits; together ${signed(sum)}.`)];
-  if (note) told.push(make("p", "", note));
+  if (before > 0 && Math.abs(sum) < before / 3) {
+    told.push(make("p", "", `A row of masks alone already says “${label}” (${signed(before)}), so these words explain little.`));
+  }
   return told;
 }
 
@@ -211,7 +216,7 @@ function layers(answer) {
   const heads = ["after layer", ...labels, ...masks.map((_, i) => masks.length > 1 ? `[MASK] ${i + 1}` : "[MASK]")];
   const rows = answer.layers.map((_, layer) => make("tr", "", make("th", "", String(layer + 1)),
     ...labels.map((_, i) => shaded(make("td", "number", percent(answer.classes[layer][i])), answer.classes[layer][i])),
-    ...masks.map((mask) => make("td", "", mask[layer].map((one) => `${one.word} ${percent(one.probability)}`).join(",  ")))));
+    ...masks.map((mask) => make("td", "guesses", ...mask[layer].map((one) => make("span", "", `${one.word} ${percent(one.probability)}`))))));
   const table = make("table", "layers", make("tr", "", ...heads.map((name) => make("th", "", name))), ...rows);
   const title = masks.length ? "Guesses after each layer" : "Labels after each layer";
   return [make("h3", "", title), make("p", "note", "What the model would say if it ended there."), make("div", "wide", table)];

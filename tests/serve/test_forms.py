@@ -50,6 +50,23 @@ def test_every_task_has_examples_that_it_can_read(name, spoken):
         assert len(example) <= len(cls.page.fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "count", "labels"),
+    [
+        ("classification", 0, ("text", "second text (optional)")),
+        ("classification", 1, ("text",)),
+        ("regression", 1, ("text",)),
+        ("classification", 2, ("text", "second text")),
+    ],
+)
+def test_a_model_of_pairs_asks_for_both_texts(name, count, labels):
+    task = registry.get(name)(types.SimpleNamespace(num_texts=count, name=name))
+    assert forms.fields(task) == labels
+    shown = forms.describe("x", tiny_models.model(), task)["form"]
+    assert shown["fields"] == labels and shown["examples"]
+    assert not count or {len(example) for example in shown["examples"]} == {count}
+
+
 def test_a_chinese_model_is_tried_with_chinese_texts():
     model = tiny_models.classifier()
     task = registry.create(model.run_config.task)

@@ -1,0 +1,43 @@
+"""Tokens are put together to words."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+import tiny_models
+
+from albert_jax.inference.words import word_spans
+
+
+def words(tokens: list[str], starts: list[bool]) -> list[str]:
+    """The words of tokens, of which the first two are [CLS] and [SEP]."""
+    vocabulary = types.SimpleNamespace(
+        cls_id=0, sep_id=1, pad_id=-1, unk_id=-1, mask_id=-1,
+        starts_word=np.array(starts), id_to_token=lambda id: tokens[id],
+    )  # fmt: skip
+    ids = [0, *range(2, len(tokens)), 1]
+    return ["".join(tokens[i] for i in ids[a:b]) for a, b in word_spans(vocabulary, ids)]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (["▁won", "der", "ful", ".", "▁a", "▁", "s", "a"], ["▁wonderful", ".", "▁a", "▁sa"]),
+        (["won", "##der", "2", ",", "##d"], ["won##der", "2", ",", "##d"]),
+        (["▁", "我", "们", "▁ab", "是", "c"], ["▁", "我", "们", "▁ab", "是", "c"]),
+    ],
+)
+def test_words_are_put_together(tokens, expected):
+    starts = [t.startswith("▁") or (t.isalnum() and expected[0][0] != "▁") for t in tokens]
+    found = words(["[CLS]", "[SEP]", *tokens], [True, True, *starts])
+    assert found == ["[CLS]", *expected, "[SEP]"]
+
+
+def test_the_words_of_a_real_vocabulary():
+    vocabulary = tiny_models.vocabulary()
+    [ids] = vocabulary.encode(["the file returns another name."])
+    spans = word_spans(vocabulary, ids)
+    found = [vocabulary.decode(ids[a:b].tolist()).strip() for a, b in spans]
+    assert found == ["the", "file", "returns", "another", "name", "."]
