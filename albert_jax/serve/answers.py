@@ -11,7 +11,7 @@ import numpy as np
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference.explain import Explanation, explain, look
 from albert_jax.inference.fill_mask import Candidate, fill_mask
-from albert_jax.inference.predict import predict, task_of, with_denoising_steps
+from albert_jax.inference.predict import featurize, predict, task_of, with_denoising_steps
 from albert_jax.inference.words import word_spans
 from albert_jax.model_io.model import Model
 from albert_jax.serve import forms
@@ -68,7 +68,8 @@ class Answers:
 
         The answer is {"prediction": ..., "steps": [text]}; for generation "denoising_steps",
         "temperature" and "seed" decide how the text is generated, and "steps" are its states. A
-        number for two texts comes with a "reference", see `_reference`.
+        number for two texts comes with a "reference", see `_reference`, and a text that was cut
+        with a "note".
         """
         name, model = self._model(fields)
         task = task_of(model)
@@ -86,11 +87,15 @@ class Answers:
                 seed=int(_number(fields, "seed", 0, 0, 2**31 - 1)),
                 show_step=steps.append,
             )
-        [prediction] = predict(model, [example], sampling=sampling)
+        features = featurize(model, [example])
+        [prediction] = predict(model, [example], features=features, sampling=sampling)
         shown = {key: value for key, value in prediction.items() if key not in VECTORS}
         if "best" in shown:
             shown["best"] = shown["best"][:BEST_ANSWERS]
         answer = {"prediction": shown, "steps": steps}
+        if any(map(task.is_cut, features)):
+            length = model.run_config.phases[-1].sequence_length
+            answer["note"] = f"The model reads {length} tokens: the text is longer and was cut."
         for key in {"cosine", "score"} & set(shown) if len(parts) == 2 else ():
             answer["reference"] = self._reference(name, model, task, key)
         return answer

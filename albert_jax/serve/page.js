@@ -149,7 +149,8 @@ onSubmit("predict", async (section, form, model) => {
   if (model.form.repeat_last) texts.push(...texts.pop().split("\n"));
   const parts = texts.map((text) => text.trim());
   const answer = await ask("predict", { model: model.name, parts });
-  $(".answer", section).replaceChildren(...predicted(answer, parts.filter((part) => part)));
+  const notes = answer.note ? [make("p", "note", answer.note)] : [];
+  $(".answer", section).replaceChildren(...predicted(answer, parts.filter((part) => part)), ...notes);
 });
 
 // A text between two denoising steps: a box for each mask, and no ends.
@@ -158,6 +159,7 @@ const unfinished = (text) => text.replaceAll("[MASK]", "▢").replaceAll("[SEP]"
 function showTurns(model) {
   $("#talk .turns").replaceChildren(...(turnsOf.get(model.name) || []).map((turn) => {
     const shown = make("div", turn.own ? "turn own" : "turn", turn.text || "(the model wrote an empty text)");
+    if (turn.note) shown.append(make("small", "", turn.note));
     if (turn.steps?.length > 1) {
       const list = make("ol", "", ...turn.steps.map((text) => make("li", "", unfinished(text))));
       shown.append(make("details", "", make("summary", "", "step by step"), list));
@@ -173,7 +175,7 @@ onSubmit("talk", async (section, form, model) => {
   for (const name of ["denoising_steps", "temperature", "seed"]) fields[name] = Number(form.get(name));
   if (!text) throw new Error("Your text is empty: write something.");
   const answer = await ask("predict", fields);
-  turnsOf.set(model.name, [...earlier, { own: true, text }, { text: answer.prediction.text, steps: answer.steps }]);
+  turnsOf.set(model.name, [...earlier, { own: true, text }, { text: answer.prediction.text, steps: answer.steps, note: answer.note }]);
   if (model !== chosen()) return;
   showTurns(model);
   $("[name=text]", section).value = "";

@@ -120,6 +120,13 @@ def test_predictions_are_those_of_the_command(server, models):
     assert set(answer["prediction"]) == {"cosine"}
 
 
+def test_a_text_that_is_cut_comes_with_a_note(server):
+    for name in ("feelings", "chat"):
+        _, answer = ask(server, "predict", model=name, parts=["the file is found " * 20])
+        assert answer["note"].startswith("The model reads 32 tokens"), name
+        assert "note" not in ask(server, "predict", model=name, parts=["the file"])[1]
+
+
 def test_a_similarity_stands_between_those_of_unrelated_and_equal_texts(server, models):
     _, answer = ask(server, "predict", model="pairs", parts=["the file", "the file"])
     assert answer["prediction"]["cosine"] == pytest.approx(1, abs=1e-3)
