@@ -202,7 +202,7 @@ function contributions(answer) {
   const spans = words.map((word, i) => {
     const span = make("span", values[i] < 0 ? "token against" : "token", word,
       make("small", "", signed(values[i])));
-    return shaded(span, .8 * Math.abs(values[i]) / largest);
+    return shaded(span, Math.abs(values[i]) / largest);
   });
   const told = [make("h3", "", `What speaks for “${label}”`), make("div", "tokens", ...spans),
     make("p", "note", `Blue speaks for “${label}”, red against it, in logits; together ${signed(sum)}.`)];
@@ -302,7 +302,7 @@ for (const id of ["masks", "predict", "talk"]) {
 function show() {
   const model = chosen(), form = model.form, predict = $("#predict"), talk = $("#talk");
   const told = [form?.title || "Pretrained model", model.step === null ? "" : `trained for ${model.step} steps`,
-    `${model.num_layers} layers of width ${model.hidden_size}`, `vocabulary of ${model.vocab_size} tokens`];
+    `${model.num_layers} layers of width ${model.hidden_size}`, `vocabulary of ${model.vocab_size.toLocaleString("en")} tokens`];
   $("#about").textContent = told.filter((part) => part).join(" · ");
   $("#about").title = model.source;
   $("#masks").hidden = !model.masks;
