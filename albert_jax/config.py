@@ -180,6 +180,9 @@ class DataConfig:
     """Folders made by `albert-jax data prepare`; several make a mixture."""
     workers: int = bounded(0, 0, 256)
     """Processes that build batches; 0 builds them in one background thread."""
+    on_damage: Literal["stop", "skip"] = "stop"
+    """Whether a damaged record ends the run, or its documents are left out; skip reads all records
+    at the start."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,7 @@ from albert_jax.version import __version__
 MAX_BYTES = 100_000
 MAX_DEPTH = 32
 _MAX_EXTENDS = 8
-FREE_TO_CHANGE = ("run.", "compute.", "parallel.", "data.workers")
+FREE_TO_CHANGE = ("run.", "compute.", "parallel.", "data.workers", "data.on_damage")
 """Fields that may differ when a run is continued."""
 _PATHS = {
     "data": ("prepared",),

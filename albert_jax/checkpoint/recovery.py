@@ -80,7 +80,7 @@ def newest_complete(layout: Layout) -> int:
             return step
         log.warning("%s is damaged (%s): trying the one before", layout.step(step), damage)
     raise CheckpointError(
-        f"{layout.run_dir}: it has no complete checkpoint; give the folder of a run that saved one"
+        f"{layout.run_dir} has no complete checkpoint yet: let it save one, or name another run"
     )
 
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
+from albert_jax import configfile
 from albert_jax.commands.options import Directory, File, check_within
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
+    from albert_jax.config import Config
     from albert_jax.data.batches.builder import BatchBuilder
     from albert_jax.data.sources.sources import ReadOptions
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -151,37 +153,40 @@ class _Rows:
     """Prepared folders. By default they are those of the config, as in a run folder."""
     config: File = "tiny"
     """Preset, TOML file or run folder whose phase says how rows are made."""
-    phase: int = 0
-    """Number of the phase, counted from 0."""
+    phase: int | None = None
+    """Number of the phase, counted from 0; by default the first one."""
     split: Literal["train", "validation"] = "train"
     """Which split of the documents."""
     seed: int | None = None
     """Decides the order and the masks. By default it is the config's."""
 
-    def builder(self) -> tuple[BatchBuilder, Vocabulary]:
-        """Returns the BatchBuilder of the phase, and the vocabulary of its folders."""
-        from albert_jax import configfile
+    def builder(self, config: Config, number: int) -> tuple[BatchBuilder, Vocabulary]:
+        """Returns the BatchBuilder of a phase, and the vocabulary of its folders."""
         from albert_jax.data.batches.builder import BatchBuilder
         from albert_jax.data.corpus.corpus import Corpus
 
-        config = configfile.load(self.config)
-        if not 0 <= self.phase < len(config.phases):
+        if not 0 <= number < len(config.phases):
             raise ConfigError(
-                f"--phase {self.phase}: {self.config} has {len(config.phases)} phases, counted "
-                "from 0"
+                f"--phase {number}: {self.config} has {len(config.phases)} phases, counted from 0"
             )
-        phase, folders = config.phases[self.phase], self.data or config.data.prepared
+        phase, folders = config.phases[number], self.data or config.data.prepared
         if not folders:
             raise ConfigError(f"{self.config} names no prepared folders: give one")
-        if len(folders) != (len(phase.mixture) or 1) and folders != config.data.prepared:
+        if phase.mixture and len(folders) != len(phase.mixture):
             raise ConfigError(
-                f"phase {self.phase} of {self.config} has {len(phase.mixture)} mixture weights for "
+                f"phase {number} of {self.config} has {len(phase.mixture)} mixture weights for "
                 f"{len(folders)} prepared folders: give one weight for each folder"
             )
         corpora = [Corpus.open(folder, self.split) for folder in folders]
+        if config.data.on_damage == "skip":
+            for corpus in corpora:
+                corpus.leave_out_damage()
         vocabulary = corpora[0].vocabulary()
         seed = config.seed if self.seed is None else self.seed
-        builder = BatchBuilder(corpora, vocabulary, phase, seed=seed, phase_index=self.phase)
+        steps_before = sum(phase.steps for phase in config.phases[:number])
+        builder = BatchBuilder(
+            corpora, vocabulary, phase, seed=seed, phase_index=number, first_step=steps_before
+        )
         return builder, vocabulary
 
 
@@ -189,8 +194,9 @@ class _Rows:
 class DataShow(_Rows):
     """Print rows as the model reads them: masks, labels, order of the two segments."""
 
-    step: int = 0
-    """Number of the batch within the phase, counted from 0."""
+    step: int | None = None
+    """Step of the run as metrics.jsonl counts them, from 1 through all phases; by default the first
+    one of the phase."""
     row: int = 0
     """Number of the first row to print, counted from 0."""
     rows: int = 4
@@ -202,13 +208,20 @@ class DataShow(_Rows):
 
         from albert_jax.data.batches import show
 
-        check_within(0, step=self.step, row=self.row)
+        check_within(0, row=self.row)
         check_within(1, rows=self.rows)
-        builder, vocabulary = self.builder()
+        config = configfile.load(self.config)
+        number, index = self.phase or 0, 0
+        if self.step is not None:
+            check_within(1, config.steps, step=self.step)
+            number, index = config.phase_at(self.step - 1)
+            if self.phase not in (None, number):
+                raise ConfigError(f"--step {self.step} is in phase {number}: leave --phase out")
+        builder, vocabulary = self.builder(config, number)
         size = builder.phase.batch_size
         if self.row >= size:
             raise ConfigError(f"--row {self.row}: the batch has {size} rows, counted from 0")
-        batch = builder.batch(self.step, np.arange(self.row, min(self.row + self.rows, size)))
+        batch = builder.batch(index, np.arange(self.row, min(self.row + self.rows, size)))
         print(show.show(batch, vocabulary, self.row))
 
 
@@ -226,7 +239,7 @@ class DataStats(_Rows):
         from albert_jax.data.batches import show
 
         check_within(1, batches=self.batches)
-        builder, vocabulary = self.builder()
+        builder, vocabulary = self.builder(configfile.load(self.config), self.phase or 0)
         rows = np.arange(builder.phase.batch_size)
         batches = (builder.batch(step, rows) for step in range(self.batches))
         for name, figure in show.statistics(batches, vocabulary).items():

@@ -96,8 +96,12 @@ def evaluate(
     config, params = model.run_config, model.params
     phase = config.phases[-1]
     train = training_corpora(model)
+    held_out = held_out_corpora(train)
+    if config.data.on_damage == "skip":
+        for corpus in (*train, *held_out):
+            corpus.leave_out_damage()
     batches = held_out_batches(
-        held_out_corpora(train),
+        held_out,
         phase,
         model.vocabulary,
         max_samples=max_samples or config.run.max_eval_samples,

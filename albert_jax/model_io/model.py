@@ -13,6 +13,8 @@ from albert_jax.errors import CheckpointError
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
+BEFORE_CONFIG = frozenset({"lock", "rows", "vocabulary", "record.json"})
+"""Names that an interrupted start of a run leaves behind before config.toml, its last file."""
 Weights = Literal["trained", "averaged"]
 
 
@@ -88,6 +90,10 @@ def load(
         return _load_run(path, step, weights)
     if step != "newest" or weights != "trained":
         raise CheckpointError(f"{path} is no run folder: it has one step and one set of weights")
+    if files.is_folder(path) and BEFORE_CONFIG.issuperset(files.names(path)):
+        raise CheckpointError(
+            f"{path} holds no model: if it is a run, let it save a checkpoint first"
+        )
     from albert_jax.model_io import directories
     from albert_jax.model_io.weights import default_config
 
@@ -146,7 +152,6 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
         else:
             shapes = encoder.abstract_params(registry.create(config.task), config.model)
         restored = checkpoints.restore({part: shapes}, number, partial=True)
-    if restored is None:
-        raise CheckpointError(f"{path} has no complete checkpoint yet: let the run save one")
+    assert restored is not None  # A reader of a run without checkpoints gets an error.
     vocabulary = vocabularies.load(files.join(path, "vocabulary"))
     return Model(config, restored.state[part], vocabulary, path, restored.step, weights=weights)

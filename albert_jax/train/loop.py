@@ -75,7 +75,9 @@ def train(
         num_steps = config.steps - loop.step
         state = loop.run(state)
     if num_steps > 0:
-        loop.console.say(f"{run_dir}: done, {num_steps} steps now, {config.steps} in all")
+        lost = task.left_out_documents
+        end = f"; {lost:,} documents of damaged records were left out" if lost else ""
+        loop.console.say(f"{run_dir}: done, {num_steps} steps now, {config.steps} in all{end}")
     return state
 
 
@@ -100,6 +102,8 @@ class _Loop:
         )
         self.writer = MetricsWriter(run_dir) if leading else None
         self.report = Report(config, task, self.clock, self.console, self.writer)
+        if task.left_out_documents:
+            self.report.constants["left_out_documents"] = task.left_out_documents
         self.trace = Trace(run_dir, config.run.profile_steps if leading else ())
         self.stop, self.watchdog = Stop(), Watchdog(config.run.watchdog_seconds)
         params = task.abstract_params
@@ -160,9 +164,12 @@ class _Loop:
             self.clock.add("lost", max(0.0, lost))
         size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.task.abstract_params))
         devices = f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
-        self.console.say(
-            f"{run_dir}: {size:,} parameters, attention {self.task.attention}, {devices}"
-        )
+        facts = [
+            f"{size:,} parameters, attention {self.task.attention}, {devices}",
+            self.task.summary(config.phase_at(self.step)[0]),
+            f"{len(config.phases)} phases, {config.steps:,} steps",
+        ]
+        self.console.say(f"{run_dir}: {'; '.join(filter(None, facts))}")
         if self.step:
             self.console.say(f"{run_dir}: continues after step {self.step} of {config.steps}")
         return state
@@ -194,8 +201,7 @@ class _Loop:
                     f"{self.run_dir}: {MAX_SKIPS} steps in a row up to step {self.step} had a loss "
                     "or gradient that is not finite; parameters are as before them: lower "
                     "optimizer.learning_rate or look at the data of these steps (of pretraining: "
-                    f"albert-jax data show DATA --config {self.run_dir} --phase {number} "
-                    f"--step {step_in_phase} --seed {config.seed})"
+                    f"albert-jax data show --config {self.run_dir} --step {self.step})"
                 )
             scores = self._evaluate(state, number) if evaluates and not stopping else {}
             if saves:

@@ -61,11 +61,9 @@ def run(
         )
     parent_state = state_of_parent(branch) if branch else None
     mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
-    counts = RunFolder(out).row_counts
-    builders = [
-        BatchBuilder(train, vocabulary, phase, seed=config.seed, phase_index=number, counts=counts)
-        for number, phase in enumerate(config.phases)
-    ]
+    if config.data.on_damage == "skip":
+        _leave_out_damage([*train, *held_out])
+    builders = _builders(config, train, vocabulary, RunFolder(out).row_counts)
     order = [builder.order_hash() for builder in builders]
     data = {"vocabulary": vocabulary.fingerprint, "data order": " ".join(order)}
     agreement.agree("the data", data, seconds=PLANNING_SECONDS)
@@ -84,6 +82,37 @@ def run(
         allow_change=allow_change,
         parent_state=parent_state,
     )
+
+
+def _builders(
+    config: Config, train: list[Corpus], vocabulary: Vocabulary, counts: str
+) -> list[BatchBuilder]:
+    """The builder of each phase; `counts` is the folder of RowOrder."""
+    first_steps = np.cumsum([0, *(phase.steps for phase in config.phases)]).tolist()
+    return [
+        BatchBuilder(
+            train, vocabulary, phase, seed=config.seed, phase_index=number, counts=counts,
+            first_step=first_steps[number],
+        )
+        for number, phase in enumerate(config.phases)
+    ]  # fmt: skip
+
+
+def _leave_out_damage(corpora: list[Corpus]) -> None:
+    """Leaves the documents of damaged records out, alike on every process.
+
+    Process 0 reads all records. A record that is damaged on another host only, or later, ends the
+    run like any other damage, because hosts that read different text would drift apart.
+    """
+
+    def find() -> list[list[int]]:
+        for corpus in corpora:
+            corpus.leave_out_damage()
+        return [sorted(corpus.left_out) for corpus in corpora]
+
+    found = agreement.on_first("damaged records", find)
+    for corpus, windows in zip(corpora, found, strict=True):
+        corpus.left_out = frozenset(windows)
 
 
 def pretraining_task(
@@ -125,6 +154,7 @@ def pretraining_task(
             "mlm_bytes": float(np.sum(weights * vocabulary.token_bytes[batch["mlm_labels"]])),
         }
 
+    held_out_rows = _held_out_rows(config, held_out, vocabulary, row_shards(mesh))
     return TrainingTask(
         name="pretraining",
         abstract_params=albert.abstract_params(config.model),
@@ -132,26 +162,31 @@ def pretraining_task(
         batches=batches,
         loss=loss,
         evaluation_loss=lambda phase: loss(phase, top=evaluation.TOP),
-        evaluate=_held_out_scores(config, held_out, vocabulary, reference, pairs, row_shards(mesh)),
+        evaluate=_held_out_scores(
+            config, held_out_rows, vocabulary, reference, pairs, row_shards(mesh)
+        ),
         count=count,
         attention=backend.name,
+        summary=lambda phase: _summary(train, held_out_rows(phase)),
+        left_out_documents=sum(c.documents_in(c.left_out) for c in (*train, *held_out)),
         reference_loss=reference.entropy,
         best=best_metric(config)[0],
         outputs=scoring.label_log_probs(config, None, backend) if pairs else None,
     )
 
 
-def _held_out_scores(
-    config: Config,
-    held_out: list[Corpus],
-    vocabulary: Vocabulary,
-    reference: evaluation.Reference,
-    pairs: list[scoring.MinimalPair],
-    shards: int,
-) -> Callable[[int, Evaluator], dict[str, float]]:
-    """Scores of the held-out rows in the shape of a phase, and of minimal pairs."""
-    max_length = config.model.max_position_embeddings
-    masked = scoring.mask_each_token(vocabulary, *scoring.pair_sentences(pairs), max_length)
+def _summary(train: list[Corpus], held_out_rows: list[Batch]) -> str:
+    """What a run reads, in a few words."""
+    tokens = sum(corpus.num_tokens for corpus in train)
+    documents = sum(corpus.num_documents for corpus in train)
+    rows = sum(int(batch["segment_ids"].any(axis=1).sum()) for batch in held_out_rows)
+    return f"{tokens:,} tokens in {documents:,} documents, {rows:,} held-out rows"
+
+
+def _held_out_rows(
+    config: Config, held_out: list[Corpus], vocabulary: Vocabulary, shards: int
+) -> Callable[[int], list[Batch]]:
+    """The held-out rows in the shape of a phase, in batches that divide over the devices."""
 
     @lru_cache(maxsize=1)
     def batches(number: int) -> list[Batch]:
@@ -164,6 +199,21 @@ def _held_out_scores(
             max_samples=config.run.max_eval_samples,
             batch_size=-(-batch_size // shards) * shards,
         )
+
+    return batches
+
+
+def _held_out_scores(
+    config: Config,
+    batches: Callable[[int], list[Batch]],
+    vocabulary: Vocabulary,
+    reference: evaluation.Reference,
+    pairs: list[scoring.MinimalPair],
+    shards: int,
+) -> Callable[[int, Evaluator], dict[str, float]]:
+    """Scores of the held-out rows in the shape of a phase, and of minimal pairs."""
+    max_length = config.model.max_position_embeddings
+    masked = scoring.mask_each_token(vocabulary, *scoring.pair_sentences(pairs), max_length)
 
     def evaluate(number: int, evaluator: Evaluator) -> dict[str, float]:
         scores = evaluation.measure(batches(number), evaluator.sums, reference)

@@ -39,6 +39,8 @@ class Report:
         self._seconds = 0.0
         self._recent_rows: deque[dict[str, Any]] = deque(maxlen=collapse.WINDOW)
         self._collapsed = False
+        self.constants: dict[str, int] = {}
+        """Numbers that stand in every row."""
         self.skipped_in_a_row = 0
         """Skipped steps in a row, up to the newest step whose metrics were read."""
 
@@ -130,6 +132,7 @@ class Report:
         }
         if config.run.price_per_hour:
             row["cost"] = self._seconds / 3600 * config.run.price_per_hour
+        row |= self.constants
         self._write(row)
         self._console.progress(progress_line(row, config.steps))
         self._recent_rows.append(row)

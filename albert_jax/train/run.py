@@ -22,6 +22,7 @@ from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
 from albert_jax.config_fields import leaves
 from albert_jax.errors import CheckpointError, ConfigError, DataError, PeerError
+from albert_jax.model_io.model import BEFORE_CONFIG
 from albert_jax.observe import curves, environment
 from albert_jax.parallel import agreement, hosts
 from albert_jax.parallel.jax_internals import process
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
 FIXED_FACTS = ("vocabulary", "data_order", "data")
 """Facts of the record that cannot change during a run."""
-BEFORE_CONFIG = frozenset({"lock", "rows", "vocabulary", "record.json"})
-"""Names that an interrupted start can leave behind before config.toml, which is written last."""
 
 
 class RunFolder:

@@ -55,6 +55,10 @@ class TrainingTask:
     in the record ("mlm_tokens", "mlm_bytes")."""
     attention: str = ""
     """Name of the attention backend, for the line at the start of a run."""
+    summary: Callable[[int], str] = lambda phase: ""
+    """What a phase is trained and evaluated on, for the same line."""
+    left_out_documents: int = 0
+    """Documents of damaged records, which the record of metrics counts."""
     reference_loss: float | None = None
     """Loss in nats of a model that knows frequencies only, for the diagnosis of a collapsed run."""
     best: str | None = None

@@ -219,3 +219,68 @@ def test_a_damaged_record_is_named(prepared):
     fresh = type(corpus).open(corpus.directory)
     with pytest.raises(DataError, match="row 0 of batch 7 of phase 2: shard .*train-1 is damaged"):
         builder_of([fresh], phase_index=2).batch(7, np.arange(64))
+
+
+def two_halves():
+    """Documents of 300, the second half of which has ids from 60 on."""
+    docs = documents(300)
+    return [(ids % 55 + (60 if n >= 150 else 5), lengths) for n, (ids, lengths) in enumerate(docs)]
+
+
+def with_damage(corpus):
+    """The same corpus after a bit of its second shard has flipped."""
+    path = corpus.directory / "train-1.array_record"
+    content = bytearray(path.read_bytes())
+    content[content.find(corpus.shards[1].ids(0).tobytes()[:40]) + 11] ^= 1
+    path.write_bytes(content)
+    return type(corpus).open(corpus.directory)
+
+
+def test_the_rows_of_a_damaged_record_are_named(prepared):
+    one, two = prepared(documents(100), "one"), prepared(two_halves(), "two")
+    phase = dataclasses.replace(PHASE, steps=9, batch_size=16, mixture=(0.3, 0.7))
+    builder = builder_of([one, two], phase, first_step=20)
+    holds = [
+        [row for row, text in enumerate(original_text(builder.batch(step, np.arange(16))))
+         if (builder.mixture.pattern[step * 16 + row] == 1 and (text >= 60).any())]
+        for step in range(9)
+    ]  # fmt: skip
+    with pytest.raises(DataError) as found:
+        builder_of([one, with_damage(two)], phase, first_step=20).batch(2, np.arange(16))
+    shown = ", ".join(map(str, holds[2][:8])) + (", ..." if len(holds[2]) > 8 else "")
+    count = sum(map(len, holds[2:]))
+    assert f"; step 23 reads its text in row {shown} ({count} rows in all); " in str(found.value)
+
+
+@pytest.mark.parametrize("packing", [False, True])
+@pytest.mark.parametrize("order", ["sop", "nsp", "none"])
+def test_a_damaged_record_is_left_out_and_all_else_stays(prepared, packing, order, caplog):
+    objective = ObjectiveConfig(sentence_order=order)
+    phase = dataclasses.replace(PHASE, packing=packing, objective=objective)
+    corpus = prepared(two_halves())
+    whole = builder_of([corpus], phase).batch(3, np.arange(64))
+    damaged = with_damage(corpus)
+    damaged.leave_out_damage()
+    assert damaged.left_out == {1} and damaged.documents_in(damaged.left_out) == 150
+    assert "train-1 is damaged" in caplog.text and "left out: 150 documents" in caplog.text
+    builder = pickle.loads(pickle.dumps(builder_of([damaged], phase)))
+    batch = builder.batch(3, np.arange(64))
+    assert builder.order_hash() == builder_of([corpus], phase).order_hash()
+    text, segments = original_text(whole), whole["segment_ids"]
+    lost = np.zeros(segments.shape, bool)
+    for row, pair in zip(*np.unique(np.argwhere(text >= 60), axis=0).T, strict=True):
+        lost[row] |= segments[row] == segments[row, pair]
+    assert 0.2 < lost.sum() / (segments > 0).sum() < 0.8
+    for name in ("input_ids", "token_type_ids", "segment_ids", "positions"):
+        assert (batch[name] == np.where(lost, 0, whole[name])).all(), name
+    rows = np.arange(64)[:, None]
+    masked = np.where(lost[rows, whole["mlm_positions"]], 0, whole["mlm_weights"])
+    assert (batch["mlm_weights"] == masked).all() and 0 < masked.sum() < whole["mlm_weights"].sum()
+    for name in ("mlm_positions", "mlm_labels"):
+        assert (batch[name] == np.where(masked > 0, whole[name], 0)).all()
+    kept = ~lost[rows, whole["cls_positions"]]
+    for name in ("cls_positions", "sop_labels", "sop_weights"):
+        assert (batch[name][kept] == whole[name][kept]).all()
+    assert not batch["sop_weights"][~kept].any()
+    part = builder.batch(3, np.array([40, 7]))
+    assert equal(part, {name: array[[40, 7]] for name, array in batch.items()})

@@ -60,7 +60,7 @@ def test_known_rows():
 
 def test_rows_of_a_run_are_those_it_trains_on(tmp_path, capsys):
     folder = tiny_models.prepared(tmp_path)
-    phase = PhaseConfig(sequence_length=16, batch_size=8)
+    phase = PhaseConfig(steps=5, sequence_length=16, batch_size=8)
     config = Config(
         seed=5,
         model=ModelConfig(max_position_embeddings=16),
@@ -68,7 +68,7 @@ def test_rows_of_a_run_are_those_it_trains_on(tmp_path, capsys):
         phases=(phase, phase),
     )
     (tmp_path / "config.toml").write_text(configfile.dumps(config))
-    arguments = ["data", "show", "--config", str(tmp_path), "--phase", "1", "--step", "3"]
+    arguments = ["data", "show", "--config", str(tmp_path), "--step", "9"]
     assert cli.main([*arguments, "--row", "6"]) == 0
     corpora = [Corpus.open(folder)] * 2
     vocabulary = tiny_models.vocabulary()
@@ -76,10 +76,32 @@ def test_rows_of_a_run_are_those_it_trains_on(tmp_path, capsys):
     assert capsys.readouterr().out == show(builder.batch(3, np.array([6, 7])), vocabulary, 6) + "\n"
     assert cli.main([*arguments, "--row", "8"]) == 2
     assert "has 8 rows" in capsys.readouterr().err
+    assert cli.main(["data", "show", "--config", str(tmp_path), "--phase", "1"]) == 0
+    assert capsys.readouterr().out == show(builder.batch(0, np.arange(4)), vocabulary) + "\n"
+    for wrong, message in (
+        (["--phase", "0"], "--step 9 is in phase 1"),
+        (["--step", "11"], "to 10"),
+    ):
+        assert cli.main([*arguments, *wrong]) == 2
+        assert message in capsys.readouterr().err
 
 
-def test_folders_without_weights_are_refused(tmp_path, capsys):
+def test_folders_and_weights_that_do_not_fit_are_refused(tmp_path, capsys):
     assert cli.main(["data", "stats"]) == 2
     assert "names no prepared folders" in capsys.readouterr().err
-    assert cli.main(["data", "show", "one", "two"]) == 2
-    assert "0 mixture weights" in capsys.readouterr().err
+    config = Config(data=DataConfig(prepared=("a", "b")), phases=(PhaseConfig(mixture=(1, 2)),))
+    (tmp_path / "config.toml").write_text(configfile.dumps(config))
+    assert cli.main(["data", "show", "one", "--config", str(tmp_path)]) == 2
+    assert "2 mixture weights for 1 prepared folders" in capsys.readouterr().err
+
+
+def test_folders_without_weights_are_mixed_by_size_as_in_a_run(tmp_path, capsys):
+    first = tiny_models.prepared(tmp_path)
+    (tmp_path / "b").mkdir()
+    second = tiny_models.prepared(tmp_path / "b", validation_share=0.5)
+    assert cli.main(["data", "show", first, second, "--row", "5"]) == 0
+    phase = configfile.load("tiny").phases[0]
+    corpora = [Corpus.open(first), Corpus.open(second)]
+    builder = BatchBuilder(corpora, tiny_models.vocabulary(), phase, seed=0, phase_index=0)
+    rows = builder.batch(0, np.arange(5, 9))
+    assert capsys.readouterr().out == show(rows, tiny_models.vocabulary(), 5) + "\n"

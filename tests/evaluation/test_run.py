@@ -156,7 +156,7 @@ def test_what_cannot_be_measured(
         assert message in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_run_without_average_or_checkpoint(run: str, tmp_path: Path) -> None:
+def test_run_without_average_or_checkpoint(run: str, tmp_path: Path, capsys) -> None:  # noqa: ANN001
     config = dataclasses.replace(
         CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, ema_decay=0.0)
     )
@@ -165,8 +165,17 @@ def test_run_without_average_or_checkpoint(run: str, tmp_path: Path) -> None:
     assert loading.is_run(str(tmp_path)) and not loading.is_run(str(tmp_path / "other"))
     with pytest.raises(CheckpointError, match="ema_decay is 0"):
         api.load(str(tmp_path), weights="averaged")
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match="has no complete checkpoint yet"):
         api.load(str(tmp_path))
+    (tmp_path / "config.toml").unlink()
+    for left in ("record.json", None):
+        assert cli.main(["export", str(tmp_path), "--out", str(tmp_path / "out")]) == 4
+        assert (
+            "holds no model: if it is a run, let it save a checkpoint first"
+            in capsys.readouterr().err
+        )
+        if left:
+            (tmp_path / left).unlink()
 
 
 def test_prepared_text_that_is_gone(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -24,6 +25,8 @@ from albert_jax.config import (
     RunConfig,
 )
 from albert_jax.data.batches import pipeline
+from albert_jax.data.corpus import shard_writer
+from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import (
     AlbertError,
     CheckpointError,
@@ -197,6 +200,55 @@ def test_another_text_of_the_same_lengths_is_refused(data, tmp_path, monkeypatch
         pretraining.run(micro(str(copy)), run)
 
 
+def flip_a_bit(prepared: Path, split: str, window: int) -> None:
+    """Damages a record of the only shard of a split."""
+    shard = Corpus.open(prepared, split).shards[0]
+    path = prepared / f"{shard.entry['name']}.array_record"
+    content = bytearray(path.read_bytes())
+    content[content.find(shard.ids(window).tobytes()) + 5] ^= 8
+    path.write_bytes(content)
+
+
+def test_documents_of_damaged_records_are_left_out(tmp_path, monkeypatch, capsys):
+    """A run that meets damage ends; started again with skip it goes on, and alike whenever it is
+    interrupted."""
+    monkeypatch.setattr(shard_writer, "WINDOW_TOKENS", 300)
+    data = Path(tiny_models.prepared(tmp_path))
+    run, other = tmp_path / "run", tmp_path / "other"
+    with monkeypatch.context() as patched:
+        stop_at(patched, 8)
+        with pytest.raises(Stopped):
+            pretraining.run(micro(str(data)), str(run))
+    flip_a_bit(data, "train", 12)
+    with refused(
+        DataError, "shard .* is damaged: record 12", "step 9 reads its text in row 2", "skip"
+    ):
+        pretraining.run(micro(str(data)), str(run))
+    flip_a_bit(data, "validation", 0)
+    skipping = DataConfig(prepared=(str(data),), on_damage="skip")
+    config = dataclasses.replace(micro(str(data)), data=skipping)
+    pretraining.run(config, str(run))
+    corpora = [Corpus.open(data, split) for split in ("train", "validation")]
+    count = corpora[0].documents_in([12]) + corpora[1].documents_in([0])
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1].endswith(f"{count} documents of damaged records were left out")
+    rows = [row for row in read_rows(str(run)) if row["kind"] == "train"]
+    assert [row.get("left_out_documents") for row in rows] == [None] * 4 + [count] * 2
+
+    for step in (5, 10, None):
+        with monkeypatch.context() as patched:
+            if step:
+                stop_at(patched, step)
+            with pytest.raises(Stopped) if step else contextlib.nullcontext():
+                pretraining.run(config, str(other))
+    pretraining.run(config, str(tmp_path / "whole"))
+    assert_same(tmp_path / "whole", other, config)
+    assert cli.main(["evaluate", str(other)]) == 0
+    capsys.readouterr()
+    assert cli.main(["data", "show", "--config", str(other), "--step", "9", "--row", "2"]) == 0
+    assert capsys.readouterr().out.startswith("row 2: 0 of 32 tokens")
+
+
 def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):
     config = micro(data)
     task = types.SimpleNamespace(count=lambda batch: {"tokens": 3.0}, reference_loss=None)
@@ -230,7 +282,11 @@ def test_the_start_of_a_run_is_one_line(data, tmp_path, monkeypatch, capsys):
         pretraining.run(micro(data), str(tmp_path / "run"))
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(tiny_models.MODEL)))
     line = capsys.readouterr().out.splitlines()[0]
-    assert line == f"{tmp_path}/run: {count:,} parameters, attention xla, 1 x cpu"
+    corpus = Corpus.open(data)
+    assert line == (
+        f"{tmp_path}/run: {count:,} parameters, attention xla, 1 x cpu; {corpus.num_tokens:,} tokens "
+        f"in {corpus.num_documents} documents, 8 held-out rows; 2 phases, 12 steps"
+    )
 
 
 def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(

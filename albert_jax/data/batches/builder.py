@@ -16,14 +16,18 @@ from albert_jax.config import PhaseConfig
 from albert_jax.data import counter_rng
 from albert_jax.data.batches import masking
 from albert_jax.data.batches.batch import Batch, empty_batch
-from albert_jax.data.batches.order import Group, Mixture, RowOrder
-from albert_jax.data.batches.row_plan import PlanSettings
+from albert_jax.data.batches.order import Group, Mixture, RowOrder, RowsOfGroup
+from albert_jax.data.batches.row_plan import PlanSettings, inside
 from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
+from albert_jax.data.corpus.shards import DamagedRecord
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
 # A key that starts with one of these numbers draws for one purpose only.
 _ORDER, _MIXTURE, _SWAP, _MASK_RATE, _CHOOSE_NGRAMS, _REPLACE = range(6)
+
+SHOWN_ROWS = 8
+"""Most rows that a message about a damaged record names."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,11 @@ class BatchBuilder:
 
     ``corpora`` are in the order of ``phase.mixture``; without a mixture they are weighted by their
     tokens. Phases of a run with other numbers ``phase_index`` have other draws. ``counts`` is the
-    folder of RowOrder. Raises DataError for a corpus that was prepared with another vocabulary.
+    folder of RowOrder, ``first_step`` the steps of the run before this phase (for messages). Raises
+    DataError for a corpus that was prepared with another vocabulary.
+
+    A sequence with text of a record that the corpus leaves out becomes padding without weights. All
+    other sequences are those of undamaged text.
     """
 
     def __init__(
@@ -68,10 +76,11 @@ class BatchBuilder:
         seed: int,
         phase_index: int,
         counts: str | None = None,
+        first_step: int = 0,
     ) -> None:
         for corpus in corpora:
             check_vocabulary(corpus, vocabulary)
-        self.phase, self.phase_index = phase, phase_index
+        self.phase, self.phase_index, self.first_step = phase, phase_index, first_step
         self.vocab_size, self.mask_id = vocabulary.size, vocabulary.mask_id
         self.cls_id, self.sep_id = vocabulary.cls_id, vocabulary.sep_id
         self.pad_id = vocabulary.pad_id
@@ -89,7 +98,8 @@ class BatchBuilder:
     def batch(self, step: int, rows: np.ndarray) -> Batch:
         """The rows numbered ``rows``, below phase.batch_size, of batch number ``step``.
 
-        Steps count from 0 in each phase. Raises DataError for a damaged record.
+        Steps count from 0 in each phase. Raises DataError for a damaged record, with the rows of
+        the step that hold its text.
         """
         rows = np.asarray(rows, np.int64)
         corpus_of, row_of = self.mixture.locate(step * self.phase.batch_size + rows)
@@ -101,13 +111,18 @@ class BatchBuilder:
                 index = of_corpus[located.rows]
                 try:
                     group = order.group(located.epoch, located.group)
-                except DataError as error:
+                except DamagedRecord as error:
+                    place = self._place_of_damage(error.window, corpus, located, step)
                     where = "held-out text" if self.phase_index < 0 else f"phase {self.phase_index}"
-                    row = rows[index[0]]
-                    raise DataError(f"row {row} of batch {step} of {where}: {error}") from error
+                    raise DataError(
+                        f"row {rows[index[0]]} of batch {step} of {where}: {error}{place}; or "
+                        "start again with --data.on-damage skip, which leaves its documents out"
+                    ) from error
                 planned = self._planned_rows(step, rows, index, group, located.places)
                 ids, positions = self._write(batch, group.tokens, planned)
                 self._mask(batch, planned, ids, positions)
+                if len(group.left_out):
+                    self._leave_out(batch, planned, group.left_out)
         return batch
 
     def rows_per_epoch(self) -> int:
@@ -120,6 +135,36 @@ class BatchBuilder:
         for order in self.orders:
             digest.update(order.digest().encode())
         return digest.hexdigest()
+
+    def _place_of_damage(self, window: int, corpus: int, found: RowsOfGroup, step: int) -> str:
+        """The next rows of the phase that hold text of a window, as the end of a message."""
+        numbers = self.orders[corpus].rows_with(window, found.epoch, found.group)
+        rows_of_phase = np.sort(self.mixture.rows_of(corpus, numbers))
+        steps, rows = np.divmod(rows_of_phase, self.phase.batch_size)
+        to_come = (step <= steps) & (steps < self.phase.steps)
+        steps, rows = steps[to_come], rows[to_come]
+        if self.phase_index < 0:
+            return ""
+        if not len(steps):
+            return "; no later row of the phase holds its text"
+        first = rows[steps == steps[0]].tolist()
+        shown = ", ".join(map(str, first[:SHOWN_ROWS])) + ", ..." * (len(first) > SHOWN_ROWS)
+        number = self.first_step + int(steps[0]) + 1
+        return f"; step {number} reads its text in row {shown} ({len(steps)} rows in all)"
+
+    def _leave_out(self, batch: Batch, rows: _Rows, bounds: np.ndarray) -> None:
+        """Turns sequences with text inside the bounds into padding without weights."""
+        lost = (inside(rows.starts, bounds) & (rows.sizes > 0)).any(axis=0)
+        for row, slot in zip(rows.index[rows.row[lost]], rows.slot[lost], strict=True):
+            positions = np.flatnonzero(batch["segment_ids"][row] == slot + 1)
+            for name in ("token_type_ids", "segment_ids", "positions"):
+                batch[name][row, positions] = 0
+            batch["input_ids"][row, positions] = self.pad_id
+            masked = np.isin(batch["mlm_positions"][row], positions)
+            for name in ("mlm_positions", "mlm_labels", "mlm_weights"):
+                batch[name][row, masked] = 0
+            for name in ("cls_positions", "sop_labels", "sop_weights"):
+                batch[name][row, slot] = 0
 
     def _key(self, purpose: int, step: int) -> int:
         return counter_rng.key(self.key, purpose, step)

@@ -12,14 +12,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from albert_jax import files
 from albert_jax.data import counter_rng
-from albert_jax.data.batches.row_plan import PlanSettings, RowPlan, plan_rows
+from albert_jax.data.batches.row_plan import PlanSettings, RowPlan, inside, plan_rows
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import DataError, StorageError
 
@@ -42,6 +42,7 @@ class Group(NamedTuple):
     plan: RowPlan
     """Rows as ranges of ``tokens``."""
     order: np.ndarray  # int64 [rows]: the planned row at each position in the order of the group
+    left_out: np.ndarray  # int64 [2 x windows]: bounds of the ranges of ``tokens`` without text
 
 
 class RowsOfGroup(NamedTuple):
@@ -115,6 +116,16 @@ class RowOrder:
                 self._add_epoch()
         return self._first_rows[epoch + 1] - self._first_rows[epoch]
 
+    def rows_with(self, window: int, epoch: int, group: int) -> np.ndarray:
+        """The rows of a group, int64, that hold text of a window of the corpus."""
+        plan, windows = self._planned(epoch, group)
+        bounds = self._bounds(windows, {window})
+        holds = inside(plan.a_start, bounds) | ((plan.b_size > 0) & inside(plan.b_start, bounds))
+        planned = np.repeat(np.arange(plan.rows), np.diff(plan.first))[holds]
+        places = np.flatnonzero(np.isin(self._permuted_rows(epoch, group, plan.rows), planned))
+        found = self._epochs[epoch]
+        return self._first_rows[epoch] + found.rows[found.groups[group]] + places
+
     def digest(self) -> str:
         """Hash of the first epoch's windows and row counts and of its first block's rows.
 
@@ -139,6 +150,20 @@ class RowOrder:
         return counter_rng.permutation(key, rows)
 
     def _make_group(self, number: int, group: int) -> Group:
+        plan, windows = self._planned(number, group)
+        ids, left_out = self.corpus.ids(windows), self._bounds(windows, self.corpus.left_out)
+        return Group(ids, plan, self._permuted_rows(number, group, plan.rows), left_out)
+
+    def _bounds(self, windows: list[int], chosen: Collection[int]) -> np.ndarray:
+        """First and last token (exclusive) of the chosen windows in the text of a group."""
+        if not chosen:
+            return np.zeros(0, np.int64)
+        ends = np.cumsum([self.corpus.tokens_in([window]) for window in windows])
+        pairs = zip(windows, [0, *ends[:-1].tolist()], ends.tolist(), strict=True)
+        return np.array([(start, end) for w, start, end in pairs if w in chosen], int).ravel()
+
+    def _planned(self, number: int, group: int) -> tuple[RowPlan, list[int]]:
+        """The plan of a group, and its windows."""
         epoch = self._epochs[number]
         first_block, end_block = epoch.groups[group : group + 2].tolist()
         plans, sequences, tokens = [], 0, 0
@@ -157,8 +182,7 @@ class RowOrder:
             sequences += len(plan.a_start)
             tokens += self.corpus.tokens_in(windows)
         plan = RowPlan(*(np.concatenate(columns) for columns in zip(*plans, strict=True)))
-        ids = self.corpus.ids(epoch.windows_of(first_block, end_block))
-        return Group(ids, plan, self._permuted_rows(number, group, plan.rows))
+        return plan, epoch.windows_of(first_block, end_block)
 
     def _add_epoch(self) -> None:
         number = len(self._epochs)
@@ -228,3 +252,8 @@ class Mixture:
         period, place = np.divmod(rows, MIXTURE_PERIOD)
         corpus = self.pattern[place]
         return corpus, period * self._counts[corpus] + self._earlier[place]
+
+    def rows_of(self, corpus: int, numbers: np.ndarray) -> np.ndarray:
+        """The row of the phase of each number of a row of a corpus: the inverse of `locate`."""
+        period, number = np.divmod(numbers, self._counts[corpus])
+        return period * MIXTURE_PERIOD + np.flatnonzero(self.pattern == corpus)[number]

@@ -72,6 +72,11 @@ class RowPlan(NamedTuple):
         return self.a_size + self.b_size + 2 + (self.b_size > 0)
 
 
+def inside(starts: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Which of some tokens lie in ranges with the ascending bounds start, end, start, end, ..."""
+    return np.searchsorted(bounds, starts, side="right") % 2 == 1
+
+
 def plan_rows(
     sentences_per_document: np.ndarray,
     tokens_per_sentence: np.ndarray,

@@ -38,6 +38,9 @@ def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
                 swapped = batch["sop_labels"][row, sequence]
                 order = "swapped or from another document" if swapped else "original"
             within = segments == sequence + 1
+            if not within.any():
+                lines.append(f"  pair {sequence + 1}: left out, because its record is damaged")
+                continue
             lines.append(f"  pair {sequence + 1}: {int(within.sum())} tokens, order {order}")
             for segment, name in enumerate("AB"):
                 chosen = np.flatnonzero(within & (batch["token_type_ids"][row] == segment))

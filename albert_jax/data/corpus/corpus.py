@@ -10,14 +10,14 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from albert_jax import files
-from albert_jax.data.corpus.shards import ShardReader
+from albert_jax.data.corpus.shards import DamagedRecord, ShardReader, id_dtype
 from albert_jax.errors import DataError
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ class Corpus:
         counts = [len(shard.windows) for shard in self.shards]
         self._first_windows = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
         self.num_windows = int(self._first_windows[-1])
+        self.left_out: frozenset[int] = frozenset()
+        """Windows with damaged records, whose documents are left out of all rows."""
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], split: str = "train") -> Corpus:
@@ -101,8 +103,36 @@ class Corpus:
         return sum(int(shard.windows[record, 2]) for shard, record in map(self._locate, windows))
 
     def ids(self, windows: Sequence[int]) -> np.ndarray:
-        """Token ids of some windows, one after the other. Raises DataError for a damaged record."""
-        return np.concatenate([shard.ids(record) for shard, record in map(self._locate, windows)])
+        """Token ids of some windows, one after the other; zeros for those that are left out.
+
+        Raises DamagedRecord with the number of the window.
+        """
+        return np.concatenate([self._ids(window) for window in windows])
+
+    def _ids(self, window: int) -> np.ndarray:
+        shard, record = self._locate(window)
+        if window in self.left_out:
+            return np.zeros(shard.windows[record, 2], id_dtype(self.vocab_size))
+        try:
+            return shard.ids(record)
+        except DamagedRecord as error:
+            error.window = window
+            raise
+
+    def leave_out_damage(self) -> None:
+        """Reads all records, and from now on leaves those out that are damaged, with a warning."""
+        found = []
+        for window in range(self.num_windows):
+            try:
+                self._ids(window)
+            except DamagedRecord as error:
+                found.append(window)
+                _log.warning("%s; left out: %d documents", error, self.documents_in([window]))
+        self.left_out = frozenset(found)
+
+    def documents_in(self, windows: Iterable[int]) -> int:
+        """Number of documents in some windows together; a long one may lie in several windows."""
+        return sum(int(shard.windows[record, 0]) for shard, record in map(self._locate, windows))
 
     def _locate(self, window: int) -> tuple[ShardReader, int]:
         """The shard of a window, and its number there."""

@@ -30,6 +30,13 @@ SUFFIXES = (".array_record", ".windows.npy", ".documents.npy", ".sentences.npy")
 """Endings of the names of a shard's files."""
 
 
+class DamagedRecord(DataError):
+    """A record whose bytes are not those that were written."""
+
+    window = -1
+    """Number of its window in the corpus, where a corpus has read it."""
+
+
 def id_dtype(vocab_size: int) -> np.dtype:
     """Type of a stored token id: two bytes wherever the vocabulary allows it."""
     return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
@@ -78,17 +85,17 @@ class ShardReader:
         )
 
     def ids(self, window: int) -> np.ndarray:
-        """Token ids of a window [tokens]. Raises DataError if its record is damaged."""
-        if self._records is None:
-            self._records = array_record_module.ArrayRecordReader(
-                self._path + SUFFIXES[0], "readahead_buffer_size:0,max_parallelism:0"
-            )
+        """Token ids of a window [tokens]. Raises DamagedRecord, or DataError for a strange id."""
         try:
+            if self._records is None:
+                self._records = array_record_module.ArrayRecordReader(
+                    self._path + SUFFIXES[0], "readahead_buffer_size:0,max_parallelism:0"
+                )
             (record,) = self._records.read([window])
         except (RuntimeError, ValueError, IndexError, OSError) as error:
-            raise self._damaged(f"record {window} cannot be read") from error
+            raise self._damaged(f"record {window} cannot be read", DamagedRecord) from error
         if zlib.crc32(record) != self.windows[window, 3]:
-            raise self._damaged(f"record {window} does not match its checksum")
+            raise self._damaged(f"record {window} does not match its checksum", DamagedRecord)
         ids = np.frombuffer(record, id_dtype(self.vocab_size))
         if int(ids.max()) >= self.vocab_size:
             raise DataError(
@@ -100,8 +107,8 @@ class ShardReader:
     def __reduce__(self) -> tuple[Any, ...]:
         return ShardReader, (self.directory, self.entry, self.vocab_size)
 
-    def _damaged(self, problem: str) -> DataError:
+    def _damaged(self, problem: str, kind: type[DataError] = DataError) -> DataError:
         fix = "copy it again or prepare the text again"
         if self._path.startswith(files.cache_folder("data")):
             fix = f"delete {self.directory}, and it is copied from the bucket again"
-        return DataError(f"shard {self._path} is damaged: {problem}: {fix}")
+        return kind(f"shard {self._path} is damaged: {problem}: {fix}")
