@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from albert_jax.commands.options import File, ModelOptions, check_within, step_number
-from albert_jax.errors import CheckpointError, ConfigError, DataError
+from albert_jax.errors import CheckpointError, ConfigError, DataError, StorageError
 
 if TYPE_CHECKING:
     from albert_jax.model_io.model import Model
@@ -63,7 +63,11 @@ class Evaluate(ModelOptions):
         print(f"{self.model}: step {model.step}, {heading}")
         print(table(report["results"]), *notes, sep="\n", flush=True)
         text = json.dumps(report, indent=1, ensure_ascii=False)
-        files.write(files.join(self.model, EVALUATION_NAME), text.encode())
+        try:
+            files.write(files.join(self.model, EVALUATION_NAME), text.encode())
+        except StorageError as error:
+            # Whoever reads the file must not take an older one for the new numbers.
+            raise StorageError(f"{error}; the numbers above are printed only") from error
         if read_rows(self.model):
             print(f"curves: {curves.draw(self.model)}")
 

@@ -61,10 +61,10 @@ def read(
             vocabulary = str(path / VOCABULARY_NAME)
     elif not (path / huggingface.WEIGHTS_NAME).is_file() and (index := tf1.index_file(path)):
         weights = tf1.read(index, config_file)
-    elif (path / MANIFEST).is_file():
+    elif kind := _folder_without_weights(path):
         raise CheckpointError(
-            f"{path} is a folder of prepared data and holds no weights: name a run, an exported "
-            "directory or a .safetensors file"
+            f"{path} is {kind} and holds no weights: name a run, an exported directory or a "
+            ".safetensors file"
         )
     elif path.is_dir() or path.suffix == ".safetensors":
         weights = huggingface.read(path, config_file)
@@ -78,6 +78,15 @@ def read(
     loaded = vocabularies.load(vocabulary or str(folder))
     check_vocabulary(loaded, weights.config)
     return dataclasses.replace(weights, vocabulary=loaded)
+
+
+def _folder_without_weights(path: Path) -> str:
+    """What a folder of ours is if it is no model; "" for all others."""
+    if (path / MANIFEST).is_file():
+        return "a folder of prepared data"
+    if (path / SETTINGS).is_file() and not (path / huggingface.WEIGHTS_NAME).is_file():
+        return "a vocabulary"
+    return ""
 
 
 def _nothing_there(source: str) -> str:

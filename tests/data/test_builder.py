@@ -249,7 +249,7 @@ def test_the_rows_of_a_damaged_record_are_named(prepared):
         builder_of([one, with_damage(two)], phase, first_step=20).batch(2, np.arange(16))
     shown = ", ".join(map(str, holds[2][:8])) + (", ..." if len(holds[2]) > 8 else "")
     count = sum(map(len, holds[2:]))
-    assert f"; step 23 reads its text in row {shown} ({count} rows in all); " in str(found.value)
+    assert f"; step 23 reads its text in row {shown} (rows in all: {count}); " in str(found.value)
 
 
 @pytest.mark.parametrize("packing", [False, True])

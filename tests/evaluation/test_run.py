@@ -213,6 +213,28 @@ def test_data_that_was_moved_is_named_and_compared(
     assert cli.main(["evaluate", str(moved), "--data", there, there]) == 3
 
 
+def test_numbers_that_cannot_be_written_are_printed(run: str, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+    read_only = tmp_path / "run"
+    shutil.copytree(run, read_only)
+    (read_only / "evaluation.json").unlink(missing_ok=True)
+    (read_only / "evaluation.json").mkdir()  # A superuser may write to read-only folders.
+    assert cli.main(["evaluate", str(read_only), "--max-samples", "8"]) == 7
+    told = capsys.readouterr()
+    assert "mlm_loss" in told.out
+    assert "evaluation.json: Is a directory" in told.err.splitlines()[-1]
+    assert told.err.endswith("; the numbers above are printed only\n")
+
+
+def test_folders_of_data_and_vocabularies_are_no_models(run: str, tmp_path: Path, capsys) -> None:  # noqa: ANN001
+    data = configfile.load(run).data.prepared[0]
+    for folder, kind in (
+        (data, "a folder of prepared data"),
+        (f"{run}/vocabulary", "a vocabulary"),
+    ):
+        assert cli.main(["export", folder, "--out", str(tmp_path / "out")]) == 4
+        assert f"{folder} is {kind} and holds no weights" in capsys.readouterr().err
+
+
 def test_links_to_folders_are_folders(run: str, tmp_path: Path, capsys) -> None:  # noqa: ANN001
     link = tmp_path / "link"
     link.symlink_to(run)

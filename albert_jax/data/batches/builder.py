@@ -150,7 +150,7 @@ class BatchBuilder:
         first = rows[steps == steps[0]].tolist()
         shown = ", ".join(map(str, first[:SHOWN_ROWS])) + ", ..." * (len(first) > SHOWN_ROWS)
         number = self.first_step + int(steps[0]) + 1
-        return f"; step {number} reads its text in row {shown} ({len(steps)} rows in all)"
+        return f"; step {number} reads its text in row {shown} (rows in all: {len(steps)})"
 
     def _leave_out(self, batch: Batch, rows: _Rows, bounds: np.ndarray) -> None:
         """Turns sequences with text inside the bounds into padding without weights."""
