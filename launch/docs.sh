@@ -16,8 +16,9 @@ rm -rf build/docs build/site
 mkdir -p build/docs
 find . -path './.*' -prune -o -path ./build -prune -o -path ./runs -prune -o -path ./tests -prune -o \
     \( -name '*.md' -o -name '*.ipynb' -o -name '*.svg' -o -name '*.png' -o -name '*.yaml' \
-    -o -name '*.py' -path './albert_jax/*' -o -name LICENSE -o -name CITATION.cff \) \
+    -o -path './albert_jax/*.py' -o -path './examples/*.py' -o -name LICENSE \
+    -o -name CITATION.cff \) \
     -type f -exec cp --parents -t build/docs {} +
 # The theme announces the end of its own life in 2027 at every build.
-NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict --quiet
+NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
 echo "the site is in $root/build/site"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
 import pytest
 import yaml
+
+from albert_jax import cli
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -19,10 +22,11 @@ def test_site_is_built_without_a_warning():
         ["bash", "launch/docs.sh"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "WARNING" not in done.stderr
+    assert "WARNING" not in done.stdout + done.stderr
     page = (ROOT / "build/site/docs/python.html").read_text()
     for name in ("api.load", "api.encode", "api.fill_mask", "config.OptimizerConfig.learning_rate"):
         assert f'id="albert_jax.{name}"' in page, name
+    assert "<blockquote>" not in page, "a doctest was taken for a quotation"
 
 
 def test_every_page_is_in_the_menu():
@@ -46,3 +50,5 @@ def test_workflows_are_complete_and_name_scripts_that_exist(path):
         assert set(job.get("needs", "").split()) <= set(workflow["jobs"])
     for script in re.findall(r"bash (\S+)", text):
         assert (ROOT / script).is_file(), script
+    for command in re.findall(r"bin/albert-jax (.*)", text):
+        assert cli.main(shlex.split(command)) == 0, command

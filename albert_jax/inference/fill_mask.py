@@ -70,7 +70,7 @@ default split holds out."""
 
 
 def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[list[list[Candidate]]]:
-    """Predicts the `top_k` most probable tokens for every [MASK], as [text][mask][rank].
+    """Predicts the `top_k` most probable tokens for every [MASK], in lists by text, mask and rank.
 
     The masks of one text do not see each other's predictions; special tokens are left out. Raises
     DataError if a text has no [MASK] or is longer than the model reads (the message gives its
