@@ -13,6 +13,7 @@ import json
 import os
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,17 +108,23 @@ def with_absolute_paths(config: Config) -> Config:
     So a run finds its data from every working directory. Names of data sets stay as they are.
     """
 
-    def absolute(path: str) -> str:
-        return os.path.abspath(path) if os.path.exists(path) else path
+    return _with_paths(config, lambda path: os.path.abspath(path) if os.path.exists(path) else path)
 
+
+def without_folders(config: Config) -> Config:
+    """The config with the mere names of local files and folders, for whoever it is published to."""
+    return _with_paths(config, lambda path: os.path.basename(path) if os.path.isabs(path) else path)
+
+
+def _with_paths(config: Config, change: Callable[[str], str]) -> Config:
     tables = to_dict(config)
     for section, names in _PATHS.items():
         for name in names:
             value = tables.get(section, {}).get(name)
             if isinstance(value, list):
-                tables[section][name] = [absolute(path) for path in value]
+                tables[section][name] = [change(path) for path in value]
             elif value:
-                tables[section][name] = absolute(value)
+                tables[section][name] = change(value)
     return build(Config, tables, "the config", "")
 
 

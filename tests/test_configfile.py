@@ -255,3 +255,6 @@ def test_paths_of_what_exists_become_absolute(tmp_path, monkeypatch):
     assert found.task is not None
     assert (found.task.train, found.task.dev) == (f"{tmp_path}/train.tsv", "hf:imdb:test")
     assert configfile.with_absolute_paths(found) == found
+    published = configfile.without_folders(found)
+    assert published.data.prepared == ("data", "gs://b/data")
+    assert str(tmp_path) not in configfile.dumps(published)

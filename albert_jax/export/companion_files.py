@@ -72,7 +72,7 @@ def companion_files(
     if tokenizer:
         lines += ["", "## Vocabulary", "", *_vocabulary_lines(model.vocabulary)]
     if model.has_run_config:
-        toml = configfile.dumps(model.run_config).rstrip()
+        toml = configfile.dumps(configfile.without_folders(model.run_config)).rstrip()
         verb = "pretrain" if model.run_config.task is None else "finetune"
         lines += [
             *("", "## Training config", ""),

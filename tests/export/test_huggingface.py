@@ -48,13 +48,17 @@ def test_round_trip_gives_the_same_bits_and_bytes(tmp_path, capsys, to, kind):
 @pytest.mark.parametrize("trained", [True, False])
 def test_a_training_config_is_kept_even_if_it_is_the_default(tmp_path, trained):
     config = tiny()
-    model = pretrained(config, run_config=default_config(config), has_run_config=trained)
+    run_config = default_config(config)
+    data = dataclasses.replace(run_config.data, prepared=(str(tmp_path / "corpus"),) * trained)
+    run_config = dataclasses.replace(run_config, data=data)
+    model = pretrained(config, run_config=run_config, has_run_config=trained)
     export(model, str(tmp_path / "native"), to="native")
     again = load(str(tmp_path / "native"))
     assert (again.run_config, again.has_run_config) == (model.run_config, trained)
     export(again, str(tmp_path / "hf"))
     card = (tmp_path / "hf" / "README.md").read_text()
     assert ("## Training config" in card) == ("steps = 125000" in card) == trained
+    assert ('"corpus"' in card) == trained and str(tmp_path) not in card
     assert not load(str(tmp_path / "hf")).has_run_config
 
 
