@@ -59,7 +59,7 @@ class Errors:
                 text = text[:SHOWN_CHARACTERS] + "..."
             lines.append(
                 f"  {wrong.label}, taken for {wrong.predicted} ({wrong.probability:.1%}): {text}  "
-                f"[{wrong.where}]"
+                f"[{wrong.where.rpartition('/')[2]}]"
             )
         return lines
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
+import tiny_models
 from small_runs import command, write_files
 
-from albert_jax import cli
+from albert_jax import api, cli
+from albert_jax.data.vocabularies import training
+from tests.test_examples import file
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +28,16 @@ def tuned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("runs") / "run"
     assert cli.main(command(data, "classification", run, "--init", data / "model")) == 0
     return run
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """A model of 64 positions with a vocabulary of English and Chinese, as a first run makes it."""
+    texts = [file(folder, "train").read_text() for folder in ("reviews", "reviews-zh", "dialogues")]
+    vocabulary = training.from_texts(texts, 1500)
+    size = {"vocab_size": vocabulary.size, "max_position_embeddings": 64}
+    model = dataclasses.replace(tiny_models.MODEL, **size)
+    run_config = dataclasses.replace(tiny_models.RECIPE, model=model)
+    path = tmp_path_factory.mktemp("weights") / "model"
+    api.save(api.Model(run_config, api.init(model), vocabulary, "memory"), str(path))
+    return path

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import jax
 import numpy as np
 import pytest
 import tiny_models
-from small_runs import QUICK, TASKS, call, command
+from small_runs import TASKS, call, command
 
 from albert_jax import configfile
 from albert_jax.config import Config
@@ -160,19 +161,23 @@ def test_a_config_without_task_has_no_section_for_it():
     assert "task" not in dict(configfile.to_dict(Config()))
 
 
-def test_commands_of_the_page(data, tmp_path, monkeypatch, capsys, root):
-    """Every command of docs/fine-tuning.md works as it stands there, on these small files."""
+def test_commands_of_the_page(data, weights, tmp_path, monkeypatch, capsys, root):
+    """Every command of docs/fine-tuning.md works as it stands there, in few steps."""
     page = (root / "docs" / "fine-tuning.md").read_text().replace("\\\n", " ")
     commands = re.findall(r"^ {4}(albert-jax .*)$", page, re.M)
     assert len(commands) >= 6
     if importlib.util.find_spec("onnx") is None:  # an extra
         commands = [line for line in commands if "onnx" not in line]
-    monkeypatch.chdir(data)
+    (tmp_path / "runs" / "tiny").mkdir(parents=True)
+    (tmp_path / "runs" / "tiny" / "run").symlink_to(weights)
+    (tmp_path / "examples").symlink_to(root / "examples")
+    shutil.copy(data / "pairs.jsonl", tmp_path)
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.stdin", None)
+    few = ["--phases.0.batch-size", "4", "--max-steps", "2", "--run.max-eval-samples", "8"]
     for line in commands:
         words = shlex.split(line)[1:]
         if words[0] == "finetune":
-            words = words + QUICK
-        words = [str(tmp_path / word) if word.startswith("work/") else word for word in words]
+            words = words + few
         code, _, err = call(capsys, *words)
         assert code == 0, f"{line}\n{err}"

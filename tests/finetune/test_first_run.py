@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
-import tiny_models
 from small_runs import call, command
 
-from albert_jax import api, cli
+from albert_jax import cli
 from albert_jax.config import Config
-from albert_jax.data.vocabularies import training
 from albert_jax.evaluation import errors
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
@@ -22,19 +19,6 @@ from albert_jax.tasks.support.columns import TextExample
 from tests.test_examples import FOLDERS, TASKS, file
 
 POSITIONS = 64
-
-
-@pytest.fixture(scope="session")
-def weights(tmp_path_factory) -> Path:
-    """A model of 64 positions with a vocabulary of English and Chinese, as a first run makes it."""
-    texts = [file(folder, "train").read_text() for folder in ("reviews", "reviews-zh", "dialogues")]
-    vocabulary = training.from_texts(texts, 1500)
-    size = {"vocab_size": vocabulary.size, "max_position_embeddings": POSITIONS}
-    model = dataclasses.replace(tiny_models.MODEL, **size)
-    run_config = dataclasses.replace(tiny_models.RECIPE, model=model)
-    path = tmp_path_factory.mktemp("weights") / "model"
-    api.save(api.Model(run_config, api.init(model), vocabulary, "memory"), str(path))
-    return path
 
 
 @pytest.fixture
