@@ -59,7 +59,7 @@ def run(
         texts = [text for example in train for text in task.texts(example) if text]
         model, vocabulary = setup.new_network(config.model, texts, teacher and teacher.vocabulary)
     config = replace(config, model=setup.at_depth(model, num_layers), task=task.config)
-    config, lowered = setup.fit_rows(config, given, source or "the new network")
+    config, lowered = setup.fit_rows(config, given, source or "the new network", teacher)
     task = registry.create(setup.check_task(config, max_steps))
     config.validate()
     facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))

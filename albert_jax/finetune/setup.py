@@ -73,7 +73,9 @@ def at_depth(model: ModelConfig, num_layers: int | None) -> ModelConfig:
     return dataclasses.replace(model, num_hidden_layers=num_layers)
 
 
-def fit_rows(config: Config, given: Collection[str], source: str) -> tuple[Config, str]:
+def fit_rows(
+    config: Config, given: Collection[str], source: str, teacher: Any = None
+) -> tuple[Config, str]:
     """(the config with rows no longer than the positions of its model and settings that fit them,
     what was lowered or "").
 
@@ -81,6 +83,8 @@ def fit_rows(config: Config, given: Collection[str], source: str) -> tuple[Confi
     length above the positions of the weights in `source`.
     """
     positions, task = config.model.max_position_embeddings, config.task
+    if teacher is not None and teacher.config.max_position_embeddings < positions:
+        positions, source = teacher.config.max_position_embeddings, teacher.source
     assert task is not None
     phases, lines = [], []
     for number, phase in enumerate(config.phases):

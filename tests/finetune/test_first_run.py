@@ -8,11 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import tiny_models
 from small_runs import call, command
 
-from albert_jax import cli
+from albert_jax import cli, config_builder, configfile
 from albert_jax.config import Config
+from albert_jax.errors import ConfigError
 from albert_jax.evaluation import errors
+from albert_jax.finetune import setup
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
 from albert_jax.tasks.support.columns import TextExample
@@ -79,6 +82,15 @@ def test_presets_follow_the_weights_and_typed_values_do_not(weights, begun, tmp_
         capsys, *start("reviews", tmp_path / "d", "--init", weights, "--config", mine)
     )
     assert code == 2 and "sequence_length is 100" in err and "64 positions" in err
+
+
+def test_rows_are_no_longer_than_those_of_the_teacher():
+    config = config_builder.with_task(configfile.load("finetune/scratch"), "classification")
+    teacher = tiny_models.model()
+    fitted, line = setup.fit_rows(config, (), "the new network", teacher)
+    assert fitted.phases[0].sequence_length == 48 and "48" in line
+    with pytest.raises(ConfigError, match="memory have 48 positions"):
+        setup.fit_rows(config, ("phases.0.sequence_length",), "the new network", teacher)
 
 
 def test_texts_that_are_cut_are_counted(data, tmp_path, capsys):
