@@ -1,9 +1,14 @@
 """The public Python names: a model loaded, applied, trained in a loop of one's own, saved.
 
-They are also attributes of the package (`albert_jax.load`). Parameters are nested dicts of
-arrays and all functions are pure, so `jax.jit`, `jax.grad`, `jax.vmap` and any optimizer work on
-them. In the examples `directory` is a folder made by `albert-jax export` or `save`, and
-`prepared` one made by `albert-jax data prepare`.
+They are also attributes of the package (`albert_jax.load`). `predict`, `embed`, `tokenize`,
+`score`, `fill_mask` and `finetune` do what the verbs of these names do: their arguments are called
+as the options are, the errors are the same, and a verb prints what the function returns.
+
+The other functions are for a loop of one's own. Parameters are nested dicts of arrays and these
+functions are pure, so `jax.jit`, `jax.grad`, `jax.vmap` and any optimizer work on them.
+
+In the examples `directory` is a folder made by `albert-jax export` or `save`, `prepared` one made
+by `albert-jax data prepare`, and `classifier` a fine-tuned model.
 
 Legend of shapes: B rows, S tokens of a row, P masked positions, K pairs of a row, V vocabulary,
 H hidden size.
@@ -19,7 +24,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
+from albert_jax.data.vocabularies.masked_text import check_texts
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import (
+    AlbertError,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    NumericsError,
+    PeerError,
+    Stopped,
+    StorageError,
+)
 from albert_jax.inference.fill_mask import fill_mask
 from albert_jax.model.albert import EXACT, encode, mlm_logits, pooled, sop_logits
 from albert_jax.model.dropout import row_keys
@@ -27,22 +43,35 @@ from albert_jax.model.init import init_params as init
 from albert_jax.model_io.model import Model, load
 
 __all__ = [
+    "AlbertError",
+    "CheckpointError",
     "Config",
+    "ConfigError",
+    "DataError",
     "Model",
     "ModelConfig",
+    "NumericsError",
+    "PeerError",
     "PhaseConfig",
+    "Stopped",
+    "StorageError",
     "batches",
     "dropout_keys",
+    "embed",
     "encode",
     "fill_mask",
+    "finetune",
     "init",
     "load",
     "mlm_logits",
     "pooled",
+    "predict",
     "pretraining_loss",
     "rows",
     "save",
+    "score",
     "sop_logits",
+    "tokenize",
 ]
 
 Params = Mapping[str, Any]
@@ -63,6 +92,159 @@ def save(model: Model, path: str, *, to: Literal["native", "huggingface"] = "nat
     export(model, path, to=to)
 
 
+def predict(
+    model: Model,
+    texts: Sequence[str | Sequence[str]],
+    *,
+    num_layers: int | None = None,
+    top: int | None = None,
+    exit_confidence: float | None = None,
+    denoising_steps: int | None = None,
+    temperature: float = 0.0,
+    seed: int = 0,
+) -> list[dict[str, Any]]:
+    """What a fine-tuned model says of each text, or of several that belong together.
+
+    Texts that belong together (two that are compared; a question and its context; a context and
+    its choices; the turns of a dialogue) are a list or tuple, or one text with tabs between them.
+    A prediction is a dict with the "input" and what the task answers, for example "label",
+    "probability" and the "probabilities" of all labels, the most probable first. `top` limits the
+    labels, or lists that many answers to a question. `exit_confidence` stops a classifier after
+    the layer at which its most probable label reaches this probability. The other options are for
+    generation: its denoising steps, a temperature (0 takes the most probable tokens) and a seed.
+    Raises CheckpointError for a model that was not fine-tuned, and DataError for a text that the
+    task cannot use, such as a single one where two are compared.
+
+    >>> [found] = predict(classifier, ["the file is found"])
+    >>> sorted(found), list(found["probabilities"])[0] == found["label"]
+    (['input', 'label', 'probabilities', 'probability'], True)
+    """
+    from albert_jax.inference.predictor import Predictor
+
+    check_texts(texts)
+    predictor = Predictor(
+        model,
+        num_layers=num_layers,
+        top=top,
+        exit_confidence=exit_confidence,
+        denoising_steps=denoising_steps,
+        temperature=temperature,
+        seed=seed,
+    )
+    lines = [
+        text if isinstance(text, str) else "\t".join(part.replace("\t", " ") for part in text)
+        for text in texts
+    ]
+    examples = [predictor.task.parse_line(line, f"texts[{i}]") for i, line in enumerate(lines)]
+    return list(predictor.predictions(examples)) if examples else []
+
+
+def embed(model: Model, texts: Sequence[str], *, num_layers: int | None = None) -> np.ndarray:
+    """A vector for each text, float32 [len(texts), H]; texts that mean the same lie close.
+
+    A sentence-embedding run gives the vectors of its task, which have length 1. Any other model
+    gives the mean of the last layer's states, special tokens included. A text that is too long is
+    truncated. Raises DataError for an empty text.
+
+    >>> embed(load(directory), ["the file is found", "it is"]).shape
+    (2, 16)
+    """
+    from albert_jax.inference import embed as embedding
+    from albert_jax.model.sharing import check_depth
+
+    check_texts(texts)
+    if num_layers is not None:
+        check_depth(model.config, num_layers)
+    where = [f"texts[{i}]" for i in range(len(texts))]
+    return embedding.embed_rows(model, embedding.token_rows(model, texts, where), num_layers)
+
+
+def tokenize(model: Model | Vocabulary, texts: Sequence[str]) -> list[dict[str, Any]]:
+    """The "tokens" and "ids" of each "text", without the special tokens around it.
+
+    The first token of a word begins with "\u2581" (SentencePiece), or the others with "##"
+    (WordPiece). [MASK] in a text is the mask token.
+
+    >>> [found] = tokenize(load(directory), ["the file"])
+    >>> found["tokens"], len(found["ids"])
+    (['\u2581', 'the', '\u2581file'], 3)
+    """
+    from albert_jax.data.vocabularies import masked_text
+
+    check_texts(texts)
+    vocabulary = model.vocabulary if isinstance(model, Model) else model
+    return masked_text.tokenize(vocabulary, texts)
+
+
+def score(
+    model: Model, texts: Sequence[str], *, num_layers: int | None = None
+) -> list[dict[str, Any]]:
+    """The pseudo-log-likelihood of each sentence, as "score" in nats beside "text" and "tokens".
+
+    Each token is masked in turn, together with the later tokens of its word. Of two sentences that
+    differ in one point, the one with the higher score is the likelier one. Raises CheckpointError
+    for a model without masked-language head, and DataError for a text that is empty or too long.
+
+    >>> [found] = score(load(directory), ["the file is found"])
+    >>> found["score"] < 0, found["tokens"]
+    (True, 6)
+    """
+    from albert_jax.inference.scoring import scored
+    from albert_jax.model.sharing import check_depth
+
+    check_texts(texts)
+    if num_layers is not None:
+        check_depth(model.config, num_layers)
+    where = [f"texts[{i}]" for i in range(len(texts))]
+    return scored(model, texts, where, num_layers=num_layers)
+
+
+def finetune(
+    out: str,
+    *,
+    task: str | None = None,
+    train: str | None = None,
+    dev: str | None = None,
+    init: str | None = None,
+    config: str | None = None,
+    columns: Sequence[str] | None = None,
+    teacher: str | None = None,
+    num_layers: int | None = None,
+    max_steps: int | None = None,
+    allow_change: Sequence[str] = (),
+    fields: Mapping[str, Any] | None = None,
+) -> Model:
+    """Fine-tunes on labeled examples in files, or continues the run in `out`; returns the model.
+
+    The arguments are the options of `albert-jax finetune`; every other field of the config is an
+    entry of `fields`. Without `init` a small random network is trained. Raises ConfigError,
+    DataError and CheckpointError for arguments, examples and weights that do not fit each other.
+
+    >>> model = finetune(out, task="classification", train=examples, dev=examples, init=directory,
+    ...                  max_steps=2, fields={"optimizer.learning_rate": 1e-3})
+    >>> predict(model, ["the file is not found"])[0]["label"] in ("yes", "no")
+    True
+    """
+    from albert_jax.finetuning import finetune as finetuning
+    from albert_jax.finetuning import settings
+
+    chosen, given = settings.defaults(config, init, task)
+    chosen = settings.with_files(chosen, train=train, dev=dev, teacher=teacher, columns=columns)
+    if fields:
+        chosen = settings.with_fields(chosen, fields)
+        given |= {path.replace("-", "_") for path in fields}
+    finetuning.run(
+        chosen,
+        out,
+        init=init,
+        num_layers=num_layers,
+        max_steps=max_steps,
+        allow_change=tuple(allow_change),
+        given=given,
+    )
+    return load(out)
+
+
 def rows(
     vocabulary: Vocabulary,
     texts: Sequence[str],
@@ -74,7 +256,7 @@ def rows(
 
     The columns are input_ids, token_type_ids, segment_ids, positions [B, length] and
     cls_positions [B, 1]. A text that is too long is truncated at its end; of a pair the longer
-    text is.
+    text is. Raises ConfigError for a string in place of a list of them.
 
     >>> batch = rows(load(directory).vocabulary, ["the file is not found"], ["it is"], length=16)
     >>> batch["input_ids"].shape, batch["token_type_ids"].max(), batch["cls_positions"].tolist()
@@ -82,6 +264,8 @@ def rows(
     """
     from albert_jax.tasks.support import features
 
+    check_texts(texts)
+    check_texts(second)
     columns = [vocabulary.encode(list(column)) for column in (texts, second) if column is not None]
     sequences = [
         features.sequence(vocabulary, parts, length) for parts in zip(*columns, strict=True)

@@ -31,6 +31,8 @@ VERBS = {
     "fill-mask": ("albert_jax.commands.fill_mask:FillMask", "guess the words behind [MASK]"),
     "finetune": ("albert_jax.commands.finetune:Finetune", "train a task from labeled examples"),
     "predict": ("albert_jax.commands.predict:Predict", "apply a fine-tuned run to new examples"),
+    "embed": ("albert_jax.commands.embed:Embed", "turn sentences into vectors"),
+    "tokenize": ("albert_jax.commands.tokenize:Tokenize", "show the tokens and ids of texts"),
     "explain": ("albert_jax.commands.explain:Explain", "draw attention, guesses, attributions"),
     "score": ("albert_jax.commands.score:Score", "likelihood of sentences, minimal pairs"),
     "serve": ("albert_jax.commands.serve:Serve", "try models on a local web page"),
@@ -44,6 +46,24 @@ VERBS = {
 
 MAX_OPEN_FILES = 1 << 16
 """Number of files that a command may have open at a time, if the system allows as many."""
+
+HABITS = {
+    "--lr": "--optimizer.learning-rate",
+    "--learning-rate": "--optimizer.learning-rate",
+    "--batch-size": "--phases.0.batch-size",
+    "--per-device-train-batch-size": "--phases.0.batch-size",
+    "--epochs": "--task.num-train-epochs",
+    "--num-train-epochs": "--task.num-train-epochs",
+    "--steps": "--phases.0.steps",
+    "--max-length": "--phases.0.sequence-length",
+    "--max-seq-length": "--phases.0.sequence-length",
+    "--weight-decay": "--optimizer.weight-decay",
+}
+"""Options of other trainers, and ours for the verbs in WITH_FIELDS."""
+WITH_FIELDS = ("pretrain", "finetune", "config show")
+"""Verbs that have every field of a config as an option."""
+DEVICE_HABITS = ("--gpu", "--gpus", "--cuda", "--tpu", "--cpu", "--device", "--devices")
+"""Options of other programs for what an environment variable decides here."""
 
 USAGE = 2
 INTERNAL = 70
@@ -122,6 +142,8 @@ def _dispatch(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0 if arguments else USAGE
+    if arguments[0] == "help":
+        return _dispatch([*arguments[1:], "--help"])
     if arguments[0] == "--version":
         import albert_jax
 
@@ -184,12 +206,18 @@ def _usage_error(box: str, verb: str) -> str:
     message, *others = [section for section in sections if section] or [[title]]
     options = [line.split()[0] for part in others for line in part if line.startswith("--")]
     text = " ".join(message)
+    typed = [word.replace("_", "-") for word in re.findall(r"(?<!\S)--[\w.-]+", text)]
     if text.startswith("Missing from"):
         text = "missing " + ", ".join(line for line in message if re.match(r"--|[A-Z|]+$", line))
+    elif habits := [word for word in typed if word in DEVICE_HABITS]:
+        text += f"; {habits[0]}: the variable JAX_PLATFORMS (cuda, tpu, cpu) chooses the devices"
+    elif habits := [HABITS[word] for word in typed if word in HABITS and verb in WITH_FIELDS]:
+        if verb == "pretrain":
+            habits = [word.replace("task.num-train-epochs", "phases.0.steps") for word in habits]
+        text += f"; did you mean {' and '.join(habits)}?"
     elif "Perhaps" in box and options:
         # tyro lists the options that could be meant, but not the nearest one first.
-        typed = next((word for word in text.split() if word.startswith("--")), "").rstrip(",")
-        closest = difflib.get_close_matches(typed, options, 1, 0.0) or options
+        closest = difflib.get_close_matches(next(iter(typed), ""), options, 1, 0.0) or options
         text += f"; did you mean {closest[0]}?"
     return f"{text} (albert-jax {verb} --help)"
 

@@ -31,8 +31,8 @@ import splits
 import tuning
 
 from albert_jax.config import Config
-from albert_jax.finetune import finetune, setup
-from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.finetuning import finetune, setup
+from albert_jax.finetuning.batches import TrainingBatches
 from albert_jax.inference import predict
 from albert_jax.model_io import model as models
 from albert_jax.optim.schedule import learning_rate

@@ -262,7 +262,7 @@ def main() -> None:
     source, target = data["train"][0]
     print(f"{len(data['train']):,} training pairs, such as\n  {source}\n  {target}")
 
-    from albert_jax.finetune import finetune
+    from albert_jax.finetuning import finetune
     from albert_jax.inference import predict
     from albert_jax.model_io import model as loading
 

@@ -109,7 +109,7 @@ def tuned(
     """
     import jax
 
-    from albert_jax.finetune import finetune
+    from albert_jax.finetuning import finetune
 
     assert config.task is not None
     task = dataclasses.replace(config.task, train=paths["train"], dev=paths["dev"])

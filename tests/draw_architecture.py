@@ -20,7 +20,7 @@ LEFT_OUT = ("errors", "version", "tree", "__init__", "__main__")
 WIDTH, BOX, HEIGHT, GAP, FLOOR = 1180, 158, 40, 18, 84
 COLORS = {
     "cli": "#e8eaf6", "commands": "#e8eaf6", "api": "#e8eaf6", "serve": "#e8eaf6",
-    "train": "#fff3e0", "finetune": "#fff3e0", "tasks": "#fff3e0", "checkpoint": "#fff3e0",
+    "train": "#fff3e0", "finetuning": "#fff3e0", "tasks": "#fff3e0", "checkpoint": "#fff3e0",
     "observe": "#fff3e0", "model": "#e0f2f1", "objectives": "#e0f2f1", "optim": "#e0f2f1",
     "parallel": "#e0f2f1", "data": "#e1f5fe",
 }  # fmt: skip

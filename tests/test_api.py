@@ -1,7 +1,11 @@
 """The public names: their examples run, and a loop of one's own learns with them."""
 
+import contextlib
 import dataclasses
 import doctest
+import io
+import pydoc
+import re
 from pathlib import Path
 
 import jax
@@ -11,14 +15,34 @@ import pytest
 import tiny_models
 
 import albert_jax
-from albert_jax import api
-from albert_jax.errors import CheckpointError
+from albert_jax import api, errors
+from albert_jax.errors import CheckpointError, ConfigError
 
 
 def test_every_public_name_is_explained() -> None:
     for name in api.__all__:
         assert (getattr(api, name).__doc__ or "").strip(), name
-    assert len(api.__all__) <= 16
+
+
+def test_the_package_describes_each_name_in_one_line() -> None:
+    lines = [line.split(maxsplit=1) for line in (albert_jax.__doc__ or "").splitlines()]
+    described = [line[0] for line in lines if line and line[0] in api.__all__]
+    assert sorted(described) == sorted(api.__all__)
+    shown = pydoc.plain(pydoc.render_doc(albert_jax))
+    for name in api.__all__:
+        assert re.search(rf"^    *{name}  +\w", shown, re.M), name
+
+
+def test_the_errors_are_public() -> None:
+    known = {cls.__name__ for cls in [errors.AlbertError, *errors.AlbertError.__subclasses__()]}
+    assert known <= set(api.__all__)
+    assert issubclass(albert_jax.DataError, albert_jax.AlbertError)
+
+
+def quiet_finetune(*arguments, **options):
+    """`finetune` without its progress, which no example shows."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        return api.finetune(*arguments, **options)
 
 
 EXPLAINED = ["Model", *(name for name in api.__all__ if name[0].islower())]
@@ -28,6 +52,14 @@ EXPLAINED = ["Model", *(name for name in api.__all__ if name[0].islower())]
 def test_examples_run(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     function = getattr(api, name)
     known = {**vars(api), "init_params": api.init, "directory": tiny_models.directory(tmp_path)}
+    if name == "predict":
+        known["classifier"] = tiny_models.classifier()
+    if name == "finetune":
+        known["out"], known["examples"] = str(tmp_path / "run"), str(tmp_path / "a.tsv")
+        lines = (f"{text}\t{'not' in text}" for text in tiny_models.SENTENCES)
+        text = "\n".join(["sentence\tlabel", *lines])
+        Path(known["examples"]).write_text(text.replace("True", "no").replace("False", "yes"))
+        known["finetune"] = quiet_finetune
     if "prepared" in function.__doc__.split(">>>", 1)[1]:
         known["prepared"] = tiny_models.prepared(tmp_path)
     [test] = doctest.DocTestFinder(recurse=False).find(function, name, globs=known)
@@ -76,6 +108,34 @@ def test_rows_cut_the_longer_text() -> None:
     second = vocabulary.encode(["it is"])[0]
     assert (ids == vocabulary.sep_id).sum() == 2 and ids[0] == vocabulary.cls_id
     assert ids[types == 1].tolist() == [*second.tolist(), vocabulary.sep_id]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, text: api.rows(model.vocabulary, text, length=8),
+        lambda model, text: api.rows(model.vocabulary, ["a"], text, length=8),
+        lambda model, text: api.predict(tiny_models.classifier(), text),
+        api.embed,
+        api.tokenize,
+        api.score,
+        api.fill_mask,
+    ],
+    ids=["rows", "second rows", "predict", "embed", "tokenize", "score", "fill_mask"],
+)
+def test_a_string_is_no_list_of_texts(call) -> None:
+    with pytest.raises(ConfigError, match=r"'a string' is one text .* write \[TEXT\]"):
+        call(tiny_models.model(), "a string")
+
+
+def test_rows_beyond_the_positions_are_refused() -> None:
+    model = tiny_models.model()
+    batch = api.rows(model.vocabulary, ["the file"], length=48)
+    assert api.encode(model.params, model.config, batch).shape == (1, 48, 16)
+    batch = api.rows(model.vocabulary, ["the file"], length=49)
+    for encode in (api.encode, jax.jit(api.encode, static_argnums=1)):
+        with pytest.raises(ConfigError, match="rows of 49 tokens, but the model has 48 positions"):
+            encode(model.params, model.config, batch)
 
 
 def test_dropout_keys_are_those_of_the_row() -> None:

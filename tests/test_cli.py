@@ -53,6 +53,13 @@ def test_overview_names_every_verb(call):
     assert code == 0 and re.fullmatch(r"albert-jax \d+\.\d+\.\d+\n", out)
 
 
+def test_help_is_a_verb(call):
+    assert call("help") == call("--help")
+    assert call("help", "fill-mask") == call("fill-mask", "--help")
+    assert call("help", "data") == call("data", "--help")
+    assert call("help", "data", "show") == call("data", "show", "--help")
+
+
 def test_finetune_help_names_every_task(call):
     code, out, _ = call("finetune", "--help")
     words = set(re.split(r"[^\w-]+", out.split("--task NAME")[1].split("--train")[0]))
@@ -105,6 +112,21 @@ def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):
         (["evaluate", "x", "--step", "last"], ["--step last", "newest"]),
         (["data", "prepare", "--text", "x", "--tokenizer", "t", "--out", "o", "--shard", "4/4"], ["t"]),
         (["fill-mask", "x", "[MASK]", "--top", "0"], ["--top 0"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--lr", "1e-3"],
+         ["--lr", "did you mean --optimizer.learning-rate?"]),
+        (["finetune", "--out", "x", "--batch_size", "8", "--lr=1e-3"],
+         ["did you mean --phases.0.batch-size and --optimizer.learning-rate?"]),
+        (["finetune", "--out", "x", "--epochs", "3"], ["did you mean --task.num-train-epochs?"]),
+        (["pretrain", "--config", "tiny", "--out", "x", "--epochs", "3"],
+         ["did you mean --phases.0.steps?"]),
+        (["finetune", "--out", "x", "--max-length", "64"],
+         ["did you mean --phases.0.sequence-length?"]),
+        (["finetune", "--out", "x", "--max-seq-length", "64"],
+         ["did you mean --phases.0.sequence-length?"]),
+        (["finetune", "--out", "x", "--steps", "64"], ["did you mean --phases.0.steps?"]),
+        (["pretrain", "--config", "tiny", "--lr", "64"], ["missing --out RUN"]),
+        (["finetune", "--out", "x", "--gpu", "0"], ["JAX_PLATFORMS", "cuda"]),
+        (["help", "pretran"], ["'pretran'", "did you mean pretrain"]),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) and v and v[0] in "".join(cli.VERBS) else "",
 )  # fmt: skip

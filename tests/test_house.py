@@ -18,7 +18,7 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = (
     "errors", "version", "tree", "protobuf_wire", "config_fields", "config", "files", "json_files", "compilation_cache", "data",
     "model", "objectives", "optim", "parallel", "checkpoint", "observe", "tasks", "config_builder", "configfile",
-    "model_io", "inference", "evaluation", "train", "finetune", "export", "plan", "bench", "serve",
+    "model_io", "inference", "evaluation", "train", "finetuning", "export", "plan", "bench", "serve",
     "api", "__init__", "commands", "cli", "__main__",
 )  # fmt: skip
 """A module imports modules of its own room or of earlier rooms. There are no exceptions."""

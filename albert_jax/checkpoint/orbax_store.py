@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -100,17 +102,30 @@ class OrbaxStore:
                 "state": ocp.PyTreeCheckpointHandler(use_compression=False),
                 "record": ocp.JsonCheckpointHandler(),
             }
-            options = ocp.CheckpointManagerOptions(
-                create=False,
-                read_only=self._read_only,
-                save_root_metadata=False,
-                # Orbax would delete the last complete step before the new one has its manifest.
-                max_to_keep=None,
-            )
             path = self._layout.checkpoints
             path = path if files.is_bucket(path) else os.path.abspath(path)
-            self._manager = _Manager(path, options=options, item_handlers=handlers)
+            with _errors_only() if self._read_only else contextlib.nullcontext():
+                options = ocp.CheckpointManagerOptions(
+                    create=False,
+                    read_only=self._read_only,
+                    save_root_metadata=False,
+                    # Orbax would delete the last complete step before the new has its manifest.
+                    max_to_keep=None,
+                )
+                self._manager = _Manager(path, options=options, item_handlers=handlers)
         return self._manager
+
+
+@contextlib.contextmanager
+def _errors_only() -> Iterator[None]:
+    """Keeps Orbax from warning that what is opened for reading is opened for reading."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def storage_reason(error: BaseException) -> str | None:

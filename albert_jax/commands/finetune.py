@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
 
-from albert_jax import config_builder, configfile
 from albert_jax.commands import options
 from albert_jax.commands.options import Fields, File, RunFolder
-from albert_jax.config_fields import leaves
-from albert_jax.errors import ConfigError
+from albert_jax.finetuning import settings
 from albert_jax.tasks import registry
 
 
@@ -56,14 +53,8 @@ class Finetune:
     def defaults(cls, arguments: list[str]) -> Finetune:
         """The defaults under the config and the task that are named in the arguments."""
         name = options.given(arguments, "--config")
-        usual = "finetune/default" if options.given(arguments, "--init") else "finetune/scratch"
-        config = configfile.load(name or usual)
         task = options.given(arguments, "--task") or options.given(arguments, "--task.name")
-        config = config_builder.with_task(config, task)
-        # What a preset says of the length of rows is adapted to the weights, but not what is typed
-        # or stands in a file of the user's own.
-        base = config_builder.with_task(configfile.base_of(name or usual)[1], task)
-        given = {path for path, _ in set(leaves(config)) - set(leaves(base))}
+        config, given = settings.defaults(name, options.given(arguments, "--init"), task)
         given |= {
             word[2:].split("=")[0].replace("-", "_") for word in arguments if word[:2] == "--"
         }
@@ -73,17 +64,11 @@ class Finetune:
 
     def run(self) -> None:
         """Trains, and returns when the last step is evaluated and saved."""
-        task = self.fields.task
-        assert task is not None
-        changes: dict[str, Any] = {"train": self.train, "dev": self.dev, "teacher": self.teacher}
-        if self.columns is not None:
-            changes["columns"] = options.column_names(self.columns)
-        changes = {name: value for name, value in changes.items() if value is not None}
-        for name in changes:
-            if not hasattr(task, name):
-                raise ConfigError(f"--{name}: {task.name} has no such setting; leave it out")
-        config = dataclasses.replace(self.fields, task=dataclasses.replace(task, **changes))
-        from albert_jax.finetune import finetune
+        columns = None if self.columns is None else options.column_names(self.columns)
+        config = settings.with_files(
+            self.fields, train=self.train, dev=self.dev, teacher=self.teacher, columns=columns
+        )
+        from albert_jax.finetuning import finetune
 
         finetune.run(
             config,

@@ -6,7 +6,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,9 +15,10 @@ from tyro.conf import Positional
 
 from albert_jax import configfile, files
 from albert_jax.config import Config
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    from albert_jax.data.sources.tables import Record
     from albert_jax.model_io.model import Model
 
 Fields = Annotated[Config, tyro.conf.arg(name="")]
@@ -64,6 +65,50 @@ class DepthOptions(ModelOptions):
         return model
 
 
+@dataclass(frozen=True, kw_only=True)
+class TextOptions:
+    """The options of the verbs that read sentences."""
+
+    texts: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")]] = ()
+    """Texts."""
+    input: File | None = None
+    """Lines of a .txt, or a table with a column sentence or text; - reads lines from stdin."""
+
+    def sentences(self) -> tuple[list[str], list[str]]:
+        """The texts, and the place of each. Raises ConfigError and DataError."""
+        if bool(self.texts) == (self.input is not None):
+            raise ConfigError("give either TEXT or --input FILE")
+        if self.input is None:
+            return list(self.texts), [f"text {i}" for i in range(1, len(self.texts) + 1)]
+        return sentences(sentence_records(self.input))
+
+
+def sentence_records(path: str) -> list[Record]:
+    """The lines of a .txt or of stdin (-), blank ones too, or the records of a table."""
+    from albert_jax.data.sources import tables
+
+    if path != "-" and not path.endswith(".txt"):
+        return tables.read_records(path)
+    place = "stdin" if path == "-" else path
+    text = tables.decode(sys.stdin.buffer.read(), place) if path == "-" else tables.read_text(path)
+    if not text.strip():
+        raise DataError(f"{place}: no sentences: give one per line")
+    return [
+        tables.Record(f"{place}:{number}", {"sentence": line.strip()})
+        for number, line in enumerate(text.rstrip("\n").split("\n"), start=1)
+    ]
+
+
+def sentences(records: Sequence[Record]) -> tuple[list[str], list[str]]:
+    """The text in the column sentence or text of each record, and the place of each."""
+    from albert_jax.data.sources import tables
+
+    columns = records[0].fields
+    column = "text" if "text" in columns and "sentence" not in columns else "sentence"
+    texts = [str(tables.field(record, column)).strip() for record in records]
+    return texts, [record.where for record in records]
+
+
 def step_number(step: str) -> int | Literal["best", "newest"]:
     """The checkpoint that --step names. Raises ConfigError."""
     if step == "best" or step == "newest":
@@ -106,9 +151,14 @@ def column_names(columns: str) -> tuple[str, ...]:
 
 
 def write_json_lines(values: Iterable[Mapping[str, Any]], out: str | None) -> None:
-    """Writes one JSON object per line to stdout, or to a file that appears only when complete."""
+    """Writes one JSON object per line to stdout, or to a file that appears only when complete.
+
+    A reader of stdout sees each line as soon as there is one.
+    """
     lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
     if out is None:
-        sys.stdout.writelines(lines)
+        for line in lines:
+            sys.stdout.write(line)
+            sys.stdout.flush()
     else:
         files.write(out, "".join(lines).encode())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
@@ -13,13 +12,14 @@ from tyro.conf import Positional
 
 from albert_jax.commands import options
 from albert_jax.commands.options import DepthOptions, File
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from albert_jax.model_io.model import Model
+    from albert_jax.inference.predictor import Predictor
+    from albert_jax.tasks.task import AnyTask
 
-CHUNK = 1024
-"""Most examples whose outputs are held at a time; the features of all are held."""
+PIECE = 1 << 18
+"""Most bytes of stdin that are answered together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,11 +33,14 @@ class Predict(DepthOptions):
     """One example, its parts between tabs: a text or two; question and context; context and
     choices; words; source."""
     input: File | None = None
-    """Examples as for training, without their answers; - reads lines as TEXT from stdin."""
+    """Examples as for training, without their answers; - answers each line of stdin as it comes."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
     """Names of the columns, - for one to ignore; the default is those of the training."""
     out: File | None = None
     """File for the predictions; the default is stdout."""
+    top: int | None = None
+    """Labels of a classifier, or answers to a question, to list; the default is all labels, and the
+    one best answer."""
     denoising_steps: int | None = None
     """Generation: forward passes that fill the target; the default is task.denoising_steps."""
     temperature: float = 0.0
@@ -51,69 +54,77 @@ class Predict(DepthOptions):
     this probability."""
 
     def run(self) -> None:
-        """Prints or writes the predictions."""
+        """Prints or writes the predictions. Raises DataError if a line of stdin has none."""
         if (self.text is None) == (self.input is None):
             raise ConfigError("give one of TEXT and --input FILE")
-        if self.temperature and not 1e-4 <= self.temperature <= 1e4:
-            raise ConfigError(f"--temperature {self.temperature}: give 0, or 0.0001 to 10000")
-        options.check_within(0, 2**31 - 1, seed=self.seed)
-        confidence = self.exit_confidence
-        if confidence is not None and not 0 < confidence <= 1:
-            raise ConfigError(f"--exit-confidence {confidence}: give a probability, such as 0.9")
-        from albert_jax.inference.predict import with_denoising_steps
+        from albert_jax.inference.predictor import Predictor
 
-        model = self.load()
-        if self.denoising_steps is not None:
-            model = with_denoising_steps(model, self.denoising_steps)
-        options.write_json_lines(self._predictions(model, self._examples(model)), self.out)
-
-    def _examples(self, model: Model) -> list[Any]:
-        """The examples of TEXT, stdin or the file. Raises DataError and ConfigError."""
-        from albert_jax.data.sources import tables
-        from albert_jax.inference.predict import task_of
-
-        task = task_of(model)
-        if self.input is not None and self.input != "-":
-            columns = None if self.columns is None else options.column_names(self.columns)
-            return task.read_for_prediction(self.input, columns)
-        lines = self.text
-        if lines is None:
-            lines = tables.decode(sys.stdin.buffer.read(), "stdin")
-        return [
-            task.parse_line(line, f"line {number}")
-            for number, line in enumerate(lines.rstrip("\n").split("\n"), start=1)
-        ]
-
-    def _predictions(self, model: Model, examples: list[Any]) -> Iterator[dict[str, Any]]:
-        """One prediction per example; every bad example is refused before the first one."""
-        from albert_jax.inference.early_exit import EarlyExit
-        from albert_jax.inference.predict import cut_examples, featurize, predict
-        from albert_jax.tasks.task import Sampling
-
-        early_exit = None
-        if self.exit_confidence is not None:
-            early_exit = EarlyExit(model, self.exit_confidence, self.num_layers)
-        chunks = max(1, -(-len(examples) // CHUNK))
-        bounds = pairwise(len(examples) * i // chunks for i in range(chunks + 1))
-        parts = [examples[begin:end] for begin, end in bounds]
-        features = [featurize(model, part) for part in parts]
-        if cut := cut_examples(model, list(chain(*features))):
-            print(cut, file=sys.stderr)
-        sampling = Sampling(
+        predictor = Predictor(
+            self.load(),
+            num_layers=self.num_layers,
+            top=self.top,
+            exit_confidence=self.exit_confidence,
+            denoising_steps=self.denoising_steps,
             temperature=self.temperature,
             seed=self.seed,
-            show_step=(lambda text: print(text, file=sys.stderr)) if self.show_steps else None,
+            show_step=_say if self.show_steps else None,
+            report=_say,
         )
-        for part, part_features in zip(parts, features, strict=True):
-            for prediction in predict(
-                model,
-                part,
-                features=part_features,
-                num_layers=self.num_layers,
-                early_exit=early_exit,
-                sampling=sampling,
-            ):
-                prediction.pop("probabilities", None)
-                yield prediction
-        if early_exit is not None:
-            print(early_exit.summary(), file=sys.stderr)
+        faults: list[str] = []
+        if self.input == "-":
+            predictions = _answers(predictor, faults)
+        else:
+            predictions = predictor.predictions(self._examples(predictor.task))
+        options.write_json_lines(predictions, self.out)
+        if predictor.early_exit is not None and predictor.early_exit.tally.num_layers:
+            _say(predictor.early_exit.summary())
+        if faults:
+            plural = "line has" if len(faults) == 1 else "lines have"
+            raise DataError(f"{len(faults)} {plural} no answer: {faults[0]}")
+
+    def _examples(self, task: AnyTask) -> list[Any]:
+        """The examples of TEXT or of the file. Raises DataError and ConfigError."""
+        if self.input is not None:
+            columns = None if self.columns is None else options.column_names(self.columns)
+            return task.read_for_prediction(self.input, columns)
+        lines = str(self.text).rstrip("\n").split("\n")
+        return [task.parse_line(line, f"line {i}") for i, line in enumerate(lines, start=1)]
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _answers(predictor: Predictor, faults: list[str]) -> Iterator[dict[str, Any]]:
+    """An answer for each line of stdin; "error" in place of those that are added to `faults`."""
+    from albert_jax.data.sources import tables
+
+    def example(number: int, line: bytes) -> Any:
+        try:
+            text = tables.decode(line, "stdin", number)
+            return predictor.task.parse_line(text, f"line {number}")
+        except DataError as error:
+            return error
+
+    if sys.stdin.isatty():
+        _say("an example per line, with tabs between its parts; Ctrl-D ends")
+    first = 1
+    for lines in _lines_as_they_come(sys.stdin.buffer):
+        answers = predictor.answers([example(*pair) for pair in enumerate(lines, first)])
+        for number, answer in enumerate(answers, first):
+            if "error" in answer:
+                faults.append(answer["error"])
+                answer = {"line": number} | answer
+            yield answer
+        first += len(lines)
+
+
+def _lines_as_they_come(stream: Any) -> Iterator[list[bytes]]:
+    """The lines of a stream, each time all those that are there already."""
+    rest = b""
+    while piece := stream.read1(PIECE):
+        *lines, rest = (rest + piece).split(b"\n")
+        if lines:
+            yield lines
+    if rest:
+        yield [rest]

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
-from albert_jax.commands.options import DepthOptions, File, write_json_lines
-from albert_jax.errors import DataError
+from albert_jax.commands.options import (
+    DepthOptions,
+    File,
+    sentence_records,
+    sentences,
+    write_json_lines,
+)
 
 if TYPE_CHECKING:
     from albert_jax.inference.scoring import MinimalPair
@@ -22,44 +27,26 @@ class Score(DepthOptions):
     """Pseudo-log-likelihood of sentences, without fine-tuning; accuracy on minimal pairs."""
 
     file: Positional[File]
-    """Sentences: lines of a .txt, or a table with a column sentence or text. Minimal pairs: a
-    table with sentence_good and sentence_bad, and UID for the name of a set."""
+    """Sentences: lines of a .txt or of stdin (-), or a table with a column sentence or text.
+    Minimal pairs: a table with sentence_good and sentence_bad, and UID for the name of a set."""
     out: File | None = None
     """File for the scores of all sentences, as JSON lines; the default is stdout (nothing for
     pairs)."""
 
     def run(self) -> None:
         """Prints scores, or a table of accuracies."""
-        from albert_jax.data.sources import tables
         from albert_jax.inference import scoring
 
         model = self.load()
-        if self.file.endswith(".txt"):
-            records = [
-                tables.Record(f"{self.file}:{number}", {"sentence": line})
-                for number, line in enumerate(tables.read_text(self.file).split("\n"), start=1)
-                if line.strip()
-            ]
-        else:
-            records = tables.read_records(self.file)
-        if not records:
-            raise DataError(f"{self.file}: no sentences: give a file with one per line")
-        columns = records[0].fields
-        if "sentence_good" in columns:
-            pairs = scoring.minimal_pairs(records)
-            texts, where = scoring.pair_sentences(pairs)
-        else:
-            column = "text" if "text" in columns and "sentence" not in columns else "sentence"
-            texts = [tables.text_field(record, column) for record in records]
-            where, pairs = [record.where for record in records], []
-        scores, counts = scoring.score_sentences(model, texts, where, num_layers=self.num_layers)
-        if not pairs:
-            lines = [
-                {"text": text, "score": float(score), "tokens": int(count)}
-                for text, score, count in zip(texts, scores, counts, strict=True)
-            ]
-            write_json_lines(lines, self.out)
+        records = sentence_records(self.file)
+        if "sentence_good" not in records[0].fields:
+            texts, where = sentences([r for r in records if any(map(str, r.fields.values()))])
+            found = scoring.scored(model, texts, where, num_layers=self.num_layers)
+            write_json_lines(found, self.out)
             return
+        pairs = scoring.minimal_pairs(records)
+        texts, where = scoring.pair_sentences(pairs)
+        scores, _ = scoring.score_sentences(model, texts, where, num_layers=self.num_layers)
         good, bad = scores[::2], scores[1::2]
         if self.out is not None:
             lines = [

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.special import softmax
 
 from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.masked_text import MASK, check_texts, encode_masked
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.inference.masked_lm import logits_function, masked_batches, special_ids
@@ -19,12 +20,7 @@ from albert_jax.model.attention import XLA
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.features import sequence
 
-MASK = "[MASK]"
-"""How users write a mask, whatever the vocabulary calls its own token."""
-
 BATCH_SIZE = 16
-
-_ANCHORS = ("a", "the", "1")
 
 
 class Candidate(NamedTuple):
@@ -80,6 +76,7 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
     >>> len(candidates), candidates[0].probability >= candidates[1].probability
     (3, True)
     """
+    check_texts(texts)
     if "mlm_head" not in model.params:
         raise DataError("this model has no masked-language head: export it with its heads")
     vocabulary, max_length = model.vocabulary, model.config.max_position_embeddings
@@ -111,15 +108,6 @@ def most_probable(logits: np.ndarray, vocabulary: Vocabulary, top_k: int) -> lis
     ]
 
 
-def encode_masked(text: str, vocabulary: Vocabulary) -> np.ndarray:
-    """Ids of a text, int32, without special tokens at its ends; every [MASK] is one mask token."""
-    first, *rest = text.split(MASK)
-    parts: list[Any] = [*vocabulary.encode([first])]
-    for part in rest:
-        parts += [[vocabulary.mask_id], _encode_after_mask(part, vocabulary)]
-    return np.concatenate([np.asarray(part, np.int32) for part in parts])
-
-
 def _encode(text: str, number: int, vocabulary: Vocabulary, max_length: int) -> np.ndarray:
     """[CLS] text [SEP] as int32 ids."""
     if MASK not in text:
@@ -131,21 +119,6 @@ def _encode(text: str, number: int, vocabulary: Vocabulary, max_length: int) -> 
             f"text {number} has {size} tokens, but the model reads {max_length}: shorten it"
         )
     return sequence(vocabulary, [ids], size).ids
-
-
-def _encode_after_mask(part: str, vocabulary: Vocabulary) -> np.ndarray:
-    """Ids of the text behind a mask.
-
-    Without a space between, as in "[MASK].", the first token continues the masked word, but
-    encoded alone it would begin a new word, which the model has never seen there. The text is
-    therefore encoded behind a word whose own tokens do not change, and that word is cut off.
-    """
-    if part and not part[0].isspace():
-        for anchor in _ANCHORS:
-            alone, together = vocabulary.encode([anchor, anchor + part])
-            if np.array_equal(together[: alone.size], alone):
-                return together[alone.size :]
-    return vocabulary.encode([part])[0]
 
 
 @functools.lru_cache(maxsize=8)

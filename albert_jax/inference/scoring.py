@@ -78,6 +78,19 @@ def score_sentences(
     return scores, np.bincount([copy.sentence for copy in masked])
 
 
+def scored(
+    model: Model, texts: Sequence[str], where: Sequence[str], *, num_layers: int | None = None
+) -> list[dict[str, Any]]:
+    """The "text", "score" and number of "tokens" of each sentence; see `score_sentences`."""
+    if not texts:
+        return []
+    scores, counts = score_sentences(model, texts, where, num_layers=num_layers)
+    return [
+        {"text": text, "score": float(score), "tokens": int(count)}
+        for text, score, count in zip(texts, scores, counts, strict=True)
+    ]
+
+
 def mask_each_token(
     vocabulary: Vocabulary, texts: Sequence[str], where: Sequence[str], max_length: int
 ) -> list[MaskedToken]:

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.errors import ConfigError
 from albert_jax.model import attention as attention_backends
 from albert_jax.model import layers, sharing
 from albert_jax.model.attention import XLA, Backend
@@ -68,7 +69,17 @@ def embed(
     compute: ComputeConfig = EXACT,
     dropout: jax.Array | None = None,
 ) -> jax.Array:
-    """Embeddings of input_ids, positions and token_type_ids -> [B, S, H]."""
+    """Embeddings of input_ids, positions and token_type_ids -> [B, S, H].
+
+    Raises ConfigError for rows that are longer than the table of positions, where JAX would read
+    its last entry again and again.
+    """
+    length, most = batch["input_ids"].shape[-1], config.max_position_embeddings
+    if isinstance(length, int) and length > most:  # An export has a symbol for the length.
+        raise ConfigError(
+            f"rows of {length} tokens, but the model has {most} positions: make rows of at most "
+            f"{most}"
+        )
     embeddings = layers.bind(layers.Embeddings, config, params["embeddings"])
     ids, positions, types = batch["input_ids"], batch["positions"], batch["token_type_ids"]
     dtype = jnp.dtype(compute.dtype)
@@ -89,7 +100,7 @@ def encode(
 
     The batch holds input_ids, positions, token_type_ids and segment_ids, int32 [B, S]. `num_layers`
     layers are applied (None: num_hidden_layers). `dropout` are the rows' keys [B]; None switches
-    it off.
+    it off. Raises ConfigError for rows that are longer than the table of positions.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)

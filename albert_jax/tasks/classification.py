@@ -40,6 +40,8 @@ class RegressionConfig(TableConfig):
     """Judge a text by its pooled [CLS], or by the mean of its tokens."""
     classifier_dropout_prob: float = bounded(0.1, 0.0, 0.999)
     """Dropout in front of the head while training."""
+    num_texts: int = bounded(0, 0, 2)
+    """Texts of an example, one or two; 0: as many as the training examples have."""
     augment: int = bounded(0, 0)
     """Copies of each training example in which a masked-language model replaces words."""
     augment_share: float = bounded(0.15, 0.0, 1.0)
@@ -131,7 +133,12 @@ class _TextTask(Task[H, TextExample, TextFeature]):
 
     def parse_line(self, line: str, where: str) -> TextExample:
         """One text, or two with a tab between them."""
-        return TextExample(where, columns.parse_parts(line, where, self.name, 1, 2))
+        least = self.config.num_texts or 1
+        return TextExample(where, columns.parse_parts(line, where, self.name, least, 2))
+
+    def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
+        """Adds how many texts the training examples have."""
+        return super().resolve(train, dev).with_config(num_texts=len(train[0].texts))
 
     @abc.abstractmethod
     def number(self, example: TextExample) -> float:
@@ -143,6 +150,10 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         """[CLS] A [SEP], or [CLS] A [SEP] B [SEP]."""
         features = []
         for example, texts in rows.encode_texts(vocabulary, examples, self.texts):
+            if len(texts) < self.config.num_texts:
+                raise DataError(
+                    f"{example.where}: one text, but this model compares two: give both of them"
+                )
             label = None if example.label is None else self.number(example)
             features.append(TextFeature(rows.sequence(vocabulary, texts, length), label))
         return features

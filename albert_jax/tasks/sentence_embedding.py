@@ -56,6 +56,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
     config_class = SentenceEmbeddingConfig
     metrics = ("spearman", "retrieval")
     confidence_interval = False
+    embeds = True
     page = PageForm(
         title="Similarity of two texts",
         fields=("first text", "second text"),

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 Prediction = dict[str, Any]
 """What is predicted for one example, ready for JSON."""
 Scores = dict[str, float]
-"""Scores by name."""
 Forward = Callable[[Batch], Any]
 """A batch to the task's ``outputs`` as numpy arrays, one entry per row."""
 Axes = tuple[str | int, ...]
@@ -89,6 +88,8 @@ class Task(abc.ABC, Generic[C, E, F]):
     """Whether scores are cheap enough to be resampled for an interval."""
     classifies: ClassVar[bool] = False
     """Whether `head_logits` gives a logit per label (for early exit, explanations, teachers)."""
+    embeds: ClassVar[bool] = False
+    """Whether `logits` is the vector of a text."""
     generates: ClassVar[bool] = False
     """Whether denoising steps and a temperature can be set."""
     page: ClassVar[PageForm] = PageForm()

@@ -64,6 +64,7 @@ def write_files(folder: Path) -> None:
     pairs = [(TEXTS[i % 6], TEXTS[(i + 1 + i % 2) % 6], i) for i in range(12)]
     labels = ["not" if "not" in a else "yes" for a, _, _ in pairs]
     rows = [f"{a}\t{label}" for (a, _, _), label in zip(pairs, labels, strict=True)]
+    write("sentences.txt", TEXTS)
     write("classes.tsv", ["sentence\tlabel", *rows])
     write("scores.csv", [f"{a},{b},{i / 4}" for a, b, i in pairs])
     write("embedding.tsv", ["sentence1\tsentence2", *(f"{a}\t{b}" for a, b, _ in pairs)])

@@ -11,7 +11,7 @@ import tiny_models
 
 from albert_jax import cli, configfile
 from albert_jax.errors import CheckpointError
-from albert_jax.finetune import augmentation
+from albert_jax.finetuning import augmentation
 from albert_jax.tasks.classification import RegressionConfig
 from albert_jax.tasks.support.columns import TextExample
 

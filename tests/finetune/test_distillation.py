@@ -12,8 +12,8 @@ import tiny_models
 
 from albert_jax import api, cli, configfile
 from albert_jax.data.vocabularies import training
-from albert_jax.finetune import distillation
-from albert_jax.finetune.distillation import compared_depths, teacher_columns, token_similarities
+from albert_jax.finetuning import distillation
+from albert_jax.finetuning.distillation import compared_depths, teacher_columns, token_similarities
 from albert_jax.model import albert
 from albert_jax.model_io import model as models
 from albert_jax.tasks import registry

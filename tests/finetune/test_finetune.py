@@ -19,8 +19,8 @@ from small_runs import TASKS, call, command
 
 from albert_jax import configfile
 from albert_jax.config import Config
-from albert_jax.finetune import setup
-from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.finetuning import setup
+from albert_jax.finetuning.batches import TrainingBatches
 from albert_jax.model_io import model as models
 from albert_jax.observe.metrics import read_rows
 from albert_jax.tasks import registry

@@ -15,7 +15,7 @@ from albert_jax import cli, config_builder, configfile
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 from albert_jax.evaluation import errors
-from albert_jax.finetune import setup
+from albert_jax.finetuning import setup
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
 from albert_jax.tasks.support.columns import TextExample

@@ -13,8 +13,8 @@ from small_runs import TEXTS
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
-from albert_jax.finetune import setup
-from albert_jax.finetune.batches import TrainingBatches, batch_order
+from albert_jax.finetuning import setup
+from albert_jax.finetuning.batches import TrainingBatches, batch_order
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
 

@@ -45,12 +45,12 @@ def read_text(path: str | Path) -> str:
     return decode(raw, path)
 
 
-def decode(raw: bytes, place: str | Path) -> str:
+def decode(raw: bytes, place: str | Path, first_line: int = 1) -> str:
     """UTF-8 bytes as text without byte order mark; DataError names the line of invalid bytes."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
+        line = raw.count(b"\n", 0, error.start) + first_line
         fix = "convert it to UTF-8"
         if _is_gb18030(raw):
             fix = f"it looks like Chinese in GB18030 (GBK): iconv -f GB18030 -t UTF-8 {place} > NEW"

@@ -12,7 +12,7 @@ from albert_jax import configfile, files
 from albert_jax.config import Config, ModelConfig, TaskConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.finetuning.batches import TrainingBatches
 from albert_jax.tasks import registry
 from albert_jax.tasks.task import AnyTask
 

@@ -13,8 +13,8 @@ import numpy as np
 from albert_jax.config import Config
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
-from albert_jax.finetune import setup, summary
-from albert_jax.finetune.batches import TrainingBatches
+from albert_jax.finetuning import setup, summary
+from albert_jax.finetuning.batches import TrainingBatches
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
 from albert_jax.tasks.task import AnyTask
@@ -64,7 +64,7 @@ def run(
     config.validate()
     facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))
     if getattr(task.config, "augment", 0):
-        from albert_jax.finetune.augmentation import augmented
+        from albert_jax.finetuning.augmentation import augmented
 
         train += augmented(models.load(task.config.augment_from), train, task.config, config.seed)
     batches = TrainingBatches(task, vocabulary, train, config)
@@ -108,7 +108,7 @@ def finetuning_task(
     encoder = Encoder(config.model, config.compute, attention.choose(config, mesh.devices.flat[0]))
     task_loss, add_columns = task.loss, None
     if teacher is not None:
-        from albert_jax.finetune import distillation
+        from albert_jax.finetuning import distillation
 
         task_loss = functools.partial(distillation.distillation_loss, task)
         add_columns = distillation.teacher_columns(teacher, config, batches.vocabulary)
@@ -191,7 +191,7 @@ def _read(config: Config, init: str | None, max_steps: int | None) -> tuple[AnyT
 def _with_models(task: AnyTask, init: str | None) -> AnyTask:
     """The task with the labels of its teacher, and with the model that augments."""
     if getattr(task.config, "teacher", ""):
-        from albert_jax.finetune.distillation import with_teacher_labels
+        from albert_jax.finetuning.distillation import with_teacher_labels
 
         task = with_teacher_labels(task)
     if getattr(task.config, "augment", 0) and not task.config.augment_from:

@@ -1,0 +1,126 @@
+"""Predictions as the command line and Python give them: one dict per example, ready for JSON."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+from typing import Any
+
+from albert_jax.errors import ConfigError, DataError
+from albert_jax.inference import predict
+from albert_jax.inference.early_exit import EarlyExit
+from albert_jax.model.sharing import check_depth
+from albert_jax.model_io.model import Model
+from albert_jax.tasks.task import Prediction, Sampling
+
+CHUNK = 1024
+"""Most examples whose outputs are held at a time; the features of all are held."""
+MAX_SEED = 2**31 - 1
+
+
+class Predictor:
+    """A fine-tuned model with the options of `albert-jax predict`."""
+
+    def __init__(
+        self,
+        model: Model,
+        *,
+        num_layers: int | None = None,
+        top: int | None = None,
+        exit_confidence: float | None = None,
+        denoising_steps: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+        show_step: Callable[[str], None] | None = None,
+        report: Callable[[str], None] = warnings.warn,
+    ) -> None:
+        """Checks the options. Raises ConfigError, and CheckpointError for a model without a task.
+
+        See `albert_jax.predict`; `show_step` is called with each state of a generated text, and
+        `report` with a line that says how many examples are cut.
+        """
+        if temperature and not 1e-4 <= temperature <= 1e4:
+            raise ConfigError(f"--temperature {temperature}: give 0, or 0.0001 to 10000")
+        if not 0 <= seed <= MAX_SEED:
+            raise ConfigError(f"--seed {seed}: give a number from 0 to {MAX_SEED}")
+        if exit_confidence is not None and not 0 < exit_confidence <= 1:
+            raise ConfigError(f"--exit-confidence {exit_confidence}: give a probability, as 0.9")
+        if top is not None and top < 1:
+            raise ConfigError(f"--top {top}: give at least 1")
+        if num_layers is not None:
+            check_depth(model.config, num_layers)
+        if denoising_steps is not None:
+            model = predict.with_denoising_steps(model, denoising_steps)
+        self.model, self.task = model, predict.task_of(model)
+        self.early_exit: EarlyExit | None = None
+        if exit_confidence is not None:
+            self.early_exit = EarlyExit(model, exit_confidence, num_layers)
+        self._num_layers, self._top, self._report = num_layers, top, report
+        self._sampling = Sampling(temperature=temperature, seed=seed, show_step=show_step)
+
+    def predictions(self, examples: Sequence[Any]) -> Iterator[Prediction]:
+        """One prediction per example; every bad example is refused before the first one."""
+        chunks = max(1, -(-len(examples) // CHUNK))
+        bounds = pairwise(len(examples) * i // chunks for i in range(chunks + 1))
+        parts = [examples[begin:end] for begin, end in bounds]
+        features = [predict.featurize(self.model, part) for part in parts]
+        self._report_cut([feature for part in features for feature in part])
+        for part, part_features in zip(parts, features, strict=True):
+            yield from self._predict(part, part_features)
+
+    def answers(self, examples: Sequence[Any]) -> list[Prediction]:
+        """One answer per example; that of a bad one, or of a DataError in its place, is "error"."""
+        answers: list[Prediction] = [
+            {"error": str(example)} if isinstance(example, DataError) else {}
+            for example in examples
+        ]
+        good = [i for i, answer in enumerate(answers) if not answer]
+        try:
+            features = predict.featurize(self.model, [examples[i] for i in good]) if good else []
+        except DataError:
+            for i in list(good):
+                try:
+                    predict.featurize(self.model, [examples[i]])
+                except DataError as error:
+                    answers[i] = {"error": str(error)}
+                    good.remove(i)
+            features = predict.featurize(self.model, [examples[i] for i in good]) if good else []
+        if good:
+            self._report_cut(features)
+            found = self._predict([examples[i] for i in good], features)
+            for i, prediction in zip(good, found, strict=True):
+                answers[i] = prediction
+        return answers
+
+    def _report_cut(self, features: Sequence[Any]) -> None:
+        if cut := predict.cut_examples(self.model, features):
+            self._report(cut)
+
+    def _predict(self, examples: Sequence[Any], features: Sequence[Any]) -> list[Prediction]:
+        found = predict.predict(
+            self.model,
+            examples,
+            features=features,
+            num_layers=self._num_layers,
+            early_exit=self.early_exit,
+            sampling=self._sampling,
+        )
+        return [self._readable(*pair) for pair in zip(examples, found, strict=True)]
+
+    def _readable(self, example: Any, prediction: Prediction) -> Prediction:
+        """The prediction with its input, unless an id names that, and with `top` alternatives."""
+        shown = dict(prediction)
+        if isinstance(probabilities := shown.get("probabilities"), dict):
+            ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+            shown["probabilities"] = dict(ranked[: self._top])
+        if "best" in shown:
+            best = shown.pop("best")
+            if self._top is not None:
+                shown["best"] = best[: self._top]
+            elif best:
+                shown["probability"] = best[0]["probability"]
+        if "id" in shown:
+            return shown
+        texts = self.task.texts(example)
+        return {"input": texts[0] if len(texts) == 1 else list(texts)} | shown
