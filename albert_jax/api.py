@@ -16,6 +16,7 @@ H hidden size.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -144,7 +145,7 @@ def embed(model: Model, texts: Sequence[str], *, num_layers: int | None = None) 
 
     A sentence-embedding run gives the vectors of its task, which have length 1. Any other model
     gives the mean of the last layer's states, special tokens included. A text that is too long is
-    truncated. Raises DataError for an empty text.
+    truncated, with a warning. Raises DataError for an empty text.
 
     >>> embed(load(directory), ["the file is found", "it is"]).shape
     (2, 16)
@@ -156,7 +157,10 @@ def embed(model: Model, texts: Sequence[str], *, num_layers: int | None = None) 
     if num_layers is not None:
         check_depth(model.config, num_layers)
     where = [f"texts[{i}]" for i in range(len(texts))]
-    return embedding.embed_rows(model, embedding.token_rows(model, texts, where), num_layers)
+    found = embedding.token_rows(model, texts, where)
+    if cut := embedding.cut_texts(found):
+        warnings.warn(cut, stacklevel=2)
+    return embedding.embed_rows(model, found, num_layers)
 
 
 def tokenize(model: Model | Vocabulary, texts: Sequence[str]) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ import io
 import sys
 from dataclasses import dataclass
 
-from albert_jax.commands.options import DepthOptions, File, TextOptions, write_json_lines
+from albert_jax.commands.options import DepthOptions, OptionalFile, TextOptions, write_json_lines
 from albert_jax.errors import ConfigError
 
 
@@ -18,7 +18,7 @@ class Embed(TextOptions, DepthOptions):
     gives the mean of its last states.
     """
 
-    out: File | None = None
+    out: OptionalFile = None
     """A file X.npy for one array, or X.jsonl; the default is JSON lines on stdout."""
 
     def run(self) -> None:
@@ -33,8 +33,8 @@ class Embed(TextOptions, DepthOptions):
 
         model = self.load()
         rows = embed.token_rows(model, texts, where)
-        if cut := sum(row.is_cut for row in rows):
-            print(f"{cut} of {len(rows)} texts are longer than a row and were cut", file=sys.stderr)
+        if cut := embed.cut_texts(rows):
+            print(cut, file=sys.stderr)
         vectors = embed.embed_rows(model, rows, self.num_layers)
         if self.out is None or self.out.endswith(".jsonl"):
             found = zip(texts, vectors, strict=True)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Fields = Annotated[Config, tyro.conf.arg(name="")]
 """Every field of a config as an option."""
 File = Annotated[str, tyro.conf.arg(metavar="FILE")]
+OptionalFile = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
 Directory = Annotated[str, tyro.conf.arg(metavar="DIR")]
 RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
 Step = Annotated[str, tyro.conf.arg(metavar="newest|best|N")]
@@ -71,7 +72,7 @@ class TextOptions:
 
     texts: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")]] = ()
     """Texts."""
-    input: File | None = None
+    input: OptionalFile = None
     """Lines of a .txt, or a table with a column sentence or text; - reads lines from stdin."""
 
     def sentences(self) -> tuple[list[str], list[str]]:

@@ -11,7 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax.commands import options
-from albert_jax.commands.options import DepthOptions, File
+from albert_jax.commands.options import DepthOptions, OptionalFile
 from albert_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class Predict(DepthOptions):
     text: Positional[Annotated[str | None, tyro.conf.arg(metavar="TEXT")]] = None
     """One example, its parts between tabs: a text or two; question and context; context and
     choices; words; source."""
-    input: File | None = None
+    input: OptionalFile = None
     """Examples as for training, without their answers; - answers each line of stdin as it comes."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B")] = None
     """Names of the columns, - for one to ignore; the default is those of the training."""
-    out: File | None = None
+    out: OptionalFile = None
     """File for the predictions; the default is stdout."""
     top: int | None = None
     """Labels of a classifier, or answers to a question, to list; the default is all labels, and the

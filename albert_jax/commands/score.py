@@ -12,6 +12,7 @@ from tyro.conf import Positional
 from albert_jax.commands.options import (
     DepthOptions,
     File,
+    OptionalFile,
     sentence_records,
     sentences,
     write_json_lines,
@@ -29,7 +30,7 @@ class Score(DepthOptions):
     file: Positional[File]
     """Sentences: lines of a .txt or of stdin (-), or a table with a column sentence or text.
     Minimal pairs: a table with sentence_good and sentence_bad, and UID for the name of a set."""
-    out: File | None = None
+    out: OptionalFile = None
     """File for the scores of all sentences, as JSON lines; the default is stdout (nothing for
     pairs)."""
 

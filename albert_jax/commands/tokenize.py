@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import File, TextOptions, write_json_lines
+from albert_jax.commands.options import OptionalFile, TextOptions, write_json_lines
 
 WIDTH = 100
 """Columns of a line of tokens."""
@@ -25,7 +25,7 @@ class _Vocabulary:
 class Tokenize(TextOptions, _Vocabulary):
     """Show the tokens of texts, with the id of each below it."""
 
-    out: File | None = None
+    out: OptionalFile = None
     """Write JSON lines into this file, or to stdout for -."""
 
     def run(self) -> None:

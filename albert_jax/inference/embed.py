@@ -38,6 +38,12 @@ def token_rows(model: Model, texts: Sequence[str], where: Sequence[str]) -> list
     return found
 
 
+def cut_texts(rows: Sequence[Tokens]) -> str:
+    """How many texts are longer than a row and lose tokens, in words; "" if none is."""
+    count = sum(row.is_cut for row in rows)
+    return f"{count} of {len(rows)} texts are longer than a row and are cut" if count else ""
+
+
 def embed_rows(model: Model, rows: Sequence[Tokens], num_layers: int | None = None) -> np.ndarray:
     """Vectors float32 [rows, H] of the rows of `token_rows`."""
     vectors = np.zeros((len(rows), model.config.hidden_size), np.float32)

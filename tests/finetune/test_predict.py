@@ -160,6 +160,8 @@ def test_python_raises_what_the_verb_says(tuned, data):
         albert_jax.embed(model, ["the file", ""])
     with pytest.warns(UserWarning, match="1 of 1 examples are longer than 32 tokens and are cut"):
         albert_jax.predict(model, ["the file " * 40])
+    with pytest.warns(UserWarning, match="1 of 1 texts are longer than a row and are cut"):
+        albert_jax.embed(model, ["the file " * 40])
 
 
 def test_a_model_is_loaded_without_warnings(tuned, caplog, capfd):
