@@ -1,4 +1,4 @@
-"""The notebook is executed as it stands, in a process of its own, and its model learns."""
+"""Notebooks are executed as they stand, in a process of their own, and the model learns."""
 
 import json
 import os
@@ -6,10 +6,37 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import tiny_models
 
-NOTEBOOK = Path(__file__).resolve().parent.parent / "docs" / "fine-tune.ipynb"
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+NOTEBOOK = DOCS / "fine-tune.ipynb"
+TUTORIALS = (DOCS / "tutorial.ipynb", DOCS / "tutorial.zh.ipynb")
+
+
+def cells(notebook: Path, kind: str) -> list[dict[str, Any]]:
+    everything = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in everything if cell["cell_type"] == kind]
+
+
+def sources(notebook: Path, kind: str) -> list[str]:
+    return ["".join(cell["source"]) for cell in cells(notebook, kind)]
+
+
+def execute(notebook: Path, timeout: float, **variables: str) -> str:
+    """What the code cells print; they need neither Jupyter nor IPython."""
+    done = subprocess.run(
+        [sys.executable, "-c", "\n\n".join(sources(notebook, "code"))],
+        cwd=DOCS,
+        env={**os.environ, "PYTHONPATH": str(DOCS.parent), "MPLBACKEND": "Agg", **variables},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
+    return done.stdout
 
 
 def test_notebook_runs_and_learns(tmp_path: Path) -> None:
@@ -21,27 +48,9 @@ def test_notebook_runs_and_learns(tmp_path: Path) -> None:
         intermediate_size=128,
         initializer_range=0.1,
     )
-    program = "\n\n".join(
-        "".join(cell["source"])
-        for cell in json.loads(NOTEBOOK.read_text())["cells"]
-        if cell["cell_type"] == "code"
-    )
-    environment = {
-        **os.environ,
-        "ALBERT_JAX_MODEL": directory,
-        "PYTHONPATH": str(NOTEBOOK.parent.parent),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        cwd=NOTEBOOK.parent,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    printed = execute(NOTEBOOK, 300, ALBERT_JAX_MODEL=directory)
     before, after = (
-        float(re.search(rf"accuracy {when}: ([\d.]+)", done.stdout)[1])  # type: ignore[index]
+        float(re.search(rf"accuracy {when}: ([\d.]+)", printed)[1])  # type: ignore[index]
         for when in ("before", "after")
     )
     assert before < 0.75 < 0.9 < after
@@ -52,6 +61,41 @@ def test_notebook_is_clean() -> None:
     assert notebook["nbformat"] == 4
     names = [cell["id"] for cell in notebook["cells"]]
     assert len(set(names)) == len(names)
-    for cell in notebook["cells"]:
-        if cell["cell_type"] == "code":
-            assert cell["outputs"] == [] and cell["execution_count"] is None
+    for cell in cells(NOTEBOOK, "code"):
+        assert cell["outputs"] == [] and cell["execution_count"] is None
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_tutorial_runs_with_few_steps(tmp_path: Path) -> None:
+    printed = execute(TUTORIALS[0], 3600, TUTORIAL_QUICK="1", TUTORIAL_FOLDER=str(tmp_path))
+    assert "BERT-base by formula:   109,482,240" in printed
+    # Every part of the tutorial left its result.
+    for name in ("run", "reviews", "reviews-zh", "tags", "questions", "translation", "light"):
+        assert (tmp_path / name / "record.json").exists(), name
+    assert (tmp_path / "export" / "config.json").exists()
+
+
+def test_tutorial_has_the_same_code_in_both_languages() -> None:
+    english, chinese = TUTORIALS
+    assert sources(english, "code") == sources(chinese, "code")
+    prose = sources(english, "markdown"), sources(chinese, "markdown")
+    for one, other in zip(*prose, strict=True):
+        assert re.findall(r"^#+", one, re.M) == re.findall(r"^#+", other, re.M)
+        assert not re.search(r"[\u4e00-\u9fff]", one) and re.search(r"[\u4e00-\u9fff]", other)
+        assert re.findall(r"\]\((.*?)\)", one) == re.findall(r"\]\((.*?)\)", other)
+        assert all((DOCS / link).exists() for link in re.findall(r"\]\((.*?)\)", one))
+
+
+@pytest.mark.parametrize("notebook", TUTORIALS, ids=lambda path: path.name)
+def test_tutorial_keeps_its_outputs(notebook: Path) -> None:
+    assert notebook.stat().st_size < 1_500_000
+    pictures = 0
+    for number, cell in enumerate(cells(notebook, "code"), start=1):
+        assert cell["execution_count"] == number, "execute it whole, from the top"
+        kinds = [output["output_type"] for output in cell["outputs"]]
+        assert kinds and "error" not in kinds, cell["source"]
+        printed = "".join("".join(output.get("text", "")) for output in cell["outputs"])
+        assert "(quick)" not in printed and "/tmp" not in printed
+        pictures += kinds.count("display_data")
+    assert pictures >= 8
