@@ -69,7 +69,7 @@ class Evaluate(ModelOptions):
             # Whoever reads the file must not take an older one for the new numbers.
             raise StorageError(f"{error}; the numbers above are printed only") from error
         if read_rows(self.model):
-            print(f"curves: {curves.draw(self.model)}")
+            print(f"curves: {curves.draw(self.model, model.run_config)}")
 
     def _pretrained(self, model: Model, depths: tuple[int, ...]) -> Measured:
         from albert_jax.evaluation import pretraining

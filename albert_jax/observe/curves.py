@@ -1,32 +1,52 @@
-"""Draws the curves of a run: losses beside the unigram loss, accuracies, learning rate, speed."""
+"""Draws the curves of a run: losses beside those of guessing, scores, learning rate, speed."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from albert_jax import files
+from albert_jax.config import Config
 from albert_jax.errors import DataError
+from albert_jax.observe import style
 from albert_jax.observe.metrics import Row, read_rows
 
-_PANELS = {
-    "masked language model: nats per masked token": ("mlm_loss", "unigram_loss"),
-    "sentence order: nats": ("sop_loss",),
-    "accuracy": (
-        "mlm_accuracy", "mlm_top5_accuracy", "pairs_accuracy", "sop_accuracy", "sop_cut_accuracy",
-    ),
-    "learning rate": ("learning_rate",),
-    "gradient norm": ("gradient_norm",),
-    "real tokens per second": ("tokens_per_second",),
-}  # fmt: skip
-"""Title of each panel and the fields of its curves."""
-_KINDS = {"train": ("training", "-"), "evaluation": ("held out", "o-")}
-"""Label and style of the curves by kind of row."""
-_BASELINES = ("unigram_loss", "sop_cut_accuracy")
-_LOGARITHMIC = ("gradient norm",)
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+KINDS = {"train": ("training", "-"), "evaluation": ("held out", "o-")}
+"""Name and style of curves by kind of row."""
+LOG_RATIO = 20
+"""Values are drawn on a logarithmic axis if the largest is so many times the smallest."""
 
 
-def draw(run_dir: str) -> str:
+@dataclass(frozen=True)
+class Quantity:
+    """A field of metrics.jsonl and how it is drawn."""
+
+    field: str
+    name: str
+    color: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Quantities with one unit."""
+
+    title: str
+    unit: str
+    quantities: Sequence[Quantity]
+    lines: Mapping[str, float]
+    """Numbers to compare with, by name."""
+    ticks: str = "{x:g}"
+    limits: tuple[float, float] | None = None
+    """Bounds of the axis, where numbers mean something by themselves."""
+    logarithmic: bool = False
+
+
+def draw(run_dir: str, config: Config | None = None) -> str:
     """Writes RUN/curves.png from RUN/metrics.jsonl and returns its path.
 
     Raises DataError if nothing has been logged yet, StorageError if it cannot be written.
@@ -35,49 +55,195 @@ def draw(run_dir: str) -> str:
     if not rows:
         raise DataError(f"{run_dir} has no rows in metrics.jsonl: train first, then draw")
     path = files.join(run_dir, "curves.png")
-    files.write(path, render(rows))
+    files.write(path, render(rows, run_dir, config))
     return path
 
 
-def render(rows: Sequence[Row]) -> bytes:
+def render(rows: Sequence[Row], run_dir: str = "", config: Config | None = None) -> bytes:
     """The curves of rows of metrics.jsonl as a PNG; panels without numbers are left out."""
-    # The object interface instead of pyplot leaves the caller's backend and figures alone.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    panels = {title: curves for title, keys in _PANELS.items() if (curves := _curves(rows, keys))}
+    panels = [panel for panel in panels_of(rows, config) if any(curves_of(rows, panel))]
     columns = 2 if len(panels) > 1 else 1
     lines = max(1, -(-len(panels) // columns))
-    figure = Figure(figsize=(6 * columns, 3.2 * lines), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
-    for number, (title, curves) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(lines, columns, number)
-        for label, style, steps, values in curves:
-            axes.plot(steps, values, style, label=label, linewidth=1.2, markersize=4)
-        axes.set_title(title, fontsize=10)
-        axes.set_xlabel("step", fontsize=8)
-        axes.set_yscale("log" if title in _LOGARITHMIC else "linear")
-        axes.tick_params(labelsize=8)
-        axes.grid(alpha=0.3)
-        axes.legend(fontsize=8)
-    data = io.BytesIO()
-    figure.savefig(data, format="png", metadata={"Software": None})
-    return data.getvalue()
+    last = max(row["step"] for row in rows)
+    with style.applied():
+        heading, *notes = title(run_dir, config)
+        height = 3.1 * lines + 0.4 + 0.15 * len(notes)
+        figure = style.figure(6.5 * columns, height, heading, "\n".join(notes))
+        for number, panel in enumerate(panels, start=1):
+            axes = figure.add_subplot(lines, columns, number)
+            _draw(axes, panel, curves_of(rows, panel))
+            axes.set_xlim(0, last * 1.02)
+            for step in phase_starts(rows):
+                axes.axvline(step, color=style.FAINT, linestyle=":", linewidth=1)
+        return style.encoded(figure)
 
 
-def _curves(
-    rows: Sequence[Row], keys: Sequence[str]
-) -> list[tuple[str, str, list[int], list[float]]]:
-    """Label, style, steps and values of each curve that has numbers."""
+def title(run_dir: str, config: Config | None) -> list[str]:
+    """The run and its subject, and then its phases, a line each."""
+    name = "/".join(run_dir.rstrip("/").split("/")[-2:])
+    if config is None:
+        return [name]
+    model, task = config.model, config.task
+    subject = "pretraining" if task is None else f"fine-tuning for {task.name}"
+    lines = [
+        f"{name}: {subject}, {config.steps:,} steps, {model.num_hidden_layers} layers of "
+        f"{model.hidden_size}, {config.optimizer.name}"
+    ]
+    for number, phase in enumerate(config.phases, start=1):
+        rows = f"{phase.batch_size} rows of {phase.sequence_length} tokens"
+        masked = f", {phase.objective.mask_rate:.0%} masked" if task is None else ""
+        lines.append(f"phase {number}: {phase.steps:,} steps with {rows}{masked}")
+    if len(config.phases) > 1:
+        lines[-1] += "; a dotted line is where a phase begins"
+    return lines
+
+
+def phase_starts(rows: Sequence[Row]) -> list[int]:
+    """Last logged step before each phase but the first."""
+    train = [row for row in rows if row["kind"] == "train"]
+    pairs = zip(train, train[1:], strict=False)
+    return [a["step"] for a, b in pairs if a.get("phase") != b.get("phase")]
+
+
+def panels_of(rows: Sequence[Row], config: Config | None = None) -> list[Panel]:
+    """The panels of a run, with and without numbers."""
+    fine_tuned = config is not None and config.task is not None
+    first = _fine_tuning(rows, config) if fine_tuned else _pretraining(rows)
+    color = style.COLORS["state"]
+    return [
+        *first,
+        Panel("Learning rate", "", [Quantity("learning_rate", "", color)], {}),
+        Panel(
+            "Gradient norm", "before clipping", [Quantity("gradient_norm", "", color)], {},
+            logarithmic=True,
+        ),
+        Panel(
+            "Speed", "real tokens per second", [Quantity("tokens_per_second", "", color)], {},
+            "{x:,.0f}",
+        ),
+    ]  # fmt: skip
+
+
+def _pretraining(rows: Sequence[Row]) -> list[Panel]:
+    color = style.COLORS
+    unigram = [row["unigram_loss"] for row in rows if row.get("unigram_loss") is not None][-1:]
+    accuracies = [
+        Quantity("mlm_accuracy", "masked token", color["masked"]),
+        Quantity("mlm_top5_accuracy", "masked token among five guesses", color["top five"]),
+        Quantity("sop_accuracy", "sentence order", color["order"]),
+        Quantity("sop_cut_accuracy", "order, told by the cut alone", color["cut"]),
+        Quantity("pairs_accuracy", "minimal pairs", color["task"]),
+    ]
+    orders = any(row.get("sop_accuracy") is not None for row in rows)
+    return [
+        Panel(
+            "Masked tokens: loss", "nats per masked token",
+            [Quantity("mlm_loss", "", color["masked"])],
+            {f"unigram frequencies: {loss:.2f}": loss for loss in unigram},
+        ),
+        Panel(
+            "Sentence order: loss", "nats per pair", [Quantity("sop_loss", "", color["order"])],
+            {"chance: ln 2 = 0.69": math.log(2)},
+        ),
+        Panel(
+            "Accuracy", "share of right answers", accuracies,
+            {"chance for two answers: 50%": 0.5} if orders else {}, "{x:.0%}",
+        ),
+    ]  # fmt: skip
+
+
+def _fine_tuning(rows: Sequence[Row], config: Config | None) -> list[Panel]:
+    """Loss and its parts, and the task's scores, those between 0 and 1 apart from the others."""
+    assert config is not None and config.task is not None
+    fields = {name for row in rows if row["kind"] == "train" for name in row}
+    parts = sorted(name for name in fields if name.endswith("_loss"))
+    losses = [Quantity("loss", "loss" if len(parts) > 1 else "", style.COLORS["loss"])]
+    if len(parts) > 1:
+        losses += _named(parts)
+    labels = len(getattr(config.task, "labels", ()))
+    chance = {}
+    if parts == ["class_loss"] and labels > 1:
+        chance = {f"chance: ln {labels} = {math.log(labels):.2f}": math.log(labels)}
+    unit = "squared error" if parts == ["squared_error_loss"] else "nats"
+    panels = [Panel("Loss", unit, losses, chance)]
+    largest = {
+        name: max((abs(row[name]) for row in rows if row.get(name) is not None), default=0.0)
+        for name in config.task.metrics
+    }
+    errors = [name for name in largest if "error" in name]
+    shares = [name for name in largest if largest[name] <= 1 and name not in errors]
+    percents = [name for name in largest if name not in {*shares, *errors}]
+    right = [Quantity(n, "right answers", style.FAINT) for n in sorted(fields) if "accuracy" in n]
+    lowest = min((row.get(name) or 0.0 for row in rows for name in shares), default=0.0)
+    return [
+        *panels,
+        Panel("Score", "score", [*_named(shares), *right[:1]], {}, limits=(min(0.0, lowest), 1)),
+        Panel("Score", "score, at most 100", _named(percents), {}, limits=(0, 100)),
+        Panel("Error", "smaller is better", _named(errors), {}),
+    ]
+
+
+def _named(fields: Sequence[str]) -> list[Quantity]:
+    colors = style.SCORES
+    return [
+        Quantity(field, field.replace("_", " "), colors[number % len(colors)])
+        for number, field in enumerate(fields)
+    ]
+
+
+def curves_of(
+    rows: Sequence[Row], panel: Panel
+) -> list[tuple[Quantity, str, list[int], list[float]]]:
+    """Quantity, kind, steps and values of each curve that has numbers."""
     curves = []
-    for key in keys:
-        for kind, (label, style) in _KINDS.items():
-            points = [row for row in rows if row["kind"] == kind and row.get(key) is not None]
+    for quantity in panel.quantities:
+        for kind in KINDS:
+            points = [
+                (row["step"], row[quantity.field])
+                for row in rows
+                if row["kind"] == kind and row.get(quantity.field) is not None
+            ]
             if points:
-                curves.append((
-                    f"{key.replace('_', ' ')}, {label}",
-                    "k--" if key in _BASELINES else style,
-                    [row["step"] for row in points],
-                    [row[key] for row in points],
-                ))  # fmt: skip
+                steps, values = zip(*points, strict=True)
+                curves.append((quantity, kind, list(steps), list(values)))
     return curves
+
+
+def _draw(
+    axes: Axes, panel: Panel, curves: Sequence[tuple[Quantity, str, list[int], list[float]]]
+) -> None:
+    """One panel, with its names between title and axes, where no curve is."""
+    everything = [value for *_, values in curves for value in values]
+    shown = "{:.1%}".format if "%" in panel.ticks else _short
+    for quantity, kind, steps, values in curves:
+        name, marker = KINDS[kind]
+        label = ", ".join(filter(None, (quantity.name, name)))
+        color = quantity.color
+        axes.plot(steps, values, marker, color=color, label=f"{label}: {shown(values[-1])}")
+    for name, value in panel.lines.items():
+        axes.axhline(value, color="black", linestyle="--", linewidth=1, label=name)
+    if panel.limits is not None:
+        low, high = panel.limits
+        axes.set_ylim(low - 0.03 * (high - low), high + 0.03 * (high - low))
+    axes.set_xlabel("step")
+    axes.set_ylabel(panel.unit)
+    if panel.logarithmic and min(everything) > 0 and max(everything) > LOG_RATIO * min(everything):
+        from matplotlib.ticker import LogLocator, NullFormatter
+
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_major_formatter(panel.ticks)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    count = len(curves) + len(panel.lines)
+    named = count > 1 or curves[0][0].name
+    axes.set_title(panel.title, pad=6 + (15 * -(-count // 2) if named else 0))
+    if named:
+        axes.legend(
+            loc="lower left", bbox_to_anchor=(0, 1), ncols=2, borderaxespad=0.2, borderpad=0
+        )
+
+
+def _short(value: float) -> str:
+    """Three digits that count."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -175,7 +175,7 @@ def run_training(
             parent_state=parent_state,
         )
         if leading:
-            curves.draw(out)
+            curves.draw(out, config)
 
 
 def state_of_parent(source: str) -> Callable[[TrainState], TrainState]:

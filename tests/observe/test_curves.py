@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
-from albert_jax.observe import curves
+from albert_jax.observe import curves, style
 from albert_jax.observe.metrics import MetricsWriter
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -46,3 +47,72 @@ def test_backend_of_the_caller_stays() -> None:
     before = matplotlib.rcParams._get("backend")
     curves.render([{"kind": "train", "step": 1, "mlm_loss": 1.0}])
     assert matplotlib.rcParams._get("backend") == before
+
+
+def drawn(rows, config=None):
+    """Titles of the panels that have numbers, with what stands in their legends."""
+    panels = {}
+    for panel in curves.panels_of(rows, config):
+        found = [(q.field, kind) for q, kind, *_ in curves.curves_of(rows, panel)]
+        if found:
+            panels.setdefault(panel.title, []).extend([*found, *panel.lines.values()])
+    return panels
+
+
+def test_fine_tuning_shows_loss_and_score() -> None:
+    from albert_jax.tasks.classification import ClassificationConfig
+
+    task = ClassificationConfig(labels=("a", "b"), metrics=("accuracy", "f1"))
+    rows = [
+        {"kind": "train", "step": s, "loss": 0.7, "class_loss": 0.7, "example_accuracy": 0.5}
+        for s in (1, 2)
+    ]
+    rows.append({"kind": "evaluation", "step": 2, "accuracy": 0.75, "f1": 0.7})
+    panels = drawn(rows, Config(task=task))
+    assert panels["Loss"] == [("loss", "train"), pytest.approx(0.6931, abs=1e-4)]
+    assert panels["Score"] == [
+        ("accuracy", "evaluation"), ("f1", "evaluation"), ("example_accuracy", "train"),
+    ]  # fmt: skip
+    assert "fine-tuning for classification" in curves.title("runs/x", Config(task=task))[0]
+    assert curves.render(rows, "runs/x", Config(task=task)).startswith(PNG)
+
+
+def test_pretraining_shows_chance_and_where_a_phase_begins() -> None:
+    rows = [
+        {"kind": "train", "step": s, "phase": s // 3, "mlm_loss": 5.0, "sop_loss": 0.6,
+         "sop_accuracy": 0.6}
+        for s in (1, 2, 3, 4)
+    ]  # fmt: skip
+    rows.append({"kind": "evaluation", "step": 4, "mlm_loss": 4.5, "unigram_loss": 6.1})
+    panels = drawn(rows)
+    assert panels["Masked tokens: loss"][-1] == 6.1
+    assert panels["Sentence order: loss"][-1] == pytest.approx(0.6931, abs=1e-4)
+    assert panels["Accuracy"][-1] == 0.5
+    assert curves.phase_starts(rows) == [2]
+    phases = (PhaseConfig(steps=2, sequence_length=24), PhaseConfig(steps=2, sequence_length=48))
+    config = Config(phases=phases, optimizer=OptimizerConfig(name="muon"))
+    first, *others = curves.title("far/away/tiny/run", config)
+    assert first.startswith("tiny/run: pretraining, 4 steps") and "muon" in first
+    assert "24 tokens" in others[0] and "48 tokens" in others[1] and "dotted" in others[1]
+
+
+def test_a_quantity_has_one_color_in_all_panels() -> None:
+    colors: dict[str, set[str]] = {}
+    for panel in curves.panels_of([{"kind": "train", "step": 1}]):
+        for quantity in panel.quantities:
+            colors.setdefault(quantity.field.split("_")[0], set()).add(quantity.color)
+    assert colors["mlm"] >= {style.COLORS["masked"]} and style.COLORS["order"] in colors["sop"]
+    assert not colors["mlm"] & colors["sop"]
+
+
+def test_a_font_with_chinese_is_chosen_if_one_is_installed(monkeypatch) -> None:
+    from matplotlib import font_manager
+
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans", "SimHei", "X"])
+    style.fonts.cache_clear()
+    assert style.fonts() == ["DejaVu Sans", "SimHei"]
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans"])
+    style.fonts.cache_clear()
+    assert style.fonts() == ["DejaVu Sans"]
+    monkeypatch.undo()
+    style.fonts.cache_clear()
