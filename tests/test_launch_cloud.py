@@ -499,8 +499,8 @@ def test_scripts_for_machines_are_clean_shell():
 
 NANO = (
     'extends = "tiny"\n[model]\nvocab_size = 300\nhidden_size = 32\nembedding_size = 16\n'
-    "intermediate_size = 64\n[[phases]]\nsteps = STEPS\nsequence_length = 16\nrows = 8\n"
-    "[optimizer]\nwarmup_steps = 1\n[run]\nevaluate_rows = 8\nlog_every = 1\n"
+    "intermediate_size = 64\n[[phases]]\nsteps = STEPS\nsequence_length = 16\nbatch_size = 8\n"
+    "[optimizer]\nwarmup_steps = 1\n[run]\nmax_eval_samples = 8\nlogging_steps = 1\n"
 )
 """A config for seconds."""
 
@@ -569,7 +569,7 @@ def test_what_is_rendered_trains(cloud, tmp_path):
     cloud.says("ACTIVE")
     done = cloud.vm("run", "nano", "--type", "v6e-8", "--", *options)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert (tmp_path / "run" / "whole" / "4").exists()
+    assert (tmp_path / "run" / "complete" / "4").exists()
 
     # The same command again, as a restarted Pod gives it, finds that all is done.
     manifest = yaml.safe_load(_jobset(*BASE, "--slice", "v6e-8", "--", *options).stdout)
@@ -625,7 +625,7 @@ def test_notebook_is_interrupted_and_goes_on(tmp_path):
     session.send_signal(signal.SIGINT)
     assert session.wait(timeout=300) == 1, told.read_text()
     assert "run all cells again" in told.read_text()
-    (saved,) = (int(path.name) for path in (run / "whole").iterdir())
+    (saved,) = (int(path.name) for path in (run / "complete").iterdir())
     assert 0 < saved < steps
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment, cwd=tmp_path,

@@ -134,7 +134,7 @@ def test_one_true_run(program, bench):
 @pytest.mark.parametrize(
     ("name", "given", "told"),
     [
-        ("depth", ["--depths", "1", "2"], ["  1 passes", "  2 passes", "exit at  0.6"]),
+        ("depth", ["--depths", "1", "2"], ["  1 layers", "  2 layers", "exit at  0.6"]),
         ("distillation", [], ["teacher ", "one pass", "half width"]),
         ("augmentation", ["--few", "8", "--copies", "1"], ["from 8 examples"]),
     ],
