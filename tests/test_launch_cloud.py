@@ -632,5 +632,5 @@ def test_notebook_is_interrupted_and_goes_on(tmp_path):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    assert (run / "whole" / str(steps)).exists()
+    assert (run / "complete" / str(steps)).exists()
     assert (run.parent / "export" / "config.json").exists()
