@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Explain(DepthOptions):
     """Show what a model does with a text: attention of every head in every layer, the words
     behind [MASK] and the label after each layer, and for a classifier the contribution of each
-    token to its label.
+    word to its label.
     """
 
     text: Positional[Annotated[str, tyro.conf.arg(metavar="TEXT")]]
@@ -30,8 +30,8 @@ class Explain(DepthOptions):
     """Predictions per mask."""
 
     def run(self) -> None:
-        """Prints a table and writes the folder: explain.html with everything drawn,
-        attention.png, and the numbers as explain.json and attention.npy."""
+        """Prints a table and writes the folder: explain.html with everything drawn, and the
+        numbers as explain.json and attention.npy."""
         check_within(1, 100, top=self.top)
         import numpy as np
 
@@ -43,10 +43,8 @@ class Explain(DepthOptions):
         explanation = explain.explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
         attention = io.BytesIO()
         np.save(attention, explanation.attention, allow_pickle=False)
-        picture = explain_page.attention_png(explanation.tokens, explanation.attention)
         contents = {
-            "attention.png": picture,
-            "explain.html": explain_page.page(explanation, picture).encode(),
+            "explain.html": explain_page.page(explanation).encode(),
             "explain.json": json_bytes(as_json(explanation)),
             "attention.npy": attention.getvalue(),
         }
@@ -57,7 +55,7 @@ class Explain(DepthOptions):
 
 
 def table(explanation: Explanation) -> str:
-    """The layers as lines of text, and the contributions of the tokens."""
+    """The layers as lines of text, and the contributions of the words."""
     from albert_jax.inference.explain_page import mask_names
 
     rows = [["layer  cosine to the layer before", *mask_names(explanation)]]
@@ -80,12 +78,12 @@ def table(explanation: Explanation) -> str:
     attribution = explanation.attribution
     if attribution is not None:
         label = explanation.labels[attribution.label]
-        lines.append(f"contributions to {label} (integrated gradients):")
-        lines += [
-            f"  {value:+8.4f}  {token}"
-            for value, token in zip(attribution.values, explanation.tokens, strict=True)
-        ]
-        lines.append(str(attribution))
+        lines.append(f"contributions to {label} in points of probability, and in logits:")
+        for word in explanation.words:
+            tokens = slice(word.first, word.end)
+            points = 100 * attribution.in_probability[tokens].sum()
+            lines.append(f"  {points:+6.1f}  {attribution.values[tokens].sum():+8.4f}  {word.text}")
+        lines += [attribution.in_words(label), str(attribution)]
     return "\n".join(lines)
 
 
@@ -95,6 +93,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         "model": explanation.source,
         "text": explanation.text,
         "tokens": list(explanation.tokens),
+        "words": [word._asdict() for word in explanation.words],
         "cosines": explanation.cosines.tolist(),
         "masked": [[[c._asdict() for c in row] for row in mask] for mask in explanation.masked],
     }

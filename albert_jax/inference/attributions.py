@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.special import softmax
 
 from albert_jax.inference.predict import task_of
 from albert_jax.model import albert
@@ -27,6 +28,9 @@ RELATIVE, ABSOLUTE = 0.01, 1e-3
 MAX_POINTS = 1024
 """Most points of the line at which gradients are taken."""
 
+SMALL_CHANGE = 0.05
+"""A smaller change of the probability says little about the words."""
+
 _CHUNK = 16
 
 
@@ -40,6 +44,8 @@ class Attribution(NamedTuple):
     """Margin of the text less that of the empty row."""
     points: int
     """Number of gradients that were averaged."""
+    probabilities: tuple[float, float] = (0.0, 1.0)
+    """Probability of the label for the empty row and for the text."""
 
     @property
     def error(self) -> float:
@@ -50,6 +56,28 @@ class Attribution(NamedTuple):
     def complete(self) -> bool:
         """Whether the contributions add up to the gain within the bound of this module."""
         return self.error <= RELATIVE * abs(self.gain) + ABSOLUTE
+
+    @property
+    def in_probability(self) -> np.ndarray:
+        """The contributions as parts of the change of the probability, float64 [S].
+
+        The gain is exchanged for the change. Where it is nearly nothing, or the other labels turn
+        the change around, the slope of the probability at the text takes the place of their ratio.
+        """
+        before, after = self.probabilities
+        ratio = (after - before) / self.gain if abs(self.gain) > 0.05 else 0.0
+        return self.values * (min(ratio, 0.25) if ratio > 0 else after * (1 - after))
+
+    def in_words(self, label: str) -> str:
+        """The probabilities, and a warning if the words hardly change them."""
+        before, after = self.probabilities
+        already = " already" if before > 0.5 and after - before < SMALL_CHANGE else ""
+        told = f"Without its words the model says {label} with {before:.1%}{already}, with them "
+        if abs(after - before) < SMALL_CHANGE:
+            return f"{told}{after:.1%}: they hardly change it, so single contributions say little."
+        return (
+            f"{told}{after:.1%}: together they change it by {100 * (after - before):+.1f} points."
+        )
 
     def __str__(self) -> str:
         """One line on completeness."""
@@ -91,7 +119,9 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
         return own - (jnp.sum(every, -1) - own) / (every.shape[1] - 1)
 
     ends = jnp.stack([start, end])
-    label = int(jnp.argmax(jax.jit(logits)(model.params, ends)[1]))
+    outputs = np.asarray(jax.jit(logits)(model.params, ends), np.float64)
+    label = int(outputs[1].argmax())
+    empty, full = softmax(outputs, -1)[:, label].tolist()
     before, after = np.asarray(jax.jit(margin, static_argnums=2)(model.params, ends, label))
 
     @jax.jit
@@ -107,7 +137,8 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
         values = np.zeros(len(start))
         for i in range(0, points, _CHUNK):
             values += weighted_sum(model.params, at[i : i + _CHUNK], weights[i : i + _CHUNK])
-        attribution = Attribution(label, values, float(after) - float(before), points)
+        gain = float(after) - float(before)
+        attribution = Attribution(label, values, gain, points, (empty, full))
         if attribution.complete or points >= MAX_POINTS:
             return attribution
         points *= 2

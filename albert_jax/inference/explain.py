@@ -6,8 +6,9 @@ Legend: L layers, S tokens of the text, N heads, H hidden size, C labels.
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +23,7 @@ from albert_jax.inference.attributions import Attribution
 from albert_jax.inference.fill_mask import Candidate, encode_masked, most_probable
 from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import task_of
+from albert_jax.inference.words import word_spans
 from albert_jax.model import albert
 from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
@@ -47,6 +49,14 @@ class Layers:
     """float32 [L, N, S, S]: layer, head, the token that attends, the token attended to."""
 
 
+class Word(NamedTuple):
+    """A word, its first token, and the token behind its last."""
+
+    text: str
+    first: int
+    end: int
+
+
 @dataclass(frozen=True)
 class Explanation(Layers):
     """The numbers of one text after each layer."""
@@ -56,6 +66,8 @@ class Explanation(Layers):
     text: str
     cosines: np.ndarray
     """float64 [L]: mean cosine of a token's state after the layer to its state before."""
+    words: tuple[Word, ...]
+    """The words of the text with their tokens, special tokens as words of their own."""
     masked: tuple[tuple[tuple[Candidate, ...], ...], ...]
     """Predictions by [mask][layer][rank]; empty without [MASK] or masked-language head."""
     labels: tuple[str, ...] = ()
@@ -104,6 +116,7 @@ def explain(
         source=model.source,
         text=text,
         cosines=np.asarray(cosine(layers.states[:-1], layers.states[1:]), np.float64).mean(-1),
+        words=tuple(_words(model.vocabulary, layers)),
         masked=tuple(masked),
         labels=labels,
         classes=classes,
@@ -159,6 +172,13 @@ def _encode(model: Model, text: str, max_length: int) -> Tokens:
     if size > max_length:
         raise DataError(f"the text has {size} tokens; at most {max_length} are shown: shorten it")
     return sequence(model.vocabulary, ids, size)
+
+
+def _words(vocabulary: Vocabulary, layers: Layers) -> Iterator[Word]:
+    ids = layers.batch["input_ids"][0]
+    for first, end in word_spans(vocabulary, ids):
+        text = vocabulary.decode(ids[first:end].tolist()).strip()
+        yield Word(layers.tokens[first] if end == first + 1 else text, first, end)
 
 
 def _readable(vocabulary: Vocabulary, id: int) -> str:

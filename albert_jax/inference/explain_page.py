@@ -1,13 +1,12 @@
-"""An explanation drawn: attention as a picture, and everything as one HTML file.
+"""An explanation drawn as one HTML file.
 
-The page loads nothing: its picture is inside it, it has no script, and its policy says so.
+The page loads nothing and has no script, and its policy says so. Attention is a table, so that any
+browser finds the fonts for its tokens and shows a number where the pointer is.
 """
 
 from __future__ import annotations
 
-import base64
-import io
-import warnings
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -16,107 +15,113 @@ import numpy as np
 from albert_jax.inference.explain import Explanation
 from albert_jax.inference.fill_mask import Candidate
 
-LABELED = 40
-"""Longest row whose tokens are written beside a picture with several panels."""
+MAX_CELLS = 100_000
+"""Most cells of all tables of attention; of more, the mean of the heads is drawn."""
+OPEN_CELLS = 30_000
+"""With more cells than this only the last layer is unfolded."""
+FAINTEST = 0.01
+"""Smaller shares of attention are left blank."""
+FULL_COLOR = 0.5
+"""Change of a probability that has the full color."""
 
 _STYLE = """
-body { font: 15px/1.5 sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; color: #222; }
-table { border-collapse: collapse; }
-td, th { padding: .2em .6em; border: 1px solid #ddd; text-align: left; }
+:root { color-scheme: light dark; --line: rgb(128 128 128 / .35); --note: #555;
+  --for: 42 111 187; --against: 200 60 45; }
+@media (prefers-color-scheme: dark) {
+  :root { --note: #aaa; --for: 95 160 240; --against: 235 105 90; } }
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2em auto; max-width: 75em; padding: 0 1em; }
+h1 { font-size: 1.5rem; overflow-wrap: anywhere; } h2 { font-size: 1.15rem; margin-top: 2em; }
+p { max-width: 50em; } .note { color: var(--note); font-size: .9rem; overflow-wrap: anywhere; }
+table { border-collapse: collapse; } .wide { overflow-x: auto; }
+.layers td, .layers th { padding: .2em .6em; border: 1px solid var(--line); text-align: left; }
+.layers td { background: rgb(var(--for) / calc(var(--a, 0) * .6)); }
 td.n { text-align: right; font-variant-numeric: tabular-nums; }
-span.token { padding: .1em .25em; margin: .1em; border-radius: .2em; display: inline-block; }
-img { max-width: 100%; }
+.words { display: flex; flex-wrap: wrap; gap: .3em; }
+.token { padding: .1em .3em; border-radius: .25em; text-align: center; white-space: pre;
+  background: rgb(var(--for) / calc(var(--a, 0) * .8)); }
+.token.against { background: rgb(var(--against) / calc(var(--a, 0) * .8)); }
+.token small { display: block; font-size: .7rem; font-variant-numeric: tabular-nums; }
+.scale { display: flex; align-items: center; flex-wrap: wrap; gap: .2em .5em; margin: 1em 0; }
+.scale i { display: inline-block; width: 1.6em; height: 1.1em; border: 1px solid var(--line);
+  background: rgb(var(--for) / var(--a, 0)); }
+.scale i.against { background: rgb(var(--against) / var(--a, 0)); }
+summary { font-weight: 600; margin: .8em 0 .3em; cursor: pointer; }
+.heads { display: flex; flex-wrap: wrap; gap: 1em 2em; }
+figure { margin: 0; max-width: 100%; } figcaption { color: var(--note); }
+.matrix { border-collapse: separate; border-spacing: 1px; font-size: calc(var(--cell) * .75);
+  line-height: 1; }
+.matrix tbody td { width: var(--cell); max-width: var(--cell); min-width: var(--cell); height: var(--cell); padding: 0;
+  background: rgb(var(--for) / var(--a, 0)); box-shadow: inset 0 0 0 1px rgb(128 128 128 / .13); }
+.matrix tbody td:hover { outline: 2px solid currentColor; }
+.matrix tr:hover th, .matrix th:hover { color: rgb(var(--for)); }
+.matrix th { font-weight: normal; white-space: pre; padding: 0 .3em; text-align: right; }
+.matrix thead th { vertical-align: bottom; padding: .3em 0; max-width: var(--cell); }
+.matrix thead span { writing-mode: vertical-rl; }
 """
 
 
-def page(explanation: Explanation, picture: bytes) -> str:
-    """HTML with a table of the layers, the attributions and the picture of attention."""
-    parts = [f"<h1>{escape(explanation.text)}</h1><p>{escape(explanation.source)}</p>"]
+def page(explanation: Explanation) -> str:
+    """HTML with the contributions of words, a table of the layers, and tables of attention."""
+    parts = [f'<h1>{escape(explanation.text)}</h1><p class="note">{escape(explanation.source)}</p>']
     if explanation.attribution is not None:
-        label = escape(explanation.labels[explanation.attribution.label])
-        parts.append(
-            f"<h2>Contributions to <em>{label}</em></h2><p>{_attributions(explanation)}</p>"
-            "<p>Blue tokens speak for the label, red ones against it (integrated gradients): "
-            f"{escape(str(explanation.attribution))}.</p>"
-        )
+        parts.append(_contributions(explanation))
     parts.append(f"<h2>Layer by layer</h2>{_layers(explanation)}")
-    parts.append(
-        "<h2>Attention</h2><p>Rows of panels are layers, columns are heads. In a panel each row "
-        "is a token that attends, each column a token that is attended to.</p>"
-        f'<img alt="attention of every head in every layer" src="{data_url(picture)}">'
-    )
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    parts.append(f"<h2>Attention</h2>{_attention(explanation)}")
+    policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         '<!DOCTYPE html><html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width">'
         f"<title>{escape(explanation.text)}</title><style>{_STYLE}</style></head><body>"
         + "\n".join(parts)
         + "</body></html>\n"
     )
 
 
-def data_url(picture: bytes) -> str:
-    """A PNG as the source of an image, so that a page loads nothing."""
-    return f"data:image/png;base64,{base64.b64encode(picture).decode()}"
-
-
-def attention_png(tokens: Sequence[str], attention: np.ndarray) -> bytes:
-    """Draws attention [L, N, S, S] as panels, layers down and heads across.
-
-    Darkness is the square root of a share, so that small shares are visible. A single panel is
-    drawn large, without names of layer and head.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    num_layers, heads, size, _ = attention.shape
-    single = num_layers == heads == 1
-    edge = max(2.4, 0.18 * size) if single else min(2.4, max(1.2, 0.09 * size))
-    width, height = edge * heads + 1.2, edge * num_layers + 1.2
-    figure = Figure(figsize=(width, height), dpi=100)
-    FigureCanvasAgg(figure)
-    panels = figure.subplots(num_layers, heads, squeeze=False)
-    # An inch for the names at the left and below; a layout that measures them takes far longer.
-    figure.subplots_adjust(1.1 / width, 1.1 / height, 1 - 0.1 / width, 1 - 0.1 / height, 0.05, 0.05)
-    ticks = range(size) if single or size <= LABELED else range(0)
-    # A token may be a dollar sign, which would begin a formula.
-    names = {"labels": [tokens[i] for i in ticks], "parse_math": False}
-    names["fontsize"] = 9 if single else 5
-    for layer in range(num_layers):
-        for head in range(heads):
-            axes = panels[layer, head]
-            axes.imshow(np.sqrt(attention[layer, head]), cmap="Blues", vmin=0, vmax=1)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            if layer == num_layers - 1:
-                axes.set_xticks(ticks, rotation=90, **names)
-                axes.set_xlabel("" if single else f"head {head + 1}", fontsize=7)
-            if head == 0:
-                axes.set_yticks(ticks, **names)
-                axes.set_ylabel("" if single else f"layer {layer + 1}", fontsize=7)
-    data = io.BytesIO()
-    with warnings.catch_warnings():
-        # A glyph that the font lacks is drawn as a box.
-        warnings.filterwarnings("ignore", message="Glyph .* missing")
-        figure.savefig(data, format="png", metadata={"Software": None})
-    return data.getvalue()
-
-
-def _attributions(explanation: Explanation) -> str:
-    assert explanation.attribution is not None
-    values = explanation.attribution.values
-    largest = max(float(np.abs(values).max()), 1e-12)
-    spans = []
-    for token, value in zip(explanation.tokens, values, strict=True):
-        color = "60, 120, 220" if value > 0 else "220, 70, 60"
-        spans.append(_span(f"rgba({color}, {abs(value) / largest:.3f})", token, f"{value:+.4f}"))
-    return " ".join(spans)
-
-
 def mask_names(explanation: Explanation) -> list[str]:
     """Headings of the columns of masks."""
     masks = len(explanation.masked)
     return ["[MASK]"] if masks == 1 else [f"mask {i + 1}" for i in range(masks)]
+
+
+def _contributions(explanation: Explanation) -> str:
+    attribution = explanation.attribution
+    assert attribution is not None
+    label, points = explanation.labels[attribution.label], attribution.in_probability
+    spans = []
+    for word in explanation.words:
+        share = float(points[word.first : word.end].sum())
+        told = " ".join(
+            f"{explanation.tokens[i]} {attribution.values[i]:+.4f}"
+            for i in range(word.first, word.end)
+        )
+        kind = "token against" if share < 0 else "token"
+        spans.append(
+            f'<span class="{kind}" title="{escape(told)}" style="{_shade(share)}">'
+            f"{escape(word.text)}<small>{100 * share:+.1f}</small></span>"
+        )
+    steps = (-0.5, -0.2, -0.05, 0.0, 0.05, 0.2, 0.5)
+    swatches = " ".join(
+        f'<i class="{"against" if step < 0 else "for"}" style="{_shade(step, 0.8)}"></i>'
+        f"{100 * step:+.0f}"
+        for step in steps
+    )
+    return (
+        f"<h2>What speaks for <em>{escape(label)}</em></h2>"
+        f'<div class="words">{"".join(spans)}</div>'
+        f"<p>{escape(attribution.in_words(label))}</p>"
+        f'<div class="scale note">{swatches} points of probability (blue for the label, red '
+        "against it; a color means the same in every text)</div>"
+        '<p class="note">By integrated gradients from a row in which every token is [MASK]. Under '
+        "a word stands its part in the change of the probability, which may be larger than the "
+        "change, because other words take some of it back. The pointer shows the logits of its "
+        f"tokens: {escape(str(attribution))}.</p>"
+    )
+
+
+def _shade(share: float, most: float = 1.0) -> str:
+    """The strength of a color, by the square root, so that small changes are visible."""
+    return f"--a:{most * min(1.0, math.sqrt(abs(share) / FULL_COLOR)):.2f}"
 
 
 def _layers(explanation: Explanation) -> str:
@@ -128,25 +133,74 @@ def _layers(explanation: Explanation) -> str:
         cells += [f"<td>{_candidates(mask[layer])}</td>" for mask in explanation.masked]
         if explanation.classes is not None:
             cells += [
-                f'<td class="n" style="background: {_blue(probability)}">{probability:.1%}</td>'
+                f'<td class="n" style="--a:{probability:.2f}">{probability:.1%}</td>'
                 for probability in explanation.classes[layer]
             ]
         rows.append("".join(cells))
-    return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+    table = "".join(f"<tr>{row}</tr>" for row in rows)
+    guesses = "The other columns show what the model would answer if it ended after that layer. "
+    return (
+        f'<div class="wide"><table class="layers">{table}</table></div><p class="note">'
+        f"{guesses if len(heading) > 2 else ''}The cosine compares the vector of a token after the "
+        "layer with its vector before, as a mean over the tokens: at 1 the layer left all "
+        "directions as they were, at 0 nothing of them is left. Where it comes close to 1, "
+        "further layers change little.</p>"
+    )
 
 
 def _candidates(candidates: Sequence[Candidate]) -> str:
     return " ".join(
-        _span(_blue(c.probability), f"{c.word} {c.probability:.1%}") for c in candidates
+        f'<span class="token" style="--a:{c.probability:.2f}">'
+        f"{escape(c.word)} {c.probability:.1%}</span>"
+        for c in candidates
     )
 
 
-def _blue(probability: float) -> str:
-    return f"rgba(60, 120, 220, {probability * 0.6:.3f})"
+def _attention(explanation: Explanation) -> str:
+    """A table for each head in each layer, or for the mean of the heads of a long text."""
+    attention = explanation.attention
+    inside = {i for word in explanation.words for i in range(word.first + 1, word.end)}
+    names = [f"##{t}" if i in inside else t for i, t in enumerate(explanation.tokens)]
+    note = f"Shares under {FAINTEST:.0%} are left blank."
+    if averaged := attention.size > MAX_CELLS:
+        attention = attention.mean(axis=1, keepdims=True)
+        note += " The text is long, so the mean of the heads is drawn; attention.npy has each head."
+    cell = max(0.55, min(1.2, 24 / len(names)))
+    parts = [
+        "<p>In a table each row is a token that attends, and each column a token that is attended "
+        f"to. The shares of a row add up to 100%. {note}</p>",
+        '<div class="scale note">'
+        + " ".join(f'<i style="--a:{s**0.5:.2f}"></i>{s:.0%}' for s in (0.01, 0.05, 0.2, 0.5, 1.0))
+        + " of a row; the pointer shows the number of a cell</div>",
+    ]
+    for number, layer in enumerate(attention, start=1):
+        unfolded = attention.size <= OPEN_CELLS or number == len(attention)
+        figures = "".join(
+            f"<figure><figcaption>{'mean of the heads' if averaged else f'head {head}'}"
+            f"</figcaption>{_matrix(names, shares)}</figure>"
+            for head, shares in enumerate(layer, start=1)
+        )
+        parts.append(
+            f"<details{' open' if unfolded else ''}><summary>layer {number}</summary>"
+            f'<div class="heads wide" style="--cell:{cell:.2f}rem">{figures}</div></details>'
+        )
+    return "".join(parts)
 
 
-def _span(background: str, text: str, title: str = "") -> str:
+def _matrix(names: Sequence[str], shares: np.ndarray) -> str:
+    """Attention [S, S] as a table. A color is the square root of a share."""
+    safe = [escape(name) for name in names]
+    head = "".join(f"<th><span>{name}</span></th>" for name in safe)
+    rows = []
+    for name, row in zip(safe, shares.tolist(), strict=True):
+        cells = "".join(
+            f'<td style="--a:{share**0.5:.2f}" title="{name} \u2192 {other} {share:.1%}">'
+            if share >= FAINTEST
+            else "<td>"
+            for other, share in zip(safe, row, strict=True)
+        )
+        rows.append(f"<tr><th>{name}</th>{cells}</tr>")
     return (
-        f'<span class="token" title="{title}" style="background: {background}">'
-        f"{escape(text)}</span>"
+        f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
+        f"<tbody>{''.join(rows)}</tbody></table>"
     )

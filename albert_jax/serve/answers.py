@@ -12,7 +12,6 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference.explain import Explanation, explain, look
 from albert_jax.inference.fill_mask import Candidate, fill_mask
 from albert_jax.inference.predict import featurize, predict, task_of, with_denoising_steps
-from albert_jax.inference.words import word_spans
 from albert_jax.model_io.model import Model
 from albert_jax.serve import forms
 from albert_jax.tasks.task import AnyTask, Sampling
@@ -133,7 +132,7 @@ class Answers:
         if found.classes is not None:
             answer |= {"labels": found.labels, "classes": found.classes.tolist()}
         if found.attribution is not None:
-            answer["contributions"] = _contributions(model, found)
+            answer["contributions"] = _contributions(found)
         return answer
 
     def _reference(self, name: str, model: Model, task: AnyTask, key: str) -> dict[str, float]:
@@ -165,24 +164,19 @@ def _candidates(candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
     return [{"word": c.word, "probability": c.probability} for c in candidates]
 
 
-def _contributions(model: Model, found: Explanation) -> dict[str, Any]:
+def _contributions(found: Explanation) -> dict[str, Any]:
     """What each word adds to the margin of the label (its logit less the mean of the others).
 
     "before" is the margin of a row of masks, to which "sum" is added.
     """
     assert found.attribution is not None and found.classes is not None
-    label, ids = found.attribution.label, found.batch["input_ids"][0]
-    spans = word_spans(model.vocabulary, ids)
-    decoded = (model.vocabulary.decode(ids[a:b].tolist()).strip() for a, b in spans)
+    label, values = found.attribution.label, found.attribution.values
     logits = np.log(np.maximum(found.classes[-1], 1e-12))
     return {
         "label": found.labels[label],
-        "words": [
-            found.tokens[a] if b == a + 1 else word
-            for word, (a, b) in zip(decoded, spans, strict=True)
-        ],
-        "values": [float(found.attribution.values[a:b].sum()) for a, b in spans],
-        "sum": float(found.attribution.values.sum()),
+        "words": [word.text for word in found.words],
+        "values": [float(values[word.first : word.end].sum()) for word in found.words],
+        "sum": float(values.sum()),
         "before": float(logits[label] - np.delete(logits, label).mean()) - found.attribution.gain,
     }
 

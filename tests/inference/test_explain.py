@@ -112,9 +112,7 @@ class Loads(html.parser.HTMLParser):
         """Collects."""
         if tag in ("script", "link", "iframe"):
             self.found.append(tag)
-        self.found += [
-            v for k, v in attrs if k in ("src", "href") and v and not v.startswith("data:image/png")
-        ]
+        self.found += [v for k, v in attrs if k in ("src", "href") and v]
 
 
 def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
@@ -127,7 +125,7 @@ def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
     assert lines[0].split() == "layer cosine to the layer before mask 1 mask 2".split()
     assert [line.split()[0] for line in lines[1:4]] == ["1", "2", "3"]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {
-        "attention.npy", "attention.png", "explain.html", "explain.json",
+        "attention.npy", "explain.html", "explain.json",
     }  # fmt: skip
     page = (tmp_path / "out" / "explain.html").read_text()
     loads = Loads()
@@ -138,7 +136,6 @@ def test_the_folder_of_a_pretrained_model(tmp_path, capsys) -> None:
     assert len(told["masked"]) == 2 and len(told["masked"][0]) == 3
     attention = np.load(tmp_path / "out" / "attention.npy")
     assert attention.shape == (3, 2, len(told["tokens"]), len(told["tokens"]))
-    assert (tmp_path / "out" / "attention.png").read_bytes().startswith(b"\x89PNG")
     # What exists is not overwritten.
     assert cli.main(["explain", source, text, "--out", str(tmp_path / "out")]) == 4
     assert "exists already" in capsys.readouterr().err
@@ -152,9 +149,52 @@ def test_the_page_of_a_classifier(sure: Model) -> None:
     table = command.table(found)
     assert f"contributions to {sure.run_config.task.labels[found.attribution.label]}" in table
     assert "the contributions add up to" in table and "label" in table.splitlines()[0]
-    page = explain_page.page(found, b"")
-    assert page.count('class="token"') == len(found.tokens)
-    assert "the contributions add up to" in page
+    page = explain_page.page(found)
+    assert page.count('<span class="token') == len(found.words)
+    assert "the contributions add up to" in page and "points of probability" in page
+    assert "The cosine compares" in page and "prefers-color-scheme: dark" in page
+
+
+def test_contributions_are_told_by_word_in_points_of_probability(sure: Model) -> None:
+    found = explain(sure, "the unfindable file is found")
+    attribution = found.attribution
+    assert attribution is not None and found.classes is not None
+    ends = [0, *(word.end for word in found.words)]
+    assert ends[:-1] == [word.first for word in found.words] and ends[-1] == len(found.tokens)
+    assert len(found.words) < len(found.tokens)
+    before, after = attribution.probabilities
+    assert after == pytest.approx(found.classes[-1, attribution.label], abs=1e-5)
+    assert abs(attribution.gain) > 0.05
+    change = attribution.in_probability.sum()
+    assert change == pytest.approx(after - before, abs=0.02 * abs(after - before) + 1e-3)
+
+
+def test_a_label_that_needs_no_words_is_told_and_stays_pale() -> None:
+    values = np.array([0.0, 0.3, -0.36, 0.0])
+    saturated = attributions.Attribution(0, values, -0.06, 16, (0.998, 0.9978))
+    assert np.abs(saturated.in_probability).max() < 0.002
+    assert "99.8% already" in saturated.in_words("bad") and "hardly" in saturated.in_words("bad")
+    moved = attributions.Attribution(0, values + 1, 3.94, 16, (0.5, 0.98))
+    assert moved.in_probability.sum() == pytest.approx(0.48)
+    assert "+48.0 points" in moved.in_words("bad")
+
+
+def test_attention_is_text_with_its_numbers(sure: Model) -> None:
+    from albert_jax.inference import explain_page
+
+    found = explain(sure, "the file")
+    page = explain_page.page(found)
+    layers, heads, size, _ = found.attention.shape
+    assert "<img" not in page and page.count('class="matrix"') == layers * heads
+    assert page.count("<tr><th>[CLS]</th>") == layers * heads
+    share = found.attention[0, 0, 0, 1]
+    assert f'title="[CLS] \u2192 {found.tokens[1]} {share:.1%}"' in page
+    # Of a long text the mean of the heads is drawn, and the page says so.
+    wide = np.full((layers, 40, 200, 200), 1 / 200, np.float32)
+    names = tuple("x" * 200)
+    long = dataclasses.replace(found, attention=wide, tokens=names, words=())
+    page = explain_page.page(long)
+    assert page.count('class="matrix"') == layers and "mean of the heads is drawn" in page
 
 
 def test_texts_that_cannot_be_shown(sure: Model) -> None:
