@@ -50,7 +50,8 @@ summary { font-weight: 600; margin: .8em 0 .3em; cursor: pointer; }
 figure { margin: 0; max-width: 100%; } figcaption { color: var(--note); }
 .matrix { border-collapse: separate; border-spacing: 1px; font-size: calc(var(--cell) * .75);
   line-height: 1; }
-.matrix tbody td { width: var(--cell); max-width: var(--cell); min-width: var(--cell); height: var(--cell); padding: 0;
+.matrix tbody td { width: var(--cell); max-width: var(--cell); min-width: var(--cell);
+  height: var(--cell); padding: 0;
   background: rgb(var(--for) / var(--a, 0)); box-shadow: inset 0 0 0 1px rgb(128 128 128 / .13); }
 .matrix tbody td:hover { outline: 2px solid currentColor; }
 .matrix tr:hover th, .matrix th:hover { color: rgb(var(--for)); }
