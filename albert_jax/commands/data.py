@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -10,11 +11,12 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax import configfile
-from albert_jax.commands.options import Directory, File, check_within
+from albert_jax.commands.options import Directory, File, OptionalFile, check_within
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from albert_jax.config import Config
+    from albert_jax.data.batches.batch import Batch
     from albert_jax.data.batches.builder import BatchBuilder
     from albert_jax.data.sources.sources import ReadOptions
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -177,6 +179,8 @@ class _Rows:
                 f"phase {number} of {self.config} has {len(phase.mixture)} mixture weights for "
                 f"{len(folders)} prepared folders: give one weight for each folder"
             )
+        default = "" if self.config != "tiny" else " (the default; --config takes a run)"
+        log(f"{self._title(config, number)}{default}")
         corpora = [Corpus.open(folder, self.split) for folder in folders]
         if config.data.on_damage == "skip":
             for corpus in corpora:
@@ -188,6 +192,14 @@ class _Rows:
             corpora, vocabulary, phase, seed=seed, phase_index=number, first_step=steps_before
         )
         return builder, vocabulary
+
+    def _title(self, config: Config, number: int) -> str:
+        """How the rows are made, in a line."""
+        phase = config.phases[number]
+        return (
+            f"{self.config}, phase {number}, {self.split}: rows of {phase.sequence_length} tokens, "
+            f"{phase.objective.mask_rate:.0%} masked"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,16 +243,27 @@ class DataStats(_Rows):
 
     batches: int = 20
     """How many batches of the phase to measure."""
+    out: OptionalFile = None
+    """Also draw the figures to this SVG file."""
 
     def run(self) -> None:
         """Prints to stdout."""
         import numpy as np
 
+        from albert_jax import files
         from albert_jax.data.batches import show
+        from albert_jax.observe import bars
 
         check_within(1, batches=self.batches)
-        builder, vocabulary = self.builder(configfile.load(self.config), self.phase or 0)
+        config, number = configfile.load(self.config), self.phase or 0
+        builder, vocabulary = self.builder(config, number)
         rows = np.arange(builder.phase.batch_size)
-        batches = (builder.batch(step, rows) for step in range(self.batches))
-        for name, figure in show.statistics(batches, vocabulary).items():
+
+        def batches() -> Iterator[Batch]:
+            return (builder.batch(step, rows) for step in range(self.batches))
+
+        for name, figure in show.statistics(batches(), vocabulary).items():
             print(f"{name:<20}  {figure}")
+        if self.out is not None:
+            values, shares = show.distributions(batches(), vocabulary)
+            files.write(self.out, bars.rows(self._title(config, number), values, shares))

@@ -37,16 +37,18 @@ class Evaluate(ModelOptions):
     """Where the prepared folders of a pretraining run lie now, if they were moved."""
 
     def run(self) -> None:
-        """Prints a table, and writes evaluation.json and curves.png into the run folder."""
+        """Prints a table, and writes evaluation.json and pictures into the run folder."""
         depths = parse_depths(self.num_layers)
         check_within(1, max_samples=self.max_samples)
         step_number(self.step)
+
+        import numpy as np
 
         from albert_jax import files
         from albert_jax.evaluation import EVALUATION_NAME
         from albert_jax.model.sharing import check_depth
         from albert_jax.model_io.model import is_run
-        from albert_jax.observe import curves
+        from albert_jax.observe import bars, curves
         from albert_jax.observe.metrics import read_rows
 
         if not is_run(self.model):
@@ -68,6 +70,12 @@ class Evaluate(ModelOptions):
         except StorageError as error:
             # Whoever reads the file must not take an older one for the new numbers.
             raise StorageError(f"{error}; the numbers above are printed only") from error
+        if "confusion" in report:
+            picture = files.join(self.model, "confusion.svg")
+            title = f"{self.model.rstrip('/').rpartition('/')[2]}, step {model.step}"
+            labels, counts = report["confusion"].values()
+            files.write(picture, bars.confusion(title, heading, labels, np.array(counts)))
+            print(f"confusions: {picture}")
         if read_rows(self.model):
             print(f"curves: {curves.draw(self.model, model.run_config)}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,7 +32,7 @@ class Score(DepthOptions):
     Minimal pairs: a table with sentence_good and sentence_bad, and UID for the name of a set."""
     out: OptionalFile = None
     """File for the scores of all sentences, as JSON lines; the default is stdout (nothing for
-    pairs)."""
+    pairs). For pairs FILE.svg beside it shows the accuracies."""
 
     def run(self) -> None:
         """Prints scores, or a table of accuracies."""
@@ -56,15 +56,30 @@ class Score(DepthOptions):
                 for pair, good_score, bad_score in zip(pairs, good, bad, strict=True)
             ]  # fmt: skip
             write_json_lines(lines, self.out)
-        print(accuracy_table(pairs, scoring.pair_accuracy(pairs, good, bad)))
+        accuracies = scoring.pair_accuracy(pairs, good, bad)
+        print(accuracy_table(pairs, accuracies))
+        if self.out is not None:
+            from albert_jax import files
+            from albert_jax.observe import bars
+
+            picture = f"{self.out}.svg"
+            title = f"Minimal pairs of {self.file}: {self.model}"
+            counts = pair_counts(pairs, accuracies)
+            files.write(picture, bars.accuracies(title, accuracies, counts))
+            print(f"{picture} shows it")
 
 
 def accuracy_table(pairs: Sequence[MinimalPair], accuracies: Mapping[str, Interval]) -> str:
     """The accuracy of each set of pairs, and first of all sets, with its confidence interval."""
-    counts = Counter(pair.group for pair in pairs)
+    counts = pair_counts(pairs, accuracies)
     width = max(map(len, accuracies))
     lines = [f"{'':{width}}  accuracy      95 % interval  pairs"]
     for name, (value, low, high) in accuracies.items():
-        count = counts.get(name, len(pairs))
-        lines.append(f"{name:{width}}  {value:8.1%}  {low:7.1%} to {high:6.1%}  {count:5}")
+        lines.append(f"{name:{width}}  {value:8.1%}  {low:7.1%} to {high:6.1%}  {counts[name]:5}")
     return "\n".join(lines)
+
+
+def pair_counts(pairs: Sequence[MinimalPair], names: Iterable[str]) -> dict[str, int]:
+    """Number of pairs of each set; a name that is none stands for all pairs."""
+    counts = Counter(pair.group for pair in pairs)
+    return {name: counts.get(name, len(pairs)) for name in names}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
@@ -35,13 +37,28 @@ _CJK_FONTS = (
 )  # fmt: skip
 
 
+_CJK_FILES = ("sanscjk", "sourcehansans", "pingfang", "hiragino", "msyh", "simhei", "wqy")
+"""Parts of the names of files that hold such fonts."""
+
+
 @functools.cache
 def fonts() -> list[str]:
     """Families in the order in which a character is looked for, with an installed CJK font."""
     from matplotlib import font_manager
 
-    installed = set(font_manager.get_font_names())
-    return ["DejaVu Sans", *[name for name in _CJK_FONTS if name in installed][:1]]
+    known = set(font_manager.get_font_names())
+    chosen = [name for name in _CJK_FONTS if name in known][:1]
+    if not chosen:
+        # matplotlib lists the fonts once, and this one may have been installed since.
+        paths = sorted(
+            path
+            for path in font_manager.findSystemFonts()
+            if any(part in os.path.basename(path).lower() for part in _CJK_FILES)
+        )
+        for path in sorted(paths, key=lambda path: "regular" not in path.lower())[:1]:
+            font_manager.fontManager.addfont(path)
+            chosen = [font_manager.FontProperties(fname=path).get_name()]
+    return ["DejaVu Sans", *chosen]
 
 
 @contextmanager
@@ -81,7 +98,7 @@ def figure(width: float, height: float, title: str, note: str = "") -> Figure:
 
     made = Figure(figsize=(width, height), dpi=110, layout="constrained")
     FigureCanvasAgg(made)
-    made.suptitle(title, x=0.01, ha="left", fontsize=11, fontweight="bold")
+    made.suptitle(title, x=0.01, ha="left", fontsize=12)
     if note:
         made.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color="#444444")
     return made
@@ -91,5 +108,8 @@ def encoded(made: Figure, kind: Format = "png") -> bytes:
     """The figure as a file; the same figure gives the same bytes."""
     data = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}
-    made.savefig(data, format=kind, metadata=metadata)
+    with warnings.catch_warnings():
+        # Without a font for it a character is a box, or in an SVG what the browser has for it.
+        warnings.filterwarnings("ignore", message="Glyph .* missing")
+        made.savefig(data, format=kind, metadata=metadata)
     return data.getvalue()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import pytest
 import tiny_models
 
 from albert_jax import cli, configfile
 from albert_jax.config import Config, DataConfig, ModelConfig, PhaseConfig
 from albert_jax.data.batches.batch import empty_batch
 from albert_jax.data.batches.builder import BatchBuilder
-from albert_jax.data.batches.show import show, statistics
+from albert_jax.data.batches.show import LEGEND, distributions, show, statistics
 from albert_jax.data.corpus.corpus import Corpus
 
 from made import IdVocabulary  # isort: skip
@@ -27,6 +28,11 @@ def test_show_tells_every_mask_and_pair(prepared):
     assert text.count("[MASK|") == (batch["input_ids"] == 4).sum()
     assert text.count("  pair ") == batch["segment_ids"].max(1).sum() == text.count("[CLS]")
     assert "order swapped" in text or "order original" in text
+    assert text.endswith(LEGEND) and text.count("Legend") == 1
+    values, shares = distributions([batch], IdVocabulary())
+    assert values["tokens per pair"].sum() == values["tokens per row"].sum()
+    for name, parts in shares.items():
+        assert sum(parts.values()) == pytest.approx(1), name
     found = statistics([batch, builder.batch(1, np.arange(60))], IdVocabulary())
     assert found["rows"] == "64" and "predicted for" in found["sentence order"]
 
@@ -40,7 +46,7 @@ def test_known_rows():
     batch["mlm_labels"] = np.array([[8, 70, 7, 9], [0, 0, 0, 0]])
     batch["mlm_weights"] = np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]], np.float32)
     assert show(batch, IdVocabulary()).splitlines()[:3] == [
-        "row 0: 8 of 16 tokens, 4 masked, 1 pair(s)",
+        "row 0: 8 of 16 tokens, 4 masked, 1 pair",
         "  pair 1: 8 tokens, order not predicted",
         "    A [CLS] [MASK|p8] [MASK|p70] p10 [=p7] [MASK|p9] <unk> [SEP]",
     ]
@@ -54,7 +60,7 @@ def test_known_rows():
         "words per masked run": "1.50",  # a word of two tokens, and two words
         "masked tokens": "75.0% replaced by [MASK], 25.0% kept, 0.0% replaced by a token",
         "unknown tokens": "12.500%",
-        "sentence order": "0.0% labeled 1; predicted for 0.0% of the pairs",
+        "sentence order": "predicted for 0.0% of the pairs: 0.0% original, 0.0% swapped",
     }
 
 
@@ -84,6 +90,15 @@ def test_rows_of_a_run_are_those_it_trains_on(tmp_path, capsys):
     ):
         assert cli.main([*arguments, *wrong]) == 2
         assert message in capsys.readouterr().err
+
+
+def test_stats_name_config_and_phase_and_draw_a_figure(tmp_path, capsys):
+    folder, figure = tiny_models.prepared(tmp_path), tmp_path / "rows.svg"
+    assert cli.main(["data", "stats", folder, "--batches", "1", "--out", str(figure)]) == 0
+    told = capsys.readouterr()
+    assert "tiny, phase 0, train: rows of" in told.err and "the default" in told.err
+    assert "original" in told.out and "swapped" in told.out
+    assert ">swapped<" in figure.read_text() and "tiny, phase 0, train" in figure.read_text()
 
 
 def test_folders_and_weights_that_do_not_fit_are_refused(tmp_path, capsys):

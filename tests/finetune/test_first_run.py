@@ -162,6 +162,7 @@ def test_evaluate_shows_confusions_and_the_worst_errors(data, tuned, capsys):
     for wrong in report["worst_errors"]:
         assert wrong["label"] != wrong["predicted"] and wrong["texts"][0] in out
     assert "true \\ predicted" in out
+    assert "confusion.svg" in out and ">yes<" in (tuned / "confusion.svg").read_text()
 
 
 def test_errors_are_sorted_and_many_labels_are_listed():

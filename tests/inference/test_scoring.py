@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny_models
 
-from albert_jax import api
+from albert_jax import api, cli
 from albert_jax.errors import DataError
 from albert_jax.inference import scoring
 from albert_jax.inference.scoring import MinimalPair
@@ -92,3 +92,13 @@ def test_pairs() -> None:
     values = {name: interval.value for name, interval in accuracies.items()}
     assert values == {"all": 0.625, "x": 0.75, "y": 0.5}
     assert accuracies["all"].low <= 0.625 <= accuracies["all"].high
+
+
+def test_sets_of_pairs_are_drawn_beside_their_scores(tmp_path, capsys) -> None:
+    table, out = tmp_path / "pairs.tsv", tmp_path / "scores.jsonl"
+    table.write_text("UID\tsentence_good\tsentence_bad\nnames\tthe file\tfile the\n")
+    source = tiny_models.directory(tmp_path)
+    assert cli.main(["score", source, str(table), "--out", str(out)]) == 0
+    picture = tmp_path / "scores.jsonl.svg"
+    assert str(picture) in capsys.readouterr().out
+    assert ">names (1 pairs)<" in picture.read_text()

@@ -112,7 +112,25 @@ def test_a_font_with_chinese_is_chosen_if_one_is_installed(monkeypatch) -> None:
     style.fonts.cache_clear()
     assert style.fonts() == ["DejaVu Sans", "SimHei"]
     monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans"])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["/fonts/Other.ttf"])
     style.fonts.cache_clear()
     assert style.fonts() == ["DejaVu Sans"]
     monkeypatch.undo()
     style.fonts.cache_clear()
+
+
+def test_a_font_that_matplotlib_has_not_listed_yet_is_found(monkeypatch, tmp_path) -> None:
+    """Its file is that of another font here, which has the name of one with Chinese."""
+    from matplotlib import font_manager
+
+    path = tmp_path / "NotoSansCJK-Regular.ttf"
+    path.write_bytes(Path(font_manager.findfont("DejaVu Serif")).read_bytes())
+    before = list(font_manager.fontManager.ttflist)
+    monkeypatch.setattr(font_manager, "get_font_names", lambda: ["DejaVu Sans"])
+    monkeypatch.setattr(font_manager, "findSystemFonts", lambda: ["/x/Other.ttf", str(path)])
+    style.fonts.cache_clear()
+    try:
+        assert style.fonts() == ["DejaVu Sans", "DejaVu Serif"]
+    finally:
+        font_manager.fontManager.ttflist[:] = before
+        style.fonts.cache_clear()

@@ -10,12 +10,20 @@ import numpy as np
 from albert_jax.data.batches.batch import Batch
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
+_REPLACEMENTS = ("replaced by [MASK]", "kept", "replaced by a token")
+
+LEGEND = (
+    "Legend: [a|b] a stands in the row, b is to be predicted; [=b] b is to be predicted and stands "
+    "there as it is; \u2581 a word begins"
+)
+
 
 def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
     """Text of the rows of a batch, with a line for A and one for B of each sequence.
 
     A masked position reads ``[MASK|label]``, one that holds a random token ``[token|label]``, and
-    one that was left as it is ``[=label]``. Rows are numbered from ``first_row`` on.
+    one that was left as it is ``[=label]``. Rows are numbered from ``first_row`` on. The last line
+    is a legend.
     """
     lines = []
     for row, segments in enumerate(batch["segment_ids"]):
@@ -30,7 +38,7 @@ def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
         sequences = int(segments.max())
         lines.append(
             f"row {first_row + row}: {np.count_nonzero(segments)} of {len(segments)} tokens, "
-            f"{len(labels)} masked, {sequences} pair(s)"
+            f"{len(labels)} masked, {sequences} pair{'' if sequences == 1 else 's'}"
         )
         for sequence in range(sequences):
             order = "not predicted"
@@ -46,7 +54,7 @@ def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
                 chosen = np.flatnonzero(within & (batch["token_type_ids"][row] == segment))
                 if len(chosen):
                     lines.append(f"    {name} {' '.join(tokens[i] for i in chosen)}")
-    return "\n".join(lines)
+    return "\n".join([*lines, LEGEND])
 
 
 def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, str]:
@@ -58,7 +66,6 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
     def ratio(part: str, whole: str) -> float:
         return sums[part] / max(sums[whole], 1)
 
-    replacements = ("replaced by [MASK]", "kept", "replaced by a token")
     return {
         "rows": f"{sums['rows']:,}",
         "tokens": f"{sums['tokens']:,}",
@@ -67,10 +74,40 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
         "tokens per pair": f"{ratio('tokens', 'pairs'):.1f}",
         "mask rate": f"{ratio('masked', 'tokens'):.2%} of the tokens",
         "words per masked run": f"{ratio('masked words', 'masked runs'):.2f}",
-        "masked tokens": ", ".join(f"{ratio(how, 'masked'):.1%} {how}" for how in replacements),
+        "masked tokens": ", ".join(f"{ratio(how, 'masked'):.1%} {how}" for how in _REPLACEMENTS),
         "unknown tokens": f"{ratio('unknown', 'tokens'):.3%}",
-        "sentence order": f"{ratio('swapped', 'weighted'):.1%} labeled 1; predicted for "
-        f"{ratio('weighted', 'pairs'):.1%} of the pairs",
+        "sentence order": f"predicted for {ratio('weighted', 'pairs'):.1%} of the pairs: "
+        f"{ratio('original', 'weighted'):.1%} original, {ratio('swapped', 'weighted'):.1%} swapped",
+    }
+
+
+def distributions(
+    batches: Iterable[Batch], vocabulary: Vocabulary
+) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
+    """What varies among the rows of some batches, and shares that add up to 1, both by name."""
+    parts: dict[str, list[np.ndarray]] = {}
+    sums: Counter[str] = Counter()
+    for batch in batches:
+        sums.update(_counts(batch, vocabulary))
+        segments = batch["segment_ids"]
+        tokens = np.count_nonzero(segments, axis=1)
+        rows = tokens > 0
+        masked = np.count_nonzero(batch["mlm_weights"] > 0, axis=1)[rows] / tokens[rows]
+        sequences = np.arange(1, segments.max(initial=0) + 1)
+        pairs = np.count_nonzero(segments[:, None] == sequences[:, None], axis=2)
+        values = {
+            "tokens per row": tokens[rows],
+            "tokens per pair": pairs[pairs > 0],
+            "masked share of a row": masked,
+        }
+        for name, array in values.items():
+            parts.setdefault(name, []).append(array)
+    masks, pairs = max(sums["masked"], 1), max(sums["pairs"], 1)
+    order = {"original": sums["original"], "swapped": sums["swapped"]}
+    order["not predicted"] = sums["pairs"] - sums["weighted"]
+    return {name: np.concatenate(arrays) for name, arrays in parts.items()}, {
+        "masked tokens": {how: sums[how] / masks for how in _REPLACEMENTS},
+        "sentence order": {name: count / pairs for name, count in order.items()},
     }
 
 
@@ -98,6 +135,7 @@ def _counts(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
         "unknown": (text == vocabulary.unk_id) & real,
         "weighted": weighted,
         "swapped": weighted & (batch["sop_labels"] == 1),
+        "original": weighted & (batch["sop_labels"] == 0),
     }
     counts = {name: int(np.count_nonzero(mark)) for name, mark in marks.items()}
     pairs = int(segments.max(axis=1).sum())
