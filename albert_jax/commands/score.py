@@ -58,7 +58,7 @@ class Score(DepthOptions):
             write_json_lines(lines, self.out)
         accuracies = scoring.pair_accuracy(pairs, good, bad)
         print(accuracy_table(pairs, accuracies))
-        if self.out is not None:
+        if self.out not in (None, "-"):
             from albert_jax import files
             from albert_jax.observe import bars
 
