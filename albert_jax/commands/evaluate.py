@@ -42,14 +42,10 @@ class Evaluate(ModelOptions):
         check_within(1, max_samples=self.max_samples)
         step_number(self.step)
 
-        import numpy as np
-
         from albert_jax import files
         from albert_jax.evaluation import EVALUATION_NAME
         from albert_jax.model.sharing import check_depth
         from albert_jax.model_io.model import is_run
-        from albert_jax.observe import bars, curves
-        from albert_jax.observe.metrics import read_rows
 
         if not is_run(self.model):
             raise CheckpointError(
@@ -70,12 +66,32 @@ class Evaluate(ModelOptions):
         except StorageError as error:
             # Whoever reads the file must not take an older one for the new numbers.
             raise StorageError(f"{error}; the numbers above are printed only") from error
+        self._draw(model, heading, report)
+
+    def _draw(self, model: Model, heading: str, report: Mapping[str, Any]) -> None:
+        """Writes the pictures for which there are numbers, and prints their paths."""
+        import numpy as np
+
+        from albert_jax import files
+        from albert_jax.observe import bars, curves
+        from albert_jax.observe.metrics import read_rows
+
+        title = f"{self.model.rstrip('/').rpartition('/')[2]}, step {model.step}"
+        pictures: dict[str, bytes] = {}
         if "confusion" in report:
-            picture = files.join(self.model, "confusion.svg")
-            title = f"{self.model.rstrip('/').rpartition('/')[2]}, step {model.step}"
             labels, counts = report["confusion"].values()
-            files.write(picture, bars.confusion(title, heading, labels, np.array(counts)))
-            print(f"confusions: {picture}")
+            pictures["confusion"] = bars.confusion(title, heading, labels, np.array(counts))
+        if len(depths := {k: v for k, v in report["results"].items() if k != "majority"}) > 1:
+            metric = report["interval"]["metric"] if "interval" in report else "mlm_loss"
+            guess = report["results"].get("majority", {}).get(metric)
+            values = {int(name.split()[0]): numbers[metric] for name, numbers in depths.items()}
+            pictures["depths"] = bars.depths(
+                title, heading, metric.replace("_", " "), values, guess
+            )
+        for name, picture in pictures.items():
+            path = files.join(self.model, f"{name}.svg")
+            files.write(path, picture)
+            print(f"{name}: {path}")
         if read_rows(self.model):
             print(f"curves: {curves.draw(self.model, model.run_config)}")
 

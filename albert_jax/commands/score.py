@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +67,7 @@ class Score(DepthOptions):
             title = f"Minimal pairs of {self.file}: {self.model}"
             counts = pair_counts(pairs, accuracies)
             files.write(picture, bars.accuracies(title, accuracies, counts))
-            print(f"{picture} shows it")
+            print(f"{picture} shows it", file=sys.stderr)
 
 
 def accuracy_table(pairs: Sequence[MinimalPair], accuracies: Mapping[str, Interval]) -> str:

@@ -98,8 +98,25 @@ def accuracies(title: str, found: Mapping[str, Sequence[Any]], counts: Mapping[s
             color=style.COLORS["task"], capsize=3,
         )  # fmt: skip
         axes.axvline(0.5, color="black", linestyle="--", linewidth=1)
-        axes.set_yticks(places, [f"{name} ({counts[name]:,} pairs)" for name in names])
+        axes.set_yticks(places, [f"{name}, pairs: {counts[name]:,}" for name in names])
         axes.set(xlim=(-0.02, 1.02), xlabel="the acceptable sentence scores higher")
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter("{x:.0%}")
+        return style.encoded(figure, "svg")
+
+
+def depths(
+    title: str, note: str, metric: str, values: Mapping[int, float], majority: float | None
+) -> bytes:
+    """A score by the number of layers, and that of the commonest answer, as an SVG."""
+    with style.applied():
+        figure = style.figure(6, 3.4, title, note)
+        axes = figure.add_subplot()
+        layers = sorted(values)
+        axes.plot(layers, [values[n] for n in layers], "o-", color=style.COLORS["task"])
+        if majority is not None:
+            axes.axhline(majority, color="black", linestyle="--", linewidth=1)
+            axes.set_title(f"dashed: the commonest answer, {majority:.3g}")
+        axes.set_xticks(layers)
+        axes.set(xlabel="layers", ylabel=metric)
         return style.encoded(figure, "svg")

@@ -20,6 +20,7 @@ def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
     assert 0 <= one["accuracy"] <= 1 and "forward_flops_per_token" in out
     assert one["forward_flops_per_token"] < three["forward_flops_per_token"]
     assert one["cosine_of_layer_1"] == pytest.approx(three["cosine_of_layer_1"], rel=1e-6)
+    assert "accuracy" in (tuned / "depths.svg").read_text() and "depths.svg" in out
     assert "cosine_of_layer_3" in three and "cosine_of_layer_2" not in one
 
     arguments = ["predict", tuned, "--input", data / "classes.tsv", "--num-layers", "3"]

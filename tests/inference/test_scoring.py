@@ -100,5 +100,5 @@ def test_sets_of_pairs_are_drawn_beside_their_scores(tmp_path, capsys) -> None:
     source = tiny_models.directory(tmp_path)
     assert cli.main(["score", source, str(table), "--out", str(out)]) == 0
     picture = tmp_path / "scores.jsonl.svg"
-    assert str(picture) in capsys.readouterr().out
-    assert ">names (1 pairs)<" in picture.read_text()
+    assert str(picture) in capsys.readouterr().err
+    assert ">names, pairs: 1<" in picture.read_text()

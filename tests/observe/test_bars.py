@@ -31,4 +31,4 @@ def test_a_confusion_matrix_has_names_counts_and_shares() -> None:
 def test_the_accuracy_of_each_set_stands_beside_chance() -> None:
     found = {"all": (0.8, 0.7, 0.9), "agreement": (1.0, 1.0, 1.0)}
     text = bars.accuracies("pairs", found, {"all": 10, "agreement": 4}).decode()
-    assert ">agreement (4 pairs)<" in text and "chance" in text
+    assert ">agreement, pairs: 4<" in text and "chance" in text
