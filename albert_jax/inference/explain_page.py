@@ -42,7 +42,9 @@ td.n { text-align: right; font-variant-numeric: tabular-nums; }
 .token.against { background: rgb(var(--against) / calc(var(--a, 0) * .8)); }
 .token small { display: block; font-size: .7rem; font-variant-numeric: tabular-nums; }
 .scale { display: flex; align-items: center; flex-wrap: wrap; gap: .2em .5em; margin: 1em 0; }
-.scale i { display: inline-block; width: 1.6em; height: 1.1em; border: 1px solid var(--line);
+.scale span { white-space: nowrap; }
+.scale i { display: inline-block; vertical-align: -.15em; margin-right: .4em; width: 1.6em;
+  height: 1.1em; border: 1px solid var(--line);
   background: rgb(var(--for) / var(--a, 0)); }
 .scale i.against { background: rgb(var(--against) / var(--a, 0)); }
 summary { font-weight: 600; margin: .8em 0 .3em; cursor: pointer; }
@@ -103,8 +105,8 @@ def _contributions(explanation: Explanation) -> str:
         )
     steps = (-0.5, -0.2, -0.05, 0.0, 0.05, 0.2, 0.5)
     swatches = " ".join(
-        f'<i class="{"against" if step < 0 else "for"}" style="{_shade(step, 0.8)}"></i>'
-        f"{100 * step:+.0f}"
+        f'<span><i class="{"against" if step < 0 else "for"}" style="{_shade(step, 0.8)}">'
+        f"</i>{100 * step:+.0f}</span>"
         for step in steps
     )
     return (
@@ -171,7 +173,10 @@ def _attention(explanation: Explanation) -> str:
         "<p>In a table each row is a token that attends, and each column a token that is attended "
         f"to. The shares of a row add up to 100%. {note}</p>",
         '<div class="scale note">'
-        + " ".join(f'<i style="--a:{s**0.5:.2f}"></i>{s:.0%}' for s in (0.01, 0.05, 0.2, 0.5, 1.0))
+        + " ".join(
+            f'<span><i style="--a:{s**0.5:.2f}"></i>{s:.0%}</span>'
+            for s in (0.01, 0.05, 0.2, 0.5, 1.0)
+        )
         + " of a row; the pointer shows the number of a cell</div>",
     ]
     for number, layer in enumerate(attention, start=1):
