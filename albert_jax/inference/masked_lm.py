@@ -30,10 +30,11 @@ def logits_function(
     """
 
     def logits(params: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
-        hidden = albert.encode(
-            params, config, batch, compute=compute, num_layers=num_layers, backend=backend
-        )
-        return albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
+        states = albert.encode(
+            params, config, batch, compute=compute, num_layers=num_layers, backend=backend,
+            positions=batch["mlm_positions"],
+        )  # fmt: skip
+        return albert.mlm_logits(params, config, states)
 
     return logits
 

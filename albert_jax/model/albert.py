@@ -32,9 +32,9 @@ Batch = Mapping[str, jax.Array]
 """Arrays of a batch; the first axis of each is B."""
 Capture = Callable[[jax.Array, jax.Array], Any]
 """Called after each block with its input and output [B, S, H]; returns the arrays to record."""
-Block = Callable[[jax.Array, Params, Params, jax.Array | int], jax.Array]
+Block = Callable[..., jax.Array]
 """(hidden states, attention parameters, feed-forward parameters, number of the block) to hidden
-states [B, S, H]."""
+states [B, S, H]; with positions [B, P] as a fifth argument to those at the positions, [B, P, H]."""
 
 
 def abstract_params(config: ModelConfig, heads: bool = True) -> dict[str, Any]:
@@ -95,12 +95,15 @@ def encode(
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = XLA,
+    positions: jax.Array | None = None,
 ) -> jax.Array:
-    """Hidden states [B, S, H] of rows, in the compute type.
+    """Hidden states [B, S, H] of rows, or those at int32 positions [B, P] alone, [B, P, H].
 
-    The batch holds input_ids, positions, token_type_ids and segment_ids, int32 [B, S]. `num_layers`
-    layers are applied (None: num_hidden_layers). `dropout` are the rows' keys [B]; None switches
-    it off. Raises ConfigError for rows that are longer than the table of positions.
+    They are in the compute type. The batch holds input_ids, positions, token_type_ids and
+    segment_ids, int32 [B, S]. `num_layers` layers are applied (None: num_hidden_layers). `dropout`
+    are the rows' keys [B]; None switches it off. With `positions`, unrolled layers save the last
+    feed-forward network at all others. Raises ConfigError for rows that are longer than the table
+    of positions.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)
@@ -109,7 +112,7 @@ def encode(
     """
     return encode_all_layers(
         params, config, batch, compute=compute, num_layers=num_layers, dropout=dropout,
-        backend=backend, capture=None,
+        backend=backend, capture=None, positions=positions,
     )[0]  # fmt: skip
 
 
@@ -123,6 +126,7 @@ def encode_all_layers(
     dropout: jax.Array | None = None,
     backend: Backend = XLA,
     capture: Capture | None = lambda before, after: after,
+    positions: jax.Array | None = None,
 ) -> tuple[jax.Array, Any]:
     """Like `encode`, together with what `capture` returns after each block, stacked.
 
@@ -134,12 +138,17 @@ def encode_all_layers(
     blocks = len(attention.set_of_block)
 
     if compute.unroll:
+        # Dropout masks belong to the places of a row, so that they ask for the whole row.
+        whole = capture or (dropout is not None and config.hidden_dropout_prob > 0)
         attention_sets, ffn_sets = attention.unstacked(), ffn.unstacked()
         records = []
         for block in range(blocks):
             before, own_attention = x, attention_sets[attention.set_of_block[block]]
-            x = run(x, own_attention, ffn_sets[ffn.set_of_block[block]], block)
+            at = positions if block == blocks - 1 and not whole else None
+            x = run(x, own_attention, ffn_sets[ffn.set_of_block[block]], block, at)
             records.append(capture(before, x) if capture else None)
+        if positions is not None and whole:
+            x = gather_positions(x, positions)
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *records)
 
     def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
@@ -150,7 +159,8 @@ def encode_all_layers(
     # A set that serves all blocks is closed over; otherwise the blocks' sets are scanned.
     shared_attention, shared_ffn = attention.shared(), ffn.shared()
     numbers = jnp.arange(blocks, dtype=jnp.int32)
-    return jax.lax.scan(step, x, (numbers, attention.scanned(), ffn.scanned()))
+    x, records = jax.lax.scan(step, x, (numbers, attention.scanned(), ffn.scanned()))
+    return (x if positions is None else gather_positions(x, positions)), records
 
 
 def apply_layer(
@@ -212,14 +222,23 @@ def pooled(params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch)
     >>> pooled(model.params, model.config, hidden, batch).shape
     (2, 1, 16)
     """
-    pooler = layers.bind(layers.Pooler, config, params["pooler"])
-    return pooler(gather_positions(hidden, batch["cls_positions"]))
+    return pool(params, config, gather_positions(hidden, batch["cls_positions"]))
+
+
+def pool(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
+    """The pooler's output [..., H] of the hidden states [..., H] at [CLS] tokens."""
+    return layers.bind(layers.Pooler, config, params["pooler"])(states)
 
 
 def mlm_logits(
-    params: Params, config: ModelConfig, hidden: jax.Array, positions: jax.Array | np.ndarray
+    params: Params,
+    config: ModelConfig,
+    hidden: jax.Array,
+    positions: jax.Array | np.ndarray | None = None,
 ) -> jax.Array:
     """Float32 logits over the vocabulary [B, P, V] at the int32 positions [B, P] only.
+
+    Without `positions`, `hidden` [B, P, H] is what `encode` returned for some.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file"], length=8)
@@ -229,7 +248,8 @@ def mlm_logits(
     """
     head = layers.bind(layers.MlmHead, config, params["mlm_head"])
     word_embeddings = params["embeddings"]["word_embeddings"]["embedding"]
-    return head(gather_positions(hidden, positions), word_embeddings)
+    states = hidden if positions is None else gather_positions(hidden, positions)
+    return head(states, word_embeddings)
 
 
 def sop_logits(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
@@ -270,11 +290,17 @@ def _block(
     dropout = _dropout(config, dropout_keys)
 
     def run(
-        x: jax.Array, attention_params: Params, ffn_params: Params, block: jax.Array | int
+        x: jax.Array,
+        attention_params: Params,
+        ffn_params: Params,
+        block: jax.Array | int,
+        positions: jax.Array | None = None,
     ) -> jax.Array:
         attention = layers.bind(layers.Attention, config, attention_params)
         ffn = layers.bind(layers.FeedForward, config, ffn_params)
         x = attention(x, mask, backend, dropout.at(block))
+        if positions is not None:
+            x = gather_positions(x, positions)
         return ffn(x, dropout.at(block))
 
     return run

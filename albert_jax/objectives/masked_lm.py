@@ -20,17 +20,18 @@ SMOOTHING = 1e-5
 def masked_lm(
     params: Mapping[str, Any],
     model: ModelConfig,
-    hidden: jax.Array,
+    states: jax.Array,
     batch: Mapping[str, jax.Array],
     *,
     top: int = 1,
 ) -> LossTerms:
     """The term "mlm" and the weighted sum "mlm_correct" over the masked positions of a batch.
 
-    `hidden` is [B, S, H]; the columns mlm_positions, mlm_labels and mlm_weights are [B, P]. For
-    `top` above 1, "mlm_top<top>_correct" counts the labels among that many most likely tokens.
+    `states` [B, P, H] are the hidden states at mlm_positions; the columns mlm_labels and
+    mlm_weights are [B, P]. For `top` above 1, "mlm_top<top>_correct" counts the labels among that
+    many most likely tokens.
     """
-    logits = albert.mlm_logits(params, model, hidden, batch["mlm_positions"])
+    logits = albert.mlm_logits(params, model, states)
     labels, weights = batch["mlm_labels"], batch["mlm_weights"]
     losses = loss_terms.cross_entropy(logits, labels)
     term = LossTerm(jnp.sum(weights * losses), "mlm_weights", SMOOTHING)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
 from albert_jax.model import albert
@@ -36,13 +37,16 @@ def pretraining_loss(
         dropout: jax.Array | None,
         num_layers: int | None,
     ) -> LossTerms:
-        hidden = albert.encode(
+        positions = [batch["mlm_positions"]] + [batch["cls_positions"]] * has_order
+        states = albert.encode(
             params, model, batch,
             compute=compute, num_layers=num_layers, dropout=dropout, backend=backend,
+            positions=jnp.concatenate(positions, axis=1),
         )  # fmt: skip
-        result = masked_lm(params, model, hidden, batch, top=top)
+        masked = batch["mlm_positions"].shape[1]
+        result = masked_lm(params, model, states[:, :masked], batch, top=top)
         if has_order:
-            order = sentence_order(params, model, hidden, batch)
+            order = sentence_order(params, model, states[:, masked:], batch)
             result = LossTerms(result.terms | order.terms, result.sums | order.sums)
         return result
 

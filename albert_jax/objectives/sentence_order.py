@@ -15,14 +15,14 @@ from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
 
 def sentence_order(
-    params: Mapping[str, Any], model: ModelConfig, hidden: jax.Array, batch: Mapping[str, jax.Array]
+    params: Mapping[str, Any], model: ModelConfig, states: jax.Array, batch: Mapping[str, jax.Array]
 ) -> LossTerms:
     """The term "sop" over the pairs of a batch, and the weighted sum "sop_correct".
 
-    `hidden` is [B, S, H]; the columns cls_positions, sop_labels and sop_weights are [B, K].
+    `states` [B, K, H] are the hidden states at cls_positions; the columns sop_labels and
+    sop_weights are [B, K].
     """
-    pooled = albert.pooled(params, model, hidden, batch)
-    logits = albert.sop_logits(params, model, pooled)
+    logits = albert.sop_logits(params, model, albert.pool(params, model, states))
     labels, weights = batch["sop_labels"], batch["sop_weights"]
     losses = loss_terms.cross_entropy(logits, labels)
     term = LossTerm(jnp.sum(weights * losses), "sop_weights")

@@ -61,6 +61,34 @@ def test_scan_unrolled_and_recomputed_are_one_function(mode):
             np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(a).max()))
 
 
+@pytest.mark.parametrize("unroll", [False, True])
+@pytest.mark.parametrize("hidden_dropout_prob", [0.0, 0.3])
+def test_states_at_positions_are_those_of_the_whole_row(unroll, hidden_dropout_prob):
+    config = dataclasses.replace(TINY, hidden_dropout_prob=hidden_dropout_prob)
+    params, batch = spread(config), rows()
+    compute = dataclasses.replace(EXACT, unroll=unroll)
+    keys = row_keys(0, 5, jnp.arange(len(batch["input_ids"])))
+    positions = jnp.array([[3, 0, 3], [1, 2, 9]] + [[0, 4, 5]] * (len(keys) - 2))
+
+    def states(params, **options):
+        return albert.encode(params, config, batch, compute=compute, dropout=keys, **options)
+
+    def total(params, at_positions: bool):
+        if at_positions:
+            found = states(params, positions=positions)
+        else:
+            found = albert.gather_positions(states(params), positions)
+        return jnp.sum(jnp.sin(found)), found
+
+    expected, found = (
+        jax.value_and_grad(total, has_aux=True)(params, at_positions)
+        for at_positions in (False, True)
+    )
+    np.testing.assert_allclose(found[0][1], expected[0][1], atol=2e-5)
+    for a, b in zip(jax.tree.leaves(expected[1]), jax.tree.leaves(found[1]), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * (1 + np.abs(a).max()))
+
+
 def test_depth_is_an_argument():
     params, batch = spread(TINY), rows()
     _, each = albert.encode_all_layers(params, TINY, batch, compute=EXACT)
