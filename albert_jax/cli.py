@@ -19,7 +19,7 @@ import sys
 import traceback
 
 from albert_jax import compilation_cache
-from albert_jax.errors import AlbertError, Stopped, StorageError, nearest
+from albert_jax.errors import AlbertError, Stopped, StorageError, nearest, one_line
 
 VERBS = {
     "tokenizer train": ("albert_jax.commands.tokenizer:TokenizerTrain", "learn a vocabulary"),
@@ -105,10 +105,17 @@ def main(argv: list[str] | None = None) -> int:
         return _answer(text, INTERNAL, debug)
 
 
+class _OneLine(logging.Formatter):
+    """Warnings quote foreign files as errors do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(record.getMessage())
+
+
 def _set_up_logging(debug: bool) -> None:
     """Our own messages are plain lines on stderr; libraries log errors only, unless --debug."""
     ours, others = logging.StreamHandler(), logging.StreamHandler()
-    ours.setFormatter(logging.Formatter("%(message)s"))
+    ours.setFormatter(_OneLine())
     others.setLevel(logging.WARNING if debug else logging.ERROR)
     package, root = logging.getLogger("albert_jax"), logging.getLogger()
     package.handlers, package.propagate = [ours], False
@@ -131,7 +138,7 @@ def _answer(text: str, code: int, debug: bool) -> int:
     with contextlib.suppress(OSError, ValueError):
         if debug:
             traceback.print_exc()
-        print(f"albert-jax: {' '.join(text.split())}", file=sys.stderr, flush=True)
+        print(f"albert-jax: {one_line(text)}", file=sys.stderr, flush=True)
     hosts = sys.modules.get("albert_jax.parallel.hosts")
     if hosts is not None and code != Stopped.exit_code:
         hosts.leave(code)

@@ -15,6 +15,10 @@ from albert_jax.errors import ConfigError
 
 MAX_LAYERS = 1000
 """The largest number of layers of any encoder; a shared layer can be applied that often."""
+MAX_VOCABULARY = 1 << 20
+"""The most tokens of a vocabulary."""
+MAX_WIDTH = 1 << 16
+"""The largest size of a vector or table of the network, vocabularies excepted."""
 LAYER_NORM_EPS = 1e-12
 """LayerNorm epsilon of the original (modeling.py, contrib default); it is part of the model."""
 
@@ -23,21 +27,21 @@ LAYER_NORM_EPS = 1e-12
 class ModelConfig:
     """The network. The defaults are ALBERT-base (paper, Table 1)."""
 
-    vocab_size: int = bounded(30000, 1)
+    vocab_size: int = bounded(30000, 1, MAX_VOCABULARY)
     """V: number of tokens in the vocabulary."""
-    embedding_size: int = bounded(128, 1)
+    embedding_size: int = bounded(128, 1, MAX_WIDTH)
     """E: size of the embeddings; they are projected to hidden_size if it differs."""
-    hidden_size: int = bounded(768, 1)
+    hidden_size: int = bounded(768, 1, MAX_WIDTH)
     """H: width of the encoder."""
-    num_hidden_layers: int = bounded(12, 1)
+    num_hidden_layers: int = bounded(12, 1, MAX_LAYERS)
     """L: how many times the shared layer is applied."""
-    num_hidden_groups: int = bounded(1, 1)
+    num_hidden_groups: int = bounded(1, 1, MAX_LAYERS)
     """Number of layer groups; layers of one group share their parameters."""
-    inner_group_num: int = bounded(1, 1)
+    inner_group_num: int = bounded(1, 1, MAX_LAYERS)
     """Distinct blocks that run in order inside each layer."""
-    num_attention_heads: int = bounded(12, 1)
+    num_attention_heads: int = bounded(12, 1, MAX_WIDTH)
     """N: attention heads; hidden_size must be divisible by it."""
-    intermediate_size: int = bounded(3072, 1)
+    intermediate_size: int = bounded(3072, 1, 4 * MAX_WIDTH)
     """F: width of the feed-forward network."""
     hidden_act: Literal["gelu_new", "relu", "tanh", "linear"] = "gelu_new"
     """Activation of the feed-forward network and the MLM transform (gelu_new: tanh form)."""
@@ -45,9 +49,9 @@ class ModelConfig:
     """Dropout after embeddings, attention output and feed-forward output."""
     attention_probs_dropout_prob: float = bounded(0.0, 0.0, 0.999)
     """Dropout on attention probabilities (fused attention kernels have none)."""
-    max_position_embeddings: int = bounded(512, 1)
+    max_position_embeddings: int = bounded(512, 1, 16 * MAX_WIDTH)
     """Size of the position table: the longest sequence that the model can read."""
-    type_vocab_size: int = bounded(2, 1)
+    type_vocab_size: int = bounded(2, 1, MAX_WIDTH)
     """Size of the token type table (sentence A, sentence B)."""
     initializer_range: float = bounded(0.02, 1e-6, 1.0)
     """Standard deviation of initial weights; below a width of 768 use 0.02 * sqrt(768 / H)."""
@@ -65,6 +69,12 @@ class ModelConfig:
             raise ConfigError(
                 f"model.hidden_size {self.hidden_size} is not divisible by "
                 f"model.num_attention_heads {self.num_attention_heads}: change one of them"
+            )
+        blocks = self.num_hidden_layers * self.inner_group_num
+        if blocks > MAX_LAYERS:
+            raise ConfigError(
+                f"model.num_hidden_layers {self.num_hidden_layers} times model.inner_group_num "
+                f"{self.inner_group_num} is {blocks} blocks: at most {MAX_LAYERS} can be applied"
             )
         if self.num_hidden_groups > self.num_hidden_layers:
             raise ConfigError(

@@ -73,8 +73,13 @@ def _version_of_run(name: str) -> str:
     try:
         record = json.loads(files.read(files.join(folder or ".", "record.json")) or b"{}")
         return str(record["environment"]["packages"]["albert-jax"])
-    except (ValueError, KeyError, TypeError, StorageError):
+    except (ValueError, KeyError, TypeError, RecursionError, StorageError):
         return ""
+
+
+def loads(text: str, where: str) -> Config:
+    """The config that `dumps` wrote, with all fields and no `extends`; raises ConfigError."""
+    return from_dict(_parsed(text.encode(), where), where)
 
 
 def base_of(name: str) -> tuple[str, Config]:
@@ -148,23 +153,32 @@ def same_run(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> li
     for name in allow_change:
         if not any(_inside(path, name) for path in known):
             raise ConfigError(f"--allow-change {name}: no such field{nearest(name, known)}")
-    changes = _changes(old, new)
-    model = [line for path, line in changes.items() if path.startswith("model.")]
+    changes, wrong = _changes(old, new), _refused(old, new, allow_change)
+    model = [line for path, line in wrong.items() if path.startswith("model.")]
     if model:
         raise CheckpointError(
             f"this run folder belongs to another model: {_brief(model)}: use another --out"
         )
-    refused = {
-        path: line
-        for path, line in changes.items()
-        if not path.startswith(FREE_TO_CHANGE) and not any(_inside(path, n) for n in allow_change)
-    }
-    if refused:
+    if wrong:
         raise ConfigError(
-            f"this run folder belongs to another config: {_brief(list(refused.values()))}: use "
-            f"another --out, or --allow-change {' '.join(list(refused)[:3])}"
+            f"this run folder belongs to another config: {_brief(list(wrong.values()))}: use "
+            f"another --out, or --allow-change {' '.join(list(wrong)[:3])}"
         )
     return list(changes.values())
+
+
+def refused(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> list[str]:
+    """The changes that a run may not go through, one phrase per field; see `same_run`."""
+    return list(_refused(old, new, allow_change).values())
+
+
+def _refused(old: Config, new: Config, allow_change: tuple[str, ...]) -> dict[str, str]:
+    return {
+        path: line
+        for path, line in _changes(old, new).items()
+        if path.startswith("model.")
+        or not (path.startswith(FREE_TO_CHANGE) or any(_inside(path, n) for n in allow_change))
+    }
 
 
 def _find(name: str, extended_by: str) -> str:
@@ -188,8 +202,11 @@ def _find(name: str, extended_by: str) -> str:
 
 
 def _tables(path: str) -> dict[str, Any]:
+    return _parsed(_read(path), path)
+
+
+def _parsed(data: bytes, path: str) -> dict[str, Any]:
     """Parses TOML after checking that doing so is cheap."""
-    data = _read(path)
     if len(data) > MAX_BYTES:
         raise ConfigError(f"config {path} is larger than {MAX_BYTES} bytes: it is not a config")
     try:

@@ -56,6 +56,27 @@ class Stopped(AlbertError):
     exit_code = 75
 
 
+MAX_LINE, MAX_WORD = 2000, 400
+"""Most characters of a printed line, and of a name in it."""
+
+
+def one_line(text: str) -> str:
+    """A message as it is printed: one line of bounded length in which nothing steers a terminal.
+
+    Names from foreign files stand in messages as they are; here their control characters are
+    written as escapes, and what is too long loses its middle.
+    """
+    words = [_shortened(word, MAX_WORD) for word in text[: 1 << 24].split()]
+    line = _shortened(" ".join(words), MAX_LINE)
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def _shortened(text: str, most: int) -> str:
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}[... {len(text) - most} characters ...]{text[-most // 2 :]}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """The end of a message about an unknown name: `; did you mean X?`, or nothing."""
     near = difflib.get_close_matches(name[:80], list(known), 1, 0.5)

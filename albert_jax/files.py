@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from albert_jax import local_disk
 from albert_jax.errors import CheckpointError, ConfigError, StorageError
 
 _TEMPORARY = re.compile(r".+\.[0-9a-f]{8}\.tmp")
@@ -37,6 +38,7 @@ _FIXES = {
     errno.EROFS: "it is mounted read-only: choose another folder",
     errno.ENOTDIR: "a part of this path is a file: choose another folder",
     errno.EISDIR: "it is a folder: name a file in it",
+    errno.ESPIPE: "name a regular file",
     errno.EMFILE: "raise the limit of open files (ulimit -n)",
     errno.EEXIST: "a file is where a folder is needed: choose another folder",
 }
@@ -104,9 +106,9 @@ def write(path: str, data: bytes | memoryview) -> None:
         if is_bucket(path):
             bucket_client(path).pipe_file(path, bytes(data))
             return
-        with _renamed_when_complete(path) as temporary:
-            _write_to_disk(temporary, "wb", data)
-        _sync_folder(os.path.dirname(path) or ".")
+        with local_disk.renamed_when_complete(path) as temporary:
+            local_disk.write(temporary, "wb", data)
+        local_disk.sync_folder(os.path.dirname(path) or ".")
 
 
 def create_if_absent(path: str, data: bytes) -> bool:
@@ -121,19 +123,27 @@ def create_if_absent(path: str, data: bytes) -> bool:
                 bucket_client(path).pipe_file(path, data, mode="create")
             else:
                 os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-                _write_to_disk(path, "xb", data)
+                local_disk.write(path, "xb", data)
         except FileExistsError:
             return False
         return True
 
 
-def read(path: str) -> bytes | None:
-    """The complete object, or None if there is none."""
+def read(path: str, *, limit: int | None = None, stream: bool = False) -> bytes | None:
+    """The complete object, or None if there is none.
+
+    With a `limit` at most one byte more than that is read, so whoever checks the length has not
+    loaded what it refuses. A local pipe or device is read only as a `stream`: a name that was
+    meant for a file would otherwise wait for ever.
+    """
     with storage_errors(path), suppress(FileNotFoundError):
         if is_bucket(path):
-            return bucket_client(path).cat_file(path)
+            end = None if limit is None else limit + 1
+            return bucket_client(path).cat_file(path, end=end)
+        if not stream:
+            local_disk.require_regular(path)
         with open(path, "rb") as file:
-            return file.read()
+            return file.read(-1 if limit is None else limit + 1)
     return None
 
 
@@ -143,6 +153,7 @@ def sha256(path: str, *, sync: bool = False) -> str:
         if is_bucket(path):
             with bucket_client(path).open(path, "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
+        local_disk.require_regular(path)
         with open(path, "rb", buffering=0) as file:
             digest = hashlib.file_digest(file, "sha256")
             if sync:
@@ -160,7 +171,7 @@ def download(path: str, target: str) -> None:
     """Writes an object of a bucket as a local file, with the folders above it."""
     with storage_errors(path):
         client = bucket_client(path)
-        with storage_errors(target), _renamed_when_complete(target) as temporary:
+        with storage_errors(target), local_disk.renamed_when_complete(target) as temporary:
             client.get_file(path, temporary)
 
 
@@ -200,7 +211,7 @@ def file_sizes(path: str) -> dict[str, int]:
                 if name.startswith(base)
             }
         sizes: dict[str, int] = {}
-        for folder, _, entries in os.walk(path, onerror=_raise_unless_absent):
+        for folder, _, entries in os.walk(path, onerror=local_disk.raise_unless_absent):
             for name in entries:
                 full = os.path.join(folder, name)
                 sizes[os.path.relpath(full, path).replace(os.sep, "/")] = os.lstat(full).st_size
@@ -215,6 +226,11 @@ def is_folder(path: str) -> bool:
         return os.path.isdir(path)
 
 
+def is_other(path: str) -> bool:
+    """Whether a local name is taken by what is no folder: a file, a pipe, a link to nothing."""
+    return not is_bucket(path) and os.path.lexists(path) and not os.path.isdir(path)
+
+
 def make_folder(path: str) -> None:
     """Makes a folder with its parents and checks that it is writable."""
     probe = join(path, f".write-test-{uuid.uuid4().hex[:8]}")
@@ -225,12 +241,11 @@ def make_folder(path: str) -> None:
 def move_tree(source: str, target: str) -> None:
     """Moves a folder (local: one rename; bucket: all objects are copied, then deleted).
 
-    In a bucket an interrupted move can be repeated; nothing is lost.
+    In a bucket, or to another disk, an interrupted move can be repeated; nothing is lost.
     """
     with storage_errors(target):
         if not is_bucket(source):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            os.rename(source, target)
+            local_disk.move(source, target)
             return
         client = bucket_client(source)
         for name in file_sizes(source):
@@ -239,10 +254,15 @@ def move_tree(source: str, target: str) -> None:
 
 
 def delete_tree(path: str) -> None:
-    """Deletes a folder with its content; it is no error if there is none."""
+    """Deletes a folder with its content; it is no error if there is none.
+
+    Of a local link the link alone is deleted: what it leads to may have other owners.
+    """
     with storage_errors(path), suppress(FileNotFoundError):
         if is_bucket(path):
             bucket_client(path).rm(path, recursive=True)
+        elif os.path.islink(path):
+            os.unlink(path)
         else:
             shutil.rmtree(path)
 
@@ -279,7 +299,7 @@ def new_folder(out_dir: str | os.PathLike[str]) -> Iterator[Path]:
                 with open(path, "rb") as file:
                     os.fsync(file.fileno())
         os.rename(temporary, out)
-        _sync_folder(str(out.parent))
+        local_disk.sync_folder(str(out.parent))
     except OSError as error:
         # The error may be about a file that the block reads; a failed write (a full disk) names
         # no file, or one of the temporary folder.
@@ -295,52 +315,3 @@ def write_files(folder: Path, contents: dict[str, bytes]) -> None:
     for name, content in contents.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
-
-
-# ---- local disk ----------------------------------------------------------------------------------
-
-
-def _write_to_disk(path: str, mode: str, data: bytes | memoryview) -> None:
-    """Writes a file that survives a power cut; a file that cannot be written does not stay."""
-    with open(path, mode) as file:
-        try:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        except BaseException:
-            _unlink(path)
-            raise
-
-
-def _sync_folder(path: str) -> None:
-    """Flushes a folder's entries to the disk, so that a rename in it survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        # Some network file systems refuse this; the rename itself has happened.
-        with suppress(OSError):
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def _renamed_when_complete(path: str) -> Iterator[str]:
-    """A temporary name beside `path`, which takes its place if the block succeeds."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = f"{path}.{uuid.uuid4().hex[:8]}.tmp"
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        _unlink(temporary)
-        raise
-
-
-def _unlink(path: str) -> None:
-    with suppress(FileNotFoundError):
-        os.unlink(path)
-
-
-def _raise_unless_absent(error: OSError) -> None:
-    if not isinstance(error, FileNotFoundError):
-        raise error

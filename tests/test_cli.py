@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
 import re
 import signal
@@ -281,3 +283,50 @@ def test_interrupt_is_one_line(tmp_path):
 )
 def test_an_option_that_is_looked_up_first(arguments, value):
     assert options.given(arguments.split(), "--config") == value
+
+
+HOSTILE = "\x1b[2J\x1b]0;owned\x07\u202e\x9b31m" + "n" * 3_000_000
+
+
+def test_what_foreign_files_say_cannot_steer_a_terminal(call, monkeypatch, tmp_path):
+    """Neither in an error nor in a warning; and it does not fill the screen."""
+
+    def fail(self):
+        logging.getLogger("albert_jax.checkpoint").warning("found %s", HOSTILE)
+        raise errors.CheckpointError(f"{HOSTILE} is not expected: give another name")
+
+    monkeypatch.setattr(ConfigShow, "run", fail)
+    code, out, err = call("config", "show", "--config", "tiny")
+    assert code == 4 and not out
+    warning, error = err.splitlines()
+    assert warning.startswith(r"found \x1b[2J\x1b]0;owned\x07\u202e\x9b31mnnn")
+    assert error.startswith(r"albert-jax: \x1b[2J") and error.endswith(": give another name")
+    assert all(len(line) < 3000 and line.isprintable() for line in (warning, error))
+
+
+def test_a_foreign_name_in_a_file_is_printed_escaped(call, tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    described = {"model_type": "\x1b[31mred", "hidden_size": 1}
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    code, _, err = call("import", str(tmp_path), "--out", str(tmp_path / "out"))
+    assert code == 4 and r"describes a \x1b[31mred model" in _last(err) and "\x1b" not in err
+
+
+@pytest.mark.parametrize(
+    ("text", "printed"),
+    [
+        ("a\nb\tc  d", "a b c d"),
+        ("数据 is here\u3000now", "数据 is here now"),
+        ("\ud800 caf\u00e9", r"\ud800 caf\u00e9".replace(r"\u00e9", "\u00e9")),
+        ("x" * 400, "x" * 400),
+        ("x" * 401, "x" * 200 + "[... 1 characters ...]" + "x" * 200),
+        ("", ""),
+    ],
+)
+def test_one_line(text, printed):
+    assert errors.one_line(text) == printed
+
+
+def test_a_line_of_many_words_has_an_end():
+    line = errors.one_line("begin " + "word " * 10_000 + "end")
+    assert line.startswith("begin word") and line.endswith(" end") and len(line) < 2100

@@ -154,3 +154,55 @@ def test_an_error_in_a_new_folder_names_the_file_that_failed(tmp_path):
     with pytest.raises(StorageError, match=f"{out}: No space left"), new_folder(out):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert os.listdir(tmp_path) == []
+
+
+def test_a_pipe_is_read_only_where_a_stream_is_meant(tmp_path):
+    path = str(tmp_path / "pipe")
+    os.mkfifo(path)
+    for read in (files.read, files.sha256):
+        with pytest.raises(StorageError, match="pipe: a pipe or device .*; name a regular file"):
+            read(path)
+    with pytest.raises(StorageError, match="a pipe or device"):
+        files.read("/dev/zero", limit=10)
+    writer = threading.Thread(target=lambda: Path(path).write_bytes(b"text"))
+    writer.start()
+    assert files.read(path, stream=True) == b"text"
+    writer.join()
+
+
+def test_no_more_is_read_than_the_limit(place):
+    path = files.join(place, "a")
+    files.write(path, b"12345")
+    assert files.read(path, limit=3) == b"1234"
+    assert files.read(path, limit=5) == b"12345"
+
+
+def test_a_link_is_deleted_and_not_what_it_leads_to(tmp_path):
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept" / "a").write_text("a")
+    for target in ("kept", "nowhere"):
+        (tmp_path / "link").symlink_to(tmp_path / target)
+        files.delete_tree(str(tmp_path / "link"))
+        assert not os.path.lexists(tmp_path / "link")
+    assert (tmp_path / "kept" / "a").read_text() == "a"
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_a_move_to_another_disk(tmp_path, monkeypatch, kind):
+    """As if both were on two disks: only renames within a folder succeed."""
+    rename = os.rename
+
+    def within_a_folder(source, target):
+        if os.path.dirname(source) != os.path.dirname(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", within_a_folder)
+    source = tmp_path / "a"
+    content = source / "b" if kind == "folder" else source
+    content.parent.mkdir(exist_ok=True)
+    content.write_text("text")
+    files.move_tree(str(source), str(tmp_path / "x" / "y"))
+    moved = tmp_path / "x" / "y"
+    assert (moved / "b" if kind == "folder" else moved).read_text() == "text"
+    assert not source.exists() and os.listdir(tmp_path / "x") == ["y"]

@@ -24,6 +24,11 @@ RENEW_SECONDS = 15.0
 STALE_SECONDS = 60.0
 SETTLE_SECONDS = 0.5
 """Time after a takeover in which another run that takes over too would replace our lock."""
+_TYPES = {
+    "host": (str,), "boot": (str,), "pid": (int,), "started": (str,), "token": (str,),
+    "renewed": (int, float),
+}  # fmt: skip
+"""Types of the entries of a lock."""
 
 log = logging.getLogger(__name__)
 
@@ -96,10 +101,11 @@ class RunLock:
         owner = _parse(data)
         if self._owner["boot"] and all(owner.get(k) == self._owner[k] for k in ("host", "boot")):
             # The start time differs if the pid now belongs to another process.
-            started = _process_start(owner["pid"])
-            if started is not None and started == owner["started"]:
+            started = _process_start(owner["pid"]) if "pid" in owner else None
+            if started is not None and started == owner.get("started"):
                 raise self._refusal(owner)
-            return
+            if "pid" in owner:
+                return
         remaining = STALE_SECONDS - max(0.0, time.time() - owner.get("renewed", time.time()))
         if remaining > 0:
             wait = f"waiting up to {remaining:.0f} s to see if it lives"
@@ -132,11 +138,16 @@ class RunLock:
 
 
 def _parse(data: bytes | None) -> dict[str, Any]:
-    """The content of a lock; empty if it is absent or half written."""
+    """The entries of a lock that have their type; none if it is absent, half written or damaged.
+
+    A lock without an owner that can be asked for is stale when it is not renewed.
+    """
     try:
-        return json.loads(data or b"{}")
-    except ValueError:
+        content = json.loads(data or b"{}")
+    except (ValueError, RecursionError):
         return {}
+    entries = content.items() if isinstance(content, dict) else ()
+    return {name: value for name, value in entries if type(value) in _TYPES.get(name, ())}
 
 
 def _describe(owner: dict[str, Any]) -> str:

@@ -52,7 +52,12 @@ class Layout:
     def saved_steps(self) -> list[int]:
         """The steps that have a manifest, ascending."""
         steps = step_numbers(self.checkpoints)
-        return [step for step in steps if files.read(self.manifest(step)) is not None]
+        return [step for step in steps if self.has_manifest(step)]
+
+    def has_manifest(self, step: int) -> bool:
+        """Whether a step is a folder with a manifest."""
+        in_place = files.is_folder(self.step(step))
+        return in_place and files.read(self.manifest(step)) is not None
 
 
 def step_numbers(folder: str) -> list[int]:
@@ -102,8 +107,13 @@ def metrics_of(layout: Layout, step: int) -> dict[str, float]:
 
 
 def is_unfinished(layout: Layout, step: int) -> bool:
-    """Whether a step has neither manifest nor marker, so that its save was interrupted."""
-    return files.read(layout.manifest(step)) is None and files.read(layout.marker(step)) is None
+    """Whether a step has neither manifest nor marker, so that its save was interrupted.
+
+    A file, pipe or link that leads nowhere is no save, whatever its name.
+    """
+    if files.is_other(layout.step(step)) or layout.has_manifest(step):
+        return False
+    return files.read(layout.marker(step)) is None
 
 
 def find_damage(layout: Layout, step: int) -> str | None:
@@ -115,6 +125,8 @@ def find_damage(layout: Layout, step: int) -> str | None:
       CheckpointError: The step is intact but in a format that this program does not read.
       StorageError: A file exists but cannot be read.
     """
+    if files.is_other(layout.step(step)):
+        return "it is no folder"
     manifest, marker = files.read(layout.manifest(step)), files.read(layout.marker(step))
     if manifest is None:
         in_place = files.is_folder(layout.step(step))
@@ -122,8 +134,10 @@ def find_damage(layout: Layout, step: int) -> str | None:
     if marker is not None and marker != _marker(manifest):
         return f"{MANIFEST} does not match the completion marker complete/{step}"
     body = _parse(manifest)
-    if body is None or body.get("step") != step:
+    if body is None:
         return f"{MANIFEST} cannot be read as the manifest of step {step}"
+    if body["step"] != step:
+        return f"{MANIFEST} is that of step {body['step']}: it is a copy under another number"
     if body["format"] != FORMAT:
         raise CheckpointError(
             f"{layout.step(step)} has format {body['format']}, this program reads {FORMAT}: use "
@@ -165,6 +179,11 @@ def _parse(manifest: bytes | None) -> dict[str, Any] | None:
     """The body of a manifest if it is byte for byte as :func:`_serialize` wrote it, else None."""
     try:
         body = json.loads(manifest or b"")["body"]
-        return body if _serialize(body) == manifest else None
-    except (ValueError, TypeError, KeyError, RecursionError):
+        numbers = [body["step"], body["format"], *(file["size"] for file in body["files"].values())]
+        texts = [file["sha256"] for file in body["files"].values()]
+        scores = list(body["metrics"].values())
+        expected = [int] * len(numbers) + [str] * len(texts) + [float] * len(scores)
+        found = [type(value) for value in (*numbers, *texts, *map(float, scores))]
+        return body if found == expected and _serialize(body) == manifest else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None

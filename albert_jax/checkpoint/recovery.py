@@ -10,6 +10,8 @@ present                  match                  complete
 absent                   match                  complete; the marker is written
 absent                   no manifest            an unfinished save, which is deleted
 present or absent        do not match           damaged, and is moved to ``damaged/STEP``
+present or absent        of another step        a copy under a wrong number, treated as damaged
+(no folder but a file)                          no step at all, which is moved there too
 =======================  =====================  ===================================================
 
 Digests are compared from the newest step down to the first complete one; older steps are compared
@@ -62,6 +64,9 @@ def recover(layout: Layout) -> int | None:
             newest = step if newest is None else newest
     if newest is None:
         _refuse_unless_new(layout, unfinished)
+    for step in _more_than_a_run_leaves(unfinished, newest or 0):
+        _quarantine(layout, step, f"it has no {manifest.MANIFEST}, so another program saved it")
+        unfinished.remove(step)
     for step in unfinished:
         files.delete_tree(layout.step(step))
         line = f"the save of step {step} was not finished, removed it"
@@ -107,7 +112,10 @@ def remove_uncommitted(layout: Layout) -> list[str]:
 def _refuse_unless_new(layout: Layout, unfinished: list[int]) -> None:
     """Lets a run begin at step 0 only if it cannot have had a complete checkpoint."""
     fix = "restore the files from a copy, or start anew with another --out"
-    quarantined = files.names(files.join(layout.run_dir, "damaged"))
+    damaged = files.join(layout.run_dir, "damaged")
+    quarantined = [
+        name for name in files.names(damaged) if not files.is_other(_moved(damaged, name))
+    ]
     if quarantined:
         raise CheckpointError(
             f"{layout.run_dir}: every checkpoint is damaged or an interrupted copy (see damaged/: "
@@ -121,14 +129,21 @@ def _refuse_unless_new(layout: Layout, unfinished: list[int]) -> None:
         )
 
 
+def _more_than_a_run_leaves(unfinished: list[int], newest: int) -> list[int]:
+    """Unfinished steps that no kill explains: a run saves one step, and deletes one, at a time."""
+    later = [step for step in unfinished if step > newest]
+    earlier = [step for step in unfinished if step < newest]
+    return [step for group in (later, earlier) if len(group) > 1 for step in group]
+
+
 def _quarantine(layout: Layout, step: int, damage: str) -> None:
     """Moves a damaged step out of the folder; ``damaged/STEP/why.json`` states the damage.
 
     The marker is deleted last, so that after a kill the next start finishes the work.
     """
     name, copy = f"damaged/{step}", 1
-    in_place = files.is_folder(layout.step(step))
-    while in_place and files.is_folder(files.join(layout.run_dir, name, "step")):
+    in_place = _is_there(layout.step(step))
+    while in_place and _is_there(_moved(layout.run_dir, name)):
         copy += 1
         name = f"damaged/{step}.{copy}"
     target = files.join(layout.run_dir, name)
@@ -136,7 +151,17 @@ def _quarantine(layout: Layout, step: int, damage: str) -> None:
     if in_place or files.read(reason) is None:
         files.write(reason, json.dumps({"step": step, "failed": damage}).encode())
     if in_place:
-        files.move_tree(layout.step(step), files.join(target, "step"))
+        files.move_tree(layout.step(step), _moved(layout.run_dir, name))
     files.delete(layout.marker(step))
     line = f"checkpoint {step} is damaged ({damage}), moved to {name}; using the one before"
     log.warning("%s: %s", layout.run_dir, line)
+
+
+def _moved(folder: str, name: str) -> str:
+    """Where what was moved to `name` in a folder lies."""
+    return files.join(folder, name, "step")
+
+
+def _is_there(path: str) -> bool:
+    """Whether a name is taken, by a folder or by anything else."""
+    return files.is_folder(path) or files.is_other(path)

@@ -39,4 +39,6 @@ class Import:
             parts.append(f"without {', '.join(absent)}")
         if weights.vocabulary is None:
             parts.append("no vocabulary lay beside the weights: name one with --vocabulary")
+        else:
+            parts.append(f"vocabulary {'verified' if weights.fingerprint else 'unverified'}")
         print("; ".join(parts))

@@ -34,10 +34,14 @@ class Tokenize(TextOptions, _Vocabulary):
         from albert_jax import files
         from albert_jax.data.vocabularies import masked_text
         from albert_jax.data.vocabularies import vocabulary as vocabularies
+        from albert_jax.model_io import run_record
+        from albert_jax.model_io.model import is_run
 
         inside = files.join(self.vocabulary, "vocabulary")
         path = inside if files.is_folder(inside) else self.vocabulary
-        found = masked_text.tokenize(vocabularies.load(path), texts)
+        run = is_run(self.vocabulary)
+        vocabulary = run_record.load_vocabulary(self.vocabulary) if run else vocabularies.load(path)
+        found = masked_text.tokenize(vocabulary, texts)
         if self.out is not None:
             write_json_lines(found, None if self.out == "-" else self.out)
             return

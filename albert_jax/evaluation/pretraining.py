@@ -9,7 +9,6 @@ where the segments were cut (sentence_order.py).
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +16,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from albert_jax import files
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.data.batches import pipeline
 from albert_jax.data.batches.builder import BatchBuilder
@@ -26,6 +24,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.evaluation.sentence_order import CutRule
 from albert_jax.inference.layer_similarity import mean_cosines
+from albert_jax.model_io import run_record
 from albert_jax.model_io.model import Model
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.observe import flops
@@ -134,7 +133,7 @@ def training_corpora(model: Model) -> list[Corpus]:
         corpora = [Corpus.open(folder, "train") for folder in folders]
     except DataError as error:
         raise DataError(f"{error}; if it was moved, name its folder with --data") from error
-    recorded = json.loads(files.read(files.join(model.source, "record.json")) or b"{}").get("data")
+    recorded = run_record.read(model.source).get("data")
     if recorded is not None and recorded != [corpus.content for corpus in corpora]:
         raise DataError(
             f"{', '.join(folders)}: {model.source} was not trained on this data: name its prepared "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +13,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.evaluation import EVALUATION_NAME
 from albert_jax.json_files import json_bytes
 from albert_jax.model_io.foreign_parameters import config_entries
-from albert_jax.model_io.huggingface import CONFIG_NAME
+from albert_jax.model_io.huggingface import CONFIG_NAME, FINGERPRINT
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.tokenizer_json import inexpressible_tokens, tokenizer_files
 from albert_jax.tasks.support.transformers_class import TransformersClass
@@ -87,10 +88,12 @@ def companion_files(
 def _score_lines(model: Model) -> list[str]:
     """A section with what `albert-jax evaluate` found for just these weights, if it did."""
     content = files.read(files.join(model.source, EVALUATION_NAME)) if model.step else None
-    report = json.loads(content or b"{}")
-    results, column = report.get("results", {}), f"{model.config.num_hidden_layers} layers"
-    measured = (report.get("step"), report.get("weights")) == (model.step, model.weights)
-    if not measured or column not in results:
+    results, column = {}, f"{model.config.num_hidden_layers} layers"
+    with contextlib.suppress(ValueError, RecursionError, AttributeError):  # It is damaged.
+        report = json.loads(content or b"{}")
+        if (report.get("step"), report.get("weights")) == (model.step, model.weights):
+            results = report.get("results", {})
+    if not isinstance(results, dict) or not isinstance(results.get(column), dict):
         return []
     examples = f"{report['examples']} examples" if "examples" in report else "held-out documents"
     names = [column, *({"majority"} & results.keys())]
@@ -127,6 +130,7 @@ def _config_entries(model: Model, dtype: str) -> dict[str, Any]:
         "bos_token_id": int(model.vocabulary.cls_id),
         "eos_token_id": int(model.vocabulary.sep_id),
         "dtype": dtype,
+        FINGERPRINT: model.vocabulary.fingerprint,
     }
 
 

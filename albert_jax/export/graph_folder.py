@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +70,7 @@ def export(
             "inputs": {name: list(axes) for name, axes in program.inputs.items()},
             "outputs": {name: list(axes) for name, axes in program.outputs.items()},
             "max_difference": difference,
+            "sha256": {path.name: hashlib.sha256(content).hexdigest()},
         }
         lines = [
             f"{out}: {to} graph of {program.kind}, {kind} weights, "

@@ -43,13 +43,13 @@ def pretrained_network(
     Raises CheckpointError where it cannot be read, its vocabulary has another size than its
     embeddings, or (with `check`) a field that the config sets differs.
     """
-    from albert_jax.data.vocabularies import vocabulary as vocabularies
     from albert_jax.model_io import model as models
+    from albert_jax.model_io import run_record
     from albert_jax.model_io.weights import check_vocabulary
 
     if models.is_run(source):
         model = configfile.load(files.join(source, "config.toml")).model
-        vocabulary = vocabularies.load(files.join(source, "vocabulary"))
+        vocabulary = run_record.load_vocabulary(source)
         check_vocabulary(vocabulary, model)
     else:
         loaded = models.load(source)

@@ -17,7 +17,7 @@ from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.data.vocabularies.fingerprint import SETTINGS
 from albert_jax.errors import CheckpointError
 from albert_jax.files import new_folder
-from albert_jax.model_io import huggingface, safetensors_files, tf1
+from albert_jax.model_io import huggingface, run_record, safetensors_files, tf1
 from albert_jax.model_io.foreign_parameters import from_foreign
 from albert_jax.model_io.weights import Weights, check_vocabulary, default_config
 from albert_jax.tree import flatten
@@ -27,6 +27,8 @@ CONFIG_NAME = "config.toml"
 VOCABULARY_NAME = "vocabulary"
 _NO_RUN_CONFIG = "albert_jax, without a training config"
 """Value of "format" in the metadata of parameters whose config.toml holds defaults."""
+_WITH_VOCABULARY = ", vocabulary "
+"""What stands there before the fingerprint of the vocabulary."""
 
 
 def write(weights: Weights, out_dir: str | os.PathLike[str]) -> str:
@@ -36,7 +38,10 @@ def write(weights: Weights, out_dir: str | os.PathLike[str]) -> str:
     """
     flat = flatten(weights.params)
     config = weights.run_config or default_config(weights.config)
-    metadata = {"format": "albert_jax" if weights.run_config else _NO_RUN_CONFIG}
+    known = weights.vocabulary.fingerprint if weights.vocabulary else weights.fingerprint
+    # One entry, because the library writes several in any order.
+    format = "albert_jax" if weights.run_config else _NO_RUN_CONFIG
+    metadata = {"format": format + (f"{_WITH_VOCABULARY}{known}" if known else "")}
     with new_folder(out_dir) as folder:
         safetensors_files.write(folder / PARAMS_NAME, flat, metadata=metadata)
         (folder / CONFIG_NAME).write_text(configfile.dumps(config), encoding="utf-8")
@@ -50,8 +55,9 @@ def read(
 ) -> Weights:
     """Reads a directory of ours or of Hugging Face, a safetensors file, or a TF1 checkpoint.
 
-    `vocabulary` and `config` are the paths of what does not lie beside the weights. Raises
-    CheckpointError or ConfigError.
+    `vocabulary` and `config` are the paths of what does not lie beside the weights. Where the
+    fingerprint of a vocabulary came with the weights, no other one is taken. Raises
+    CheckpointError, ConfigError or DataError.
     """
     path, config_file = Path(source), Path(config) if config else None
     folder = path if path.is_dir() else path.parent
@@ -77,6 +83,9 @@ def read(
         return weights
     loaded = vocabularies.load(vocabulary or str(folder))
     check_vocabulary(loaded, weights.config)
+    if weights.fingerprint is not None:
+        where = vocabulary or str(folder)
+        run_record.check_vocabulary(loaded, weights.fingerprint, where, f"the model {path}")
     return dataclasses.replace(weights, vocabulary=loaded)
 
 
@@ -108,9 +117,11 @@ def _nothing_there(source: str) -> str:
 def _read_native(path: Path) -> Weights:
     run_config = configfile.load(str(path / CONFIG_NAME))
     tensors = safetensors_files.Tensors(path / PARAMS_NAME)
+    format, _, fingerprint = tensors.metadata.get("format", "").partition(_WITH_VOCABULARY)
     return Weights(
         config=run_config.model,
         params=from_foreign(tensors, run_config.model, "native", str(tensors.path)),
         format="native",
-        run_config=None if tensors.metadata.get("format") == _NO_RUN_CONFIG else run_config,
+        run_config=None if format == _NO_RUN_CONFIG else run_config,
+        fingerprint=fingerprint or None,
     )

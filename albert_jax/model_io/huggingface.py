@@ -18,6 +18,8 @@ from albert_jax.model_io.weights import LazyTensors, Weights
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+FINGERPRINT = "albert_jax_vocabulary_sha256"
+"""Entry of our config.json that Transformers ignores: the vocabulary of the training."""
 OTHER_FILES = (
     "weights in other files can run code: where you trust them, load them with Transformers, save "
     "them with save_pretrained(NEW, max_shard_size='100GB') and copy the vocabulary beside them"
@@ -49,7 +51,20 @@ def read(source: Path, config_file: Path | None = None) -> Weights:
     config, tensors = read_config(raw, str(raw_path)), Tensors(path)
     foreign_parameters.refuse_other_models(tensors, str(path))
     params = from_huggingface(tensors, config, str(path))
-    return Weights(config=config, params=params, format="huggingface")
+    return Weights(
+        config=config,
+        params=params,
+        format="huggingface",
+        fingerprint=fingerprint_in(raw, raw_path),
+    )
+
+
+def fingerprint_in(raw: Mapping[str, Any], where: Path) -> str | None:
+    """The fingerprint of the vocabulary in a config.json of ours; None in one of others."""
+    found = raw.get(FINGERPRINT)
+    if found is not None and not isinstance(found, str):
+        raise CheckpointError(f"{where}: {FINGERPRINT} is no text: export the model again")
+    return found
 
 
 def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
@@ -111,9 +126,13 @@ def from_huggingface(
             )
     size = config.hidden_size
     if config.embedding_size == size:
-        for leaf, identity in (("weight", np.eye(size)), ("bias", np.zeros(size))):
+        for leaf, identity in (("weight", np.eye), ("bias", np.zeros)):
             name = names.pop(_PROJECTION + leaf, None)
-            if name is not None and not np.array_equal(values[name], identity):
+            if name is None:
+                continue
+            found = values[name]
+            # The shape comes first: only the file may decide how much memory its check takes.
+            if found.shape[:1] != (size,) or not np.array_equal(found, identity(size)):
                 raise CheckpointError(
                     f"{where}: {name} is not the identity, but embedding_size equals hidden_size "
                     f"({size}), where ALBERT has no projection: this model cannot be expressed"

@@ -130,12 +130,15 @@ def best_metric(config: Config) -> tuple[str, Literal["min", "max"]]:
 
 def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights) -> Model:
     from albert_jax.checkpoint.manager import Checkpoints
-    from albert_jax.data.vocabularies import vocabulary as vocabularies
     from albert_jax.model import albert
+    from albert_jax.model_io import run_record
+    from albert_jax.model_io.weights import check_vocabulary
     from albert_jax.tasks import registry
     from albert_jax.tasks.support import encoder
 
     config = configfile.load(files.join(path, "config.toml"))
+    vocabulary = run_record.load_vocabulary(path)
+    check_vocabulary(vocabulary, config.model)
     part = "ema" if weights == "averaged" else "params"
     if part == "ema" and not config.optimizer.ema_decay:
         raise CheckpointError(
@@ -153,5 +156,5 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
             shapes = encoder.abstract_params(registry.create(config.task), config.model)
         restored = checkpoints.restore({part: shapes}, number, partial=True)
     assert restored is not None  # A reader of a run without checkpoints gets an error.
-    vocabulary = vocabularies.load(files.join(path, "vocabulary"))
+    run_record.check_checkpoint(path, restored.step, restored.record)
     return Model(config, restored.state[part], vocabulary, path, restored.step, weights=weights)

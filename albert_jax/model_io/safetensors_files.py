@@ -13,8 +13,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from albert_jax.errors import CheckpointError
-from albert_jax.files import storage_error, storage_errors
+from albert_jax.files import sha256, storage_error, storage_errors
 from albert_jax.json_files import json_bytes
+from albert_jax.local_disk import require_regular
 from albert_jax.model_io.weights import LazyTensors
 
 REPORT_NAME = "conversion.json"
@@ -28,6 +29,8 @@ class Tensors(LazyTensors):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         """Opens and checks a file. Raises CheckpointError, one line, for a malformed one."""
         self.path = Path(path)
+        with storage_errors(str(path)):
+            require_regular(str(path))
         with storage_errors(str(path)), self.path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
         if length > HEADER_LIMIT:
@@ -83,8 +86,8 @@ def write(
 def report(path: Path, expected: Mapping[str, Any]) -> str:
     """Compares a written file with the tensors that were meant, and returns a summary.
 
-    The differences are also written beside it, without times and paths, so that equal conversions
-    give equal bytes.
+    The differences and the SHA-256 of the file are also written beside it, without times and paths,
+    so that equal conversions give equal bytes.
     """
     stored, differences = Tensors(path), {}
     for name in sorted(expected):
@@ -93,6 +96,7 @@ def report(path: Path, expected: Mapping[str, Any]) -> str:
             difference = np.subtract(tensor, expected[name], dtype=np.float32)
             differences[name] = float(np.abs(difference).max())
     largest = max(differences.values())
-    content = json_bytes({"max_difference": largest, "tensors": differences})
+    digest = {path.name: sha256(str(path))}
+    content = json_bytes({"max_difference": largest, "tensors": differences, "sha256": digest})
     path.with_name(REPORT_NAME).write_bytes(content)
     return f"{len(differences)} tensors, largest difference {largest:.3g}"

@@ -17,7 +17,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import sharing
 from albert_jax.model.init import init_params
-from albert_jax.model_io import directories
+from albert_jax.model_io import directories, run_record
 from albert_jax.model_io import model as models
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.parameter_names import OPTIONAL_MODULES, Params
@@ -66,7 +66,9 @@ def fit(
                 f"{where} has {name} {old}, the config {new}: only sharing, depth, positions and "
                 "vocabulary can change: set the same value"
             )
-    matching = None
+    matching, known = None, getattr(loaded, "fingerprint", None)
+    if loaded.vocabulary is None and vocabulary is not None and known is not None:
+        run_record.check_vocabulary(vocabulary, known, "the config's vocabulary", where)
     if loaded.vocabulary is not None and vocabulary is not None:
         if loaded.vocabulary.fingerprint != vocabulary.fingerprint:
             matching = matching_ids(loaded.vocabulary, vocabulary)

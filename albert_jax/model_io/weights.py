@@ -38,6 +38,8 @@ class Weights:
     vocabulary: Vocabulary | None = None
     run_config: Config | None = None
     """The config of the training, if it is known."""
+    fingerprint: str | None = None
+    """That of the vocabulary of the training, if it came with the weights."""
 
 
 def default_config(model: ModelConfig) -> Config:

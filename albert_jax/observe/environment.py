@@ -6,6 +6,8 @@ import os
 import platform
 from importlib import metadata
 
+from albert_jax.errors import ConfigError
+
 PACKAGES = (
     "albert-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "array_record",
     "numpy", "sentencepiece", "safetensors", "tokenizers",
@@ -14,6 +16,20 @@ PACKAGES = (
 
 FLAGS = ("XLA_FLAGS", "LIBTPU_INIT_ARGS", "JAX_ENABLE_X64", "JAX_DEFAULT_MATMUL_PRECISION")
 """Environment variables that change compiled programs."""
+
+
+def refuse_seed_offset() -> None:
+    """Raises ConfigError if JAX adds a number of its own to every seed.
+
+    Dropout would change, and nothing in the record of the run would tell why.
+    """
+    import jax
+
+    if offset := getattr(jax.config, "jax_random_seed_offset", 0):
+        raise ConfigError(
+            f"JAX_RANDOM_SEED_OFFSET is {offset}, which changes the dropout of a run but not its "
+            "seed: unset it, and choose another --seed instead"
+        )
 
 
 def versions() -> dict[str, str]:

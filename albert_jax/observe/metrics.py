@@ -18,13 +18,13 @@ same seed have equal rows except for seconds, goodput, tokens_per_second, eta, t
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from albert_jax import files
-from albert_jax.errors import DataError
 from albert_jax.observe import events
 from albert_jax.observe.growing_file import GrowingFile
 
@@ -33,13 +33,14 @@ UPLOAD_SECONDS = 300.0
 
 Row = dict[str, Any]
 
+log = logging.getLogger(__name__)
+
 
 def read_rows(run_dir: str) -> list[Row]:
     """All rows of a run in the order of writing; an incomplete last line is ignored.
 
-    Raises:
-      StorageError: The file exists but cannot be read.
-      DataError: A line of it is not a row.
+    Other lines that are no rows, which a bad disk or an editor has made, are left out with a
+    warning. Raises StorageError if the file exists but cannot be read.
     """
     path = _path(run_dir)
     return [row for _, row in _lines_and_rows(path, files.read(path) or b"")]
@@ -55,7 +56,7 @@ class MetricsWriter:
         self._events: GrowingFile | None = None
 
     def truncate_after(self, step: int) -> float:
-        """Removes rows beyond `step`, from which a run continues, and an incomplete last line.
+        """Removes rows beyond `step`, from which a run continues, and what are no rows.
 
         It is called before the first row is written.
 
@@ -64,7 +65,6 @@ class MetricsWriter:
 
         Raises:
           StorageError: The file cannot be rewritten.
-          DataError: A line of it is not a row.
         """
         data = files.read(self._path) or b""
         rows = _lines_and_rows(self._path, data)
@@ -74,7 +74,7 @@ class MetricsWriter:
         if files.is_folder(self._event_folder):
             self._append_event(events.restart(step + 1))
         removed = [row for _, row in rows if row["step"] > step]
-        return sum(sum(row.get("seconds", {}).values()) for row in removed)
+        return sum(sum(filter(None, row.get("seconds", {}).values())) for row in removed)
 
     def write(self, row: Mapping[str, object]) -> None:
         """Adds one row; "kind" is "train" unless the row has another one."""
@@ -102,16 +102,31 @@ def _path(run_dir: str) -> str:
 
 def _lines_and_rows(path: str, data: bytes) -> list[tuple[bytes, Row]]:
     complete, newline, _ = data.rpartition(b"\n")
-    rows: list[tuple[bytes, Row]] = []
-    for number, line in enumerate(complete.split(b"\n") if newline else [], start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row["step"], int):
-                raise TypeError
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"{path}, line {number} is not a row: remove that line") from error
-        rows.append((line, row))
+    lines = complete.split(b"\n") if newline else []
+    rows = [(line, row) for line in lines if (row := row_of(line)) is not None]
+    if len(rows) < len(lines):
+        bad = [number for number, line in enumerate(lines, start=1) if row_of(line) is None]
+        shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if bad[5:] else "")
+        log.warning("%s: line %s is no row of metrics and is left out", path, shown)
     return rows
+
+
+def row_of(line: bytes) -> Row | None:
+    """A line of metrics.jsonl; None if it is no row: damaged, or with a value of another type."""
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(row, dict) or type(row.get("step")) is not int:
+        return None
+    seconds, kind = row.get("seconds", {}), row.setdefault("kind", "train")
+    numbers = [value for name, value in row.items() if name not in ("seconds", "kind")]
+    plain = isinstance(seconds, dict) and isinstance(kind, str)
+    return row if plain and all(map(_is_number, [*numbers, *seconds.values()])) else None
+
+
+def _is_number(value: object) -> bool:
+    return value is None or isinstance(value, int | float)
 
 
 def _plain(value: Any) -> Any:

@@ -21,6 +21,7 @@ from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import NumericsError, Stopped
+from albert_jax.model_io import run_record
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, safe_output
 from albert_jax.observe.metrics import MetricsWriter
@@ -147,6 +148,7 @@ class _Loop:
             shapes = abstract_state(config, self.task.abstract_params, self.mesh)
             restored = self.checkpoints.restore(shapes)
             if restored is not None:
+                run_record.check_checkpoint(run_dir, restored.step, restored.record)
                 state = restored.state
                 row_seconds = self.report.restore(restored.record["report"])
             elif parent_state is not None:

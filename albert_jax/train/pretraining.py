@@ -13,8 +13,9 @@ from albert_jax.config import Config
 from albert_jax.data.batches import pipeline
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.corpus.shards import DamagedRecord
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, DataError
 from albert_jax.evaluation import pretraining as evaluation
 from albert_jax.inference import scoring
 from albert_jax.model import albert, attention
@@ -59,10 +60,12 @@ def run(
             f"model.vocab_size is {config.model.vocab_size}, but {config.data.prepared[0]} was "
             f"prepared with a vocabulary of {vocabulary.size}: set it to that, or prepare again"
         )
-    parent_state = state_of_parent(branch) if branch else None
+    parent_state = state_of_parent(branch, vocabulary) if branch else None
     mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
     if config.data.on_damage == "skip":
         _leave_out_damage([*train, *held_out])
+    else:
+        _check_held_out(held_out)
     builders = _builders(config, train, vocabulary, RunFolder(out).row_counts)
     order = [builder.order_hash() for builder in builders]
     data = {"vocabulary": vocabulary.fingerprint, "data order": " ".join(order)}
@@ -113,6 +116,18 @@ def _leave_out_damage(corpora: list[Corpus]) -> None:
     found = agreement.on_first("damaged records", find)
     for corpus, windows in zip(corpora, found, strict=True):
         corpus.left_out = frozenset(windows)
+
+
+def _check_held_out(corpora: list[Corpus]) -> None:
+    """Reads the held-out records: they are few, and the first evaluation may be days away."""
+    for corpus in corpora:
+        try:
+            corpus.check_records()
+        except DamagedRecord as error:
+            raise DataError(
+                f"{error}; or start again with --data.on-damage skip, which leaves its "
+                "documents out"
+            ) from error
 
 
 def pretraining_task(

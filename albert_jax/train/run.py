@@ -22,6 +22,7 @@ from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
 from albert_jax.config_fields import leaves
 from albert_jax.errors import CheckpointError, ConfigError, DataError, PeerError
+from albert_jax.model_io import run_record
 from albert_jax.model_io.model import BEFORE_CONFIG
 from albert_jax.observe import curves, environment
 from albert_jax.parallel import agreement, hosts
@@ -34,9 +35,6 @@ from albert_jax.tree import flatten
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
-
-FIXED_FACTS = ("vocabulary", "data_order", "data")
-"""Facts of the record that cannot change during a run."""
 
 
 class RunFolder:
@@ -82,24 +80,42 @@ class RunFolder:
         if files.read(self.config) is not None:
             old = configfile.with_absolute_paths(configfile.load(self.config))
             changes += configfile.same_run(old, config, allow_change)
-            changes += self._changed_facts(facts, data_may_change="data" in allow_change)
-        else:
-            for name, data in vocabulary_files.items():
-                files.write(files.join(self.vocabulary, name), data)
+            recorded = run_record.read(self.path)
+            changes += self._changed_facts(recorded, facts, data_may_change="data" in allow_change)
+            allow_change = (*run_record.allowed(recorded), *allow_change)
+        self._write_vocabulary(vocabulary_files)
         record = {"config": configfile.digest(config), **facts}
+        if allow_change:
+            record[run_record.ALLOWED] = sorted(set(allow_change))
         files.write(self.record, json.dumps(record, indent=1, sort_keys=True).encode() + b"\n")
         files.write(self.config, configfile.dumps(config).encode())
         return changes
 
-    def _changed_facts(self, facts: Mapping[str, Any], *, data_may_change: bool) -> list[str]:
-        recorded = json.loads(files.read(self.record) or b"{}")
+    def _write_vocabulary(self, vocabulary_files: Mapping[str, bytes]) -> None:
+        """Writes the files of the vocabulary that are absent, and refuses those that differ."""
+        for name, data in vocabulary_files.items():
+            path = files.join(self.vocabulary, name)
+            found = files.read(path)
+            if found is None or files.read(self.config) is None:
+                files.write(path, data)
+            elif found != data:
+                raise CheckpointError(
+                    f"{path} was changed since the run began: delete it, and it is written again"
+                )
+
+    def _changed_facts(
+        self, recorded: Mapping[str, Any], facts: Mapping[str, Any], *, data_may_change: bool
+    ) -> list[str]:
         common = facts.keys() & recorded.keys()
-        for name in FIXED_FACTS:
-            if name in common and facts[name] != recorded[name] and not data_may_change:
+        for name in run_record.FIXED_FACTS:
+            # Other documents may follow, but never with other words: ids would change their sense.
+            may_change = data_may_change and name in ("data", "data_order")
+            if name in common and facts[name] != recorded[name] and not may_change:
                 raise DataError(
                     f"{self.record}: the run was started with another {name.replace('_', ' ')} "
                     f"({str(recorded[name])[:16]}, now {str(facts[name])[:16]}): use the data and "
                     "package versions it was started with, or another --out"
+                    + (" with --init, which carries the words over" * (name == "vocabulary"))
                 )
         old = flatten({name: recorded[name] for name in common})
         new = flatten({name: facts[name] for name in common})
@@ -117,6 +133,7 @@ def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> jax.sharding.
     digests). Raises ConfigError if one differs or the devices do not fit the config, PeerError if
     one does not answer, and CheckpointError if the folder `out` is neither empty nor a run.
     """
+    environment.refuse_seed_offset()
     hosts.join()
     facts = {"--out": out, **inputs}
     facts |= {path: str(value) for path, value in leaves(config)}
@@ -178,7 +195,7 @@ def run_training(
             curves.draw(out, config)
 
 
-def state_of_parent(source: str) -> Callable[[TrainState], TrainState]:
+def state_of_parent(source: str, vocabulary: Vocabulary) -> Callable[[TrainState], TrainState]:
     """The first state of a child run, for loop.train: RUN@STEP, or RUN for its newest step.
 
     The complete state is taken over, optimizer state and step included, so the child's config
@@ -186,7 +203,8 @@ def state_of_parent(source: str) -> Callable[[TrainState], TrainState]:
     that may differ. The parent's folder is only read.
 
     Raises ConfigError for a malformed `source`; the returned function raises CheckpointError when
-    the step is missing, incomplete, or of another shape.
+    the step is missing, incomplete, of another run or another shape, or was trained with another
+    vocabulary than the child's, because its state cannot be carried over.
     """
     folder, mark, number = source.rpartition("@")
     if mark and not number.isdecimal():
@@ -197,6 +215,9 @@ def state_of_parent(source: str) -> Callable[[TrainState], TrainState]:
     def parent_state(shapes: TrainState) -> TrainState:
         restored = Checkpoints(folder, keep=1, best=None, read_only=True).restore(shapes, step)
         assert restored is not None  # A reader of a run without checkpoints gets an error.
+        run_record.check_checkpoint(folder, restored.step, restored.record)
+        parents = restored.record.get("vocabulary", vocabulary.fingerprint)
+        run_record.check_vocabulary(vocabulary, parents, "the data's", f"the parent run {folder}")
         return restored.state
 
     return parent_state

@@ -15,7 +15,7 @@ import pytest
 from albert_jax import files
 from albert_jax.checkpoint import lock as locks
 from albert_jax.checkpoint.lock import RunLock
-from albert_jax.errors import CheckpointError
+from albert_jax.errors import CheckpointError, StorageError
 from tests.checkpoint.programs import start
 
 HOLD = """
@@ -129,3 +129,32 @@ def test_it_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
         with pytest.raises(CheckpointError, match="took this folder over"):
             lock.check()
     assert (tmp_path / "lock").read_text() == stolen
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"pid": "twelve"}, {"pid": None}, {"pid": [1]}, {"pid": "../1"}, {"started": 5},
+     {"pid": 10**30}, {"host": 7}, {"renewed": "yesterday"}, {"renewed": float("nan")}],
+    ids=str,
+)  # fmt: skip
+def test_a_lock_with_entries_of_other_types_is_taken_over(tmp_path, monkeypatch, change):
+    monkeypatch.setattr(locks, "STALE_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.0)
+    _write(tmp_path, **({"started": "1"} | change))
+    with RunLock(str(tmp_path)):
+        assert _lock(tmp_path)["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("content", [b"[]", b"7", b"\xff\xfe", b"[" * 100_000, b"null", b'"a"'])
+def test_a_lock_that_is_none_is_taken_over(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(locks, "STALE_SECONDS", 0.2)
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.0)
+    (tmp_path / "lock").write_bytes(content)
+    with RunLock(str(tmp_path)):
+        assert _lock(tmp_path)["pid"] == os.getpid()
+
+
+def test_a_pipe_in_place_of_the_lock_is_named(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    with pytest.raises(StorageError, match="lock: a pipe or device where a file is needed"):
+        RunLock(str(tmp_path)).__enter__()

@@ -6,11 +6,13 @@ import json
 import logging
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
 
-from albert_jax.checkpoint import recovery
+from albert_jax.checkpoint import manifest, recovery
+from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.checkpoint.manifest import Layout
 from albert_jax.errors import CheckpointError
 
@@ -184,3 +186,96 @@ def test_a_manifest_of_any_bytes_never_fits(run, text, marked):
     if not marked:
         (run / "complete" / "30").unlink()
     assert recovery.recover(Layout(str(run))) == 20
+
+
+def test_what_is_no_folder_is_moved_away_and_named(run, lines):
+    steps = run / "checkpoints"
+    (steps / "40").write_text("a file")
+    os.mkfifo(steps / "50")
+    (steps / "60").symlink_to(run / "nowhere")
+    assert recovery.newest_complete(Layout(str(run))) == 30
+    assert lines() == []
+    assert recovery.recover(Layout(str(run))) == 30
+    assert _steps(run) == [10, 20, 30]
+    assert [line.split()[2] for line in lines()] == ["60", "50", "40"]
+    assert all("it is no folder" in line for line in lines())
+    assert (run / "damaged" / "40" / "step").read_text() == "a file"
+    assert (run / "damaged" / "60" / "step").is_symlink()
+
+
+def test_a_stray_file_keeps_no_new_run_from_beginning(tmp_path, lines):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "7").write_text("")
+    assert recovery.recover(Layout(str(tmp_path))) is None
+    assert "checkpoint 7" in lines()[0]
+
+
+@pytest.mark.parametrize("with_marker", [False, True])
+def test_a_copy_under_another_number_is_named_and_kept(run, lines, with_marker):
+    shutil.copytree(run / "checkpoints" / "30", run / "checkpoints" / "6000")
+    if with_marker:
+        shutil.copy(run / "complete" / "30", run / "complete" / "6000")
+    assert recovery.recover(Layout(str(run))) == 30
+    assert _steps(run) == [10, 20, 30]
+    assert "that of step 30" in lines()[0] and "damaged/6000" in lines()[0]
+    moved = run / "damaged" / "6000" / "step"
+    assert sorted(p.name for p in moved.rglob("*")) == sorted(
+        p.name for p in (run / "checkpoints" / "30").rglob("*")
+    )
+
+
+def test_steps_of_another_program_are_not_deleted(run, lines):
+    """One save can be interrupted, not two."""
+    for step in ("40", "50"):
+        shutil.copytree(run / "checkpoints" / "30", run / "checkpoints" / step)
+        (run / "checkpoints" / step / "manifest.json").unlink()
+    assert recovery.recover(Layout(str(run))) == 30
+    assert sorted(os.listdir(run / "damaged")) == ["40", "50"]
+    assert all("another program saved it" in line for line in lines())
+
+
+def test_linked_steps_are_read_and_their_links_deleted(run, tmp_path, make_state):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for step in (10, 20, 30):
+        shutil.move(run / "checkpoints" / str(step), elsewhere / str(step))
+        (run / "checkpoints" / str(step)).symlink_to(elsewhere / str(step))
+    checkpoints = Checkpoints(str(run), keep=1, best=None)
+    restored = checkpoints.restore(make_state(0))
+    assert restored is not None and restored.step == 30
+    checkpoints.save(40, make_state(40), {})
+    checkpoints.close()
+    assert _steps(run) == [40] and sorted(os.listdir(run / "complete")) == ["40"]
+    assert (elsewhere / "30" / "state").is_dir()
+
+
+def test_steps_on_another_disk_are_moved_away_whole(run, lines):
+    memory = Path("/dev/shm")
+    if not memory.is_dir() or memory.stat().st_dev == run.stat().st_dev:
+        pytest.skip("there is no second disk")
+    with tempfile.TemporaryDirectory(dir=memory) as other:
+        shutil.move(run / "checkpoints", f"{other}/checkpoints")
+        (run / "checkpoints").symlink_to(f"{other}/checkpoints")
+        _damage(run, 30)
+        before = sorted(p.name for p in (run / "checkpoints" / "30").rglob("*"))
+        assert recovery.recover(Layout(str(run))) == 20
+        assert _steps(run) == [10, 20]
+        moved = run / "damaged" / "30" / "step"
+        assert sorted(p.name for p in moved.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"step": "30"}, {"files": []}, {"files": {"a": 1}}, {"metrics": {"loss": "low"}},
+     {"format": None}, {"files": {"a": {"size": "1", "sha256": "b"}}}],
+    ids=str,
+)  # fmt: skip
+def test_a_manifest_of_other_types_proves_nothing(run, lines, change):
+    """Its own digest is right, as anyone can make it."""
+    path = run / "checkpoints" / "30" / "manifest.json"
+    body = json.loads(path.read_bytes())["body"] | change
+    path.write_bytes(manifest._serialize(body))
+    (run / "complete" / "30").unlink()
+    assert Checkpoints(str(run), keep=1, best="loss", read_only=True).best_step() is not None
+    assert recovery.recover(Layout(str(run))) == 20
+    assert "manifest.json cannot be read" in lines()[0]

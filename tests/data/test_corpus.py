@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
+import os
 import pickle
 import resource
 
@@ -50,6 +52,75 @@ def test_folders_that_are_refused(prepared, tmp_path):
     manifest.unlink()
     with pytest.raises(DataError, match="has no manifest.json"):
         Corpus.open(corpus.directory)
+
+
+def _index(corpus, suffix, change):
+    """Replaces an array of the index, and its size and checksum in the manifest, as anyone can."""
+    folder, manifest = (
+        corpus.directory,
+        json.loads((corpus.directory / "manifest.json").read_text()),
+    )
+    name = f"train-0{suffix}"
+    array = change(np.load(folder / name).copy())
+    np.save(folder / name, array, allow_pickle=array.dtype == object)
+    described = manifest["splits"]["train"][0]["files"][name]
+    described["bytes"] = (folder / name).stat().st_size
+    described["sha256"] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+
+
+def _set(row, column, value):
+    def change(array):
+        array[row, column] = value
+        return array
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("suffix", "change"),
+    [
+        (".windows.npy", _set(0, 2, 10**15)),
+        (".windows.npy", _set(0, 0, -5)),
+        (".windows.npy", _set(0, 1, 2**62)),
+        (".windows.npy", lambda a: a.astype("<i4")),
+        (".windows.npy", lambda a: a[:, :3]),
+        (".windows.npy", lambda a: np.concatenate([a, a])),
+        (".windows.npy", lambda a: np.array([{}], object)),
+        (".documents.npy", lambda a: a[:-1]),
+        (".documents.npy", lambda a: a + 60_000),
+        (".sentences.npy", lambda a: a.astype("<f8")),
+        (".sentences.npy", lambda a: a[None]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_index_whose_numbers_lie(prepared, suffix, change):
+    corpus = prepared()
+    _index(corpus, suffix, change)
+    with pytest.raises(DataError, match="shard .* is damaged: .*index"):
+        Corpus.open(corpus.directory)
+
+
+@pytest.mark.parametrize("size", [10**12, 0, -1, "120", True, None])
+def test_a_vocabulary_size_that_lies(prepared, size):
+    corpus = prepared()
+    path = corpus.directory / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"vocab_size": size}))
+    with pytest.raises(DataError, match="vocab_size is not 1 to"):
+        Corpus.open(corpus.directory)
+
+
+def test_a_shard_elsewhere_and_a_pipe(prepared):
+    corpus = prepared()
+    path = corpus.directory / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["splits"]["train"][0]["name"] = "../prepared/train-0"
+    path.write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="names a shard elsewhere"):
+        Corpus.open(corpus.directory)
+    os.mkfifo(corpus.directory / "unigram.npy")
+    with pytest.raises(DataError, match="unigram.npy cannot be read"):
+        _ = corpus.unigram
 
 
 def test_another_vocabulary_is_refused(prepared):

@@ -2,6 +2,10 @@
 
 import json
 
+import jax
+import pytest
+
+from albert_jax.errors import ConfigError
 from albert_jax.observe import environment
 
 
@@ -19,3 +23,14 @@ def test_describe_is_plain_and_complete(monkeypatch) -> None:
     assert isinstance(packages, dict) and {"jax", "numpy", "flax"} <= set(packages)
     assert description["devices"] >= 1 and description["threads"] >= 1  # type: ignore[operator]
     assert environment.describe() == description
+
+
+def test_an_offset_of_all_seeds_is_refused(monkeypatch) -> None:
+    """It would change dropout, and the record would not say so."""
+    environment.refuse_seed_offset()
+    jax.config.update("jax_random_seed_offset", 7)
+    try:
+        with pytest.raises(ConfigError, match="JAX_RANDOM_SEED_OFFSET is 7, .*: unset it"):
+            environment.refuse_seed_offset()
+    finally:
+        jax.config.update("jax_random_seed_offset", 0)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from albert_jax import files
-from albert_jax.errors import DataError, StorageError
+from albert_jax.errors import StorageError
 from albert_jax.observe.metrics import MetricsWriter, read_rows
 
 
@@ -73,10 +73,29 @@ def test_full_disk_warns_once_and_loses_nothing(tmp_path: Path, caplog) -> None:
     assert ["nothing was lost" in line for line in caplog.messages[2:]] == [True, True]
 
 
-def test_damaged_line_is_named(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"step":1}\n{"step":\n{"step":3}\n')
-    with pytest.raises(DataError, match=r"metrics\.jsonl.*line 2"):
-        read_rows(str(tmp_path))
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        b'{"step":',
+        b'{"step":2,"loss":1\xff}',
+        b"[]",
+        b"null",
+        b'{"step":true}',
+        b'{"step":2,"loss":"low"}',
+        b'{"step":2,"seconds":[1]}',
+        b'{"step":2,"kind":7}',
+        b"[" * 100_000,
+    ],
+    ids=lambda line: repr(line[:24]),
+)
+def test_damaged_line_is_named_and_left_out(tmp_path: Path, damaged: bytes, caplog) -> None:
+    lines = (b'{"step":1}', damaged, b'{"step":3,"seconds":{"step":null,"lost":2}}', b"")
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
+    assert steps(tmp_path) == [1, 3]
+    [line] = caplog.messages
+    assert "metrics.jsonl" in line and "line 2 is no row" in line
+    assert MetricsWriter(str(tmp_path)).truncate_after(2) == 2.0
+    assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step":1}\n'
 
 
 def test_unreadable_record_is_a_storage_error(tmp_path: Path) -> None:

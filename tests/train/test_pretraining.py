@@ -249,6 +249,37 @@ def test_documents_of_damaged_records_are_left_out(tmp_path, monkeypatch, capsys
     assert capsys.readouterr().out.startswith("row 2: 0 of 32 tokens")
 
 
+def test_damaged_held_out_text_ends_a_run_before_its_first_step(tmp_path):
+    data, run = Path(tiny_models.prepared(tmp_path)), tmp_path / "run"
+    flip_a_bit(data, "validation", 0)
+    with refused(DataError, "is damaged: record 0", "skip"):
+        pretraining.run(micro(str(data)), str(run))
+    assert not (run / "metrics.jsonl").exists() and not (run / "checkpoints").exists()
+
+
+def test_a_checkpoint_of_another_run_is_not_taken(data, whole, tmp_path, monkeypatch):
+    """A run of another seed, whose newest step is copied in beside our own."""
+    run, other, config = tmp_path / "run", tmp_path / "other", micro(data)
+    for out, seed, step in ((run, 0, 3), (other, 1, 5)):
+        with monkeypatch.context() as patched:
+            stop_at(patched, step)
+            with pytest.raises(Stopped):
+                pretraining.run(micro(data, seed=seed), str(out))
+    shutil.copytree(other / "checkpoints" / "5", run / "checkpoints" / "5")
+    before = sorted(run.rglob("*"))
+    with refused(CheckpointError, "checkpoints/5 is a checkpoint of another run: seed = 0"):
+        pretraining.run(config, str(run))
+    # Only the completion marker is new: without it, too, the step was whole.
+    assert [path for path in run.rglob("*") if path not in before] == [run / "complete" / "5"]
+    shutil.rmtree(run / "checkpoints" / "5")
+    (run / "complete" / "5").unlink()
+    # A damaged line of the record does not keep the run from going on.
+    with open(run / "metrics.jsonl", "ab") as file:
+        file.write(b'{"step":3,"loss":\xff}\n')
+    pretraining.run(config, str(run))
+    assert_same(whole, run, config)
+
+
 def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):
     config = micro(data)
     task = types.SimpleNamespace(count=lambda batch: {"tokens": 3.0}, reference_loss=None)
@@ -349,7 +380,7 @@ def test_a_child_run_begins_with_the_whole_state_of_its_parent(data, whole, tmp_
     assert [row["step"] for row in rows if row["kind"] == "train"] == [14]
     assert json.loads((tmp_path / "child" / "record.json").read_text())["parent"]
     with pytest.raises(ConfigError, match="RUN@STEP"):
-        state_of_parent(f"{whole}@last")
+        state_of_parent(f"{whole}@last", tiny_models.vocabulary())
 
 
 def test_start_weights_of_a_directory(data, tmp_path):

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from albert_jax import files
+from albert_jax.config import MAX_VOCABULARY
 from albert_jax.data.corpus.shards import DamagedRecord, ShardReader, id_dtype
 from albert_jax.errors import DataError
+from albert_jax.local_disk import require_regular
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -41,6 +43,8 @@ class Corpus:
         self.directory, self.split = directory, split
         self.fingerprint: str = manifest["vocabulary"]
         self.vocab_size: int = manifest["vocab_size"]
+        if not (type(self.vocab_size) is int and 0 < self.vocab_size <= MAX_VOCABULARY):
+            raise _unreadable(directory, f"vocab_size is not 1 to {MAX_VOCABULARY:,}")
         content = json.dumps([self.fingerprint, manifest["splits"]], sort_keys=True)
         self.content = hashlib.sha256(content.encode()).hexdigest()
         entries = manifest["splits"].get(split, [])
@@ -80,6 +84,7 @@ class Corpus:
         """How often each id occurs in the training split, int64 [V]."""
         path = self.directory / "unigram.npy"
         try:
+            require_regular(str(path))
             return np.load(path, allow_pickle=False).reshape(self.vocab_size)
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: prepare the text again") from error
@@ -118,6 +123,11 @@ class Corpus:
         except DamagedRecord as error:
             error.window = window
             raise
+
+    def check_records(self) -> None:
+        """Reads all records. Raises DamagedRecord for the first one that is damaged."""
+        for window in range(self.num_windows):
+            self._ids(window)
 
     def leave_out_damage(self) -> None:
         """Reads all records, and from now on leaves those out that are damaged, with a warning."""

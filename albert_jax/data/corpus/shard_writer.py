@@ -17,11 +17,8 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from albert_jax import files
-from albert_jax.data.corpus.shards import SUFFIXES, id_dtype
+from albert_jax.data.corpus.shards import SUFFIXES, WINDOW_TOKENS, id_dtype
 from albert_jax.errors import DataError, StorageError
-
-WINDOW_TOKENS = 65_535
-"""Most tokens in a window; one less than 2^16, so that every length fits a uint16."""
 
 
 class ShardWriter:

@@ -16,6 +16,7 @@ between sentences where possible. The files depend neither on row length, seed n
 from __future__ import annotations
 
 import os
+import re
 import zlib
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,10 @@ from albert_jax.errors import DataError
 
 SUFFIXES = (".array_record", ".windows.npy", ".documents.npy", ".sentences.npy")
 """Endings of the names of a shard's files."""
+
+
+WINDOW_TOKENS = 65_535
+"""Most tokens in a window; one less than 2^16, so that every length fits a uint16."""
 
 
 class DamagedRecord(DataError):
@@ -54,6 +59,8 @@ class ShardReader:
         self, directory: str | os.PathLike[str], entry: dict[str, Any], vocab_size: int
     ) -> None:
         self.directory, self.entry, self.vocab_size = Path(directory), entry, vocab_size
+        if not re.fullmatch(r"[\w.-]+", entry["name"]):
+            raise DataError(f"{directory}: its manifest names a shard elsewhere: prepare it again")
         self._path = str(self.directory / entry["name"])
         for suffix in SUFFIXES:
             name, path = entry["name"] + suffix, Path(self._path + suffix)
@@ -65,16 +72,38 @@ class ShardReader:
             # The index is checked before anything is read from it, a record when it is read.
             if suffix != SUFFIXES[0] and files.sha256(str(path)) != expected["sha256"]:
                 raise self._damaged(f"{name} does not match its checksum in manifest.json")
-        with files.storage_errors(self._path):
-            self.windows, self.sentences_per_part, self.tokens_per_sentence = (
-                # An empty array cannot be mapped.
-                np.load(self._path + suffix, mmap_mode="r" if entry["windows"] else None)
-                for suffix in SUFFIXES[1:]
-            )
+        try:
+            with files.storage_errors(self._path):
+                self.windows, self.sentences_per_part, self.tokens_per_sentence = (
+                    # An empty array cannot be mapped.
+                    np.load(self._path + suffix, mmap_mode="r" if entry["windows"] else None)
+                    for suffix in SUFFIXES[1:]
+                )
+        except (ValueError, EOFError, SyntaxError) as error:
+            raise self._damaged(f"its index is no array ({error})") from error
+        self._check_index()
         # int64 [windows + 1, 3]: parts, sentences and tokens before each window.
         self._bounds = np.zeros((len(self.windows) + 1, 3), np.int64)
         np.cumsum(self.windows[:, :3], axis=0, out=self._bounds[1:])
         self._records: Any = None
+
+    def _check_index(self) -> None:
+        """Raises DataError unless the numbers of the index fit each other and the manifest.
+
+        They come from a file, and decide how much memory rows and plans take.
+        """
+        entry, windows = self.entry, self.windows
+        lengths = (self.sentences_per_part, self.tokens_per_sentence)
+        shapes = windows.shape == (entry["windows"], 4) and all(a.ndim == 1 for a in lengths)
+        types = [array.dtype for array in (windows, *lengths)] == ["<i8", "<u2", "<u2"]
+        if not (shapes and types):
+            raise self._damaged("its index has arrays of another form")
+        per_window, parts, sentences = windows[:, :3], *(a.sum(dtype=np.int64) for a in lengths)
+        limits = per_window.min(initial=0) < 0 or per_window.max(initial=0) > WINDOW_TOKENS
+        totals = [len(lengths[0]), len(lengths[1]), entry["tokens"]]
+        sums = [*per_window.sum(axis=0).tolist(), int(parts), int(sentences)]
+        if limits or sums != [*totals, *totals[1:]]:
+            raise self._damaged("the numbers of its index contradict each other")
 
     def lengths(self, window: int) -> tuple[np.ndarray, np.ndarray]:
         """Sentences of each part of a window, and tokens of each of its sentences."""
@@ -97,7 +126,9 @@ class ShardReader:
         if zlib.crc32(record) != self.windows[window, 3]:
             raise self._damaged(f"record {window} does not match its checksum", DamagedRecord)
         ids = np.frombuffer(record, id_dtype(self.vocab_size))
-        if int(ids.max()) >= self.vocab_size:
+        if len(ids) != self.windows[window, 2]:
+            raise self._damaged(f"record {window} has another length than the index", DamagedRecord)
+        if int(ids.max(initial=0)) >= self.vocab_size:
             raise DataError(
                 f"{self._path}, record {window}: token id {int(ids.max())} is outside the "
                 f"vocabulary of {self.vocab_size}: prepare the text again with this vocabulary"

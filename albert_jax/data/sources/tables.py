@@ -39,7 +39,7 @@ class Record:
 
 def read_text(path: str | Path) -> str:
     """A whole UTF-8 file without byte order mark; DataError names the line of invalid bytes."""
-    raw = files.read(str(path))
+    raw = files.read(str(path), stream=True)
     if raw is None:
         raise DataError(f"{path}: no such file; check the path")
     return decode(raw, path)

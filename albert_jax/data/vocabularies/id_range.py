@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
+from albert_jax.config import MAX_VOCABULARY
 from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
 from albert_jax.errors import DataError
 
@@ -22,8 +23,10 @@ class IdRange:
         """Makes a vocabulary of `size` ids.
 
         Raises:
-          DataError: A special id lies outside the range, or two are the same.
+          DataError: There are too many ids, a special one lies outside, or two are the same.
         """
+        if not 0 < size <= MAX_VOCABULARY:
+            raise DataError(f"a vocabulary of {size} ids: give 1 to {MAX_VOCABULARY:,}")
         special = dict(zip(NAMES, (pad_id, cls_id, sep_id, mask_id, unk_id), strict=True))
         for name, id in special.items():
             if not 0 <= id < size and not (name == "unk_id" and id == -1):

@@ -10,15 +10,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from functools import cached_property
-from itertools import chain
+from itertools import chain, islice
 
 import numpy as np
 import sentencepiece as spm
 
+from albert_jax.config import MAX_VOCABULARY
 from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.word_cache import WordCache
 from albert_jax.errors import DataError
+from albert_jax.protobuf_wire import WireError, fields
 
 MODEL = "spiece.model"
 SPACE = "\u2581"
@@ -169,6 +171,8 @@ def _parse(model: bytes, where: str) -> spm.SentencePieceProcessor:
     fix = "give a complete SentencePiece model, or train one with `albert-jax tokenizer train`"
     if not model:
         raise DataError(f"{where}: is empty; {fix}")
+    if len(model) > MAX_VOCABULARY and _fields(model, where) > MAX_VOCABULARY:
+        raise DataError(f"{where}: has more than {MAX_VOCABULARY:,} tokens; {fix}")
     try:
         loaded = processor.LoadFromSerializedProto(model)
     except (RuntimeError, OSError, ValueError, TypeError) as error:
@@ -179,6 +183,20 @@ def _parse(model: bytes, where: str) -> spm.SentencePieceProcessor:
     if loaded is False or processor.get_piece_size() < 1:
         raise DataError(f"{where}: cannot be read as a SentencePiece model; {fix}")
     return processor
+
+
+def _fields(model: bytes, where: str) -> int:
+    """How many fields a model has, counted no further than the limit; most are its tokens."""
+    position = count = 0
+    # Short tokens are skipped by their length, which is faster than reading them.
+    while count <= MAX_VOCABULARY and model[position : position + 1] == b"\n":
+        if (length := model[position + 1 : position + 2]) >= b"\x80" or not length:
+            break
+        position, count = position + 2 + length[0], count + 1
+    try:
+        return count + sum(1 for _ in islice(fields(model[position:]), MAX_VOCABULARY + 1 - count))
+    except WireError as error:
+        raise DataError(f"{where}: cannot be read as a SentencePiece model ({error})") from None
 
 
 def _check_special(tokens: list[str], where: str) -> None:

@@ -20,6 +20,8 @@ from albert_jax.errors import DataError
 
 MAX_BYTES = 64 << 20
 """Larger vocabulary files are refused."""
+MAX_SETTINGS = 1 << 20
+"""Largest file of settings in bytes."""
 
 
 class Vocabulary(Protocol):
@@ -79,7 +81,7 @@ def load(path: str) -> Vocabulary:
         from albert_jax.data.vocabularies.id_range import IdRange
 
         return IdRange.from_settings(settings, where=file)
-    content = files.read(file)
+    content = files.read(file, limit=MAX_BYTES)
     if content is None:
         raise DataError(f"{path}: no vocabulary there: give a folder, a *.model or a vocab.txt")
     if len(content) > MAX_BYTES:
@@ -103,7 +105,7 @@ def _settings_and_file(path: str) -> tuple[dict[str, Any], str]:
         settings = _settings_of_transformers(os.path.dirname(path) or ".")
         kind = "wordpiece" if os.path.basename(path).endswith(".txt") else "sentencepiece"
         return settings | {"kind": kind}, path
-    saved = files.read(files.join(path, SETTINGS))
+    saved = files.read(files.join(path, SETTINGS), limit=MAX_SETTINGS)
     if saved is None:
         settings = _settings_of_transformers(path) | _kind_and_file(path)
     else:
@@ -122,7 +124,7 @@ def save(vocabulary: Vocabulary, directory: str) -> None:
 
 def _parsed(path: str, content: bytes) -> dict[str, Any]:
     try:
-        if len(content) > 1 << 20:
+        if len(content) > MAX_SETTINGS:
             raise ValueError("larger than 1 MB")
         settings = json.loads(content)
         if not isinstance(settings, dict):
@@ -137,7 +139,7 @@ def _parsed(path: str, content: bytes) -> dict[str, Any]:
 def _settings_of_transformers(folder: str) -> dict[str, Any]:
     """The case and accents of a tokenizer of Transformers in a folder, if there is one."""
     path = files.join(folder, "tokenizer_config.json")
-    content = files.read(path)
+    content = files.read(path, limit=MAX_SETTINGS)
     config = {} if content is None else _parsed(path, content)
     names = {"do_lower_case": "lower_case", "keep_accents": "keep_accents"}
     return {ours: bool(config[theirs]) for theirs, ours in names.items() if theirs in config}

@@ -17,6 +17,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, pre_tokenizers
 
+from albert_jax.config import MAX_VOCABULARY
 from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import DataError
@@ -35,6 +36,11 @@ class WordPiece:
         Raises:
           DataError: The file is not UTF-8, has a token twice, or lacks a special token.
         """
+        # They are counted first: a list of millions of lines takes gigabytes.
+        if content.count(b"\n") > MAX_VOCABULARY:
+            raise DataError(
+                f"{where}: has more than {MAX_VOCABULARY:,} lines: give the vocab.txt of a model"
+            )
         try:
             text = content.decode("utf-8")
         except UnicodeDecodeError as error:
