@@ -46,12 +46,11 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         ours, theirs = cls.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    usage = _usage(cls, has_tokenizer=not isinstance(model.vocabulary, IdRange))
+    usage = list(cls.usage) or _usage(cls, has_tokenizer=not isinstance(model.vocabulary, IdRange))
     more_files = {}
     if task is not None:
         length = model.run_config.phases[-1].sequence_length
         more_files = task.transformers_files(length, model.config)
-        usage = list(task.usage) or usage
     count = sum(tensor.size for tensor in tensors.values())
     files = companion_files(
         model,

@@ -38,8 +38,9 @@ def run(
     Weights and vocabulary are those of `init`, a run or directory. Without it a small random
     network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
     the depth (None: that of the weights), `max_steps` ends the run early, and the config may
-    differ from the one that the run began with in the fields `allow_change`. Lengths of rows are
-    adapted to the weights, but those among the paths `given` must fit. See train/loop.py.
+    differ from the one that the run began with in the fields `allow_change`. Lengths of rows and
+    the learning rate are adapted to the weights, but not those among the paths `given`. See
+    train/loop.py.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
@@ -59,7 +60,7 @@ def run(
         texts = [text for example in train for text in task.texts(example) if text]
         model, vocabulary = setup.new_network(config.model, texts, teacher and teacher.vocabulary)
     config = replace(config, model=setup.at_depth(model, num_layers), task=task.config)
-    config, lowered = setup.fit_rows(config, given, source or "the new network", teacher)
+    config, fitted = setup.fit_to_weights(config, given, source or "the new network", teacher)
     task = registry.create(setup.check_task(config, max_steps))
     config.validate()
     facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))
@@ -77,7 +78,7 @@ def run(
     # With the augmented examples: hosts whose models drew other words must not train together.
     mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
     features, answers = (batches.features(len(config.phases) - 1), dev_features), []
-    summary.say(out, lowered, summary.of_examples(config, task, counts, features))
+    summary.say(out, fitted, summary.of_examples(config, task, counts, features))
     trained = finetuning_task(config, task, batches, dev, mesh, initial, teacher, answers=answers)
     run_training(
         config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change

@@ -18,6 +18,10 @@ from albert_jax.tasks.task import AnyTask
 
 SCRATCH = "finetune/scratch"
 """The preset whose network is trained where no weights are given."""
+PRESET_WIDTH = 768
+"""Hidden size of the models that the learning rates of the presets are for (base)."""
+SMALL_WIDTH = 96
+"""Narrower models take no larger learning rate than those of this width."""
 DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 """Fields of the model that fine-tuning chooses; the others come with the weights."""
 
@@ -73,11 +77,11 @@ def at_depth(model: ModelConfig, num_layers: int | None) -> ModelConfig:
     return dataclasses.replace(model, num_hidden_layers=num_layers)
 
 
-def fit_rows(
+def fit_to_weights(
     config: Config, given: Collection[str], source: str, teacher: Any = None
 ) -> tuple[Config, str]:
-    """(the config with rows no longer than the positions of its model and settings that fit them,
-    what was lowered or "").
+    """(the config with rows no longer than the positions of its model, settings that fit them and
+    a learning rate for its width, what was changed or "").
 
     The paths `given` were chosen by hand and stay as they are. Raises ConfigError for a given
     length above the positions of the weights in `source`.
@@ -105,7 +109,13 @@ def fit_rows(
     }
     lines += [f"task.{name} {value} (not {getattr(task, name)})" for name, value in lowered.items()]
     task = dataclasses.replace(task, **lowered)
-    config = dataclasses.replace(config, phases=tuple(phases), task=task)
+    optimizer, width = config.optimizer, config.model.hidden_size
+    rate = optimizer.learning_rate
+    if width < PRESET_WIDTH and "optimizer.learning_rate" not in given:
+        fitted = float(f"{rate * (PRESET_WIDTH / max(width, SMALL_WIDTH)) ** 1.5:.1e}")
+        optimizer = dataclasses.replace(optimizer, learning_rate=fitted)
+        lines.append(f"learning rate {fitted:g} (not {rate:g}), for weights of width {width}")
+    config = dataclasses.replace(config, phases=tuple(phases), task=task, optimizer=optimizer)
     return config, "; ".join(dict.fromkeys(lines))
 
 

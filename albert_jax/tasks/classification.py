@@ -30,13 +30,32 @@ SAME_SPREAD = 0.1
 """Predicted scores that differ by less than this share of the true ones say nothing."""
 
 
+_OF_TOKENS = TransformersClass(
+    name="AlbertForTokenClassification",
+    head=("classifier", "classifier"),
+    usage=(
+        "import transformers",
+        "",
+        'model = transformers.AutoModelForTokenClassification.from_pretrained("THIS_FOLDER")',
+        'tokenizer = transformers.AutoTokenizer.from_pretrained("THIS_FOLDER")',
+        'texts = ["The food was cold.", "What a warm welcome!"]',
+        'batch = tokenizer(texts, padding=True, return_tensors="pt")',
+        'real = batch["attention_mask"].unsqueeze(-1)',
+        "logits = (model(**batch).logits * real).sum(1) / real.sum(1)",
+        "print(model.config.id2label, logits)",
+    ),
+)
+"""With pooling "mean": the head is linear, so the mean of its outputs for the tokens is its output
+for the mean of the tokens."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class RegressionConfig(TableConfig):
     """Settings of regression, and of what classification shares with it."""
 
     name: str = "regression"
     """The task."""
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Literal["cls", "mean"] = "mean"
     """Judge a text by its pooled [CLS], or by the mean of its tokens."""
     classifier_dropout_prob: float = bounded(0.1, 0.0, 0.999)
     """Dropout in front of the head while training."""
@@ -173,6 +192,10 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         """Outputs of the head [B, C] for hidden states [B, S, H]."""
         pooled = encoder.pool(hidden, batch, self.config.pooling)
         return encoder.classifier(pooled, self.config.classifier_dropout_prob)
+
+    def transformers_class(self) -> TransformersClass:
+        """AlbertForSequenceClassification, or that of tokens for the mean of their outputs."""
+        return super().transformers_class() if self.config.pooling == "cls" else _OF_TOKENS
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """Names of the outputs, and the kind of the problem."""

@@ -39,7 +39,7 @@ class MultipleChoiceConfig(TaskConfig):
     """Most choices of a question."""
     max_qa_length: int = bounded(128, 1)
     """Last tokens that are kept of question and choice."""
-    pooling: Literal["cls", "mean"] = "cls"
+    pooling: Literal["cls", "mean"] = "mean"
     """Judge a choice by its pooled [CLS], or by the mean of its tokens."""
     classifier_dropout_prob: float = bounded(0.1, 0.0, 0.999)
     """Dropout in front of the head while training."""

@@ -63,12 +63,15 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         examples=PAIRS,
     )
     card_note = "The vector is the normalized mean of the last states; the pooler is not trained."
-    usage = (
-        "from sentence_transformers import SentenceTransformer",
-        "",
-        'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
+    transformers = TransformersClass(
+        name="AlbertModel",
+        pipeline="sentence-similarity",
+        usage=(
+            "from sentence_transformers import SentenceTransformer",
+            "",
+            'vectors = SentenceTransformer("THIS_FOLDER").encode(["a text", "another"])',
+        ),
     )
-    transformers = TransformersClass(name="AlbertModel", pipeline="sentence-similarity")
 
     def read_examples(self, path: str, *, labelled: bool) -> list[TextExample]:
         """Pairs of texts; a label is their similarity, where there is one."""

@@ -106,8 +106,6 @@ class Task(abc.ABC, Generic[C, E, F]):
     """The class of Transformers with this head, where there is one."""
     card_note: ClassVar[str] = ""
     """A sentence of the model card, with settings in braces."""
-    usage: ClassVar[tuple[str, ...]] = ()
-    """Lines of Python for the model card that apply THIS_FOLDER, if not by the Auto class."""
     graph_inputs: ClassVar[dict[str, Axes]] = dict.fromkeys(
         ("input_ids", "token_type_ids", "attention_mask"), ("batch", "length")
     )

@@ -169,7 +169,7 @@ def test_files_beside_vectors_and_texts(tmp_path):
     ("name", "settings", "options", "error", "message"),
     [
         ("squad-v2", {}, {}, ConfigError, "no class with the head of squad-v2.*--to onnx"),
-        ("classification", {"pooling": "mean"}, {}, ConfigError,
+        ("multiple-choice", {}, {}, ConfigError,
          "reads the pooled.*task.pooling cls"),
         ("token-classification", {}, {"to": "native"}, CheckpointError, "--to native has no place"),
         ("token-classification", {}, {"head": "mlm"}, CheckpointError, "no mlm_head.*another head"),

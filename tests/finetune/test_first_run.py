@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,10 +88,24 @@ def test_presets_follow_the_weights_and_typed_values_do_not(weights, begun, tmp_
 def test_rows_are_no_longer_than_those_of_the_teacher():
     config = config_builder.with_task(configfile.load("finetune/scratch"), "classification")
     teacher = tiny_models.model()
-    fitted, line = setup.fit_rows(config, (), "the new network", teacher)
+    fitted, line = setup.fit_to_weights(config, (), "the new network", teacher)
     assert fitted.phases[0].sequence_length == 48 and "48" in line
     with pytest.raises(ConfigError, match="memory have 48 positions"):
-        setup.fit_rows(config, ("phases.0.sequence_length",), "the new network", teacher)
+        setup.fit_to_weights(config, ("phases.0.sequence_length",), "the new network", teacher)
+
+
+@pytest.mark.parametrize(
+    ("width", "rate"), [(1024, 5e-5), (768, 5e-5), (256, 2.6e-4), (128, 7.3e-4), (16, 1.1e-3)]
+)
+def test_narrow_weights_learn_at_a_higher_rate_unless_it_is_given(width, rate):
+    config = config_builder.with_task(configfile.load("finetune/default"), "classification")
+    model = replace(config.model, hidden_size=width, num_attention_heads=4)
+    config = replace(config, model=model)
+    fitted, line = setup.fit_to_weights(config, (), "RUN")
+    assert fitted.optimizer.learning_rate == rate
+    assert (f"learning rate {rate:g} (not 5e-05)" in line) == (width < 768)
+    fitted, line = setup.fit_to_weights(config, ("optimizer.learning_rate",), "RUN")
+    assert fitted.optimizer.learning_rate == 5e-5 and "rate" not in line
 
 
 def test_texts_that_are_cut_are_counted(data, tmp_path, capsys):

@@ -51,11 +51,19 @@ def grouped(batch: dict, inputs: dict, size: int) -> tuple[dict, dict]:
 @pytest.mark.parity
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize(
-    "name",
-    ["classification", "regression", "multiple-choice", "squad-v1", "token-classification"],
+    ("name", "settings"),
+    [
+        ("classification", {"pooling": "cls"}),
+        ("classification", {"pooling": "mean"}),
+        ("regression", {"pooling": "cls"}),
+        ("regression", {"pooling": "mean"}),
+        ("multiple-choice", {"pooling": "cls"}),
+        ("squad-v1", {}),
+        ("token-classification", {}),
+    ],
 )
-def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_property):
-    ours = finetuned(name, random_structure(seed), seed)
+def test_logits_equal_those_of_transformers(name, settings, seed, tmp_path, record_property):
+    ours = finetuned(name, random_structure(seed), seed, **settings)
     huggingface.export(ours, str(tmp_path / "x"))
     cls = registry.create(ours.run_config.task).transformers_class()
     model, problems = load_quietly(cls.auto, tmp_path / "x")
@@ -68,6 +76,11 @@ def test_logits_equal_those_of_transformers(name, seed, tmp_path, record_propert
     with torch.no_grad():
         found = model(**inputs)
     theirs = [found.start_logits, found.end_logits] if name == "squad-v1" else [found.logits]
+    if settings.get("pooling") == "mean":
+        # As the model card says: a mean of the tokens' outputs.
+        assert "AutoModelForTokenClassification" in (tmp_path / "x" / "README.md").read_text()
+        mask = inputs["attention_mask"].unsqueeze(-1)
+        theirs = [(found.logits * mask).sum(1) / mask.sum(1)]
     worst = 0.0
     for a, b in zip(outputs, theirs, strict=True):
         assert a.shape == b.shape
@@ -161,8 +174,11 @@ def test_the_script_writes_the_same_texts(steps, tmp_path):
 
 @pytest.mark.parity
 def test_pipelines_speak_the_labels(tmp_path):
-    for name, options in (("classification", {}), ("token-classification", {"ignore_labels": []})):
-        ours = finetuned(name, tiny_models.MODEL)
+    for name, settings, options in (
+        ("classification", {"pooling": "cls"}, {}),
+        ("token-classification", {}, {"ignore_labels": []}),
+    ):
+        ours = finetuned(name, tiny_models.MODEL, **settings)
         huggingface.export(ours, str(tmp_path / name))
         kind = registry.create(ours.run_config.task).transformers_class().pipeline
         pipeline = transformers.pipeline(kind, model=str(tmp_path / name), **options)

@@ -17,6 +17,9 @@ class TransformersClass:
     """Our dense layer under "head" and the name of that layer there."""
     pipeline: str | None = None
     """The pipeline tag of model hubs, "text-classification"."""
+    usage: tuple[str, ...] = ()
+    """Lines of Python for the model card that apply THIS_FOLDER, where the Auto class alone or a
+    pipeline does not."""
 
     @property
     def auto(self) -> str:
