@@ -38,9 +38,8 @@ def run(
     Weights and vocabulary are those of `init`, a run or directory. Without it a small random
     network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
     the depth (None: that of the weights), `max_steps` ends the run early, and the config may
-    differ from the one that the run began with in the fields `allow_change`. Lengths of rows and
-    the learning rate are adapted to the weights, but not those among the paths `given`. See
-    train/loop.py.
+    differ from the one that the run began with in the fields `allow_change`. Row lengths and the
+    learning rate are adapted to the weights unless they are among the paths `given`.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
