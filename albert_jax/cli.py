@@ -38,6 +38,7 @@ VERBS = {
     "serve": ("albert_jax.commands.serve:Serve", "try models on a local web page"),
     "export": ("albert_jax.commands.export:Export", "write a directory for Transformers"),
     "import": ("albert_jax.commands.import_model:Import", "read weights of other programs"),
+    "verify": ("albert_jax.commands.verify:Verify", "check all of a run, data or an export"),
     "bench": ("albert_jax.commands.bench:Bench", "measure speed and memory on this machine"),
     "doctor": ("albert_jax.commands.doctor:Doctor", "look at devices, versions, disk and clock"),
     "plan": ("albert_jax.commands.plan:Plan", "compile for a slice: memory, time and cost"),

@@ -13,6 +13,9 @@ import logging
 import threading
 from typing import Any, Literal, NamedTuple
 
+import jax
+import jax.numpy as jnp
+
 from albert_jax import files
 from albert_jax.checkpoint import manifest, recovery
 from albert_jax.checkpoint.leaves import describe, differences, finite_flags, not_finite
@@ -21,6 +24,7 @@ from albert_jax.checkpoint.orbax_store import OrbaxStore, storage_reason
 from albert_jax.errors import AlbertError, CheckpointError, NumericsError, StorageError
 from albert_jax.parallel import agreement
 from albert_jax.parallel.jax_internals import process
+from albert_jax.tree import unflatten
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +114,19 @@ class Checkpoints:
                 "program; choose another step"
             )
         return Restored(chosen, state, saved["record"])
+
+    def shapes(self, step: int) -> dict[str, Any]:
+        """All of what a step holds as shapes, for `restore`, by the names of its leaves.
+
+        Raises CheckpointError if its description of them cannot be read.
+        """
+        described = self._store.restore_record(step)["leaves"]
+        return unflatten(
+            {
+                name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype))
+                for name, (dtype, shape) in described.items()
+            }
+        )
 
     def _choose(self, step: int | None) -> int | None:
         if not self._read_only:

@@ -78,8 +78,7 @@ def read(
         raise CheckpointError(f"{path} is not opened: {huggingface.OTHER_FILES}")
     else:
         raise CheckpointError(_nothing_there(str(source)))
-    patterns = ("*.model", "vocab*.txt", SETTINGS)
-    if vocabulary is None and not any(len(list(folder.glob(p))) == 1 for p in patterns):
+    if vocabulary is None and not holds_vocabulary(folder):
         return weights
     loaded = vocabularies.load(vocabulary or str(folder))
     check_vocabulary(loaded, weights.config)
@@ -87,6 +86,12 @@ def read(
         where = vocabulary or str(folder)
         run_record.check_vocabulary(loaded, weights.fingerprint, where, f"the model {path}")
     return dataclasses.replace(weights, vocabulary=loaded)
+
+
+def holds_vocabulary(folder: Path) -> bool:
+    """Whether the files of one vocabulary lie in a folder."""
+    patterns = ("*.model", "vocab*.txt", SETTINGS)
+    return any(len(list(folder.glob(pattern))) == 1 for pattern in patterns)
 
 
 def _folder_without_weights(path: Path) -> str:

@@ -31,8 +31,8 @@ class Tensors(LazyTensors):
         self.path = Path(path)
         with storage_errors(str(path)):
             require_regular(str(path))
-        with storage_errors(str(path)), self.path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
+            with self.path.open("rb") as file:
+                length = int.from_bytes(file.read(8), "little")
         if length > HEADER_LIMIT:
             raise CheckpointError(
                 f"{path}: its header claims {length} bytes (limit {HEADER_LIMIT}): fetch or export "
