@@ -27,6 +27,7 @@ VERBS = {
     "data show": ("albert_jax.commands.data:DataShow", "print rows as the model reads them"),
     "data stats": ("albert_jax.commands.data:DataStats", "figures of many rows, as a table"),
     "pretrain": ("albert_jax.commands.pretrain:Pretrain", "train, or continue a run"),
+    "replay": ("albert_jax.commands.replay:ReplayStep", "do a step again, name its worst rows"),
     "evaluate": ("albert_jax.commands.evaluate:Evaluate", "measure a run on held-out text"),
     "fill-mask": ("albert_jax.commands.fill_mask:FillMask", "guess the words behind [MASK]"),
     "finetune": ("albert_jax.commands.finetune:Finetune", "train a task from labeled examples"),

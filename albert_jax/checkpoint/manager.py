@@ -160,6 +160,15 @@ class Checkpoints:
         """The saved steps, ascending (digests are compared when a step is restored)."""
         return self._layout.saved_steps()
 
+    def newest_before(self, step: int) -> int | None:
+        """The newest complete step below `step`, for readers; None if there is none."""
+        return recovery.newest_before(self._layout, step)
+
+    def record(self, step: int) -> dict[str, Any]:
+        """The record that was saved with a step. Raises CheckpointError where it is damaged."""
+        recovery.require_complete(self._layout, step)
+        return self._store.restore_record(step)["record"]
+
     # ---- saving ----------------------------------------------------------------------------------
 
     def save(

@@ -79,14 +79,24 @@ def newest_complete(layout: Layout) -> int:
 
     Raises CheckpointError if there is none.
     """
+    step = newest_before(layout, None)
+    if step is None:
+        raise CheckpointError(
+            f"{layout.run_dir} has no complete checkpoint yet: let it save one, or name another run"
+        )
+    return step
+
+
+def newest_before(layout: Layout, limit: int | None) -> int | None:
+    """The newest complete step, below `limit` if there is one; None if there is none."""
     for step in reversed(layout.saved_steps()):
+        if limit is not None and step >= limit:
+            continue
         damage = manifest.find_damage(layout, step)
         if damage is None:
             return step
         log.warning("%s is damaged (%s): trying the one before", layout.step(step), damage)
-    raise CheckpointError(
-        f"{layout.run_dir} has no complete checkpoint yet: let it save one, or name another run"
-    )
+    return None
 
 
 def require_complete(layout: Layout, step: int) -> None:

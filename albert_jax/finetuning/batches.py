@@ -47,6 +47,11 @@ class TrainingBatches:
         """Steps of the first phase that go through all features once."""
         return math.ceil(len(self.features(0)) / self.per_batch(0))
 
+    def numbers(self, phase: int, step: int) -> np.ndarray:
+        """Numbers of the features in the batch of a step of the run, in the order of its rows."""
+        count = len(self.features(phase))
+        return batch_order(self._seed, step, count, self.per_batch(phase))
+
     def batch(self, phase: int, step: int, rows: np.ndarray) -> Batch:
         """The given rows of the batch of a step of the run.
 
@@ -55,8 +60,7 @@ class TrainingBatches:
         that no row depends on the number of hosts.
         """
         features, (maximum, batch_size) = self.features(phase), self._phases[phase]
-        numbers = batch_order(self._seed, step, len(features), self.per_batch(phase))
-        chosen = [features[i] for i in numbers]
+        chosen = [features[i] for i in self.numbers(phase, step)]
         quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
         longest = max(map(self.task.feature_length, chosen))
         length = fitting_length(longest, maximum, range(quarter, maximum, quarter))

@@ -6,19 +6,22 @@ import functools
 import hashlib
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from albert_jax.config import Config
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, DataError
 from albert_jax.finetuning import setup, summary
 from albert_jax.finetuning.batches import TrainingBatches
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
 from albert_jax.tasks.task import AnyTask
 from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
+
+if TYPE_CHECKING:
+    from albert_jax.train.replay import Past, Reopened
 
 EVALUATION_BATCH_SIZE = 32
 
@@ -83,6 +86,47 @@ def run(
         config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change
     )
     summary.say(out, summary.of_single_answer(config, answers, init))
+
+
+def reopened(past: Past, data: str | None = None) -> tuple[Past, Reopened]:
+    """A fine-tuning run on its training examples, to do steps of it again.
+
+    `data` tells where the examples lie now. Raises DataError, ConfigError and CheckpointError.
+    """
+    from albert_jax.model_io import model as models
+    from albert_jax.model_io import run_record
+    from albert_jax.train.replay import Reopened, RowText
+
+    settings = past.config.task
+    assert settings is not None
+    task = registry.create(replace(settings, train=data or settings.train))
+    config = replace(past.config, task=task.config)
+    try:
+        train = task.read_examples(task.config.train, labelled=True)
+    except DataError as error:
+        raise DataError(f"{error}; or say with --data where the run's own examples are") from error
+    vocabulary = run_record.load_vocabulary(past.folder)
+    facts = {"data_order": digest(train), "vocabulary": vocabulary.fingerprint}
+    if getattr(task.config, "augment", 0):
+        from albert_jax.finetuning.augmentation import augmented
+
+        train += augmented(models.load(task.config.augment_from), train, task.config, config.seed)
+    teacher = models.load(task.config.teacher) if getattr(task.config, "teacher", "") else None
+    batches = TrainingBatches(task, vocabulary, train, config)
+    init = past.record.get("init")
+    initial = functools.partial(setup.initial_params, config, task, vocabulary, init)
+    trained = finetuning_task(config, task, batches, (), past.mesh, initial, teacher)
+
+    def text(step: int, batch: Batch, rows: Sequence[int]) -> list[RowText]:
+        return [
+            RowText(
+                summary.of_row(batch, vocabulary, row),
+                summary.of_origin(task, batches, train, config.phase_at(step)[0], step, row),
+            )
+            for row in rows
+        ]
+
+    return replace(past, config=config), Reopened(trained, facts, text)
 
 
 def finetuning_task(

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from albert_jax.config import Config
-from albert_jax.tasks.task import AnyTask
+from albert_jax.data.batches.show import segment_lines
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.finetuning.batches import TrainingBatches
+from albert_jax.tasks.task import AnyTask, Batch
 
 LABELS_SHOWN = 8
 """Labels that are named; of more only the number is told."""
@@ -42,6 +47,42 @@ def of_examples(
     cut = [sum(map(task.is_cut, of_part)) for of_part in features]
     lost = f"{cut[0]} training and {cut[1]} dev examples are longer and are cut"
     return f"{', '.join(parts)}; {lost if any(cut) else 'all examples fit'}"
+
+
+def of_row(batch: Batch, vocabulary: Vocabulary, row: int) -> list[str]:
+    """The size of a row of a batch, and the tokens of each of its sequences."""
+    names = ("input_ids", "segment_ids", "token_type_ids")
+    # A row of several sequences has an axis for them.
+    ids, segments, types = (np.atleast_2d(batch[name][row]) for name in names)
+    lines = [f"{np.count_nonzero(segments)} of {segments.size} tokens"]
+    for sequence in range(len(ids)):
+        tokens = [vocabulary.id_to_token(id) for id in ids[sequence].tolist()]
+        lines += segment_lines(tokens, segments[sequence] > 0, types[sequence])
+    return lines
+
+
+def of_origin(
+    task: AnyTask,
+    batches: TrainingBatches,
+    examples: Sequence[Any],
+    phase: int,
+    step: int,
+    row: int,
+) -> list[str]:
+    """The examples that stand in a row of the batch of a step of the run, with their answers."""
+    per_row, features = task.features_per_row, batches.features(phase)
+    numbers = batches.numbers(phase, step)[row * per_row : (row + 1) * per_row].tolist()
+    origin = []
+    for number in numbers:
+        number_of_example = getattr(features[number], "question", None)
+        if number_of_example is None and len(features) != len(examples):
+            # Long examples have several features that do not tell whose they are.
+            origin.append(f"part {number} of the {len(features)} parts of all examples")
+            continue
+        example = examples[number if number_of_example is None else number_of_example]
+        answer = task.truth(example)
+        origin.append(f"{example.where}{f', {answer}' if answer is not None else ''}")
+    return origin
 
 
 def of_single_answer(config: Config, answers: Sequence[str], init: str | None) -> str:

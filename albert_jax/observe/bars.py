@@ -105,6 +105,34 @@ def accuracies(title: str, found: Mapping[str, Sequence[Any]], counts: Mapping[s
         return style.encoded(figure, "svg")
 
 
+def steps(
+    title: str,
+    note: str,
+    panels: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]],
+    step: int,
+) -> bytes:
+    """Quantities of steps as an SVG: (computed, recorded) values by step; a line marks `step`.
+
+    What is not finite leaves a gap.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    colors = {"loss": "loss", "gradient norm": "state"}
+    with style.applied():
+        figure = style.figure(5.5 * len(panels), 3.4, title, note)
+        for number, (name, (computed, recorded)) in enumerate(panels.items(), start=1):
+            axes = figure.add_subplot(1, len(panels), number)
+            color = style.COLORS[colors[name]]
+            axes.plot(list(computed), list(computed.values()), "-", color=color, label="replayed")
+            axes.plot(list(recorded), list(recorded.values()), "o", color=color, label="recorded")
+            axes.axvline(step, color="black", linestyle="--", linewidth=1, label=f"step {step}")
+            axes.set_title(name)
+            axes.set_xlabel("step")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            axes.legend()
+        return style.encoded(figure, "svg")
+
+
 def depths(
     title: str, note: str, metric: str, values: Mapping[int, float], majority: float | None
 ) -> bytes:

@@ -31,6 +31,9 @@ from albert_jax.observe.growing_file import GrowingFile
 UPLOAD_SECONDS = 300.0
 """Time between two uploads of metrics.jsonl to a bucket. Each checkpoint uploads it as well."""
 
+TIMES = frozenset({"seconds", "goodput", "tokens_per_second", "eta", "time", "cost"})
+"""Fields of a row in which two runs with the same seed differ."""
+
 Row = dict[str, Any]
 
 log = logging.getLogger(__name__)
@@ -78,10 +81,10 @@ class MetricsWriter:
 
     def write(self, row: Mapping[str, object]) -> None:
         """Adds one row; "kind" is "train" unless the row has another one."""
-        plain = _plain({"kind": "train", **row, "time": round(time.time(), 3)})
-        line = json.dumps(plain, allow_nan=False, separators=(",", ":"))
+        written = plain({"kind": "train", **row, "time": round(time.time(), 3)})
+        line = json.dumps(written, allow_nan=False, separators=(",", ":"))
         self._rows.append(line.encode() + b"\n")
-        self._append_event(events.event(plain))
+        self._append_event(events.event(written))
 
     def flush(self) -> None:
         """Writes buffered rows and events now instead of waiting for the next timed upload."""
@@ -121,18 +124,18 @@ def row_of(line: bytes) -> Row | None:
         return None
     seconds, kind = row.get("seconds", {}), row.setdefault("kind", "train")
     numbers = [value for name, value in row.items() if name not in ("seconds", "kind")]
-    plain = isinstance(seconds, dict) and isinstance(kind, str)
-    return row if plain and all(map(_is_number, [*numbers, *seconds.values()])) else None
+    typed = isinstance(seconds, dict) and isinstance(kind, str)
+    return row if typed and all(map(_is_number, [*numbers, *seconds.values()])) else None
 
 
 def _is_number(value: object) -> bool:
     return value is None or isinstance(value, int | float)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The value as JSON can hold it: arrays of one number become numbers, non-finite ones None."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
     if value is None or isinstance(value, bool | int | str):
         return value
     number = float(value)

@@ -19,7 +19,7 @@ import numpy as np
 
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
-from albert_jax.config import Config, PhaseConfig
+from albert_jax.config import Config
 from albert_jax.errors import NumericsError, Stopped
 from albert_jax.model_io import run_record
 from albert_jax.observe.clock import Clock
@@ -108,11 +108,7 @@ class _Loop:
         self.trace = Trace(run_dir, config.run.profile_steps if leading else ())
         self.stop, self.watchdog = Stop(), Watchdog(config.run.watchdog_seconds)
         params = task.abstract_params
-        self.train_step = cache(
-            lambda number, num_layers: make_train_step(
-                config, config.phases[number], mesh, task.loss(number), params, num_layers
-            )
-        )
+        self.train_step = Steps(config, task, mesh)
         self.eval_step = cache(
             lambda number: make_eval_step(mesh, task.evaluation_loss(number), params)
         )
@@ -202,8 +198,8 @@ class _Loop:
                 raise NumericsError(
                     f"{self.run_dir}: {MAX_SKIPS} steps in a row up to step {self.step} had a loss "
                     "or gradient that is not finite; parameters are as before them: lower "
-                    "optimizer.learning_rate or look at the data of these steps (of pretraining: "
-                    f"albert-jax data show --config {self.run_dir} --step {self.step})"
+                    "optimizer.learning_rate or look at the rows of these steps (albert-jax "
+                    f"replay {self.run_dir} --step {self.step})"
                 )
             scores = self._evaluate(state, number) if evaluates and not stopping else {}
             if saves:
@@ -217,20 +213,13 @@ class _Loop:
         return state
 
     def _train(self, state: TrainState, batch: Batch, number: int) -> TrainState:
-        phase = self.config.phases[number]
         self.watchdog.beat("step", self.step)
         self.trace.before(self.step + 1)
-        num_layers = _depth_at(self.config, phase, self.step)
-        program = (number, num_layers, batch["input_ids"].shape)
+        program = (number, depth_at(self.config, self.step), batch["input_ids"].shape)
         new = program not in self.compiled
         self.compiled.add(program)
-        scalars = {
-            "learning_rate": np.float32(learning_rate(self.config, self.step)),
-            "seed": np.int32(self.config.seed),
-        }
         with self.clock.stage("compilation" if new else "step"):
-            rows = global_batch(batch, self.mesh, phase.batch_size)
-            state, metrics = self.train_step(number, num_layers)(state, rows, scalars)
+            state, metrics = self.train_step(state, batch, self.step)
             self.step += 1
             self.report.step(self.step, metrics, batch, compiled=new)
         self.trace.after(self.step, self.report.flush)
@@ -269,8 +258,37 @@ class _Loop:
             self.checkpoints.save(self.step, state, record, scores)
 
 
-def _depth_at(config: Config, phase: PhaseConfig, step: int) -> int | None:
+class Steps:
+    """The steps of a task, compiled once for each phase and depth."""
+
+    def __init__(self, config: Config, task: TrainingTask, mesh: jax.sharding.Mesh) -> None:
+        self._config, self._mesh, params = config, mesh, task.abstract_params
+        self._made = cache(
+            lambda number, num_layers: make_train_step(
+                config, config.phases[number], mesh, task.loss(number), params, num_layers
+            )
+        )
+
+    def __call__(
+        self, state: TrainState, batch: Batch, step: int
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """The state after a step (counted from 0) and its metrics; `state` is donated.
+
+        `batch` holds the rows of this process.
+        """
+        config = self._config
+        number, _ = config.phase_at(step)
+        scalars = {
+            "learning_rate": np.float32(learning_rate(config, step)),
+            "seed": np.int32(config.seed),
+        }
+        rows = global_batch(batch, self._mesh, config.phases[number].batch_size)
+        return self._made(number, depth_at(config, step))(state, rows, scalars)
+
+
+def depth_at(config: Config, step: int) -> int | None:
     """The depth of a step, drawn from the phase's depths by (seed, step); None: the model's own."""
+    phase = config.phases[config.phase_at(step)[0]]
     if not phase.depths:
         return None
     digest = hashlib.sha256(f"passes:{config.seed}:{step}".encode()).digest()

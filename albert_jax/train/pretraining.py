@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -10,7 +11,7 @@ import jax
 import numpy as np
 
 from albert_jax.config import Config
-from albert_jax.data.batches import pipeline
+from albert_jax.data.batches import pipeline, show
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.corpus.shards import DamagedRecord
@@ -25,6 +26,7 @@ from albert_jax.model_io.warm_start import initial_params_from
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.parallel import agreement
 from albert_jax.parallel.mesh import row_shards
+from albert_jax.train.replay import Past, Reopened, RowText
 from albert_jax.train.run import RunFolder, run_training, set_up, state_of_parent
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
 
@@ -87,8 +89,54 @@ def run(
     )
 
 
+def reopened(past: Past, data: tuple[str, ...] = ()) -> tuple[Past, Reopened]:
+    """A pretraining run on its prepared folders, to do steps of it again.
+
+    `data` tells where the folders lie now. Raises DataError and ConfigError.
+    """
+    config = past.config
+    if data:
+        config = replace(config, data=replace(config.data, prepared=data))
+        config.validate()
+    try:
+        train = [Corpus.open(folder, "train") for folder in config.data.prepared]
+    except DataError as error:
+        raise DataError(f"{error}; or say with --data where the run's own folder lies") from error
+    vocabulary = train[0].vocabulary()
+    if vocabulary.size != config.model.vocab_size:
+        raise DataError(
+            f"{config.data.prepared[0]} has a vocabulary of {vocabulary.size}, but {past.folder} "
+            f"one of {config.model.vocab_size}: name the folders of the run with --data"
+        )
+    if config.data.on_damage == "skip":
+        _leave_out_damage(train)
+    content = [corpus.content for corpus in train]
+    # Rows of other text would be counted anew, and their counts written into the run's folder.
+    own = content == past.record.get("data")
+    builders = _builders(
+        config, train, vocabulary, RunFolder(past.folder).row_counts if own else None
+    )
+
+    def text(step: int, batch: Batch, rows: Sequence[int]) -> list[RowText]:
+        number, step_in_phase = config.phase_at(step)
+        return [
+            RowText(
+                show.row_lines(batch, vocabulary, row),
+                [str(place) for place in builders[number].documents(step_in_phase, row)],
+            )
+            for row in rows
+        ]
+
+    past = replace(past, config=config)
+    init = past.record.get("init")
+    task = pretraining_task(config, train, [], builders, vocabulary, init=init, mesh=past.mesh)
+    order = [builder.order_hash() for builder in builders]
+    facts = {"vocabulary": vocabulary.fingerprint, "data": content, "data_order": order}
+    return past, Reopened(task, facts, text)
+
+
 def _builders(
-    config: Config, train: list[Corpus], vocabulary: Vocabulary, counts: str
+    config: Config, train: list[Corpus], vocabulary: Vocabulary, counts: str | None
 ) -> list[BatchBuilder]:
     """The builder of each phase; `counts` is the folder of RowOrder."""
     first_steps = np.cumsum([0, *(phase.steps for phase in config.phases)]).tolist()

@@ -61,7 +61,7 @@ def make_train_step(
     `num_layers` is the depth; None means the model's own.
     """
     shapes = abstract_params(config.model) if params is None else params
-    frozen = _frozen_parameters(shapes, phase)
+    frozen = frozen_parameters(shapes, phase)
     compute_gradients = _gradient_function(
         loss, mesh, shapes, frozen, phase.gradient_accumulation_steps, num_layers
     )
@@ -128,7 +128,7 @@ def _jit_on_rows(
     )
 
 
-def _frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
+def frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
     """A tree of booleans like the parameters: whether the phase leaves a parameter as it is."""
     return jax.tree_util.tree_map_with_path(
         lambda keys, _: phase.freeze == "encoder" and path_of(keys).startswith("encoder/"), params

@@ -18,7 +18,7 @@ from albert_jax.data.batches import masking
 from albert_jax.data.batches.batch import Batch, empty_batch
 from albert_jax.data.batches.order import Group, Mixture, RowOrder, RowsOfGroup
 from albert_jax.data.batches.row_plan import PlanSettings, inside
-from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
+from albert_jax.data.corpus.corpus import Corpus, Place, check_vocabulary
 from albert_jax.data.corpus.shards import DamagedRecord
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
@@ -124,6 +124,17 @@ class BatchBuilder:
                 if len(group.left_out):
                     self._leave_out(batch, planned, group.left_out)
         return batch
+
+    def documents(self, step: int, row: int) -> list[Place]:
+        """The documents in a row of batch number ``step``, in the order of its segments."""
+        rows = np.array([row])
+        [corpus], numbers = self.mixture.locate(step * self.phase.batch_size + rows)
+        order = self.orders[corpus]
+        [found] = order.locate(numbers)
+        group = order.group(found.epoch, found.group)
+        planned = self._planned_rows(step, rows, np.array([0]), group, found.places)
+        starts = planned.starts.T[planned.sizes.T > 0]
+        return list(dict.fromkeys(order.places(found.epoch, found.group, starts)))
 
     def rows_per_epoch(self) -> int:
         """Number of rows of the first epoch of all corpora together."""

@@ -20,7 +20,7 @@ import numpy as np
 from albert_jax import files
 from albert_jax.data import counter_rng
 from albert_jax.data.batches.row_plan import PlanSettings, RowPlan, inside, plan_rows
-from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.corpus.corpus import Corpus, Place
 from albert_jax.errors import DataError, StorageError
 
 BLOCK_WINDOWS = 32
@@ -125,6 +125,17 @@ class RowOrder:
         places = np.flatnonzero(np.isin(self._permuted_rows(epoch, group, plan.rows), planned))
         found = self._epochs[epoch]
         return self._first_rows[epoch] + found.rows[found.groups[group]] + places
+
+    def places(self, epoch: int, group: int, tokens: np.ndarray) -> list[Place]:
+        """The documents that hold some tokens of the text of a group."""
+        found = self._epochs[epoch]
+        windows = found.windows_of(*found.groups[group : group + 2].tolist())
+        sizes = [self.corpus.tokens_in([window]) for window in windows]
+        ends = np.cumsum(sizes)
+        number = np.searchsorted(ends, tokens, side="right")
+        within = tokens - ends[number] + np.array(sizes)[number]
+        pairs = zip(number.tolist(), within.tolist(), strict=True)
+        return [self.corpus.place(windows[n], token) for n, token in pairs]
 
     def digest(self) -> str:
         """Hash of the first epoch's windows and row counts and of its first block's rows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -26,35 +26,49 @@ def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
     is a legend.
     """
     lines = []
-    for row, segments in enumerate(batch["segment_ids"]):
-        ids = batch["input_ids"][row].tolist()
-        tokens = [vocabulary.id_to_token(id) for id in ids]
-        used = batch["mlm_weights"][row] > 0
-        labels = batch["mlm_labels"][row][used].tolist()
-        for position, label in zip(batch["mlm_positions"][row][used], labels, strict=True):
-            seen = "MASK" if ids[position] == vocabulary.mask_id else tokens[position]
-            hidden = vocabulary.id_to_token(label)
-            tokens[position] = f"[={hidden}]" if ids[position] == label else f"[{seen}|{hidden}]"
-        sequences = int(segments.max())
-        lines.append(
-            f"row {first_row + row}: {np.count_nonzero(segments)} of {len(segments)} tokens, "
-            f"{len(labels)} masked, {sequences} pair{'' if sequences == 1 else 's'}"
-        )
-        for sequence in range(sequences):
-            order = "not predicted"
-            if batch["sop_weights"][row, sequence]:
-                swapped = batch["sop_labels"][row, sequence]
-                order = "swapped or from another document" if swapped else "original"
-            within = segments == sequence + 1
-            if not within.any():
-                lines.append(f"  pair {sequence + 1}: left out, because its record is damaged")
-                continue
-            lines.append(f"  pair {sequence + 1}: {int(within.sum())} tokens, order {order}")
-            for segment, name in enumerate("AB"):
-                chosen = np.flatnonzero(within & (batch["token_type_ids"][row] == segment))
-                if len(chosen):
-                    lines.append(f"    {name} {' '.join(tokens[i] for i in chosen)}")
+    for row in range(len(batch["segment_ids"])):
+        size, *text = row_lines(batch, vocabulary, row)
+        lines += [f"row {first_row + row}: {size}", *text]
     return "\n".join([*lines, LEGEND])
+
+
+def row_lines(batch: Batch, vocabulary: Vocabulary, row: int) -> list[str]:
+    """The size of a row and its text, as lines of `show` without the number of the row."""
+    segments, ids = batch["segment_ids"][row], batch["input_ids"][row].tolist()
+    tokens = [vocabulary.id_to_token(id) for id in ids]
+    used = batch["mlm_weights"][row] > 0
+    labels = batch["mlm_labels"][row][used].tolist()
+    for position, label in zip(batch["mlm_positions"][row][used], labels, strict=True):
+        seen = "MASK" if ids[position] == vocabulary.mask_id else tokens[position]
+        hidden = vocabulary.id_to_token(label)
+        tokens[position] = f"[={hidden}]" if ids[position] == label else f"[{seen}|{hidden}]"
+    sequences = int(segments.max())
+    lines = [
+        f"{np.count_nonzero(segments)} of {len(segments)} tokens, {len(labels)} masked, "
+        f"{sequences} pair{'' if sequences == 1 else 's'}"
+    ]
+    for sequence in range(sequences):
+        order = "not predicted"
+        if batch["sop_weights"][row, sequence]:
+            swapped = batch["sop_labels"][row, sequence]
+            order = "swapped or from another document" if swapped else "original"
+        within = segments == sequence + 1
+        if not within.any():
+            lines.append(f"  pair {sequence + 1}: left out, because its record is damaged")
+            continue
+        lines.append(f"  pair {sequence + 1}: {int(within.sum())} tokens, order {order}")
+        lines += segment_lines(tokens, within, batch["token_type_ids"][row])
+    return lines
+
+
+def segment_lines(tokens: Sequence[str], within: np.ndarray, types: np.ndarray) -> list[str]:
+    """A line with the tokens of each segment of a sequence: those `within` of type 0, and 1."""
+    chosen = [np.flatnonzero(within & (types == segment)) for segment in range(2)]
+    return [
+        f"    {name} {' '.join(tokens[i] for i in places.tolist())}"
+        for name, places in zip("AB", chosen, strict=True)
+        if len(places)
+    ]
 
 
 def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, str]:

@@ -10,9 +10,10 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +33,21 @@ FORMAT = 1
 _log = logging.getLogger(__name__)
 
 
+class Place(NamedTuple):
+    """Where a document stands."""
+
+    shard: str
+    """The shard, a file of the prepared folder."""
+    document: int
+    """Number of the document in the shard, from 0; of a document longer than a window each piece
+    counts."""
+    source: str
+    """The part of the source text that the shard was made from, if the folder tells."""
+
+    def __str__(self) -> str:
+        return f"document {self.document} of {self.shard}{self.source and f' ({self.source})'}"
+
+
 class Corpus:
     """One split of a prepared folder, whose windows (shards.py) are numbered through all shards.
 
@@ -48,6 +64,7 @@ class Corpus:
         content = json.dumps([self.fingerprint, manifest["splits"]], sort_keys=True)
         self.content = hashlib.sha256(content.encode()).hexdigest()
         entries = manifest["splits"].get(split, [])
+        self._sources: list[str] = manifest.get("inputs", {}).get("sources", [])
         self.shards = [ShardReader(directory, entry, self.vocab_size) for entry in entries]
         self.num_documents = sum(entry["documents"] for entry in entries)
         self.num_tokens = sum(entry["tokens"] for entry in entries)
@@ -144,10 +161,34 @@ class Corpus:
         """Number of documents in some windows together; a long one may lie in several windows."""
         return sum(int(shard.windows[record, 0]) for shard, record in map(self._locate, windows))
 
+    def place(self, window: int, token: int) -> Place:
+        """The document that holds a token of a window, counted from its first one."""
+        shard, record = self._locate(window)
+        parts, sentences = shard.lengths(record)
+        ends = np.cumsum(sentences, dtype=np.int64)[np.cumsum(parts, dtype=np.int64) - 1]
+        before = int(shard.windows[:record, 0].sum())
+        name = shard.entry["name"]
+        # Shard I of a split is made from part I of the sources (prepare/steps.py).
+        number = name.rpartition("-")[2]
+        known = number.isdecimal() and int(number) < len(self._sources)
+        return Place(
+            str(self.directory / name),
+            before + int(np.searchsorted(ends, token, side="right")),
+            _source(self._sources[int(number)]) if known else "",
+        )
+
     def _locate(self, window: int) -> tuple[ShardReader, int]:
         """The shard of a window, and its number there."""
         shard = int(np.searchsorted(self._first_windows, window, side="right")) - 1
         return self.shards[shard], int(window - self._first_windows[shard])
+
+
+def _source(identity: str) -> str:
+    """The path and range in the identity of a part (sources/document.py), without its size."""
+    parts = re.fullmatch(r"(.*) (\d+:-?\d+) \d+", identity)
+    if not parts:
+        return identity
+    return parts[1] if parts[2] == "0:-1" else f"{parts[1]}, part {parts[2]}"
 
 
 def _local_copy(directory: str) -> Path:
