@@ -35,6 +35,8 @@ _PATHS = {
     "task": ("train", "dev", "teacher", "augment_from"),
 }
 """Fields of each section that name files or folders."""
+PLACES = tuple(f"{section}.{name}" for section, names in _PATHS.items() for name in names)
+"""The same as paths of fields. What lies there may be moved, so it is known by its digests."""
 
 
 def preset_folder() -> Path:

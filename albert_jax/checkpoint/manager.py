@@ -111,7 +111,7 @@ class Checkpoints:
         if bad:
             raise CheckpointError(
                 f"{path}: {bad[0]} holds non-finite numbers, so it was not written by this "
-                "program; choose another step"
+                "program; move it away, and the step before it is taken"
             )
         return Restored(chosen, state, saved["record"])
 

@@ -92,7 +92,7 @@ class OrbaxStore:
         except Exception as error:
             raise CheckpointError(
                 f"{self._layout.step(step)}: Orbax cannot read it ({_first_line(error)}); "
-                "choose another step"
+                "restore its files, or move it away, and the step before it is taken"
             ) from error
 
     def _open(self) -> _Manager:

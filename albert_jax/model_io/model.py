@@ -137,8 +137,6 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
     from albert_jax.tasks.support import encoder
 
     config = configfile.load(files.join(path, "config.toml"))
-    vocabulary = run_record.load_vocabulary(path)
-    check_vocabulary(vocabulary, config.model)
     part = "ema" if weights == "averaged" else "params"
     if part == "ema" and not config.optimizer.ema_decay:
         raise CheckpointError(
@@ -157,4 +155,6 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights
         restored = checkpoints.restore({part: shapes}, number, partial=True)
     assert restored is not None  # A reader of a run without checkpoints gets an error.
     run_record.check_checkpoint(path, restored.step, restored.record)
+    vocabulary = run_record.load_vocabulary(path)
+    check_vocabulary(vocabulary, config.model)
     return Model(config, restored.state[part], vocabulary, path, restored.step, weights=weights)

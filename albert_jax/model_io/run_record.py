@@ -102,11 +102,8 @@ def differences(
     free, problems = tuple(allow_change), []
     if "config" in saved:
         try:
-            old = configfile.with_absolute_paths(
-                configfile.loads(str(saved["config"]), "its config")
-            )
-            ours = configfile.with_absolute_paths(configfile.load(config))
-            problems = configfile.refused(old, ours, free)
+            old = configfile.loads(str(saved["config"]), "its config")
+            problems = configfile.refused(old, configfile.load(config), (*free, *configfile.PLACES))
         except AlbertError as error:
             problems = [str(error)]
     fixed = FIXED_FACTS[:2] if "data" in free else FIXED_FACTS

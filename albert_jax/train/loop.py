@@ -195,11 +195,12 @@ class _Loop:
                 with self.clock.stage("step"):
                     self.report.flush()
             if self.report.skipped_in_a_row >= MAX_SKIPS:
+                newest = self.report.newest_step  # Metrics are read one step late.
                 raise NumericsError(
-                    f"{self.run_dir}: {MAX_SKIPS} steps in a row up to step {self.step} had a loss "
+                    f"{self.run_dir}: {MAX_SKIPS} steps in a row up to step {newest} had a loss "
                     "or gradient that is not finite; parameters are as before them: lower "
                     "optimizer.learning_rate or look at the rows of these steps (albert-jax "
-                    f"replay {self.run_dir} --step {self.step})"
+                    f"replay {self.run_dir} --step {newest})"
                 )
             scores = self._evaluate(state, number) if evaluates and not stopping else {}
             if saves:

@@ -41,8 +41,10 @@ class Report:
         self._collapsed = False
         self.constants: dict[str, int] = {}
         """Numbers that stand in every row."""
+        self.newest_step = 0
+        """The newest step whose metrics were read."""
         self.skipped_in_a_row = 0
-        """Skipped steps in a row, up to the newest step whose metrics were read."""
+        """Skipped steps in a row, up to `newest_step`."""
 
     def state(self) -> dict[str, Any]:
         """Plain JSON for a checkpoint, with which the rows after a restart are the same as those
@@ -78,6 +80,7 @@ class Report:
         step, metrics, counts = self._pending
         self._pending = None
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
+        self.newest_step = step
         self.skipped_in_a_row = int(values["skipped_in_a_row"])
         if self.skipped_in_a_row:
             self._console.say(

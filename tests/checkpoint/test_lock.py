@@ -133,8 +133,9 @@ def test_it_is_renewed_and_its_loss_is_noticed(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     "change",
-    [{"pid": "twelve"}, {"pid": None}, {"pid": [1]}, {"pid": "../1"}, {"started": 5},
-     {"pid": 10**30}, {"host": 7}, {"renewed": "yesterday"}, {"renewed": float("nan")}],
+    [{"pid": "twelve"}, {"pid": None}, {"pid": [1]}, {"pid": "\0"}, {"started": 5},
+     {"pid": 10**30}, {"host": 7}, {"host": "elsewhere", "renewed": "yesterday"},
+     {"host": "elsewhere", "renewed": [1]}, {"host": "elsewhere", "renewed": float("nan")}],
     ids=str,
 )  # fmt: skip
 def test_a_lock_with_entries_of_other_types_is_taken_over(tmp_path, monkeypatch, change):

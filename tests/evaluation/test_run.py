@@ -28,6 +28,9 @@ CONFIG = dataclasses.replace(
 )
 
 
+RECORD = {"vocabulary": tiny_models.vocabulary().fingerprint, "data_order": ["a"]}
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A run of three checkpoints; step 2 has the best number."""
@@ -38,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = folder / "run"
     path.mkdir()
     (path / "config.toml").write_text(configfile.dumps(config))
-    (path / "record.json").write_text("{}")
+    (path / "record.json").write_text(json.dumps(RECORD))
     vocabularies.save(tiny_models.vocabulary(), str(path / "vocabulary"))
     checkpoints = Checkpoints(str(path), keep=3, best=None)
     for step, loss in ((1, 5.0), (2, 3.0), (3, 4.0)):
@@ -161,7 +164,7 @@ def test_run_without_average_or_checkpoint(run: str, tmp_path: Path, capsys) -> 
         CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, ema_decay=0.0)
     )
     (tmp_path / "config.toml").write_text(configfile.dumps(config))
-    (tmp_path / "record.json").write_text("{}")
+    (tmp_path / "record.json").write_text(json.dumps(RECORD))
     assert loading.is_run(str(tmp_path)) and not loading.is_run(str(tmp_path / "other"))
     with pytest.raises(CheckpointError, match="ema_decay is 0"):
         api.load(str(tmp_path), weights="averaged")
@@ -198,7 +201,7 @@ def test_data_that_was_moved_is_named_and_compared(
     config = moved / "config.toml"
     there = configfile.load(str(config)).data.prepared[0]
     content = Corpus.open(there).content
-    (moved / "record.json").write_text(json.dumps({"data": [content]}))
+    (moved / "record.json").write_text(json.dumps(RECORD | {"data": [content]}))
     config.write_text(config.read_text().replace(there, str(tmp_path / "gone")))
     shutil.copytree(there, tmp_path / "elsewhere")
     original = evaluate(run, "--max-samples", "8")["results"]

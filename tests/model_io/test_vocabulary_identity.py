@@ -286,3 +286,20 @@ def test_other_entries_of_other_types_are_changes_at_most(run):
     files.write(str(run / "evaluation.json"), b"[7")
     writer.export(model.load(str(run)), str(run / "x"))
     assert np.isfinite(directories.read(run / "x").params["pooler"]["bias"]).all()
+
+
+def test_a_change_of_one_package_is_one_line(run):
+    packages = {"jax": "1.0", "numpy": "2.0", "flax": "3.0"}
+    opened = RunFolder(str(run)).open
+    opened(CONFIG, FACTS | {"environment": {"packages": packages}}, OURS.files())
+    changed = {"environment": {"packages": packages | {"jax": "1.1"}}}
+    lines = opened(CONFIG, FACTS | changed, OURS.files())
+    assert lines == ["environment.packages.jax = 1.1 (was 1.0)"]
+
+
+def test_data_may_lie_elsewhere_now(run):
+    """Its place is no part of what a run is; the digests of its content are."""
+    there = dataclasses.replace(CONFIG.data, prepared=("/moved/here",))
+    moved = configfile.dumps(dataclasses.replace(CONFIG, data=there))
+    (run / "config.toml").write_text(moved)
+    assert model.load(str(run)).step == 5
