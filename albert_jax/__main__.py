@@ -1,8 +1,6 @@
 """`python -m albert_jax` is the console command."""
 
-import sys
-
-from albert_jax.cli import main
+from albert_jax.cli import entry
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

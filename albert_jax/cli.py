@@ -11,15 +11,14 @@ import contextlib
 import difflib
 import importlib
 import io
-import logging
-import os
 import re
 import resource
 import sys
-import traceback
+from typing import NoReturn
 
-from albert_jax import compilation_cache
-from albert_jax.errors import AlbertError, Stopped, StorageError, nearest, one_line
+from albert_jax import compilation_cache, ends
+from albert_jax.ends import USAGE
+from albert_jax.errors import nearest
 
 VERBS = {
     "tokenizer train": ("albert_jax.commands.tokenizer:TokenizerTrain", "learn a vocabulary"),
@@ -67,11 +66,6 @@ WITH_FIELDS = ("pretrain", "finetune", "config show")
 DEVICE_HABITS = ("--gpu", "--gpus", "--cuda", "--tpu", "--cpu", "--device", "--devices")
 """Options of other programs for what an environment variable decides here."""
 
-USAGE = 2
-INTERNAL = 70
-INTERRUPTED = 130
-BROKEN_PIPE = 141
-
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command line and returns its exit code; an error is one last line on stderr."""
@@ -80,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     debug = "--debug" in options
     if debug:
         arguments.remove("--debug")
-    _set_up_logging(debug)
+    ends.set_up_logging(debug)
     _allow_many_open_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -90,39 +84,13 @@ def main(argv: list[str] | None = None) -> int:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
-    except BrokenPipeError:
-        # The reader of our output has left (`| head`): leave as quietly as other tools do.
-        with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return BROKEN_PIPE
-    except KeyboardInterrupt:
-        return _answer("interrupted: start the same command again to go on", INTERRUPTED, debug)
-    except AlbertError as error:
-        return _answer(str(error), error.exit_code, debug)
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _answer(f"{where}{error.strerror or error}", StorageError.exit_code, debug)
-    except Exception as error:
-        text = f"internal error: {type(error).__name__}: {error}; add --debug for its trace"
-        return _answer(text, INTERNAL, debug)
+    except (KeyboardInterrupt, Exception) as error:
+        return ends.answer(error, debug)
 
 
-class _OneLine(logging.Formatter):
-    """Warnings quote foreign files as errors do."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return one_line(record.getMessage())
-
-
-def _set_up_logging(debug: bool) -> None:
-    """Our own messages are plain lines on stderr; libraries log errors only, unless --debug."""
-    ours, others = logging.StreamHandler(), logging.StreamHandler()
-    ours.setFormatter(_OneLine())
-    others.setLevel(logging.WARNING if debug else logging.ERROR)
-    package, root = logging.getLogger("albert_jax"), logging.getLogger()
-    package.handlers, package.propagate = [ours], False
-    package.setLevel(logging.INFO)
-    root.handlers = [others]
+def entry() -> NoReturn:
+    """The console command: a process that ends with the code of its command line."""
+    ends.run(main)
 
 
 def _allow_many_open_files() -> None:
@@ -131,20 +99,6 @@ def _allow_many_open_files() -> None:
     wanted = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(MAX_OPEN_FILES, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _answer(text: str, code: int, debug: bool) -> int:
-    """Prints the last line (after the traceback, with --debug) and returns the exit code."""
-    with contextlib.suppress(OSError, ValueError):
-        sys.stdout.flush()
-    with contextlib.suppress(OSError, ValueError):
-        if debug:
-            traceback.print_exc()
-        print(f"albert-jax: {one_line(text)}", file=sys.stderr, flush=True)
-    hosts = sys.modules.get("albert_jax.parallel.hosts")
-    if hosts is not None and code != Stopped.exit_code:
-        hosts.leave(code)
-    return code
 
 
 def _dispatch(arguments: list[str]) -> int:
@@ -168,7 +122,7 @@ def _dispatch(arguments: list[str]) -> int:
         return 0 if len(arguments) > 1 else USAGE
     command = " ".join(arguments[: 2 if group else 1])
     hint = nearest(command, group or VERBS) or f"; commands: {', '.join(group or VERBS)}"
-    return _answer(f"unknown command {command!r}{hint}", USAGE, False)
+    return ends.say(f"unknown command {command!r}{hint}", USAGE)
 
 
 def _overview(verbs: list[str] | None = None) -> str:
@@ -198,7 +152,7 @@ def _run(verb: str, arguments: list[str]) -> int:
         if not end.code:
             return 0  # Help was asked for and printed.
         sys.stderr.write(errors.getvalue())
-        return _answer(_usage_error(errors.getvalue(), verb), USAGE, False)
+        return ends.say(_usage_error(errors.getvalue(), verb), USAGE)
     compilation_cache.use()
     return parsed.run() or 0
 
@@ -232,4 +186,4 @@ def _usage_error(box: str, verb: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -27,6 +28,9 @@ from albert_jax.parallel.jax_internals import process
 from albert_jax.tree import unflatten
 
 log = logging.getLogger(__name__)
+
+CLEAN_UP_TRIES, CLEAN_UP_SECONDS = 10, 0.1
+"""Attempts to remove the files of a failed save, and the pause after each."""
 
 
 class Restored(NamedTuple):
@@ -285,9 +289,12 @@ class Checkpoints:
         if self._count > 1:
             return  # The other processes wait inside Orbax's barriers, so this one can only leave.
         self._store.close()
-        try:
-            recovery.remove_uncommitted(self._layout)
-            if files.read(self._layout.manifest(step)) is None:
-                files.delete_tree(self._layout.step(step))
-        except AlbertError as problem:
-            log.debug("removing the files of step %d: %s", step, problem)
+        for _ in range(CLEAN_UP_TRIES):
+            try:
+                if files.read(self._layout.manifest(step)) is None:
+                    files.delete_tree(self._layout.step(step))
+                if not recovery.remove_uncommitted(self._layout):
+                    return
+            except AlbertError as problem:
+                log.debug("removing the files of step %d: %s", step, problem)
+            time.sleep(CLEAN_UP_SECONDS)  # Threads of Orbax may still write there.

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 import threading
 import time
 from typing import Any
 
 import jax
 
-from albert_jax.errors import ConfigError, PeerError
+from albert_jax import ends
+from albert_jax.errors import ConfigError, PeerError, Stopped
 from albert_jax.parallel.jax_internals import coordination_client, detect_job, process
 
 COORDINATOR, COUNT, INDEX = ("ALBERT_JAX_COORDINATOR", "ALBERT_JAX_PROCESSES", "ALBERT_JAX_PROCESS")
@@ -79,19 +79,15 @@ def available_devices() -> list[Any]:
         ) from error
 
 
-def leave(code: int) -> None:
-    """Ends a process of a cluster after its last line. Does nothing without a cluster.
+def _say_goodbye(code: int) -> None:
+    """Leaves the cluster: with the others, or after an error without waiting for them.
 
-    Python's own exit would wait in JAX's shutdown barrier for processes that still work, and they
-    would wait in a collective for this one.
+    JAX's shutdown barrier waits for processes that still work, and after an error they would wait
+    in a collective for this one.
     """
-    if coordination_client() is None:
+    if code in (0, Stopped.exit_code):
+        jax.distributed.shutdown()
         return
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            continue
     if process()[0] == 0:
         time.sleep(GOODBYE_SECONDS)
     os._exit(code)
@@ -102,13 +98,11 @@ def _connect(seconds: int, method: str, count: int, index: int, address: str | N
     where = f" at {address}" if address else ""
 
     def give_up() -> None:
-        line = (
-            f"albert-jax: process {index}: the {count} processes did not all come together{where} "
+        ends.leave_at_once(
+            f"process {index}: the {count} processes did not all come together{where} "
             f"within {seconds} s: see the last line of those that did not, then start all of them "
-            "again\n"
+            "again"
         )
-        os.write(2, line.encode())
-        os._exit(PeerError.exit_code)
 
     # JAX answers a time-out with an abort, which nothing can catch, so ours comes first.
     timer = threading.Timer(seconds, give_up)
@@ -127,6 +121,7 @@ def _connect(seconds: int, method: str, count: int, index: int, address: str | N
         raise PeerError(f"process {index} cannot join its cluster{where}: {error}") from error
     finally:
         timer.cancel()
+    ends.before_leaving(_say_goodbye)
 
 
 def _wait_for_coordinator(host: str, port: int) -> None:

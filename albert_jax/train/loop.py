@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from typing import Any
@@ -114,6 +114,7 @@ class _Loop:
         )
         self.output_step = task.outputs and make_output_step(mesh, task.outputs, params)
         self.compiled: set[Any] = set()
+        self.batches = _Batches()
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -133,6 +134,8 @@ class _Loop:
         with self.stop, self.watchdog, ExitStack() as stack:
             for resource in (self.report, self.checkpoints, self.trace):
                 stack.push(partial(close, resource))
+            # First of all, because workers that build batches may take seconds to end.
+            stack.push(partial(close, self.batches))
             yield
 
     # ---- restore, or start ---------------------------------------------------------------------
@@ -176,16 +179,16 @@ class _Loop:
 
     def run(self, state: TrainState) -> TrainState:
         """Trains to the end of the last phase."""
-        config, batches = self.config, None
+        config = self.config
         while self.step < config.steps:
             number, step_in_phase = config.phase_at(self.step)
             phase = config.phases[number]
-            if batches is None or step_in_phase == 0:
+            if self.batches.of_phase != number:
                 rows = local_rows(self.mesh, phase.batch_size)
-                batches = self.task.batches(number, step_in_phase, rows)
+                self.batches.begin(number, self.task.batches(number, step_in_phase, rows))
             self.watchdog.beat("data", self.step)
             with self.clock.stage("input_wait"):
-                batch = next(batches)
+                batch = next(self.batches.stream)
             state = self._train(state, batch, number)
 
             last, stopping = self.step == config.steps, self.stop(self.step)
@@ -257,6 +260,23 @@ class _Loop:
                 self.writer.flush()
             record = {**self.record, "report": self.report.state()}
             self.checkpoints.save(self.step, state, record, scores)
+
+
+class _Batches:
+    """The batches of the phase at hand, which may come from worker processes."""
+
+    of_phase: int | None = None
+    stream: Iterator[Batch] = iter(())
+
+    def begin(self, phase: int, stream: Iterator[Batch]) -> None:
+        """Takes the batches of another phase."""
+        self.close()
+        self.of_phase, self.stream = phase, stream
+
+    def close(self) -> None:
+        """Ends the workers of a stream that has them."""
+        if isinstance(self.stream, Generator):
+            self.stream.close()
 
 
 class Steps:

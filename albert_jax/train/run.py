@@ -9,6 +9,7 @@ restart. Checkpoints, metrics and the lock belong to checkpoint/ and observe/.
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from albert_jax import configfile, files
+from albert_jax import configfile, ends, files
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
@@ -35,6 +36,8 @@ from albert_jax.tree import flatten
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
+
+log = logging.getLogger(__name__)
 
 
 class RunFolder:
@@ -179,6 +182,7 @@ def run_training(
             return folder.open(config, facts, vocabulary.files(), allow_change=allow_change)
 
         changes = agreement.on_first("run folder", open_folder)
+        ends.log_libraries_in(out)
         if leading:
             for line in changes:
                 print(f"{out}: {line}", file=sys.stderr)
@@ -192,7 +196,10 @@ def run_training(
             parent_state=parent_state,
         )
         if leading:
-            curves.draw(out, config)
+            try:
+                curves.draw(out, config)
+            except Exception as error:  # noqa: BLE001  # The run is finished whatever fails here.
+                log.warning("%s: the run is finished, but not its curves: %s", out, error)
 
 
 def state_of_parent(source: str, vocabulary: Vocabulary) -> Callable[[TrainState], TrainState]:

@@ -1,9 +1,9 @@
 """Whether to stop: one question, asked after each step, that every process answers alike.
 
 With one process, our own handler takes SIGTERM and SIGINT. The first signal lets the running step
-end (the loop then saves and exits with code 75), the second ends the process at once. With several
-processes, JAX's preemption service hears SIGTERM on any of them and agrees on the step after which
-all stop. It hears nothing else, so SIGINT is passed on as SIGTERM.
+end (the loop then saves and exits with code 75); later ones mean what `ends.hear` says. With
+several processes, JAX's preemption service hears SIGTERM on any of them and agrees on the step
+after which all stop. It hears nothing else, so SIGINT is passed on as SIGTERM.
 
 SIGHUP (a closed terminal) is ignored.
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 from jax.experimental import multihost_utils
 
+from albert_jax import ends
 from albert_jax.parallel.jax_internals import process
 
 
@@ -45,6 +46,7 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is not threading.main_thread():
             return self  # The signals of a notebook's or test's thread belong to its main thread.
+        ends.forget()
         # Python runs its handlers between bytecodes of the main thread only, so not while XLA
         # compiles for a minute. The byte in this pipe reaches our thread at once.
         self._pipe = os.pipe()
@@ -72,12 +74,12 @@ class Stop:
             for number in data:
                 if number not in (signal.SIGINT, signal.SIGTERM):
                     continue
-                name = signal.Signals(number).name
+                if not ends.hear(number):
+                    continue
                 self._received.append(number)
-                if len(self._received) > 1:
-                    _print(f"{name} again: leaving at once, nothing saved")
-                    os._exit(128 + number)
-                _print(f"{name}: finishing this step, then saving and leaving (again: at once)")
+                again = " (again: at once)" if number == signal.SIGINT else ""
+                name = signal.Signals(number).name
+                _print(f"{name}: finishing this step, then saving and leaving{again}")
                 if self._distributed:
                     os.kill(os.getpid(), signal.SIGTERM)
         os.close(source)

@@ -15,18 +15,16 @@ last, because JAX aborts the others as soon as the store is gone.
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import itertools
 import json
-import os
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
-from albert_jax.errors import AlbertError, PeerError, Stopped
+from albert_jax import ends
+from albert_jax.errors import AlbertError, Stopped
 from albert_jax.parallel.jax_internals import coordination_client, process
 
 BEAT_SECONDS = 2.0
@@ -167,16 +165,6 @@ class Watchdog:
 
     def _end(self, line: str) -> None:
         if not self._ended.is_set():
-            _leave(line, LINGER_SECONDS if self._count > 1 and self._index == 0 else 0.0)
+            linger = LINGER_SECONDS if self._count > 1 and self._index == 0 else 0.0
+            ends.leave_at_once(line, stacks=True, linger=linger)
             self._ended.set()
-
-
-def _leave(line: str, linger: float) -> NoReturn:
-    """Exits without clean-up, which would wait for the hanging peer."""
-    stream = sys.__stderr__
-    if stream is not None:
-        with contextlib.suppress(OSError, ValueError):
-            faulthandler.dump_traceback(file=stream, all_threads=True)
-            os.write(stream.fileno(), (line + "\n").encode())
-    time.sleep(linger)
-    os._exit(PeerError.exit_code)

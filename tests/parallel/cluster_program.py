@@ -7,7 +7,6 @@ Run as a program: `python -m tests.parallel.cluster_program pretrain ...`.
 from __future__ import annotations
 
 import os
-import sys
 import time
 
 from albert_jax import cli
@@ -24,4 +23,4 @@ if __name__ == "__main__":
             return stop(self, step)
 
         loop.Stop.__call__ = ask
-    sys.exit(cli.main(sys.argv[1:]))
+    cli.entry()

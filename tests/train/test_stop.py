@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax.train import watchdog
+from albert_jax import ends
 from albert_jax.train.stop import Stop
 from albert_jax.train.watchdog import Watchdog
 
@@ -82,6 +82,19 @@ with Stop() as stop:
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGINT
     assert "leaving at once" in err.splitlines()[-1]
+
+
+def test_sigterm_again_and_again_lets_the_step_finish():
+    process = _start(LOOP.replace("0.01", "1"))
+    _ready(process)
+    for _ in range(3):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)  # The first one is no hurry either.
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 75
+    assert out.splitlines()[-1].endswith("because of SIGTERM")
+    assert err.splitlines() == ["SIGTERM: finishing this step, then saving and leaving"]
 
 
 def test_a_closed_terminal_does_not_end_it():
@@ -226,7 +239,7 @@ with Watchdog(0.5) as dog:
 
 def test_no_watchdog_when_off_and_none_when_it_beats(monkeypatch):
     ended: list[str] = []
-    monkeypatch.setattr(watchdog, "_leave", lambda line, linger: ended.append(line))
+    monkeypatch.setattr(ends, "leave_at_once", lambda line, **_: ended.append(line))
     with Watchdog(0):
         time.sleep(0.1)
     with Watchdog(0.6) as dog:

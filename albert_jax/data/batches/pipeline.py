@@ -9,7 +9,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import multiprocessing
+import os
+import re
 import signal
+import sys
+import threading
 from collections.abc import Iterator
 
 import numpy as np
@@ -19,9 +24,12 @@ from albert_jax.data.batches.batch import Batch, empty_batch
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import PeerError
 
 AHEAD = 4
 """Batches that are built ahead by each worker process."""
+_QUIET = "ignore::UserWarning:multiprocessing.resource_tracker"
+"""Keeps Python's tracker of shared memory from a warning about each segment that it removes."""
 
 
 def batches_ahead(num_rows: int) -> int:
@@ -36,8 +44,11 @@ def batches(
 ) -> Iterator[Batch]:
     """Yields the rows ``rows`` of the batches first_step to stop_step - 1 of a phase.
 
-    They are built by ``workers`` processes, or by a thread of this process if that is 0. Raises
-    DataError for a damaged record.
+    They are built by ``workers`` processes, or by a thread of this process if that is 0.
+
+    Raises:
+      DataError: A record is damaged.
+      PeerError: A worker process was killed.
     """
     import grain.python as grain
 
@@ -56,11 +67,27 @@ def batches(
     builder.rows_per_epoch()  # Rows are counted here once instead of in every worker.
     options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=AHEAD)
     serial = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
-    processes = dataset.to_iter_dataset(serial).mp_prefetch(options, worker_init_fn=_ignore_signals)
-    with contextlib.closing(iter(processes)) as iterator:
+    if _QUIET not in sys.warnoptions:
+        sys.warnoptions.append(_QUIET)
+    processes = dataset.to_iter_dataset(serial).mp_prefetch(options, worker_init_fn=_begin_worker)
+    with contextlib.closing(iter(processes)) as iterator, _gone_workers():
         for batch in iterator:
             # A copy, because Grain's shared memory must be released.
             yield {name: np.array(array) for name, array in batch.items()}
+
+
+@contextlib.contextmanager
+def _gone_workers() -> Iterator[None]:
+    """Turns Grain's error about a killed worker into ours."""
+    try:
+        yield
+    except RuntimeError as error:
+        if code := re.search(r"terminated unexpectedly with exit code (-?\d+)", str(error)):
+            raise PeerError(
+                f"a data worker is gone (exit code {code[1]}; -9: killed, perhaps because memory "
+                "ran out): lower data.workers or free memory, then start the same command again"
+            ) from error
+        raise
 
 
 def held_out(
@@ -90,7 +117,19 @@ def held_out(
     return filled
 
 
-def _ignore_signals(number: int, count: int) -> None:
-    """Worker initializer: ignores SIGTERM and SIGINT, which the trainer handles."""
-    for name in (signal.SIGTERM, signal.SIGINT):
+def _begin_worker(number: int, count: int) -> None:
+    """Worker initializer: signals are the trainer's, and the worker ends when the trainer does.
+
+    The operating system tells of the trainer's death by closing a pipe, after kill -9 too. Then
+    Python's resource tracker, which waits for the last worker, removes the shared memory.
+    """
+    for name in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(name, signal.SIG_IGN)
+    trainer = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if trainer is not None:
+            trainer.join()
+            os._exit(PeerError.exit_code)
+
+    threading.Thread(target=watch, name="watch-trainer", daemon=True).start()

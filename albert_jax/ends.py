@@ -1,0 +1,246 @@
+"""How a process ends: exit code, last line, what is on disk then, and what is killed.
+
+`ENDS` is the table. Every way out of the command line goes through this file: an error through
+`answer`, SIGTERM and SIGINT through `hear`, a peer that is gone or stuck through `leave_at_once`,
+and the process itself through `leave`.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import faulthandler
+import io
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import NamedTuple, NoReturn
+
+from albert_jax.errors import AlbertError, PeerError, Stopped, StorageError, one_line
+from albert_jax.library_log import LibraryLog, catch_everything
+
+
+class End(NamedTuple):
+    """One way in which a process ends."""
+
+    code: int
+    cause: str
+    last_line: str
+    """The last line on stderr (of 0: on stdout)."""
+    on_disk: str
+    """What is complete on the disk then. Nothing half-written has its final name after any end."""
+
+
+ENDS = (
+    End(0, "done", "RUN: done, N steps", "all; a curves.png that fails is a warning"),
+    End(2, "wrong usage or config", "the field and its bounds", "nothing is written"),
+    End(3, "text, vocabulary or record", "the file and record", "the save in flight"),
+    End(4, "checkpoint, import or export", "the folder and file", "the save in flight"),
+    End(5, "three steps not finite", "the step", "the newest finite checkpoint"),
+    End(6, "peer or data worker gone, hang", "who, in which stage", "the newest checkpoint"),
+    End(7, "full disk, missing right", "the path, the last step", "the newest checkpoint"),
+    End(70, "a fault of ours", "internal error: TYPE: text", "the save in flight"),
+    End(75, "SIGTERM any number of times, SIGINT once in a run", "stopped by SIGNAL", "this step"),
+    End(130, "SIGINT twice; SIGINT outside a run", "SIGINT again, interrupted", "as before"),
+    End(141, "the reader of stdout has left", "none", "as before"),
+)
+"""Of every end: data workers and their shared memory are gone, and so are temporary files unless
+the process was killed; the next start removes those of saves."""
+
+USAGE, INTERNAL, BROKEN_PIPE = 2, 70, 141
+INTERRUPTED = 128 + signal.SIGINT
+LEAVE_SECONDS = 20.0
+"""How long a process that has said its last line may take to end."""
+
+_log = LibraryLog()
+_heard: list[int] = []
+_ending = threading.Event()
+_before_leaving: list[Callable[[int], None]] = []
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGTERM or SIGINT came where nothing saves: `finally` blocks clean up, then it ends."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+# ---- signals -------------------------------------------------------------------------------------
+
+
+def hear(number: int) -> bool:
+    """Notes SIGTERM or SIGINT and returns whether the end begins with it.
+
+    SIGTERM may come any number of times, as schedulers send it. A second SIGINT is a person in a
+    hurry and ends the process at once.
+    """
+    _heard.append(number)
+    if number == signal.SIGINT and _heard.count(signal.SIGINT) > 1:
+        leave_at_once("SIGINT again: leaving at once, nothing more is saved", INTERRUPTED)
+    first = not _ending.is_set()
+    _ending.set()
+    return first
+
+
+def forget() -> None:
+    """A new command or loop of this process begins: earlier signals do not count."""
+    _heard.clear()
+    _ending.clear()
+
+
+@contextlib.contextmanager
+def signals() -> Iterator[None]:
+    """Inside the block the first SIGTERM or SIGINT raises Interrupted (train/stop.py: none does).
+
+    A signal that the parent has told us to ignore, as a shell does for background jobs, stays so.
+    """
+
+    def handle(number: int, frame: object) -> None:
+        if hear(number):
+            raise Interrupted(number)
+
+    previous = {}
+    forget()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            previous[number] = signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+# ---- the last line -------------------------------------------------------------------------------
+
+
+def set_up_logging(debug: bool) -> None:
+    """Our own messages are plain lines on stderr; those of libraries go to LibraryLog."""
+    global _log
+    ours, _log = logging.StreamHandler(), LibraryLog(debug=debug)
+    ours.setFormatter(_OneLine())
+    package, root = logging.getLogger("albert_jax"), logging.getLogger()
+    package.handlers, package.propagate = [ours], False
+    package.setLevel(logging.INFO)
+    root.handlers = [_log]
+
+
+class _OneLine(logging.Formatter):
+    """Warnings quote foreign files as errors do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(record.getMessage())
+
+
+def log_libraries_in(run_dir: str) -> None:
+    """From now on the messages of libraries go into a file of the run folder."""
+    _log.use_folder(run_dir)
+
+
+def answer(error: BaseException, debug: bool = False) -> int:
+    """Prints the last line of an error (after the traceback, with --debug); returns its code."""
+    _ending.set()
+    if isinstance(error, BrokenPipeError):
+        # The reader of our output has left (`| head`): leave as quietly as other tools do.
+        with contextlib.suppress(OSError, ValueError, io.UnsupportedOperation):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    code, text = _code_and_text(error, debug)
+    return say(text, code, error if debug else None)
+
+
+def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
+    if isinstance(error, KeyboardInterrupt):
+        if getattr(error, "number", signal.SIGINT) == signal.SIGTERM:
+            return Stopped.exit_code, "stopped by SIGTERM: start the same command again to go on"
+        return INTERRUPTED, "interrupted: start the same command again to go on"
+    if isinstance(error, AlbertError):
+        code, text = error.exit_code, str(error)
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        code, text = StorageError.exit_code, f"{where}{error.strerror or error}"
+    else:
+        _log.keep_trace(error)
+        code, text = INTERNAL, f"internal error: {type(error).__name__}: {error}"
+    file = None if isinstance(error, Stopped) else _log.file()
+    if code == INTERNAL:
+        return code, f"{text}; {f'its trace is in {file}' if file else 'add --debug for its trace'}"
+    return code, f"{text} (messages of libraries: {file})" if file else text
+
+
+def say(text: str, code: int, traced: BaseException | None = None) -> int:
+    """Prints `text` as the last line, after the trace of `traced`, and returns `code`."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
+    with contextlib.suppress(OSError, ValueError):
+        if traced is not None:
+            traceback.print_exception(traced)
+        print(f"albert-jax: {one_line(text)}", file=sys.stderr, flush=True)
+    return code
+
+
+# ---- leaving -------------------------------------------------------------------------------------
+
+
+def before_leaving(work: Callable[[int], None]) -> None:
+    """Calls `work` with the exit code before the process ends."""
+    _before_leaving.append(work)
+
+
+def run(command: Callable[[], int]) -> NoReturn:
+    """Runs the command line as the whole of a process, which ends with its exit code."""
+    catch_everything()
+    with signals():
+        try:
+            code = command()
+        except KeyboardInterrupt as error:
+            code = answer(error)
+        _ending.set()
+        leave(code)
+
+
+def leave(code: int) -> NoReturn:
+    """Ends the process in bounded time, although threads of libraries may hang.
+
+    Python would wait for every thread; those of Orbax wait for ever after a failed save or a jump
+    of the clock. All that is ours is on the disk by now.
+    """
+    for work in _before_leaving:
+        work(code)
+    timer = threading.Timer(LEAVE_SECONDS, os._exit, [code])
+    timer.daemon = True
+    timer.start()
+    _flush()
+    with contextlib.suppress(Exception):
+        # What runs at the exit may complain; the last line has been said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        atexit._run_exitfuncs()
+    os._exit(code)
+
+
+def leave_at_once(
+    line: str, code: int = PeerError.exit_code, *, stacks: bool = False, linger: float = 0.0
+) -> NoReturn:
+    """Ends the process from any thread without clean-up, which could wait for what hangs.
+
+    `stacks` prints those of all threads first; `linger` are seconds between the line and the end.
+    """
+    with contextlib.suppress(Exception):
+        stream = sys.__stderr__
+        if stacks and stream is not None:
+            faulthandler.dump_traceback(file=stream, all_threads=True)
+        os.write(2, f"albert-jax: {line}\n".encode())
+    time.sleep(linger)
+    os._exit(code)
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()

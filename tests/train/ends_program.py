@@ -1,0 +1,114 @@
+"""The command line with one end at one stage: `python -m tests.train.ends_program VERB ...`.
+
+STAGE and END, two environment variables, name a cell of the matrix in test_ends.py.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from albert_jax import cli
+from albert_jax.errors import DataError
+
+SMALL = 3000
+"""Bytes of the largest file on a disk that is full."""
+
+
+def _signal(number: int, times: int) -> None:
+    for _ in range(times):
+        os.kill(os.getpid(), number)
+        time.sleep(0.3)
+
+
+def _raise(error: Exception) -> None:
+    raise error
+
+
+def _fill_the_disk() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (SMALL, resource.RLIM_INFINITY))
+
+
+def _kill_a_worker() -> None:
+    os.kill(multiprocessing.active_children()[0].pid or 0, signal.SIGKILL)
+
+
+def _kill_the_parent() -> None:
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(0.3)
+
+
+def _kill_process_1() -> None:
+    if os.environ["ALBERT_JAX_PROCESS"] == "1":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+ENDS: dict[str, Callable[[], None]] = {
+    "done": lambda: None,
+    "our error": lambda: _raise(DataError("an error of ours: a test made it")),
+    "foreign exception": lambda: _raise(ZeroDivisionError("a test made it")),
+    "SIGTERM": lambda: _signal(signal.SIGTERM, 1),
+    "SIGTERM thrice": lambda: _signal(signal.SIGTERM, 3),
+    "SIGINT": lambda: _signal(signal.SIGINT, 1),
+    "SIGINT twice": lambda: _signal(signal.SIGINT, 2),
+    "kill -9": lambda: _signal(signal.SIGKILL, 1),
+    "parent gone": _kill_the_parent,
+    "disk full": _fill_the_disk,
+    "worker gone": _kill_a_worker,
+    "peer gone": _kill_process_1,
+}
+
+
+def _before(owner: Any, name: str, when: Callable[..., bool]) -> None:
+    """Makes `owner.name` end as END says the first time that `when` is true of its arguments."""
+    original, done = getattr(owner, name), []
+
+    def replaced(*arguments: Any, **options: Any) -> Any:
+        if not done and when(*arguments):
+            done.append(True)
+            ENDS[os.environ["END"]]()
+        return original(*arguments, **options)
+
+    setattr(owner, name, replaced)
+
+
+def _prepare(stage: str) -> None:
+    if stage == "export":
+        # After the first files stand in the temporary folder.
+        from albert_jax import files
+
+        _before(files.os, "fsync", lambda descriptor: True)
+        return
+    if stage == "serve":
+        from albert_jax.serve.server import Server
+
+        _before(Server, "serve_forever", lambda *_: True)
+        return
+    from albert_jax.checkpoint import manifest
+    from albert_jax.train import loop, pretraining
+
+    beat = loop.Watchdog
+    if stage == "start":
+        _before(pretraining, "set_up", lambda *_: True)
+    elif stage == "compile":
+        _before(loop, "make_train_step", lambda *_: True)
+    elif stage == "save":  # In the thread that finishes it.
+        _before(manifest, "digests", lambda *_: True)
+    elif stage == "retention":  # Likewise.
+        _before(manifest, "delete", lambda *_: True)
+    else:  # "data", "step" and "evaluation" are stages of the watchdog.
+        _before(beat, "beat", lambda _, now, step: now == stage and step >= 2)
+
+
+if __name__ == "__main__":
+    (Path(os.environ["PID_FILE"]) if "PID_FILE" in os.environ else Path(os.devnull)).write_text(
+        str(os.getpid())
+    )
+    _prepare(os.environ["STAGE"])
+    cli.entry()
