@@ -9,9 +9,9 @@ import multiprocessing
 import os
 import resource
 import signal
+import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from albert_jax import cli
@@ -22,9 +22,15 @@ SMALL = 3000
 
 
 def _signal(number: int, times: int) -> None:
-    for _ in range(times):
-        os.kill(os.getpid(), number)
-        time.sleep(0.3)
+    def send() -> None:
+        for _ in range(times):
+            os.kill(os.getpid(), number)
+            time.sleep(0.05)
+
+    # From a thread, because the main one may leave this function with the first signal.
+    sender = threading.Thread(target=send, daemon=True)
+    sender.start()
+    sender.join()
 
 
 def _raise(error: Exception) -> None:
@@ -79,36 +85,35 @@ def _before(owner: Any, name: str, when: Callable[..., bool]) -> None:
 
 
 def _prepare(stage: str) -> None:
+    if stage == "none":
+        return
     if stage == "export":
-        # After the first files stand in the temporary folder.
-        from albert_jax import files
+        from albert_jax.export import huggingface
 
-        _before(files.os, "fsync", lambda descriptor: True)
+        _before(huggingface, "write_files", lambda *_: True)  # The temporary folder exists.
         return
     if stage == "serve":
         from albert_jax.serve.server import Server
 
         _before(Server, "serve_forever", lambda *_: True)
         return
-    from albert_jax.checkpoint import manifest
+    from albert_jax.checkpoint import manager, manifest
     from albert_jax.train import loop, pretraining
 
-    beat = loop.Watchdog
     if stage == "start":
         _before(pretraining, "set_up", lambda *_: True)
     elif stage == "compile":
         _before(loop, "make_train_step", lambda *_: True)
+    elif stage == "save" and os.environ["END"] == "peer gone":
+        _before(manager.Checkpoints, "_finish", lambda *_: True)
     elif stage == "save":  # In the thread that finishes it.
         _before(manifest, "digests", lambda *_: True)
     elif stage == "retention":  # Likewise.
         _before(manifest, "delete", lambda *_: True)
     else:  # "data", "step" and "evaluation" are stages of the watchdog.
-        _before(beat, "beat", lambda _, now, step: now == stage and step >= 2)
+        _before(loop.Watchdog, "beat", lambda _, now, step: now == stage and step >= 2)
 
 
 if __name__ == "__main__":
-    (Path(os.environ["PID_FILE"]) if "PID_FILE" in os.environ else Path(os.devnull)).write_text(
-        str(os.getpid())
-    )
     _prepare(os.environ["STAGE"])
     cli.entry()
