@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from albert_jax import files
-from albert_jax.inference.scoring import MinimalPair, pair_accuracy
+from albert_jax.evaluation.minimal_pairs import ALL, MinimalPair, accuracies
 
 LEAST = 40
 """How often a word must stand in the text."""
@@ -294,12 +294,13 @@ def main() -> None:
     print(f"{options.out}: {len(pairs):,} pairs of {len(RULES)} rules")
     import numpy as np
 
-    columns = ["all", *(rule.__name__ for rule in RULES)]
+    columns = [ALL, *(rule.__name__ for rule in RULES)]
 
     def row(name: str, good: Sequence[float], bad: Sequence[float]) -> str:
-        found = pair_accuracy(pairs, np.asarray(good), np.asarray(bad))
-        low, high = found["all"].low, found["all"].high
-        values = " ".join(f"{found[column].value:6.1%}" for column in columns)
+        found = accuracies(pairs, np.asarray(good), np.asarray(bad))
+        rows = found["whole"] | found["sets"]
+        _, low, high = rows[ALL].accuracy
+        values = " ".join(f"{rows[column].accuracy.value:6.1%}" for column in columns)
         return f"{name:>8} {values}   all: {low:.1%} to {high:.1%} (95%)"
 
     for number, column in enumerate(columns):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sys
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,8 +20,9 @@ from albert_jax.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from albert_jax.inference.scoring import MinimalPair
-    from albert_jax.tasks.support.metrics import Interval
+    from albert_jax.data.sources.tables import Record
+    from albert_jax.evaluation.minimal_pairs import Accuracies
+    from albert_jax.model_io.model import Model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,24 +31,33 @@ class Score(DepthOptions):
 
     file: Positional[File]
     """Sentences: lines of a .txt or of stdin (-), or a table with a column sentence or text.
-    Minimal pairs: a table with sentence_good and sentence_bad, and UID for the name of a set."""
+    Minimal pairs: a table with sentence_good and sentence_bad, and UID for the name of a set;
+    linguistics_term and field are read too."""
     out: OptionalFile = None
     """File for the scores of all sentences, as JSON lines; the default is stdout (nothing for
-    pairs). For pairs FILE.svg beside it shows the accuracies."""
+    pairs). For pairs FILE.json and FILE.svg beside it hold and show the accuracies."""
 
     def run(self) -> None:
         """Prints scores, or a table of accuracies."""
+        from albert_jax.evaluation import minimal_pairs
+
+        records = sentence_records(self.file)
+        if minimal_pairs.are_pairs(records):
+            self._pairs(records)
+            return
         from albert_jax.inference import scoring
 
+        texts, where = sentences([r for r in records if any(map(str, r.fields.values()))])
+        found = scoring.scored(self.load(), texts, where, num_layers=self.num_layers)
+        write_json_lines(found, self.out)
+
+    def _pairs(self, records: Sequence[Record]) -> None:
+        from albert_jax.evaluation import minimal_pairs
+        from albert_jax.inference import scoring
+
+        pairs = minimal_pairs.from_records(records)
         model = self.load()
-        records = sentence_records(self.file)
-        if "sentence_good" not in records[0].fields:
-            texts, where = sentences([r for r in records if any(map(str, r.fields.values()))])
-            found = scoring.scored(model, texts, where, num_layers=self.num_layers)
-            write_json_lines(found, self.out)
-            return
-        pairs = scoring.minimal_pairs(records)
-        texts, where = scoring.pair_sentences(pairs)
+        texts, where = minimal_pairs.sentences(pairs)
         scores, _ = scoring.score_sentences(model, texts, where, num_layers=self.num_layers)
         good, bad = scores[::2], scores[1::2]
         if self.out is not None:
@@ -57,30 +67,28 @@ class Score(DepthOptions):
                 for pair, good_score, bad_score in zip(pairs, good, bad, strict=True)
             ]  # fmt: skip
             write_json_lines(lines, self.out)
-        accuracies = scoring.pair_accuracy(pairs, good, bad)
-        print(accuracy_table(pairs, accuracies))
+        found = minimal_pairs.accuracies(pairs, good, bad)
+        print(minimal_pairs.table(found))
+        if told := minimal_pairs.ties_told(pairs, found):
+            print(told)
         if self.out not in (None, "-"):
-            from albert_jax import files
-            from albert_jax.observe import bars
+            self._write(model, found)
 
-            picture = f"{self.out}.svg"
-            title = f"Minimal pairs of {self.file}: {self.model}"
-            counts = pair_counts(pairs, accuracies)
-            files.write(picture, bars.accuracies(title, accuracies, counts))
-            print(f"{picture} shows it", file=sys.stderr)
+    def _write(self, model: Model, found: Accuracies) -> None:
+        """The accuracies as a file and as a picture."""
+        from albert_jax import files
+        from albert_jax.evaluation import minimal_pairs
+        from albert_jax.observe import bars
 
-
-def accuracy_table(pairs: Sequence[MinimalPair], accuracies: Mapping[str, Interval]) -> str:
-    """The accuracy of each set of pairs, and first of all sets, with its confidence interval."""
-    counts = pair_counts(pairs, accuracies)
-    width = max(map(len, accuracies))
-    lines = [f"{'':{width}}  accuracy      95 % interval  pairs"]
-    for name, (value, low, high) in accuracies.items():
-        lines.append(f"{name:{width}}  {value:8.1%}  {low:7.1%} to {high:6.1%}  {counts[name]:5}")
-    return "\n".join(lines)
-
-
-def pair_counts(pairs: Sequence[MinimalPair], names: Iterable[str]) -> dict[str, int]:
-    """Number of pairs of each set; a name that is none stands for all pairs."""
-    counts = Counter(pair.group for pair in pairs)
-    return {name: counts.get(name, len(pairs)) for name in names}
+        report = {
+            "model": self.model, "step": model.step, "weights": self.weights, "file": self.file,
+            "level": 0.95, **minimal_pairs.as_json(found),
+        }  # fmt: skip
+        text = json.dumps(report, indent=1, ensure_ascii=False)
+        files.write(f"{self.out}.json", text.encode())
+        rows = minimal_pairs.drawn(found)
+        title = f"Minimal pairs of {self.file}: {self.model}"
+        values = {name: row.accuracy for name, row in rows.items()}
+        counts = {name: row.pairs for name, row in rows.items()}
+        files.write(f"{self.out}.svg", bars.accuracies(title, values, counts))
+        print(f"{self.out}.json holds these numbers, {self.out}.svg shows them", file=sys.stderr)

@@ -1,64 +1,85 @@
-"""Pseudo-log-likelihood of sentences, and accuracy on minimal pairs, without fine-tuning.
+"""Pseudo-log-likelihood of sentences, without fine-tuning.
 
 Every token of a sentence is masked in turn, together with the later tokens of its own word, which
 would give it away (Kauf and Ivanova 2023, "within-word left-to-right"). The score of a sentence
-is the sum of its tokens' log-probabilities. There is one row per token, so that batches mix rows
-of many sentences.
+is the sum of its tokens' log-probabilities. There is one row per token, and rows that are equal
+are computed once: the sentences of a minimal pair often share the row that masks their difference.
+
+Legend: R masked rows, n ids of a row with its special tokens, B rows of a batch, L labels of a row.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from albert_jax.config import Config
-from albert_jax.data.sources.tables import Record, read_records, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, DataError
-from albert_jax.inference.masked_lm import logits_function, masked_batches
+from albert_jax.inference.masked_lm import logits_function
 from albert_jax.model import attention
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.support.features import sequence
-from albert_jax.tasks.support.metrics import Interval, bootstrap
+from albert_jax.tasks.support.features import encode_all, fitting_length
 from albert_jax.tasks.task import Batch
 
-BATCH_SIZE = 64
-"""Masked copies of sentences in a batch, at most."""
-
-ALL_PAIRS = "all"
-"""Name of all sets of minimal pairs together."""
-SET_COLUMNS = ("UID", "set", "group")
-"""Columns that name the set of a pair, the first one that is there."""
-
-
-@dataclass(frozen=True)
-class MinimalPair:
-    """Two sentences that differ in one point; the first one is right."""
-
-    where: str
-    good: str
-    bad: str
-    group: str = ""
-    """The set that the pair belongs to."""
+BATCH_TOKENS = 2048
+"""Tokens of a full batch, padding included: what a CPU keeps in its caches."""
+LENGTH_STEP = 4
+"""Full batches have rows of a multiple of this; fewer tokens of padding, and more programs."""
+AHEAD = 2
+"""Batches that are started before the first one's results are read."""
+LABELS = 2
+"""Labels of a row, at most; where equal rows have more, the row is computed again."""
+CHUNK_TOKENS = 1 << 24
+"""Tokens of the rows that are held at a time."""
 
 
-@dataclass(frozen=True)
-class MaskedToken:
-    """A copy of a sentence in which one token, and the rest of its word, is masked."""
+class MaskedRows(NamedTuple):
+    """Copies of sentences in which one token, and the rest of its word, is masked."""
 
-    sentence: int
-    """Number of the sentence."""
     ids: np.ndarray
-    """int32 [n], special tokens included."""
-    position: int
-    label: int
-    """The id that was masked."""
+    """int32 [R, n], special tokens included, padded at the end."""
+    lengths: np.ndarray
+    """int32 [R]: ids of each row that are not padding."""
+    positions: np.ndarray
+    """int32 [R]: the position to predict."""
+    labels: np.ndarray
+    """int32 [R, L]: the ids that were masked there."""
+    sentences: np.ndarray
+    """int64 [R, L]: number of the sentence that each label belongs to; -1 where there is none."""
+
+    def take(self, rows: Any) -> MaskedRows:
+        """Some of the rows."""
+        return MaskedRows(*(column[rows] for column in self))
+
+    def after(self, others: MaskedRows) -> MaskedRows:
+        """These rows behind others, which are not longer."""
+        padded = np.pad(others.ids, ((0, 0), (0, self.ids.shape[1] - others.ids.shape[1])))
+        columns = zip(others._replace(ids=padded), self, strict=True)
+        return MaskedRows(*(np.concatenate(pair) for pair in columns))
+
+    def batch(self, length: int, size: int) -> Batch:
+        """The encoder's inputs [size, length], mlm_positions [size, 1], mlm_labels [size, L]."""
+        more = size - len(self.ids)
+        ids = np.pad(self.ids, ((0, more), (0, length - self.ids.shape[1])))
+        places = np.broadcast_to(np.arange(length, dtype=np.int32), ids.shape)
+        used = places < np.pad(self.lengths, (0, more))[:, None]
+        return {
+            "input_ids": ids,
+            "token_type_ids": np.zeros_like(ids),
+            "segment_ids": used.astype(np.int32),
+            "positions": places * used,
+            "cls_positions": np.zeros((size, 1), np.int32),
+            "mlm_positions": np.pad(self.positions, (0, more))[:, None],
+            "mlm_labels": np.pad(self.labels, ((0, more), (0, 0))),
+        }
 
 
 def score_sentences(
@@ -73,9 +94,11 @@ def score_sentences(
         raise CheckpointError(f"{model.source} has no masked-language head: score another model")
     program = _program(model.run_config, num_layers)
     max_length = model.config.max_position_embeddings
-    masked = mask_each_token(model.vocabulary, texts, where, max_length)
-    scores = log_likelihoods(masked, lambda batch: program(model.params, batch), max_length)
-    return scores, np.bincount([copy.sentence for copy in masked])
+    sentences = encoded(model.vocabulary, texts, where, max_length)
+    scores = log_likelihoods(
+        sentences, model.vocabulary, lambda batch: program(model.params, batch), max_length
+    )
+    return scores, np.array([len(ids) for ids in sentences])
 
 
 def scored(
@@ -91,64 +114,146 @@ def scored(
     ]
 
 
-def mask_each_token(
+def encoded(
     vocabulary: Vocabulary, texts: Sequence[str], where: Sequence[str], max_length: int
-) -> list[MaskedToken]:
-    """One masked copy for every token of every sentence, in order.
+) -> list[np.ndarray]:
+    """The ids of each sentence, int32 [tokens], without special tokens.
 
     Raises DataError for a sentence that is empty or longer than `max_length` with its special
     tokens: cutting it would compare scores of different sentences.
     """
-    copies = []
-    for number, (place, ids) in enumerate(zip(where, vocabulary.encode(list(texts)), strict=True)):
-        if not 1 <= len(ids) <= max_length - 2:
+    ids_of = encode_all(vocabulary, texts)
+    for place, text in zip(where, texts, strict=True):
+        if not 1 <= len(ids_of(text)) <= max_length - 2:
             raise DataError(
-                f"{place}: the sentence has {len(ids)} tokens, the model takes 1 to "
+                f"{place}: the sentence has {len(ids_of(text))} tokens, the model takes 1 to "
                 f"{max_length - 2}: shorten it or drop the line"
             )
-        complete = sequence(vocabulary, [ids], max_length).ids
-        starts_word = vocabulary.starts_word[ids].astype(bool)
-        for i in range(len(ids)):
-            word_end = i + 1
-            while word_end < len(ids) and not starts_word[word_end]:
-                word_end += 1
-            masked = complete.copy()
-            masked[i + 1 : word_end + 1] = vocabulary.mask_id
-            copies.append(MaskedToken(number, masked, i + 1, int(ids[i])))
-    return copies
+    return [ids_of(text) for text in texts]
 
 
 def log_likelihoods(
-    masked: Sequence[MaskedToken],
+    sentences: Sequence[np.ndarray],
+    vocabulary: Vocabulary,
     label_log_probs: Callable[[Batch], Any],
     max_length: int,
     *,
     shards: int = 1,
 ) -> np.ndarray:
-    """Pseudo-log-likelihoods in nats, float64 [sentences], from the copies of `mask_each_token`.
+    """Pseudo-log-likelihoods in nats, float64 [sentences], of what `encoded` returns.
 
-    `label_log_probs` gives the log-probability of each row's label in a batch, [B]; B is a
+    `label_log_probs` gives the log-probabilities of each row's labels in a batch, [B, L]; B is a
     multiple of `shards`.
     """
-    scores = np.zeros(masked[-1].sentence + 1)
-    ids, positions = [copy.ids for copy in masked], [[copy.position] for copy in masked]
-    for chosen, batch in masked_batches(ids, positions, max_length, BATCH_SIZE, shards=shards):
-        batch["mlm_labels"] = np.zeros_like(batch["mlm_positions"])
-        batch["mlm_labels"][: len(chosen), 0] = [masked[i].label for i in chosen]
-        log_probs = np.asarray(label_log_probs(batch), np.float64)[: len(chosen)]
-        np.add.at(scores, [masked[i].sentence for i in chosen], log_probs)
+    scores, running = np.zeros(len(sentences)), deque()
+
+    def add(rows: MaskedRows, found: Any) -> None:
+        log_probs, known = np.asarray(found, np.float64)[: len(rows.ids)], rows.sentences >= 0
+        np.add.at(scores, rows.sentences[known], log_probs[known])
+
+    for rows, batch in _batches(_masked_rows(vocabulary, sentences), max_length, shards):
+        running.append((rows, label_log_probs(batch)))
+        if len(running) > AHEAD:
+            add(*running.popleft())
+    for rows, found in running:
+        add(rows, found)
     return scores
+
+
+def mask_each_token(
+    vocabulary: Vocabulary, ids: np.ndarray, sentences: Sequence[int]
+) -> MaskedRows:
+    """One row for every token of sentences of one length, int32 [sentences, tokens], in order.
+
+    `sentences` are their numbers. Rows have one label each.
+    """
+    count, tokens = ids.shape
+    places = np.arange(tokens)
+    starts = vocabulary.starts_word[ids].astype(bool)
+    # Words by number: what is behind a token in its own word has the same number.
+    word = np.cumsum(starts, axis=1)
+    same_word = word[:, :, None] == word[:, None, :]
+    masked = same_word & (places[:, None] <= places)
+    rows = np.empty((count, tokens, tokens + 2), np.int32)
+    rows[:, :, 0], rows[:, :, -1] = vocabulary.cls_id, vocabulary.sep_id
+    rows[:, :, 1:-1] = np.where(masked, vocabulary.mask_id, ids[:, None])
+    return MaskedRows(
+        rows.reshape(-1, tokens + 2),
+        np.full(count * tokens, tokens + 2, np.int32),
+        np.tile(places.astype(np.int32) + 1, count),
+        ids.reshape(-1, 1),
+        np.repeat(np.asarray(sentences), tokens)[:, None],
+    )
+
+
+def distinct(rows: MaskedRows) -> MaskedRows:
+    """Each row and position once, with up to L labels, in the order of first appearance."""
+    keys = np.concatenate([rows.ids, rows.positions[:, None]], axis=1)
+    keys = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.shape[1] * keys.itemsize)))
+    _, group = np.unique(keys.ravel(), return_inverse=True)
+    # The n-th of equal rows is label n % L of the n // L-th row that is computed for them.
+    order = np.argsort(group, kind="stable")
+    ranks = np.empty_like(order)
+    first = np.searchsorted(group[order], group[order])
+    ranks[order] = np.arange(len(order)) - first
+    kept = np.flatnonzero(ranks % LABELS == 0)
+    most = ranks.max() // LABELS + 1
+    slot = np.full((group.max() + 1) * most, -1)
+    slot[group[kept] * most + ranks[kept] // LABELS] = np.arange(len(kept))
+    into = slot[group * most + ranks // LABELS], ranks % LABELS
+    labels = np.zeros((len(kept), LABELS), np.int32)
+    sentences = np.full((len(kept), LABELS), -1)
+    labels[into], sentences[into] = rows.labels[:, 0], rows.sentences[:, 0]
+    return rows.take(kept)._replace(labels=labels, sentences=sentences)
+
+
+def _masked_rows(vocabulary: Vocabulary, sentences: Sequence[np.ndarray]) -> Iterator[MaskedRows]:
+    """The distinct rows of all sentences, the shortest first, a chunk of one length at a time."""
+    numbers = sorted(range(len(sentences)), key=lambda i: len(sentences[i]))
+    for tokens, equally_long in itertools.groupby(numbers, key=lambda i: len(sentences[i])):
+        chosen = list(equally_long)
+        step = max(1, CHUNK_TOKENS // (tokens * (tokens + 2)))
+        for start in range(0, len(chosen), step):
+            part = chosen[start : start + step]
+            yield distinct(
+                mask_each_token(vocabulary, np.stack([sentences[i] for i in part]), part)
+            )
+
+
+def _batches(
+    chunks: Iterator[MaskedRows], max_length: int, shards: int
+) -> Iterator[tuple[MaskedRows, Batch]]:
+    """Full batches of rows of about one length, and a last one of what is left of all.
+
+    What does not fill a batch waits for longer rows, so that few programs are compiled. The batch
+    behind the rows may hold rows of padding more.
+    """
+    rest: MaskedRows | None = None
+    for chunk in chunks:
+        rest = chunk if rest is None else chunk.after(rest)
+        length = min(max_length, -(-rest.ids.shape[1] // LENGTH_STEP) * LENGTH_STEP)
+        size = -(-max(1, BATCH_TOKENS // length) // shards) * shards
+        full = len(rest.ids) // size * size
+        for start in range(0, full, size):
+            rows = rest.take(slice(start, start + size))
+            yield rows, rows.batch(length, size)
+        rest = rest.take(slice(full, None))
+    if rest is not None and len(rest.ids):
+        length = fitting_length(rest.ids.shape[1], max_length)
+        size = 1 << (len(rest.ids) - 1).bit_length()
+        yield rest, rest.batch(length, -(-size // shards) * shards)
 
 
 def label_log_probs(
     run_config: Config, num_layers: int | None, backend: attention.Backend
 ) -> Callable[[Any, Any], jax.Array]:
-    """The function (params, batch) -> log-probabilities float32 [B] of each row's one label."""
+    """The function (params, batch) -> log-probabilities float32 [B, L] of each row's labels."""
     logits = logits_function(run_config.model, run_config.compute, backend, num_layers)
 
     def log_probs(params: Any, batch: Any) -> jax.Array:
-        every = jax.nn.log_softmax(logits(params, batch))
-        return jnp.take_along_axis(every, batch["mlm_labels"][..., None], -1)[:, 0, 0]
+        every = logits(params, batch)[:, 0]
+        of_labels = jnp.take_along_axis(every, batch["mlm_labels"], axis=1)
+        return of_labels - jax.nn.logsumexp(every, axis=1, keepdims=True)
 
     return log_probs
 
@@ -158,45 +263,3 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     """The compiled form, one per structure, so that another checkpoint compiles nothing."""
     backend = attention.fastest(run_config, jax.local_devices()[0])
     return jax.jit(label_log_probs(run_config, num_layers, backend))
-
-
-def minimal_pairs(records: Sequence[Record]) -> list[MinimalPair]:
-    """Pairs in BLiMP's form: sentence_good, sentence_bad, and UID (or set) for the set's name."""
-    pairs = []
-    for record in records:
-        group = next((str(record.fields[n]) for n in SET_COLUMNS if n in record.fields), "")
-        good, bad = text_field(record, "sentence_good"), text_field(record, "sentence_bad")
-        if group == ALL_PAIRS:
-            raise DataError(
-                f"{record.where}: a set named {ALL_PAIRS!r}, which is all sets; rename it"
-            )
-        if good == bad:
-            raise DataError(f"{record.where}: the two sentences are equal; a pair must differ")
-        pairs.append(MinimalPair(record.where, good, bad, group))
-    return pairs
-
-
-def read_minimal_pairs(path: str) -> list[MinimalPair]:
-    """The pairs of a table; see `minimal_pairs`. Raises DataError."""
-    return minimal_pairs(read_records(path))
-
-
-def pair_sentences(pairs: Sequence[MinimalPair]) -> tuple[list[str], list[str]]:
-    """(sentences, place of each): the good and the bad one of every pair in turn."""
-    texts = [text for pair in pairs for text in (pair.good, pair.bad)]
-    return texts, [pair.where for pair in pairs for _ in range(2)]
-
-
-def pair_accuracy(
-    pairs: Sequence[MinimalPair], good: np.ndarray, bad: np.ndarray
-) -> dict[str, Interval]:
-    """Share of pairs whose good sentence scores higher, with its interval; a tie counts half.
-
-    The keys are "all" and then the name of each set, in order.
-    """
-    correct = np.where(good == bad, 0.5, (good > bad).astype(np.float64))
-    names = np.array([pair.group for pair in pairs])
-    accuracies = {ALL_PAIRS: bootstrap(np.mean, correct)}
-    for name in sorted(set(names.tolist()) - {""}):
-        accuracies[name] = bootstrap(np.mean, correct[names == name])
-    return accuracies

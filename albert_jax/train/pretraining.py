@@ -17,6 +17,7 @@ from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.corpus.shards import DamagedRecord
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
+from albert_jax.evaluation import minimal_pairs
 from albert_jax.evaluation import pretraining as evaluation
 from albert_jax.inference import scoring
 from albert_jax.model import albert, attention
@@ -193,7 +194,7 @@ def pretraining_task(
     reference = evaluation.Reference.from_corpora(train, vocabulary)
     pairs = []
     if config.run.minimal_pairs:
-        pairs = scoring.read_minimal_pairs(config.run.minimal_pairs)
+        pairs = minimal_pairs.read(config.run.minimal_pairs)
 
     def initial_params() -> Any:
         if init is None:
@@ -271,21 +272,21 @@ def _held_out_scores(
     batches: Callable[[int], list[Batch]],
     vocabulary: Vocabulary,
     reference: evaluation.Reference,
-    pairs: list[scoring.MinimalPair],
+    pairs: list[minimal_pairs.MinimalPair],
     shards: int,
 ) -> Callable[[int, Evaluator], dict[str, float]]:
     """Scores of the held-out rows in the shape of a phase, and of minimal pairs."""
     max_length = config.model.max_position_embeddings
-    masked = scoring.mask_each_token(vocabulary, *scoring.pair_sentences(pairs), max_length)
+    sentences = scoring.encoded(vocabulary, *minimal_pairs.sentences(pairs), max_length)
 
     def evaluate(number: int, evaluator: Evaluator) -> dict[str, float]:
         scores = evaluation.measure(batches(number), evaluator.sums, reference)
         if pairs:
             likelihoods = scoring.log_likelihoods(
-                masked, evaluator.outputs, max_length, shards=shards
+                sentences, vocabulary, evaluator.outputs, max_length, shards=shards
             )
-            accuracies = scoring.pair_accuracy(pairs, likelihoods[::2], likelihoods[1::2])
-            scores["pairs_accuracy"] = accuracies[scoring.ALL_PAIRS].value
+            credits = minimal_pairs.credits(likelihoods[::2], likelihoods[1::2])
+            scores["pairs_accuracy"] = float(np.mean(credits))
         return scores
 
     return evaluate

@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from albert_jax.inference.scoring import pair_accuracy, read_minimal_pairs
+from albert_jax.evaluation.minimal_pairs import accuracies, read
 
 
 @pytest.fixture(scope="module")
@@ -76,14 +76,15 @@ def test_the_seed_decides_and_the_unigram_model_is_at_chance(program, text, pair
         np.array(program.unigram_scores(known.counts, [getattr(p, side) for p in pairs]))
         for side in ("good", "bad")
     ]
-    for name, found in pair_accuracy(pairs, *scores).items():
-        assert found.value == 0.5 if name.startswith("order") else 0.35 < found.value < 0.65, name
+    for name, found in accuracies(pairs, *scores)["sets"].items():
+        value = found.accuracy.value
+        assert value == 0.5 if name.startswith("order") else 0.35 < value < 0.65, name
 
 
 def test_the_file_is_what_score_reads(program, pairs, tmp_path):
     (tmp_path / "pairs.jsonl").write_text(program.jsonl(pairs))
-    read = read_minimal_pairs(str(tmp_path / "pairs.jsonl"))
-    assert [(p.good, p.bad, p.group) for p in read] == [(p.good, p.bad, p.group) for p in pairs]
+    found = read(str(tmp_path / "pairs.jsonl"))
+    assert [(p.good, p.bad, p.group) for p in found] == [(p.good, p.bad, p.group) for p in pairs]
 
 
 def test_pairs_of_true_books(program, shared):

@@ -54,7 +54,8 @@ def test_scores_of_sentences_and_minimal_pairs(data, capsys, tmp_path):
         capsys, "score", data / "model", data / "pairs.jsonl", "--out", tmp_path / "s.jsonl"
     )
     assert code == 0, err
-    assert [line.split()[0] for line in out.splitlines()[1:4]] == ["all", "set0", "set1"]
+    names = [line.split("  ")[0] for line in out.splitlines()[1:]]
+    assert names[:4] == ["mean over sets", "all", "set0", "set1"]
     assert (tmp_path / "s.jsonl.svg").read_text().startswith("<?xml")
     first = json.loads((tmp_path / "s.jsonl").read_text().splitlines()[0])
     (tmp_path / "a.txt").write_text(f"{first['sentence_good']}\nthe file\n")

@@ -12,7 +12,6 @@ import pytest
 
 from albert_jax.data.sources import hub_datasets, tables
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.inference import scoring
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.support import choice_files, columns
@@ -357,15 +356,6 @@ def test_conll(tmp_path: Path) -> None:
     complains(beyond, "e.conll:1", "no column -3", call=reader, word_column=-3, tagged=False)
     for name in ("a.csv", "a.JSONL", "a.json"):
         complains(put(tmp_path, name, "Anna,B\nsat,O\n"), name, "CoNLL", call=reader, tagged=False)
-
-
-def test_minimal_pairs(tmp_path: Path) -> None:
-    blimp = put(tmp_path, "b.jsonl", '{"sentence_good": "a", "sentence_bad": "b", "UID": "s"}\n')
-    (pair,) = scoring.minimal_pairs(tables.read_records(blimp))
-    assert (pair.good, pair.bad, pair.group) == ("a", "b", "s")
-    same = put(tmp_path, "c.jsonl", '{"sentence_good": "a", "sentence_bad": "a"}\n')
-    with pytest.raises(DataError, match="c.jsonl:1"):
-        scoring.minimal_pairs(tables.read_records(same))
 
 
 def test_records_of_hub_datasets() -> None:

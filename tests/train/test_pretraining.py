@@ -35,6 +35,7 @@ from albert_jax.errors import (
     NumericsError,
     Stopped,
 )
+from albert_jax.evaluation import minimal_pairs
 from albert_jax.inference import scoring
 from albert_jax.model.albert import abstract_params
 from albert_jax.model_io import model as loading
@@ -453,9 +454,9 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
     accuracies = [row["pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
             if row["kind"] == "evaluation"]  # fmt: skip
     assert len(accuracies) == 3 and all(0 <= value <= 1 for value in accuracies)
-    read = scoring.read_minimal_pairs(config.run.minimal_pairs)
+    read = minimal_pairs.read(config.run.minimal_pairs)
     model = loading.load(str(tmp_path / "run"))
-    scores, _ = scoring.score_sentences(model, *scoring.pair_sentences(read))
+    scores, _ = scoring.score_sentences(model, *minimal_pairs.sentences(read))
     assert accuracies[-1] == np.mean(scores[::2] > scores[1::2])
     (tmp_path / "pairs.jsonl").write_text(
         json.dumps({"sentence_good": "a " * 60, "sentence_bad": "b"})
