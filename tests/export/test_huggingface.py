@@ -80,7 +80,7 @@ def test_heads_and_types(tmp_path, head, count):
 
 
 def test_card_and_config_say_task_labels_and_config(tmp_path):
-    model = finetuned("classification", tiny(), classifier_dropout_prob=0.25)
+    model = finetuned("classification", tiny(), pooling="cls", classifier_dropout_prob=0.25)
     export(model, str(tmp_path / "x"))
     card = (tmp_path / "x" / "README.md").read_text()
     for part in ("text-classification", "Fine-tuned for classification", "Labels: no, yes, perhaps.",
@@ -105,7 +105,7 @@ def test_card_has_the_scores_of_these_weights_and_a_license_field(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "evaluation.json").write_text(json.dumps(REPORT))
     of_run = {"source": str(tmp_path / "run"), "step": 7}
-    model = finetuned("classification", tiny())
+    model = finetuned("classification", tiny(), pooling="cls")
     cases = {
         "measured": (dataclasses.replace(model, **of_run), None),
         "other step": (dataclasses.replace(model, **of_run | {"step": 8}), None),
@@ -138,7 +138,8 @@ def test_the_program_in_the_card_runs(kind, words, tmp_path, capsys, caplog):
     pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
     pytest.importorskip("torch", reason="needs the extra parity (torch)")
     heads = ("pretraining", "mlm", "base")
-    model = pretrained(tiny()) if kind in heads else finetuned(kind, tiny())
+    settings = {"pooling": "cls"} if kind == "multiple-choice" else {}
+    model = pretrained(tiny()) if kind in heads else finetuned(kind, tiny(), **settings)
     if words == "bare ids":
         ids = IdRange(model.config.vocab_size, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
         model = dataclasses.replace(model, vocabulary=ids)
@@ -191,7 +192,7 @@ def test_pooling_is_the_classifiers_business_alone(tmp_path):
 
 
 def test_the_network_of_a_classifier_without_its_head(tmp_path):
-    export(finetuned("classification", tiny()), str(tmp_path / "x"), head="base")
+    export(finetuned("classification", tiny(), pooling="cls"), str(tmp_path / "x"), head="base")
     described = json.loads((tmp_path / "x" / "config.json").read_text())
     assert described["architectures"] == ["AlbertModel"] and "id2label" not in described
     assert "Fine-tuned for" not in (tmp_path / "x" / "README.md").read_text()

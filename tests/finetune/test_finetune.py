@@ -161,6 +161,7 @@ def test_a_config_without_task_has_no_section_for_it():
     assert "task" not in dict(configfile.to_dict(Config()))
 
 
+@pytest.mark.slow
 def test_commands_of_the_page(data, weights, tmp_path, monkeypatch, capsys, root):
     """Every command of docs/fine-tuning.md works as it stands there, in few steps."""
     page = (root / "docs" / "fine-tuning.md").read_text().replace("\\\n", " ")
