@@ -101,9 +101,9 @@ def encode(
 
     They are in the compute type. The batch holds input_ids, positions, token_type_ids and
     segment_ids, int32 [B, S]. `num_layers` layers are applied (None: num_hidden_layers). `dropout`
-    are the rows' keys [B]; None switches it off. With `positions`, unrolled layers save the last
-    feed-forward network at all others. Raises ConfigError for rows that are longer than the table
-    of positions.
+    are the rows' keys [B]; None switches it off. With `positions`, the last of unrolled layers
+    computes only keys and values at all others. Raises ConfigError for rows that are longer than
+    the table of positions.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)
@@ -139,7 +139,8 @@ def encode_all_layers(
 
     if compute.unroll:
         # Dropout masks belong to the places of a row, so that they ask for the whole row.
-        whole = capture or (dropout is not None and config.hidden_dropout_prob > 0)
+        rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
+        whole = capture or (dropout is not None and max(rates) > 0)
         attention_sets, ffn_sets = attention.unstacked(), ffn.unstacked()
         records = []
         for block in range(blocks):
@@ -148,7 +149,7 @@ def encode_all_layers(
             x = run(x, own_attention, ffn_sets[ffn.set_of_block[block]], block, at)
             records.append(capture(before, x) if capture else None)
         if positions is not None and whole:
-            x = gather_positions(x, positions)
+            x = layers.gather_positions(x, positions)
         return x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *records)
 
     def step(x: jax.Array, inputs: Any) -> tuple[jax.Array, Any]:
@@ -160,7 +161,7 @@ def encode_all_layers(
     shared_attention, shared_ffn = attention.shared(), ffn.shared()
     numbers = jnp.arange(blocks, dtype=jnp.int32)
     x, records = jax.lax.scan(step, x, (numbers, attention.scanned(), ffn.scanned()))
-    return (x if positions is None else gather_positions(x, positions)), records
+    return (x if positions is None else layers.gather_positions(x, positions)), records
 
 
 def apply_layer(
@@ -208,11 +209,6 @@ def attention_probabilities(
     return jnp.stack(probabilities)
 
 
-def gather_positions(hidden: jax.Array, positions: jax.Array | np.ndarray) -> jax.Array:
-    """Hidden states [B, S, H] at int32 positions [B, P] -> [B, P, H]."""
-    return jnp.take_along_axis(hidden, positions[:, :, None], axis=1, mode="clip")
-
-
 def pooled(params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch) -> jax.Array:
     """The pooler's output [B, K, H] at cls_positions [B, K], which classifiers read.
 
@@ -222,7 +218,7 @@ def pooled(params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch)
     >>> pooled(model.params, model.config, hidden, batch).shape
     (2, 1, 16)
     """
-    return pool(params, config, gather_positions(hidden, batch["cls_positions"]))
+    return pool(params, config, layers.gather_positions(hidden, batch["cls_positions"]))
 
 
 def pool(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
@@ -248,7 +244,7 @@ def mlm_logits(
     """
     head = layers.bind(layers.MlmHead, config, params["mlm_head"])
     word_embeddings = params["embeddings"]["word_embeddings"]["embedding"]
-    states = hidden if positions is None else gather_positions(hidden, positions)
+    states = hidden if positions is None else layers.gather_positions(hidden, positions)
     return head(states, word_embeddings)
 
 
@@ -298,10 +294,7 @@ def _block(
     ) -> jax.Array:
         attention = layers.bind(layers.Attention, config, attention_params)
         ffn = layers.bind(layers.FeedForward, config, ffn_params)
-        x = attention(x, mask, backend, dropout.at(block))
-        if positions is not None:
-            x = gather_positions(x, positions)
-        return ffn(x, dropout.at(block))
+        return ffn(attention(x, mask, backend, dropout.at(block), positions), dropout.at(block))
 
     return run
 

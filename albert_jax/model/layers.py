@@ -16,12 +16,13 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 
 from albert_jax.config import LAYER_NORM_EPS, ModelConfig
 from albert_jax.model import dropout as sites
-from albert_jax.model.attention import Backend
+from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import LayerDropout
 from albert_jax.model.sharing import Params
 
@@ -87,6 +88,11 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "linear": lambda x: x,
 }
 """By the names that ModelConfig.hidden_act takes."""
+
+
+def gather_positions(x: jax.Array, positions: jax.Array | np.ndarray) -> jax.Array:
+    """States [B, S, H] at int32 positions [B, P] -> [B, P, H]."""
+    return jnp.take_along_axis(x, positions[:, :, None], axis=1, mode="clip")
 
 
 class Dense(nnx.Module):
@@ -248,30 +254,46 @@ class Attention(nnx.Module):
         self.heads = config.num_attention_heads
 
     def __call__(
-        self, x: jax.Array, mask: object, backend: Backend, dropout: LayerDropout
+        self,
+        x: jax.Array,
+        mask: Any,
+        backend: Backend,
+        dropout: LayerDropout,
+        positions: jax.Array | None = None,
     ) -> jax.Array:
-        """x [B, S, H], mask as `backend.prepare` made it -> [B, S, H]."""
-        query, key, value = self.project(x, backend.heads_first)
+        """x [B, S, H], mask as `backend.prepare` made it -> [B, S, H].
+
+        With positions [B, P], the result at these alone, [B, P, H]; no dropout may be on then.
+        """
+        asking = x
+        if positions is not None and backend == XLA:  # A kernel wants as many queries as keys.
+            asking = gather_positions(x, positions)
+            mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2, mode="clip")
+        query, key, value = self.project(x, backend.heads_first, asking)
         context = checkpoint_name(backend.attend(query, key, value, mask, dropout), SAVED)
         if backend.heads_first:
             output = self.output.from_heads(context)
         else:
             output = self.output(context.reshape(x.shape))
         output = checkpoint_name(output, SAVED)
-        return self.layer_norm(x + dropout.hidden(output, sites.ATTENTION))
+        states = self.layer_norm(asking + dropout.hidden(output, sites.ATTENTION))
+        return (
+            gather_positions(states, positions) if positions is not None and asking is x else states
+        )
 
     def project(
-        self, x: jax.Array, heads_first: bool = True
+        self, x: jax.Array, heads_first: bool = True, asking: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """x [B, S, H] -> query, key and value, [B, N, S, D] each, or [B, S, N, D]."""
-        shape = (*x.shape[:2], self.heads, x.shape[2] // self.heads)
-        query, key, value = (
-            checkpoint_name(
-                dense.to_heads(x, self.heads) if heads_first else dense(x).reshape(shape), SAVED
-            )
-            for dense in (self.query, self.key, self.value)
-        )
-        return query, key, value
+        """x [B, S, H] -> query (of `asking` [B, P, H]), key and value, as `heads_first` says."""
+
+        def heads(dense: Dense, states: jax.Array) -> jax.Array:
+            if heads_first:
+                return checkpoint_name(dense.to_heads(states, self.heads), SAVED)
+            shape = (*states.shape[:2], self.heads, states.shape[2] // self.heads)
+            return checkpoint_name(dense(states).reshape(shape), SAVED)
+
+        query = heads(self.query, x if asking is None else asking)
+        return query, heads(self.key, x), heads(self.value, x)
 
 
 class FeedForward(nnx.Module):

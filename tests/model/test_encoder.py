@@ -10,7 +10,7 @@ import pytest
 
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
 from albert_jax.errors import ConfigError
-from albert_jax.model import albert, attention
+from albert_jax.model import albert, attention, layers
 from albert_jax.model.albert import EXACT
 from albert_jax.model.dropout import LayerDropout, drop, row_keys
 from albert_jax.model.init import init_params
@@ -62,9 +62,9 @@ def test_scan_unrolled_and_recomputed_are_one_function(mode):
 
 
 @pytest.mark.parametrize("unroll", [False, True])
-@pytest.mark.parametrize("hidden_dropout_prob", [0.0, 0.3])
-def test_states_at_positions_are_those_of_the_whole_row(unroll, hidden_dropout_prob):
-    config = dataclasses.replace(TINY, hidden_dropout_prob=hidden_dropout_prob)
+@pytest.mark.parametrize("dropout", ["", "hidden_dropout_prob", "attention_probs_dropout_prob"])
+def test_states_at_positions_are_those_of_the_whole_row(unroll, dropout):
+    config = dataclasses.replace(TINY, **({dropout: 0.3} if dropout else {}))
     params, batch = spread(config), rows()
     compute = dataclasses.replace(EXACT, unroll=unroll)
     keys = row_keys(0, 5, jnp.arange(len(batch["input_ids"])))
@@ -77,7 +77,7 @@ def test_states_at_positions_are_those_of_the_whole_row(unroll, hidden_dropout_p
         if at_positions:
             found = states(params, positions=positions)
         else:
-            found = albert.gather_positions(states(params), positions)
+            found = layers.gather_positions(states(params), positions)
         return jnp.sum(jnp.sin(found)), found
 
     expected, found = (
