@@ -168,7 +168,7 @@ class _Loop:
         facts = [
             f"{size:,} parameters, attention {self.task.attention}, {devices}",
             self.task.summary(config.phase_at(self.step)[0]),
-            f"{len(config.phases)} phases, {config.steps:,} steps",
+            f"{len(config.phases)} phase{'s' * (len(config.phases) > 1)}, {config.steps:,} steps",
         ]
         self.console.say(f"{run_dir}: {'; '.join(filter(None, facts))}")
         if self.step:
