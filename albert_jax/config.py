@@ -239,6 +239,8 @@ class RunConfig:
     """Steps between checkpoints; the last step is always saved."""
     save_total_limit: int = bounded(5, 1)
     """Newest checkpoints that are kept, besides the best one."""
+    save_at_words: tuple[int, ...] = ()
+    """Numbers of words after which a pretraining run saves a checkpoint that is always kept."""
     price_per_hour: float = bounded(0.0, 0.0)
     """Price of an hour of all devices, in your currency; above 0 the metrics show the cost."""
     watchdog_seconds: int = bounded(600, 0)
@@ -251,6 +253,8 @@ class RunConfig:
         steps = list(self.profile_steps)
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise ConfigError(f"run.profile_steps is {steps}: give the first and the last step")
+        if any(mark < 1 for mark in self.save_at_words):
+            raise ConfigError(f"run.save_at_words is {list(self.save_at_words)}: give numbers > 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -332,3 +336,5 @@ class Config:
             self.task.validate()
             if self.run.minimal_pairs:
                 raise ConfigError("run.minimal_pairs is set: only pretraining scores pairs")
+            if self.run.save_at_words:
+                raise ConfigError("run.save_at_words is set: only pretraining counts words")

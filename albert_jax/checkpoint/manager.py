@@ -29,6 +29,9 @@ from albert_jax.tree import unflatten
 
 log = logging.getLogger(__name__)
 
+MARK = "words_mark"
+"""The metric of a step that is never deleted: the number of words at which it was to be saved."""
+
 CLEAN_UP_TRIES, CLEAN_UP_SECONDS = 10, 0.1
 """Attempts to remove the files of a failed save, and the pause after each."""
 
@@ -173,6 +176,10 @@ class Checkpoints:
         recovery.require_complete(self._layout, step)
         return self._store.restore_record(step)["record"]
 
+    def metrics(self, step: int) -> dict[str, float]:
+        """The metrics that a step was saved with; empty if its manifest is unreadable."""
+        return manifest.metrics_of(self._layout, step)
+
     # ---- saving ----------------------------------------------------------------------------------
 
     def save(
@@ -191,7 +198,8 @@ class Checkpoints:
           step: Number of steps done, larger than that of any earlier save.
           state: Pytree of finite arrays.
           record: JSON object that :meth:`restore` returns, covered by the same digests.
-          metrics: Finite numbers of this step, one of which may be `best`.
+          metrics: Finite numbers of this step, one of which may be `best`; with MARK among them
+            the step is kept for good.
 
         Raises:
           StorageError: Two saves in a row failed; the line names the last complete step.
@@ -270,7 +278,7 @@ class Checkpoints:
             manifest.complete(self._layout, step, metrics)
             best = self.best_step()
             for old in self.steps()[: -self._keep]:
-                if old != best:
+                if old != best and MARK not in manifest.metrics_of(self._layout, old):
                     manifest.delete(self._layout, old)
 
         agreement.on_first("checkpoint", complete, key)

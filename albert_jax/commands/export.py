@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from albert_jax.commands.options import DepthOptions, Directory
+from albert_jax.errors import ConfigError
 from albert_jax.export import Format, Head, StoredType
 
 
@@ -23,11 +24,24 @@ class Export(DepthOptions):
     dtype: StoredType = "float32"
     """Type of the stored weights: bfloat16 for Transformers, int8 for ONNX."""
 
+    at_words: bool = False
+    """A directory with one for each checkpoint of run.save_at_words (chck_1M, ...) and main."""
+
     def run(self) -> None:
         """Writes the directory, and prints what was written."""
-        from albert_jax.export import export
+        from albert_jax.export import at_words, export
 
         export.check(self.to, self.head, self.dtype)
+        if self.at_words:
+            if (self.to, self.num_layers, self.step, self.weights) != (
+                "huggingface", None, "newest", "trained",
+            ):  # fmt: skip
+                raise ConfigError(
+                    "--at-words chooses the checkpoints and writes files of Transformers: leave "
+                    "out --to, --num-layers, --step and --weights"
+                )
+            print(at_words.export(self.model, self.out, head=self.head, dtype=self.dtype))
+            return
         model = self.load()
         if self.num_layers is not None:
             model = model.at_depth(self.num_layers)

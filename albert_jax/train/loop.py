@@ -194,6 +194,7 @@ class _Loop:
             last, stopping = self.step == config.steps, self.stop(self.step)
             evaluates = last or _due(self.step, config.run.eval_steps)
             saves = last or stopping or _due(self.step, config.run.save_steps)
+            saves = saves or self.step in self.task.marks
             if evaluates or saves:
                 with self.clock.stage("step"):
                     self.report.flush()
@@ -259,7 +260,8 @@ class _Loop:
             if self.writer is not None:
                 self.writer.flush()
             record = {**self.record, "report": self.report.state()}
-            self.checkpoints.save(self.step, state, record, scores)
+            metrics = (scores or {}) | self.task.marks.get(self.step, {})
+            self.checkpoints.save(self.step, state, record, metrics)
 
 
 class _Batches:

@@ -30,6 +30,7 @@ from albert_jax.parallel.mesh import row_shards
 from albert_jax.train.replay import Past, Reopened, RowText
 from albert_jax.train.run import RunFolder, run_training, set_up, state_of_parent
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
+from albert_jax.train.words_seen import steps_at_words
 
 MAX_EVAL_BATCH_SIZE = 256
 """Most held-out rows in a batch, over all devices."""
@@ -192,6 +193,7 @@ def pretraining_task(
     """The objectives of the phases on prepared documents."""
     backend = attention.choose(config, mesh.devices.flat[0])
     reference = evaluation.Reference.from_corpora(train, vocabulary)
+    marks = steps_at_words(config, builders, vocabulary)
     pairs = []
     if config.run.minimal_pairs:
         pairs = minimal_pairs.read(config.run.minimal_pairs)
@@ -235,6 +237,7 @@ def pretraining_task(
         left_out_documents=sum(c.documents_in(c.left_out) for c in (*train, *held_out)),
         reference_loss=reference.entropy,
         best=best_metric(config)[0],
+        marks=marks,
         outputs=scoring.label_log_probs(config, None, backend) if pairs else None,
     )
 

@@ -6,8 +6,8 @@ has a loop, a step or a checkpoint of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -65,5 +65,7 @@ class TrainingTask:
     """The score that selects the best checkpoint (of the last phase)."""
     best_mode: Literal["min", "max"] = "min"
     """Whether its smallest or its largest value is the best."""
+    marks: Mapping[int, dict[str, float]] = field(default_factory=dict)
+    """Steps that are saved and kept for good, with numbers that their checkpoints keep."""
     outputs: Callable[[Params, Any], Any] | None = None
     """(parameters, batch) to arrays with one entry per row, for Evaluator.outputs."""
