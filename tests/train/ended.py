@@ -65,8 +65,10 @@ def run_to_end(
     try:
         while_running(process)
         sizes, last_change, deadline = (0, 0), time.monotonic(), time.monotonic() + limit
-        while process.poll() is None or (orphan and alive(marker)):
-            now = (out.stat().st_size, err.stat().st_size)
+        running = True
+        while running:
+            running = process.poll() is None or (orphan and bool(alive(marker)))
+            now = (out.stat().st_size, err.stat().st_size)  # Also once after the end.
             if now != sizes:
                 sizes, last_change = now, time.monotonic()
             assert time.monotonic() < deadline, f"no end within {limit:.0f} s: {err.read_text()}"

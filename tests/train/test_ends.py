@@ -69,12 +69,12 @@ def cells() -> list[object]:
 
 @pytest.fixture(scope="module")
 def config(tmp_path_factory) -> Config:
-    """40 steps, of which workers build at most 16 ahead."""
+    """60 steps, of which workers build less than 30 ahead."""
     made = micro(tiny_models.prepared(tmp_path_factory.mktemp("data")))
     run = dataclasses.replace(
         made.run, save_steps=10, eval_steps=20, save_total_limit=1, watchdog_seconds=60
     )
-    phases = (dataclasses.replace(made.phases[0], steps=40),)
+    phases = (dataclasses.replace(made.phases[0], steps=60),)
     return dataclasses.replace(made, phases=phases, run=run)
 
 
@@ -157,7 +157,7 @@ def test_cell(request, config, tmp_path, stage, end):
     whole = request.getfixturevalue("whole")
     ended = ended_run(config, tmp_path, stage, end)
     if end == "parent gone":
-        assert ended.code == KILLED and "done, 40 steps" in ended.out  # The code is the shell's.
+        assert ended.code == KILLED and "done, 60 steps" in ended.out  # The code is the shell's.
     check(ended, (KILLED,) if end == "parent gone" else codes, tmp_path, peer=peer)
     if codes == (75,) and stage in IN_A_LOOP:
         assert "saved after step" in ended.last_line
