@@ -92,7 +92,9 @@ def test_parts_hold_what_the_whole_holds(tmp_path: Path, form: str, part_bytes: 
 @pytest.mark.parametrize(
     ("bad", "message"),
     [
-        (b"\xff", "invalid UTF-8 at byte 6"),
+        (b"\xff", "invalid UTF-8 at byte 6: fix the file"),
+        ("菜凉了。".encode("gb18030"), "invalid UTF-8 at byte 6: convert it from GB18030"),
+        ("déjà vu ".encode("latin-1"), "invalid UTF-8 at byte 7: fix the file"),
         (b"\0", "control byte 0x00 at byte 6"),
         (b"\x1b", "0x1b at byte 6"),
     ],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import codecs
+import contextlib
 import gzip
 import lzma
 import os
@@ -224,10 +225,17 @@ def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, counts: ReadCo
     if bad and not skip_bad:
         place = offset + len(text[: bad.start()].encode())
         problem = f"control byte 0x{ord(bad[0]):02x}" if bad[0] < " " else "invalid UTF-8"
-        raise DataError(
-            f"{path}: {problem} at byte {place}: fix the file or give --on-bad-text skip"
-        )
+        fix = "convert it from GB18030 to UTF-8" if _is_chinese(data) else "fix the file"
+        raise DataError(f"{path}: {problem} at byte {place}: {fix} or give --on-bad-text skip")
     return _clean_lines(text, bad is not None, counts)
+
+
+def _is_chinese(data: bytes) -> bool:
+    """Whether the first lines that are not ASCII are in GB2312, the usual part of GB18030."""
+    line = next((line for line in data[:65536].splitlines() if not line.isascii()), b"")
+    with contextlib.suppress(UnicodeDecodeError):
+        return any("\u4e00" <= character <= "\u9fff" for character in line.decode("gb2312"))
+    return False
 
 
 def _clean_lines(text: str, has_bad: bool, counts: ReadCounts) -> str:
