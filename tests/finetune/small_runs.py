@@ -17,7 +17,7 @@ TEXTS = ("the file is found", "the value is not found", "a folder holds the name
          "it returns nothing", "every thread waits", "the name is read from the file")  # fmt: skip
 SQUAD = ["--task.max-query-length", "8", "--task.doc-stride", "4"]
 TASKS = {
-    "classification": ("classes.tsv", ["--task.pooling", "cls"], "the file is not found"),
+    "classification": ("classes.tsv", [], "the file is not found"),
     "regression": ("scores.csv", ["--columns", "sentence1,sentence2,score"], "the file\tthe name"),
     "multiple-choice": (
         "choice.jsonl",
