@@ -39,10 +39,10 @@ def draw(rows: list[Row]) -> Figure:
         label=f"word frequencies alone: {last['unigram_loss']:.2f}",
     )  # fmt: skip
     axes.annotate(
-        f"{last['mlm_loss']:.2f}", (last["step"], last["mlm_loss"]), (0, -12),
+        f"{last['mlm_loss']:.2f}", (last["step"], last["mlm_loss"]), (0, 8),
         textcoords="offset points", ha="right", color="#1f5fa8",
     )  # fmt: skip
-    starts = [b["step"] for a, b in zip(train, train[1:], strict=False) if b["phase"] != a["phase"]]
+    starts = [a["step"] for a, b in zip(train, train[1:], strict=False) if b["phase"] != a["phase"]]
     for step in starts:
         axes.axvline(step, color="#9aa5b1", linestyle=":", linewidth=1)
         axes.annotate(

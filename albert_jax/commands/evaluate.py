@@ -81,13 +81,9 @@ class Evaluate(ModelOptions):
         if "confusion" in report:
             labels, counts = report["confusion"].values()
             pictures["confusion"] = bars.confusion(title, heading, labels, np.array(counts))
-        if len(depths := {k: v for k, v in report["results"].items() if k != "majority"}) > 1:
-            metric = report["interval"]["metric"] if "interval" in report else "mlm_loss"
-            guess = report["results"].get("majority", {}).get(metric)
-            values = {int(name.split()[0]): numbers[metric] for name, numbers in depths.items()}
-            pictures["depths"] = bars.depths(
-                title, heading, metric.replace("_", " "), values, guess
-            )
+        results = report["results"]
+        if len(depths := {k: v for k, v in results.items() if k != "majority"}) > 1:
+            pictures["depths"] = _picture_of_depths(title, heading, depths, report)
         for name, picture in pictures.items():
             path = files.join(self.model, f"{name}.svg")
             files.write(path, picture)
@@ -183,3 +179,27 @@ def _cell(name: str, value: float | None) -> str:
         return f"{value:.4g}"
     whole = abs(value) >= 1000 or float(value).is_integer()
     return f"{value:,.0f}" if whole else f"{value:.4f}"
+
+
+def _picture_of_depths(
+    title: str, heading: str, depths: Mapping[str, Any], report: Mapping[str, Any]
+) -> bytes:
+    """The score of each depth ("2 layers"), with its interval and what to compare it with."""
+    from albert_jax.observe import bars
+
+    interval = report.get("interval", {"metric": "mlm_loss"})
+    metric = interval["metric"]
+    values = {int(name.split()[0]): numbers[metric] for name, numbers in depths.items()}
+    if metric == "mlm_loss":
+        unit = "nats per masked token (less is better)"
+        lines = {"unigram frequencies": next(iter(depths.values()))["unigram_loss"]}
+    else:
+        unit, heading = metric.replace("_", " "), f"{heading}; bars: 95% interval"
+        guess = report["results"].get("majority", {}).get(metric)
+        lines = {} if guess is None else {"the commonest answer": guess}
+    intervals = {
+        int(name.split()[0]): (interval[name]["low"], interval[name]["high"])
+        for name in depths
+        if name in interval
+    }
+    return bars.depths(title, heading, unit, values, intervals, lines)

@@ -160,7 +160,7 @@ def initial_params(config: Config, task: AnyTask, vocabulary: Vocabulary, init: 
 def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) -> Config:
     """The config with its epochs as steps, at most `max_steps`; warm-up keeps its share.
 
-    Raises ConfigError for epochs with several phases.
+    Short runs are logged more often. Raises ConfigError for epochs with several phases.
     """
     phases, task = config.phases, config.task
     assert task is not None
@@ -185,7 +185,10 @@ def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) 
     steps = sum(phase.steps for phase in phases)
     warmup = round(config.optimizer.warmup_steps * steps / config.steps)
     optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
-    return dataclasses.replace(config, phases=phases, optimizer=optimizer, task=task)
+    # A curve of a short run needs points, too.
+    logging_steps = min(config.run.logging_steps, max(1, steps // 20))
+    run = dataclasses.replace(config.run, logging_steps=logging_steps)
+    return dataclasses.replace(config, phases=phases, optimizer=optimizer, task=task, run=run)
 
 
 def _dropout(model: ModelConfig) -> dict[str, Any]:

@@ -134,17 +134,30 @@ def steps(
 
 
 def depths(
-    title: str, note: str, metric: str, values: Mapping[int, float], majority: float | None
+    title: str,
+    note: str,
+    unit: str,
+    values: Mapping[int, float],
+    intervals: Mapping[int, Sequence[float]],
+    lines: Mapping[str, float],
 ) -> bytes:
-    """A score by the number of layers, and that of the commonest answer, as an SVG."""
+    """A score by the number of layers, with intervals (low, high), as an SVG.
+
+    `lines` are numbers to compare with, by name.
+    """
     with style.applied():
         figure = style.figure(6, 3.4, title, note)
         axes = figure.add_subplot()
         layers = sorted(values)
         axes.plot(layers, [values[n] for n in layers], "o-", color=style.COLORS["task"])
-        if majority is not None:
-            axes.axhline(majority, color="black", linestyle="--", linewidth=1)
-            axes.set_title(f"dashed: the commonest answer, {majority:.3g}")
+        for n in layers:
+            axes.annotate(f"{values[n]:.3g}", (n, values[n]), (6, 4), textcoords="offset points")
+            if n in intervals:
+                axes.vlines(n, *intervals[n], color=style.COLORS["task"], alpha=0.5)
+        for name, value in lines.items():
+            axes.axhline(value, color="black", linestyle="--", linewidth=1)
+            axes.set_title(f"dashed: {name}, {value:.3g}")
         axes.set_xticks(layers)
-        axes.set(xlabel="layers", ylabel=metric)
+        axes.margins(x=0.15)
+        axes.set(xlabel="layers", ylabel=unit)
         return style.encoded(figure, "svg")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 KINDS = {"train": ("training", "-"), "evaluation": ("held out", "o-")}
 """Name and style of curves by kind of row."""
+FEW = 15
+"""Curves with fewer points show each of them."""
 LOG_RATIO = 20
 """Values are drawn on a logarithmic axis if the largest is so many times the smallest."""
 
@@ -89,7 +91,7 @@ def title(run_dir: str, config: Config | None) -> list[str]:
         f"{name}: {subject}, {config.steps:,} steps, {model.num_hidden_layers} layers of "
         f"{model.hidden_size}, {config.optimizer.name}"
     ]
-    for number, phase in enumerate(config.phases, start=1):
+    for number, phase in enumerate(config.phases):
         rows = f"{phase.batch_size} rows of {phase.sequence_length} tokens"
         masked = f", {phase.objective.mask_rate:.0%} masked" if task is None else ""
         lines.append(f"phase {number}: {phase.steps:,} steps with {rows}{masked}")
@@ -194,15 +196,22 @@ def _named(fields: Sequence[str]) -> list[Quantity]:
 def curves_of(
     rows: Sequence[Row], panel: Panel
 ) -> list[tuple[Quantity, str, list[int], list[float]]]:
-    """Quantity, kind, steps and values of each curve that has numbers."""
+    """Quantity, kind, steps and values of each curve that has numbers.
+
+    Held-out rows of another phase are other rows, so a curve through them is interrupted by a value
+    that is not a number.
+    """
     curves = []
     for quantity in panel.quantities:
         for kind in KINDS:
-            points = [
-                (row["step"], row[quantity.field])
-                for row in rows
-                if row["kind"] == kind and row.get(quantity.field) is not None
-            ]
+            points: list[tuple[int, float]] = []
+            phase = None
+            for row in rows:
+                if row["kind"] == kind and row.get(quantity.field) is not None:
+                    if kind == "evaluation" and points and row.get("phase") != phase:
+                        points.append((row["step"], math.nan))
+                    points.append((row["step"], row[quantity.field]))
+                    phase = row.get("phase")
             if points:
                 steps, values = zip(*points, strict=True)
                 curves.append((quantity, kind, list(steps), list(values)))
@@ -213,10 +222,12 @@ def _draw(
     axes: Axes, panel: Panel, curves: Sequence[tuple[Quantity, str, list[int], list[float]]]
 ) -> None:
     """One panel, with its names between title and axes, where no curve is."""
-    everything = [value for *_, values in curves for value in values]
+    everything = [value for *_, values in curves for value in values if not math.isnan(value)]
     shown = "{:.1%}".format if "%" in panel.ticks else _short
     for quantity, kind, steps, values in curves:
         name, marker = KINDS[kind]
+        if len(steps) < FEW:
+            marker = "o-" if kind == "evaluation" else ".-"
         label = ", ".join(filter(None, (quantity.name, name)))
         color = quantity.color
         axes.plot(steps, values, marker, color=color, label=f"{label}: {shown(values[-1])}")

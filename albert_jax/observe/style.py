@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import os
+import textwrap
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -100,7 +101,9 @@ def figure(width: float, height: float, title: str, note: str = "") -> Figure:
     FigureCanvasAgg(made)
     made.suptitle(title, x=0.01, ha="left", fontsize=12)
     if note:
-        made.supxlabel(note, x=0.01, ha="left", fontsize=8.5, color="#444444")
+        # Some 13 characters of this size take an inch.
+        lines = (textwrap.fill(line, int(13 * width)) for line in note.splitlines())
+        made.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=8.5, color="#444444")
     return made
 
 
