@@ -63,6 +63,8 @@ HABITS = {
 """Options of other trainers, and ours for the verbs in WITH_FIELDS."""
 WITH_FIELDS = ("pretrain", "finetune", "config show")
 """Verbs that have every field of a config as an option."""
+LISTS = ("--text", "--ids", "--decontaminate")
+"""Options with several values, of which a repetition would silently lose the first."""
 DEVICE_HABITS = ("--gpu", "--gpus", "--cuda", "--tpu", "--cpu", "--device", "--devices")
 """Options of other programs for what an environment variable decides here."""
 
@@ -80,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character must not end a run.
             stream.reconfigure(errors="backslashreplace")
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            return ends.say(f"{argument!r} is not in UTF-8: convert it", USAGE)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
@@ -135,6 +140,10 @@ def _overview(verbs: list[str] | None = None) -> str:
 def _run(verb: str, arguments: list[str]) -> int:
     import tyro
 
+    for option in LISTS:
+        if sum(word == option or word.startswith(f"{option}=") for word in arguments) > 1:
+            text = f"{option} is given twice: give it once, with all its values behind it"
+            return ends.say(f"{text} (albert-jax {verb} --help)", USAGE)
     module, name = VERBS[verb][0].split(":")
     command = getattr(importlib.import_module(module), name)
     defaults = getattr(command, "defaults", None)

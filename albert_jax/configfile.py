@@ -21,7 +21,13 @@ from albert_jax import files
 from albert_jax.config import Config
 from albert_jax.config_builder import build, from_dict
 from albert_jax.config_fields import leaves
-from albert_jax.errors import CheckpointError, ConfigError, StorageError, nearest
+from albert_jax.errors import (
+    CheckpointError,
+    ConfigError,
+    OtherVersionError,
+    StorageError,
+    nearest,
+)
 from albert_jax.version import __version__
 
 MAX_BYTES = 100_000
@@ -64,7 +70,7 @@ def load(name: str) -> Config:
         written_by = _version_of_run(name)
         if written_by in ("", __version__):
             raise
-        raise ConfigError(
+        raise OtherVersionError(
             f"{error}; use albert-jax {written_by}, which began this run, not {__version__}"
         ) from None
 

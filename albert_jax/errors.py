@@ -20,6 +20,10 @@ class ConfigError(AlbertError):
     exit_code = 2
 
 
+class OtherVersionError(ConfigError):
+    """The config of a run that another version of the package began, with other fields."""
+
+
 class DataError(AlbertError):
     """A corpus, tokenizer, shard or record that cannot be used as it is."""
 

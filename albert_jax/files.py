@@ -122,7 +122,13 @@ def create_if_absent(path: str, data: bytes) -> bool:
             if is_bucket(path):
                 bucket_client(path).pipe_file(path, data, mode="create")
             else:
-                os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+                folder = os.path.dirname(path) or "."
+                if os.path.lexists(folder) and not os.path.exists(folder):
+                    raise StorageError(
+                        f"{folder} is a link to {os.readlink(folder)}, which is not there: make "
+                        "that folder, or remove the link"
+                    )
+                os.makedirs(folder, exist_ok=True)
                 local_disk.write(path, "xb", data)
         except FileExistsError:
             return False

@@ -330,3 +330,18 @@ def test_one_line(text, printed):
 def test_a_line_of_many_words_has_an_end():
     line = errors.one_line("begin " + "word " * 10_000 + "end")
     assert line.startswith("begin word") and line.endswith(" end") and len(line) < 2100
+
+
+def test_a_second_list_of_texts_is_refused(capsys, tmp_path):
+    code = cli.main(["data", "prepare", "--text", "a.txt", "--text", "b.txt", "--out", "x"])
+    assert code == 2 and "--text is given twice: give it once" in capsys.readouterr().err
+
+
+def test_an_argument_that_is_not_utf8_is_one_line(capsys):
+    assert cli.main(["predict", "run", "\udcb2\udccb"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith("is not in UTF-8: convert it")
+
+
+def test_pictures_have_the_ending_of_what_they_are(capsys, tmp_path):
+    assert cli.main(["data", "stats", str(tmp_path), "--out", "rows.png"]) == 2
+    assert "give a name with .svg" in capsys.readouterr().err

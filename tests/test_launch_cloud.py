@@ -414,13 +414,13 @@ def test_the_schema_finds_a_misspelt_field_and_a_wrong_type():
 
 
 def test_exit_codes_that_end_a_job_are_those_that_no_restart_mends():
-    from albert_jax import cli, errors
+    from albert_jax import ends, errors
 
     mended = {errors.PeerError.exit_code, errors.Stopped.exit_code}
     known = {
         error.exit_code for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, errors.AlbertError)
-    } | {cli.USAGE, cli.INTERNAL}  # fmt: skip
+    } | {ends.USAGE, ends.INTERNAL}  # fmt: skip
     text = (ROOT / "launch" / "jobset.yaml").read_text()
     assert set(map(int, re.search(r"values: \[(.*)\]", text)[1].split(","))) == known - mended
     cases = re.search(r"^ +0 ((?:\| \d+ ?)+)\)", (ROOT / "launch" / "tpu_vm.sh").read_text(), re.M)

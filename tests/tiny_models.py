@@ -74,7 +74,7 @@ def classifier(num_layers: int = 5, trained: tuple[int, ...] = (), **changes: ob
     """The same with a random head that is sure of some texts early and of others late; `trained`
     are the depths of its phase."""
     found = model(num_hidden_layers=num_layers, **changes)
-    task = ClassificationConfig(labels=("a", "b", "c"), metrics=("accuracy",))
+    task = ClassificationConfig(labels=("a", "b", "c"), metrics=("accuracy",), pooling="cls")
     head = init_head(registry.create(task).head_shapes(MODEL.hidden_size), 3, 0.8)
     phases = (PhaseConfig(sequence_length=48, batch_size=8, depths=trained),)
     run_config = dataclasses.replace(found.run_config, compute=api.EXACT, task=task, phases=phases)

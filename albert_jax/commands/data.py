@@ -255,6 +255,8 @@ class DataStats(_Rows):
         from albert_jax.observe import bars
 
         check_within(1, batches=self.batches)
+        if self.out is not None and not self.out.endswith(".svg"):
+            raise ConfigError(f"--out {self.out}: the picture is an SVG, so give a name with .svg")
         config, number = configfile.load(self.config), self.phase or 0
         builder, vocabulary = self.builder(config, number)
         rows = np.arange(builder.phase.batch_size)

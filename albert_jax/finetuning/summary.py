@@ -46,7 +46,10 @@ def of_examples(
     parts.append(f"rows of {config.phases[-1].sequence_length} tokens")
     cut = [sum(map(task.is_cut, of_part)) for of_part in features]
     lost = f"{cut[0]} training and {cut[1]} dev examples are longer and are cut"
-    return f"{', '.join(parts)}; {lost if any(cut) else 'all examples fit'}"
+    clauses = [", ".join(parts), lost if any(cut) else "all examples fit"]
+    if config.task is not None and config.task.train == config.task.dev:
+        clauses.append("the dev examples are the training examples: scores say nothing of others")
+    return "; ".join(clauses)
 
 
 def of_row(batch: Batch, vocabulary: Vocabulary, row: int) -> list[str]:

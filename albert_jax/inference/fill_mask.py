@@ -78,7 +78,10 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
     """
     check_texts(texts)
     if "mlm_head" not in model.params:
-        raise DataError("this model has no masked-language head: export it with its heads")
+        raise DataError(
+            "this model has no masked-language head: name a pretrained run, or an export of "
+            "one with its heads"
+        )
     vocabulary, max_length = model.vocabulary, model.config.max_position_embeddings
     sequences = [
         _encode(text, number, vocabulary, max_length) for number, text in enumerate(texts, start=1)

@@ -22,7 +22,7 @@ from albert_jax.checkpoint.manifest import Layout
 from albert_jax.data.corpus.corpus import MANIFEST, Corpus, read_manifest
 from albert_jax.data.corpus.shards import SUFFIXES, ShardReader
 from albert_jax.data.vocabularies import vocabulary as vocabularies
-from albert_jax.errors import AlbertError, CheckpointError, DataError
+from albert_jax.errors import AlbertError, CheckpointError, DataError, OtherVersionError
 from albert_jax.json_files import read_json
 from albert_jax.model_io import directories, huggingface, run_record
 from albert_jax.model_io.safetensors_files import REPORT_NAME, Tensors
@@ -75,6 +75,8 @@ def _check(name: str, call: Callable[[], str], size: int = 0) -> Check:
     """What `call` says; an error of it makes a damaged line."""
     try:
         return Check(name, call(), size=size)
+    except OtherVersionError:
+        raise  # What another version wrote is not damaged.
     except AlbertError as error:
         return Check(name, str(error), False, size)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError) as error:

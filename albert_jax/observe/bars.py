@@ -153,7 +153,8 @@ def depths(
         for n in layers:
             axes.annotate(f"{values[n]:.3g}", (n, values[n]), (6, 4), textcoords="offset points")
             if n in intervals:
-                axes.vlines(n, *intervals[n], color=style.COLORS["task"], alpha=0.5)
+                low, high = intervals[n]
+                axes.vlines(n, low, high, color=style.COLORS["task"], alpha=0.5)
         for name, value in lines.items():
             axes.axhline(value, color="black", linestyle="--", linewidth=1)
             axes.set_title(f"dashed: {name}, {value:.3g}")

@@ -11,6 +11,7 @@ import numpy as np
 
 from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
+from albert_jax.data.sources import tables
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
@@ -147,13 +148,22 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         return columns.read_texts(path, self.config, self.label_names, labelled=labelled)
 
     def read_for_prediction(self, path: str, names: tuple[str, ...] | None) -> list[TextExample]:
-        """Texts of a table with or without the label's column."""
-        return columns.read_unlabeled(path, self.config, self.label_names, names)
+        """Texts of a table with or without the label's column, or the lines of a .txt."""
+        try:
+            return columns.read_unlabeled(path, self.config, self.label_names, names)
+        except DataError:
+            if names or not path.endswith(".txt"):
+                raise
+            # Without a line that names columns every line is an example.
+            lines = enumerate(tables.read_text(path).split("\n"), start=1)
+            return [self.parse_line(line, f"{path}:{n}") for n, line in lines if line.strip()]
 
     def parse_line(self, line: str, where: str) -> TextExample:
         """One text, or two with a tab between them."""
         least = self.config.num_texts or 1
-        return TextExample(where, columns.parse_parts(line, where, self.name, least, 2))
+        return TextExample(
+            where, columns.parse_parts(line, where, self.name, least, self.config.num_texts or 2)
+        )
 
     def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Adds how many texts the training examples have."""

@@ -159,3 +159,9 @@ def test_a_pipe_in_place_of_the_lock_is_named(tmp_path):
     os.mkfifo(tmp_path / "lock")
     with pytest.raises(StorageError, match="lock: a pipe or device where a file is needed"):
         RunLock(str(tmp_path)).__enter__()
+
+
+def test_a_link_to_a_folder_that_is_gone_is_one_line(tmp_path):
+    (tmp_path / "run").symlink_to(tmp_path / "scratch")
+    with pytest.raises(StorageError, match="run is a link to .*scratch, which is not there"):
+        RunLock(str(tmp_path / "run")).__enter__()

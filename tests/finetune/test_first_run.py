@@ -240,3 +240,21 @@ def test_evaluate_without_the_dev_file_names_the_option(tuned, tmp_path, capsys)
     (run / "config.toml").write_text(config.replace("dev = ", 'dev = "gone.tsv" # '))
     code, _, err = call(capsys, "evaluate", run)
     assert code == 3 and "gone.tsv: no such file" in err and "--input FILE" in err
+
+
+def test_small_mistakes_of_a_first_classifier(data, tmp_path, capsys):
+    run = tmp_path / "run"
+    arguments = command(data, "classification", run, "--init", data / "model", "--max-steps", 1)
+    code, out, err = call(capsys, *arguments)
+    assert code == 0, err
+    assert "the dev examples are the training examples: scores say nothing" in out
+    (tmp_path / "lines.txt").write_text("the file is found\n\nthe value is not\n")
+    code, out, err = call(capsys, "predict", run, "--input", tmp_path / "lines.txt")
+    assert code == 0, err
+    assert [json.loads(line)["input"] for line in out.splitlines()] == [
+        "the file is found", "the value is not",
+    ]  # fmt: skip
+    code, _, err = call(capsys, "predict", run, "the file\tthe value")
+    assert code == 3 and "2 parts where classification takes 1" in err
+    code, _, err = call(capsys, "fill-mask", run, "the [MASK] is found")
+    assert code == 3 and "name a pretrained run" in err

@@ -204,3 +204,15 @@ def test_a_path_that_is_none_of_ours(copy, tmp_path, capsys, kind):
     out, err = capsys.readouterr()
     assert not out and f"{path} is no run, no prepared folder and no exported directory" in err
     assert len(err.splitlines()) == 1
+
+
+def test_a_run_of_another_version_is_not_called_damaged(copy, capsys):
+    run = copy / "run"
+    config = (run / "config.toml").read_text()
+    (run / "config.toml").write_text(config.replace("[model]", "[model]\nrotary_base = 1"))
+    record = json.loads((run / "record.json").read_text())
+    record["environment"] = {"packages": {"albert-jax": "9.0.0"}}
+    (run / "record.json").write_text(json.dumps(record))
+    assert cli.main(["verify", str(run)]) == 2
+    said = capsys.readouterr()
+    assert "use albert-jax 9.0.0" in said.err and "DAMAGED" not in said.out + said.err

@@ -133,7 +133,9 @@ def task_of(head: dict, choices: int) -> AnyTask:
         name = "regression"
     else:
         name = "classification"
-    return registry.create(registry.get(name).config_class())
+    # The original reads [CLS] where there is one answer for the whole text.
+    settings = {"pooling": "cls"} if "classifier" in head else {}
+    return registry.create(registry.get(name).config_class(**settings))
 
 
 def check(ours, theirs, what: str) -> None:

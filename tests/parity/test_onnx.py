@@ -150,7 +150,7 @@ def test_drift_and_score_are_recorded(tmp_path, capsys):
         f"{text}\t{('no', 'yes', 'perhaps')[i % 3]}" for i, text in enumerate(tiny_models.SENTENCES)
     ]
     dev.write_text("\n".join(["sentence\tlabel", *lines]) + "\n")
-    settings = {"dev": str(dev), "metrics": ("accuracy", "f1")}
+    settings = {"dev": str(dev), "metrics": ("accuracy", "f1"), "pooling": "cls"}
     model = finetuned("classification", tiny_models.MODEL, **settings)
     told = export(model, str(tmp_path / "x"), to="onnx", dtype="int8")
     record = json.loads((tmp_path / "x" / "conversion.json").read_text())

@@ -56,7 +56,7 @@ EXAMPLES = {
 }
 SQUAD = {"max_query_length": 2, "doc_stride": 2}
 SETTINGS = {
-    "multiple-choice": {"max_choices": 3, "max_qa_length": 4},
+    "multiple-choice": {"max_choices": 3, "max_qa_length": 4, "pooling": "cls"},
     "squad-v1": SQUAD,
     "squad-v2": SQUAD | {"start_n_top": 3, "end_n_top": 2},
     "sentence-embedding": {"pairs_per_row": 2},
