@@ -138,6 +138,11 @@ class PhaseConfig:
     def validate(self, where: str, model: ModelConfig) -> None:
         """Raises ConfigError; `where` is the path of this section in messages."""
         longest = model.max_position_embeddings
+        if self.sequence_length > longest:
+            raise ConfigError(
+                f"{where}.sequence_length is {self.sequence_length}, but the model has {longest} "
+                "positions: lower it, or raise model.max_position_embeddings"
+            )
         check_within(f"{where}.sequence_length", self.sequence_length, 8, longest)
         if self.batch_size % self.gradient_accumulation_steps:
             raise ConfigError(

@@ -78,7 +78,7 @@ class TextOptions:
     def sentences(self) -> tuple[list[str], list[str]]:
         """The texts, and the place of each. Raises ConfigError and DataError."""
         if bool(self.texts) == (self.input is not None):
-            raise ConfigError("give either TEXT or --input FILE")
+            raise ConfigError("give either TEXT or --input FILE (- reads lines from stdin)")
         if self.input is None:
             return list(self.texts), [f"text {i}" for i in range(1, len(self.texts) + 1)]
         return sentences(sentence_records(self.input))

@@ -56,7 +56,7 @@ class Predict(DepthOptions):
     def run(self) -> None:
         """Prints or writes the predictions. Raises DataError if a line of stdin has none."""
         if (self.text is None) == (self.input is None):
-            raise ConfigError("give one of TEXT and --input FILE")
+            raise ConfigError("give one of TEXT and --input FILE (- reads lines from stdin)")
         from albert_jax.inference.predictor import Predictor
 
         predictor = Predictor(
