@@ -1,4 +1,4 @@
-"""What libraries say about themselves: to stderr, or for a run into a file of its folder.
+"""The log messages of libraries: to stderr, or for a run into a file of its folder.
 
 A failed save makes Orbax print hundreds of lines, from several threads and perhaps after our own
 last line. In a run they are kept in ``RUN/libraries.log``, which our last line names.

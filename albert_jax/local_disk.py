@@ -1,4 +1,4 @@
-"""What files.py does on a local disk: whole files, renames, and names that are no files."""
+"""Local files for files.py: complete writes, renames, and the refusal of pipes and devices."""
 
 from __future__ import annotations
 

@@ -81,11 +81,11 @@ def measure(folder: Path, seed: int, pairs: str | None) -> Run:
     )
     blimp = None
     if pairs is not None:
-        done = subprocess.run(
-            [sys.executable, "-m", "albert_jax", "score", str(folder), pairs, "--json"],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        blimp = json.loads(done.stdout)["mean_over_sets_ties_wrong"]
+        out = str(folder / "pairs.jsonl")
+        command = ["score", str(folder), pairs, "--out", out]
+        subprocess.run([sys.executable, "-m", "albert_jax", *command], check=True)
+        scores = json.loads(Path(f"{out}.json").read_text())
+        blimp = scores["whole"]["mean over sets"]["ties_wrong"]["value"]
     return Run(seed, nats, sum(spent), train[-1]["step"], round(tokens), blimp)
 
 

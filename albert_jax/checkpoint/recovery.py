@@ -168,7 +168,7 @@ def _quarantine(layout: Layout, step: int, damage: str) -> None:
 
 
 def _moved(folder: str, name: str) -> str:
-    """Where what was moved to `name` in a folder lies."""
+    """The path of `name` in the folder to which damaged steps are moved."""
     return files.join(folder, name, "step")
 
 

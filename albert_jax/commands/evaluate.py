@@ -192,14 +192,14 @@ def _picture_of_depths(
     values = {int(name.split()[0]): numbers[metric] for name, numbers in depths.items()}
     if metric == "mlm_loss":
         unit = "nats per masked token (less is better)"
-        lines = {"unigram frequencies": next(iter(depths.values()))["unigram_loss"]}
+        guess = ("unigram frequencies", next(iter(depths.values()))["unigram_loss"])
     else:
         unit, heading = metric.replace("_", " "), f"{heading}; bars: 95% interval"
-        guess = report["results"].get("majority", {}).get(metric)
-        lines = {} if guess is None else {"the commonest answer": guess}
+        majority = report["results"].get("majority", {}).get(metric)
+        guess = None if majority is None else ("the commonest answer", majority)
     intervals = {
         int(name.split()[0]): (interval[name]["low"], interval[name]["high"])
         for name in depths
         if name in interval
     }
-    return bars.depths(title, heading, unit, values, intervals, lines)
+    return bars.depths(title, heading, unit, values, intervals, guess)

@@ -16,7 +16,7 @@ from albert_jax.commands.options import OptionalFile, RunFolder, check_within
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from albert_jax.train.replay import Past, Reopened, Replay
+    from albert_jax.train.replay import RecordedStep, Reopened, Replay
 
 SPIKE = 3.0
 """A gradient norm so many times that of other steps is called a spike."""
@@ -83,7 +83,7 @@ class ReplayStep:
                 files.write(picture, draw(found))
                 print(f"{picture} shows the steps around it", file=sys.stderr)
 
-    def _reopened(self, past: Past) -> tuple[Past, Reopened]:
+    def _reopened(self, past: RecordedStep) -> tuple[RecordedStep, Reopened]:
         if past.config.task is None:
             from albert_jax.train import pretraining
 
@@ -142,8 +142,8 @@ def comparison_lines(found: Replay) -> Iterator[str]:
         yield f"equal to the last digit in all fields of the rows of step {steps}"
     for step, names in list(wrong.items())[:1]:
         yield f"the row of step {step} differs in {', '.join(names)}"
-    if past.doubts:
-        yield f"not as in the run, so that numbers may differ: {'; '.join(past.doubts)}"
+    if past.differences_now:
+        yield f"not as in the run, so that numbers may differ: {'; '.join(past.differences_now)}"
     elif wrong:
         init = past.record.get("init")
         started = f", or the weights of {init} changed since" if init and not found.start else ""
@@ -202,7 +202,7 @@ def as_json(found: Replay, reopened: Reopened) -> dict[str, Any]:
         "recorded": recorded,
         "replayed": again,
         "equal": None if not differences else not any(differences.values()),
-        "doubts": list(past.doubts),
+        "differences_now": list(past.differences_now),
         "conspicuous": found.measures.conspicuous.tolist(),
         "rows": [
             {"row": row}

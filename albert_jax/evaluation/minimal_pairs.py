@@ -97,7 +97,7 @@ def sentences(pairs: Sequence[MinimalPair]) -> tuple[list[str], list[str]]:
 
 
 def credits(good: np.ndarray, bad: np.ndarray, tie: float = 0.5) -> np.ndarray:
-    """What each pair counts, float64: 1 if its good sentence scores higher, `tie` if both equal."""
+    """The credit of each pair, float64: 1 if its good sentence scores higher, `tie` if equal."""
     return np.where(good == bad, tie, (good > bad).astype(np.float64))
 
 

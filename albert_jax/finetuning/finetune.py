@@ -21,7 +21,7 @@ from albert_jax.tasks.task import AnyTask
 from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
 
 if TYPE_CHECKING:
-    from albert_jax.train.replay import Past, Reopened
+    from albert_jax.train.replay import RecordedStep, Reopened
 
 EVALUATION_BATCH_SIZE = 32
 
@@ -88,7 +88,7 @@ def run(
     summary.say(out, summary.of_single_answer(config, answers, init))
 
 
-def reopened(past: Past, data: str | None = None) -> tuple[Past, Reopened]:
+def reopened(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep, Reopened]:
     """A fine-tuning run on its training examples, to do steps of it again.
 
     `data` tells where the examples lie now. Raises DataError, ConfigError and CheckpointError.

@@ -20,7 +20,7 @@ SCRATCH = "finetune/scratch"
 """The preset whose network is trained where no weights are given."""
 PRESET_WIDTH = 768
 """Hidden size of the models that the learning rates of the presets are for (base)."""
-SMALL_WIDTH = 96
+NARROWEST = 96
 """Narrower models take no larger learning rate than those of this width."""
 DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 """Fields of the model that fine-tuning chooses; the others come with the weights."""
@@ -112,7 +112,7 @@ def fit_to_weights(
     optimizer, width = config.optimizer, config.model.hidden_size
     rate = optimizer.learning_rate
     if width < PRESET_WIDTH and "optimizer.learning_rate" not in given:
-        fitted = float(f"{rate * (PRESET_WIDTH / max(width, SMALL_WIDTH)) ** 1.5:.1e}")
+        fitted = float(f"{rate * (PRESET_WIDTH / max(width, NARROWEST)) ** 1.5:.1e}")
         optimizer = dataclasses.replace(optimizer, learning_rate=fitted)
         lines.append(f"learning rate {fitted:g} (not {rate:g}), for weights of width {width}")
     config = dataclasses.replace(config, phases=tuple(phases), task=task, optimizer=optimizer)

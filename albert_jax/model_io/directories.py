@@ -28,7 +28,7 @@ VOCABULARY_NAME = "vocabulary"
 _NO_RUN_CONFIG = "albert_jax, without a training config"
 """Value of "format" in the metadata of parameters whose config.toml holds defaults."""
 _WITH_VOCABULARY = ", vocabulary "
-"""What stands there before the fingerprint of the vocabulary."""
+"""The prefix of the vocabulary's fingerprint in that file."""
 
 
 def write(weights: Weights, out_dir: str | os.PathLike[str]) -> str:

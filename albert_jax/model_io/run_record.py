@@ -98,7 +98,7 @@ def check_checkpoint(run_dir: str, step: int, saved: Mapping[str, Any]) -> None:
 def differences(
     saved: Mapping[str, Any], record: Mapping[str, Any], config: str, allow_change: Iterable[str]
 ) -> list[str]:
-    """What tells a checkpoint's record from that of a run and from its config, in phrases."""
+    """The differences of a checkpoint's record from that of a run and its config, in phrases."""
     free, problems = tuple(allow_change), []
     if "config" in saved:
         try:

@@ -72,7 +72,7 @@ def verify(path: str) -> Checks:
 
 
 def _check(name: str, call: Callable[[], str], size: int = 0) -> Check:
-    """What `call` says; an error of it makes a damaged line."""
+    """A line with the text that `call` returns, or a damaged line with its error."""
     try:
         return Check(name, call(), size=size)
     except OtherVersionError:

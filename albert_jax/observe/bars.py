@@ -139,11 +139,11 @@ def depths(
     unit: str,
     values: Mapping[int, float],
     intervals: Mapping[int, Sequence[float]],
-    lines: Mapping[str, float],
+    guess: tuple[str, float] | None,
 ) -> bytes:
     """A score by the number of layers, with intervals (low, high), as an SVG.
 
-    `lines` are numbers to compare with, by name.
+    `guess` is the name and score of guessing, where there is one.
     """
     with style.applied():
         figure = style.figure(6, 3.4, title, note)
@@ -155,9 +155,9 @@ def depths(
             if n in intervals:
                 low, high = intervals[n]
                 axes.vlines(n, low, high, color=style.COLORS["task"], alpha=0.5)
-        for name, value in lines.items():
-            axes.axhline(value, color="black", linestyle="--", linewidth=1)
-            axes.set_title(f"dashed: {name}, {value:.3g}")
+        if guess is not None:
+            axes.axhline(guess[1], color="black", linestyle="--", linewidth=1)
+            axes.set_title(f"dashed: {guess[0]}, {guess[1]:.3g}")
         axes.set_xticks(layers)
         axes.margins(x=0.15)
         axes.set(xlabel="layers", ylabel=unit)

@@ -27,7 +27,7 @@ from albert_jax.model_io.warm_start import initial_params_from
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.parallel import agreement
 from albert_jax.parallel.mesh import row_shards
-from albert_jax.train.replay import Past, Reopened, RowText
+from albert_jax.train.replay import RecordedStep, Reopened, RowText
 from albert_jax.train.run import RunFolder, run_training, set_up, state_of_parent
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
 from albert_jax.train.words_seen import steps_at_words
@@ -91,7 +91,7 @@ def run(
     )
 
 
-def reopened(past: Past, data: tuple[str, ...] = ()) -> tuple[Past, Reopened]:
+def reopened(past: RecordedStep, data: tuple[str, ...] = ()) -> tuple[RecordedStep, Reopened]:
     """A pretraining run on its prepared folders, to do steps of it again.
 
     `data` tells where the folders lie now. Raises DataError and ConfigError.

@@ -29,7 +29,7 @@ from albert_jax.observe.metrics import TIMES, Row, plain, read_rows
 from albert_jax.parallel.mesh import check_rows, local_rows, make_mesh
 from albert_jax.train.loop import Steps, depth_at
 from albert_jax.train.report import Report
-from albert_jax.train.rows import RowMeasures, measure_rows
+from albert_jax.train.row_measures import RowMeasures, measure_rows
 from albert_jax.train.run import RunFolder, state_of_parent
 from albert_jax.train.state import TrainState, abstract_state, init_state
 from albert_jax.train.task import Batch, TrainingTask
@@ -51,7 +51,7 @@ class RowText(NamedTuple):
 
 @dataclass(frozen=True)
 class Reopened:
-    """What a run trains, opened again."""
+    """The task of a run, set up again from its folder."""
 
     task: TrainingTask
     facts: Mapping[str, Any]
@@ -61,8 +61,8 @@ class Reopened:
 
 
 @dataclass(frozen=True)
-class Past:
-    """A run as its folder tells of it."""
+class RecordedStep:
+    """A step of a run with all that its folder records of it."""
 
     folder: str
     config: Config
@@ -78,7 +78,7 @@ class Past:
     start: int | None
     """The checkpoint to start from; None if none precedes the step."""
     mesh: jax.sharding.Mesh
-    doubts: tuple[str, ...]
+    differences_now: tuple[str, ...]
     """Why the numbers may not be those of the record, known before the replay."""
 
     @property
@@ -91,7 +91,7 @@ class Past:
 class Replay:
     """Steps that were done again."""
 
-    past: Past
+    past: RecordedStep
     start: int
     """Number of steps done before the first one."""
     metrics: dict[int, dict[str, float]]
@@ -124,7 +124,7 @@ class Replay:
         return float(np.median([others[step] for step in near])) if near else None
 
 
-def look_up(folder: str, step: int, *, around: int = 0) -> Past:
+def look_up(folder: str, step: int, *, around: int = 0) -> RecordedStep:
     """Reads what a run's folder tells of a step and, with `around`, of so many at both sides.
 
     Raises ConfigError for a step that the run did not do, CheckpointError for a folder that is no
@@ -161,14 +161,17 @@ def look_up(folder: str, step: int, *, around: int = 0) -> Past:
         first = max(1, step - around)
         start = checkpoints.newest_before(first)
     last = min(max(done, step), step + around)
-    if config.run.minimal_pairs:
-        config = replace(config, run=replace(config.run, minimal_pairs=""))
-    config = replace(config, data=replace(config.data, workers=0))
-    config, mesh, doubts = _on_these_devices(config, record.get("environment", {}))
-    return Past(folder, config, record, rows, step, first, last, start, mesh, doubts)
+    # Neither decides a number of the training, and the file of pairs may be gone.
+    config = replace(
+        config, run=replace(config.run, minimal_pairs=""), data=replace(config.data, workers=0)
+    )
+    config, mesh, differences_now = _on_these_devices(config, record.get("environment", {}))
+    return RecordedStep(
+        folder, config, record, rows, step, first, last, start, mesh, differences_now
+    )
 
 
-def check_data(past: Past, facts: Mapping[str, Any], *, allow_other: bool) -> Past:
+def check_data(past: RecordedStep, facts: Mapping[str, Any], *, allow_other: bool) -> RecordedStep:
     """The run, with a doubt for each fact of its data that is another one now.
 
     Raises DataError for one unless `allow_other`.
@@ -183,11 +186,11 @@ def check_data(past: Past, facts: Mapping[str, Any], *, allow_other: bool) -> Pa
             f"{past.folder}: the run was trained with {lines[0]}: name its own with --data, or add "
             "--other-data True to replay with this one"
         )
-    return replace(past, doubts=(*past.doubts, *lines))
+    return replace(past, differences_now=(*past.differences_now, *lines))
 
 
-def replay(past: Past, run: Reopened) -> Replay:
-    """Does the steps again; see `Past`. Progress goes to stderr.
+def replay(past: RecordedStep, run: Reopened) -> Replay:
+    """Does the steps again; see `RecordedStep`. Progress goes to stderr.
 
     Raises CheckpointError for a checkpoint or weights that cannot be read, ConfigError for a step
     of the run's parent, and DataError for damaged data.
@@ -238,7 +241,7 @@ class _Rows:
         self.rows.append(json.loads(json.dumps(plain(row))))
 
 
-def _first_state(past: Past, task: TrainingTask, report: Report) -> TrainState:
+def _first_state(past: RecordedStep, task: TrainingTask, report: Report) -> TrainState:
     shapes = abstract_state(past.config, task.abstract_params, past.mesh)
     if past.start is not None:
         opened = Checkpoints(past.folder, keep=1, best=None, read_only=True)
@@ -274,29 +277,25 @@ def _on_these_devices(
     """
     now = environment.describe()
     old, new = flatten(then), flatten({name: now[name] for name in now if name in then})
-    doubts = [
+    differences_now = [
         f"{name.replace('/', ' ')}: {new.get(name)} (was {old.get(name)})"
         for name in sorted({*old, *new})
         if name not in _HARMLESS and old.get(name) != new.get(name)
     ]
-    same_number = then.get("devices") in (None, now["devices"])
-    try:
-        mesh = make_mesh(config.parallel)
-        for i, phase in enumerate(config.phases):
-            steps = phase.gradient_accumulation_steps
-            check_rows(phase.batch_size, steps, mesh, f"phases.{i}")
-        fits = same_number
-    except ConfigError:
-        fits = False
-    if fits:
-        return config, mesh, tuple(doubts)  # pyright: ignore[reportPossiblyUnboundVariable]
+    if then.get("devices") in (None, now["devices"]):
+        with contextlib.suppress(ConfigError):
+            mesh = make_mesh(config.parallel)
+            for i, phase in enumerate(config.phases):
+                steps = phase.gradient_accumulation_steps
+                check_rows(phase.batch_size, steps, mesh, f"phases.{i}")
+            return config, mesh, tuple(differences_now)
     shards = max(1, int(then.get("devices") or 1) // config.parallel.tensor)
     phases = tuple(
         replace(phase, gradient_accumulation_steps=phase.gradient_accumulation_steps * shards)
         for phase in config.phases
     )
     config = replace(config, phases=phases, parallel=ParallelConfig())
-    return config, make_mesh(config.parallel, jax.local_devices()[:1]), tuple(doubts)
+    return config, make_mesh(config.parallel, jax.local_devices()[:1]), tuple(differences_now)
 
 
 def _short(fact: Any) -> str:

@@ -78,14 +78,6 @@ def config(tmp_path_factory) -> Config:
     return dataclasses.replace(made, phases=phases, run=run)
 
 
-@pytest.fixture(scope="module")
-def whole(config, tmp_path_factory) -> Path:
-    """The run that nothing ended."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    pretraining.run(config, str(run))
-    return run
-
-
 def check(ended: Ended, codes: tuple[int, ...], folder: Path, *, peer: bool = False) -> None:
     """What holds for every end."""
     assert ended.code in codes, ended.err[-3000:]

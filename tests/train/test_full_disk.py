@@ -14,7 +14,6 @@ import pytest
 
 from albert_jax import configfile
 from albert_jax.config import Config
-from albert_jax.train import pretraining
 from tests import tiny_models
 from tests.train.ended import run_to_end, temporary_files
 from tests.train.test_pretraining import assert_same, micro
@@ -29,14 +28,6 @@ def config(tmp_path_factory) -> Config:
     run = dataclasses.replace(made.run, save_steps=5, eval_steps=10, save_total_limit=2)
     phases = (dataclasses.replace(made.phases[0], steps=30),)
     return dataclasses.replace(made, phases=phases, run=run)
-
-
-@pytest.fixture(scope="module")
-def whole(config, tmp_path_factory) -> Path:
-    """The run on a disk with room."""
-    run = tmp_path_factory.mktemp("whole") / "run"
-    pretraining.run(config, str(run))
-    return run
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from albert_jax.errors import DataError
 from albert_jax.observe import environment
 from albert_jax.observe.metrics import read_rows
 from albert_jax.train import pretraining, replay
-from albert_jax.train.rows import RowMeasures
+from albert_jax.train.row_measures import RowMeasures
 from tests import tiny_models
 
 STEPS = 24
@@ -85,7 +85,7 @@ def assert_recorded(run: Path, step: int) -> None:
     [row] = [row for row in read_rows(str(run)) if row["kind"] == "train" and row["step"] == step]
     assert found.metrics[step]["loss"] == row["loss"]
     assert found.metrics[step]["grad_norm"] == row["gradient_norm"]
-    assert found.past.compared == step and not found.past.doubts
+    assert found.past.compared == step and not found.past.differences_now
     assert found.differences() == {n: [] for n in range(found.start + 1, step + 1)}
     measures, weights = found.measures, found.batch["mlm_weights"].sum(axis=1)
     assert row["gradient_norm"] <= measures.gradient_norm.sum()
@@ -262,10 +262,10 @@ def test_rows_that_explain_a_step():
 
 def test_fewer_devices_take_the_rows_in_more_parts(data):
     then = {**environment.describe(), "devices": 4, "device_kind": "TPU v5", "python": "3.0"}
-    config, mesh, doubts = replay._on_these_devices(config_for(data), then)
+    config, mesh, differences = replay._on_these_devices(config_for(data), then)
     assert mesh.devices.size == 1
     assert [phase.gradient_accumulation_steps for phase in config.phases] == [4, 4]
-    assert doubts == ("device_kind: cpu (was TPU v5)", "devices: 1 (was 4)")
+    assert differences == ("device_kind: cpu (was TPU v5)", "devices: 1 (was 4)")
 
 
 def test_other_data_is_refused_or_allowed(run, data, tmp_path, capsys):
@@ -287,7 +287,7 @@ def test_other_data_is_refused_or_allowed(run, data, tmp_path, capsys):
     moved = tmp_path / "moved"
     shutil.copytree(data, moved)
     past, opened = pretraining.reopened(replay.look_up(str(run), 22), (str(moved),))
-    assert not replay.check_data(past, opened.facts, allow_other=False).doubts
+    assert not replay.check_data(past, opened.facts, allow_other=False).differences_now
     assert content(run) == before
 
 

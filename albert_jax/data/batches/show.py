@@ -98,7 +98,7 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
 def distributions(
     batches: Iterable[Batch], vocabulary: Vocabulary
 ) -> tuple[dict[str, np.ndarray], dict[str, dict[str, float]]]:
-    """What varies among the rows of some batches, and shares that add up to 1, both by name."""
+    """Values that vary among the rows of some batches, and shares that add up to 1, by name."""
     parts: dict[str, list[np.ndarray]] = {}
     sums: Counter[str] = Counter()
     for batch in batches:

@@ -1,4 +1,4 @@
-"""What each row of a batch adds to the loss and to the gradient of a step."""
+"""Loss and gradient norm of each row of a batch by itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ OUTLIER = 5.0
 
 
 class RowMeasures(NamedTuple):
-    """What the rows of a batch add to its loss and to its gradient, float [B] each."""
+    """The parts of the rows of a batch in its loss and its gradient, float [B] each."""
 
     loss: np.ndarray
     """Mean loss over the targets of the row alone."""
