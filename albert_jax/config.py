@@ -99,6 +99,8 @@ class ObjectiveConfig:
     """Probability of an n-gram's length n: 1/n (the paper), equal, or 1/n in reverse order."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"
     """Sentence-order prediction, next-sentence prediction, or neither."""
+    words: Literal["none", "masked", "all"] = "none"
+    """Tokens whose word is predicted, from data that has labels: none, those masked, or all."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,6 +81,8 @@ class DataPrepare(TextOptions):
     """Number of different ids, with --ids."""
     special_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID")] = ()
     """With --ids, the ids of padding, start, separator, mask and, if there is one, unknown."""
+    labels: OptionalFile = None
+    """With --ids, the words of the column labels, one a line."""
     unit_tokens: int = 32
     """Length of the sentences into which ids that come without sentences are cut."""
     out: Directory
@@ -108,6 +110,7 @@ class DataPrepare(TextOptions):
             reading=self.reading(self.unit_tokens),
             rule=self.rule,
             language=self.language,
+            labels=self.labels,
             validation_share=self.validation_share,
             min_characters=self.min_characters,
             decontaminate=self.decontaminate,
@@ -233,8 +236,10 @@ class DataShow(_Rows):
         size = builder.phase.batch_size
         if self.row >= size:
             raise ConfigError(f"--row {self.row}: the batch has {size} rows, counted from 0")
-        batch = builder.batch(index, np.arange(self.row, min(self.row + self.rows, size)))
-        print(show.show(batch, vocabulary, self.row))
+        rows = np.arange(self.row, min(self.row + self.rows, size))
+        batch = builder.batch(index, rows, columns=True)
+        labels = builder.orders[0].corpus.labels()
+        print(show.show(batch, vocabulary, self.row, labels))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -262,7 +267,7 @@ class DataStats(_Rows):
         rows = np.arange(builder.phase.batch_size)
 
         def batches() -> Iterator[Batch]:
-            return (builder.batch(step, rows) for step in range(self.batches))
+            return (builder.batch(step, rows, columns=True) for step in range(self.batches))
 
         for name, figure in show.statistics(batches(), vocabulary).items():
             print(f"{name:<20}  {figure}")

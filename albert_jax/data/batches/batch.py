@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from albert_jax.config import PhaseConfig
 from albert_jax.data.batches.row_plan import sequences_per_row
+from albert_jax.data.corpus.columns import Columns
 
 Batch = dict[str, np.ndarray]
 """Arrays by name, as `batch_shapes` describes them."""
+
+NO_LABEL = -1
+"""The label of special tokens and padding, where every token of a row has a label."""
 
 
 def batch_shapes(
@@ -18,13 +24,15 @@ def batch_shapes(
 
     ``token_type_ids`` distinguish segment A from B. ``segment_ids`` number the sequences of a row
     from 1 and are 0 at padding. Weights are 0 in unused slots and where nothing is predicted.
+    ``word_labels``, which only an objective of words has, belong to the masked positions, as
+    ``mlm_labels``, or to all tokens.
     """
     tokens = (batch_size, phase.sequence_length)
     predictions = (batch_size, phase.max_predictions_per_seq)
     per_row = sequences_per_row(phase.sequence_length) if phase.packing else 1
     sequences = (batch_size, per_row)
     integer, real = np.dtype(np.int32), np.dtype(np.float32)
-    return {
+    shapes = {
         "input_ids": (tokens, integer),
         "token_type_ids": (tokens, integer),
         "segment_ids": (tokens, integer),
@@ -36,9 +44,47 @@ def batch_shapes(
         "sop_labels": (sequences, integer),
         "sop_weights": (sequences, real),
     }
+    if phase.objective.words != "none":
+        shapes["word_labels"] = (tokens if phase.objective.words == "all" else predictions, integer)
+    return shapes
 
 
 def empty_batch(phase: PhaseConfig, batch_size: int) -> Batch:
     """A batch of filler rows, which have no tokens and no weight."""
     shapes = batch_shapes(phase, batch_size)
-    return {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    batch = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
+    if phase.objective.words == "all":
+        batch["word_labels"][:] = NO_LABEL
+    return batch
+
+
+def empty_columns(phase: PhaseConfig, batch_size: int, columns: Sequence[Columns]) -> Batch:
+    """The columns of the corpora of a batch as they are without text."""
+    shape, empty = (batch_size, phase.sequence_length), {}
+    if any(of_corpus.word_starts for of_corpus in columns):
+        empty["word_starts"] = np.zeros(shape, bool)
+    if any(of_corpus.num_labels for of_corpus in columns):
+        empty["labels"] = np.full(shape, NO_LABEL, np.int32)
+    return empty
+
+
+def clear_sequences(
+    batch: Batch, phase: PhaseConfig, rows: np.ndarray, slots: np.ndarray, *, pad_id: int
+) -> None:
+    """Turns sequences, given by row and number within the row, into padding without weights."""
+    of_tokens = {"input_ids": pad_id, "word_starts": False, "labels": NO_LABEL}
+    of_tokens |= dict.fromkeys(("token_type_ids", "segment_ids", "positions"), 0)
+    of_masks = ["mlm_positions", "mlm_labels", "mlm_weights"]
+    if phase.objective.words == "masked":
+        of_masks.append("word_labels")
+    else:
+        of_tokens["word_labels"] = NO_LABEL
+    for row, slot in zip(rows, slots, strict=True):
+        positions = np.flatnonzero(batch["segment_ids"][row] == slot + 1)
+        for name in of_tokens.keys() & batch.keys():
+            batch[name][row, positions] = of_tokens[name]
+        masked = np.isin(batch["mlm_positions"][row], positions)
+        for name in of_masks:
+            batch[name][row, masked] = 0
+        for name in ("cls_positions", "sop_labels", "sop_weights"):
+            batch[name][row, slot] = 0

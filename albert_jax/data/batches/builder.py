@@ -15,10 +15,11 @@ import numpy as np
 from albert_jax.config import PhaseConfig
 from albert_jax.data import counter_rng
 from albert_jax.data.batches import masking
-from albert_jax.data.batches.batch import Batch, empty_batch
+from albert_jax.data.batches.batch import Batch, clear_sequences, empty_batch, empty_columns
 from albert_jax.data.batches.order import Group, Mixture, RowOrder, RowsOfGroup
-from albert_jax.data.batches.row_plan import PlanSettings, inside
-from albert_jax.data.corpus.corpus import Corpus, Place, check_vocabulary
+from albert_jax.data.batches.row_plan import PlanSettings, count_up, inside, ranges
+from albert_jax.data.corpus.columns import Tokens
+from albert_jax.data.corpus.corpus import Corpus, Place, check_labels, check_vocabulary
 from albert_jax.data.corpus.shards import DamagedRecord
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
@@ -49,6 +50,11 @@ class _Rows:
         """[N]: tokens of each sequence with its special tokens."""
         return self.sizes.sum(axis=0) + 2 + (self.sizes[1] > 0)
 
+    def inside(self, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Row in the batch and slot of each sequence with text inside the bounds."""
+        found = (inside(self.starts, bounds) & (self.sizes > 0)).any(axis=0)
+        return self.index[self.row[found]], self.slot[found]
+
     def draws(self, key: int) -> np.ndarray:
         """uint64 [N]: random bits of each sequence."""
         by_row = counter_rng.bits(key, self.number)
@@ -61,7 +67,7 @@ class BatchBuilder:
     ``corpora`` are in the order of ``phase.mixture``; without a mixture they are weighted by their
     tokens. Phases of a run with other numbers ``phase_index`` have other draws. ``counts`` is the
     folder of RowOrder, ``first_step`` the steps of the run before this phase (for messages). Raises
-    DataError for a corpus that was prepared with another vocabulary.
+    DataError for a corpus that was prepared with another vocabulary or has other labels.
 
     A sequence with text of a record that the corpus leaves out becomes padding without weights. All
     other sequences are those of undamaged text.
@@ -80,6 +86,7 @@ class BatchBuilder:
     ) -> None:
         for corpus in corpora:
             check_vocabulary(corpus, vocabulary)
+        check_labels(corpora, needed=phase.objective.words != "none")
         self.phase, self.phase_index, self.first_step = phase, phase_index, first_step
         self.vocab_size, self.mask_id = vocabulary.size, vocabulary.mask_id
         self.cls_id, self.sep_id = vocabulary.cls_id, vocabulary.sep_id
@@ -95,15 +102,18 @@ class BatchBuilder:
         weights = phase.mixture or tuple(float(corpus.num_tokens) for corpus in corpora)
         self.mixture = Mixture(weights, counter_rng.key(self.key, _MIXTURE))
 
-    def batch(self, step: int, rows: np.ndarray) -> Batch:
+    def batch(self, step: int, rows: np.ndarray, *, columns: bool = False) -> Batch:
         """The rows numbered ``rows``, below phase.batch_size, of batch number ``step``.
 
-        Steps count from 0 in each phase. Raises DataError for a damaged record, with the rows of
-        the step that hold its text.
+        Steps count from 0 in each phase. With ``columns`` the batch also has those of the corpora:
+        ``word_starts`` bool [B, S], and ``labels`` int32 [B, S], which is NO_LABEL outside of text.
+        Raises DataError for a damaged record, with the rows of the step that hold its text.
         """
         rows = np.asarray(rows, np.int64)
         corpus_of, row_of = self.mixture.locate(step * self.phase.batch_size + rows)
         batch = empty_batch(self.phase, len(rows))
+        if columns:
+            batch |= empty_columns(self.phase, len(rows), [o.corpus.columns for o in self.orders])
         for corpus in np.unique(corpus_of).tolist():
             of_corpus = np.flatnonzero(corpus_of == corpus)
             order = self.orders[corpus]
@@ -119,10 +129,11 @@ class BatchBuilder:
                         "start again with --data.on-damage skip, which leaves its documents out"
                     ) from error
                 planned = self._planned_rows(step, rows, index, group, located.places)
-                ids, positions = self._write(batch, group.tokens, planned)
-                self._mask(batch, planned, ids, positions)
+                text, positions = self._write(batch, group, planned)
+                self._mask(batch, planned, text, positions)
                 if len(group.left_out):
-                    self._leave_out(batch, planned, group.left_out)
+                    lost = planned.inside(group.left_out)
+                    clear_sequences(batch, self.phase, *lost, pad_id=self.pad_id)
         return batch
 
     def documents(self, step: int, row: int) -> list[Place]:
@@ -163,20 +174,6 @@ class BatchBuilder:
         number = self.first_step + int(steps[0]) + 1
         return f"; step {number} reads its text in row {shown} (rows in all: {len(steps)})"
 
-    def _leave_out(self, batch: Batch, rows: _Rows, bounds: np.ndarray) -> None:
-        """Turns sequences with text inside the bounds into padding without weights."""
-        lost = (inside(rows.starts, bounds) & (rows.sizes > 0)).any(axis=0)
-        for row, slot in zip(rows.index[rows.row[lost]], rows.slot[lost], strict=True):
-            positions = np.flatnonzero(batch["segment_ids"][row] == slot + 1)
-            for name in ("token_type_ids", "segment_ids", "positions"):
-                batch[name][row, positions] = 0
-            batch["input_ids"][row, positions] = self.pad_id
-            masked = np.isin(batch["mlm_positions"][row], positions)
-            for name in ("mlm_positions", "mlm_labels", "mlm_weights"):
-                batch[name][row, masked] = 0
-            for name in ("cls_positions", "sop_labels", "sop_weights"):
-                batch[name][row, slot] = 0
-
     def _key(self, purpose: int, step: int) -> int:
         return counter_rng.key(self.key, purpose, step)
 
@@ -188,7 +185,7 @@ class BatchBuilder:
         planned = group.order[places]
         sequences_of_row = plan.first[planned + 1] - plan.first[planned]
         row = np.repeat(np.arange(len(index)), sequences_of_row)
-        slot = _count_up(sequences_of_row)
+        slot = count_up(sequences_of_row)
         sequence = plan.first[planned][row] + slot
         described = _Rows(
             *(step, index, rows[index], row, slot),
@@ -205,10 +202,8 @@ class BatchBuilder:
                 segments[:, swapped] = segments[::-1, swapped]
         return described
 
-    def _write(
-        self, batch: Batch, tokens: np.ndarray, rows: _Rows
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Writes the sequences into the batch; returns the ids of their text and its positions.
+    def _write(self, batch: Batch, group: Group, rows: _Rows) -> tuple[Tokens, np.ndarray]:
+        """Writes the sequences into the batch; returns the tokens of their text and its positions.
 
         These and all other positions here count through the rows of the batch, one after the
         other, except those in the batch itself, which count within a row.
@@ -221,11 +216,14 @@ class BatchBuilder:
         cls = batch_row * self.phase.sequence_length + cls_in_row
         first_sep = cls + 1 + sizes[0]
         last_sep = cls + lengths - 1  # the same one if there is no B
-        every_token = _ranges(cls, lengths)
+        every_token = ranges(cls, lengths)
         # Segments in the order A, B, A, B, ...
         segment_sizes = sizes.T.ravel()
-        text = _ranges(np.stack([cls + 1, first_sep + 1]).T.ravel(), segment_sizes)
-        ids = tokens[_ranges(rows.starts.T.ravel(), segment_sizes)].astype(np.int32)
+        text = ranges(np.stack([cls + 1, first_sep + 1]).T.ravel(), segment_sizes)
+        places = ranges(rows.starts.T.ravel(), segment_sizes)
+        ids = group.tokens[places].astype(np.int32)
+        starts = None if group.word_starts is None else group.word_starts[places]
+        labels = None if group.labels is None else group.labels[places].astype(np.int32)
 
         if self.pad_id:
             batch["input_ids"][rows.index] = self.pad_id
@@ -236,18 +234,26 @@ class BatchBuilder:
         inputs[text] = ids
         batch["positions"].reshape(-1)[every_token] = every_token - np.repeat(cls, lengths)
         batch["segment_ids"].reshape(-1)[every_token] = np.repeat(rows.slot + 1, lengths)
-        segment_b = _ranges(first_sep + 1, last_sep - first_sep)
+        segment_b = ranges(first_sep + 1, last_sep - first_sep)
         batch["token_type_ids"].reshape(-1)[segment_b] = 1
         batch["cls_positions"][batch_row, rows.slot] = cls_in_row
         batch["sop_labels"][batch_row, rows.slot] = rows.labels
         batch["sop_weights"][batch_row, rows.slot] = rows.weights
-        return ids, text
+        if labels is not None:
+            names = (
+                ("labels", "word_labels") if self.phase.objective.words == "all" else ("labels",)
+            )
+            for name in batch.keys() & names:
+                batch[name].reshape(-1)[text] = labels
+        if "word_starts" in batch:
+            batch["word_starts"].reshape(-1)[text] = self._starts(ids, starts)
+        return Tokens(ids, starts, labels), text
 
-    def _mask(self, batch: Batch, rows: _Rows, ids: np.ndarray, positions: np.ndarray) -> None:
+    def _mask(self, batch: Batch, rows: _Rows, text: Tokens, positions: np.ndarray) -> None:
         """Masks the text of the rows, given as `_write` returns it."""
-        objective = self.phase.objective
+        objective, ids = self.phase.objective, text.ids
         word_sizes, words = masking.word_sizes_of(
-            self._word_starts(ids, rows.sizes), rows.sizes.sum(axis=0)
+            self._unit_starts(text, rows.sizes), rows.sizes.sum(axis=0)
         )
         ngrams = masking.choose_ngrams(
             word_sizes,
@@ -261,10 +267,12 @@ class BatchBuilder:
         masked, labels = positions[chosen], ids[chosen]
         batch_row, column = np.divmod(masked, self.phase.sequence_length)
         row = np.searchsorted(rows.index, batch_row)
-        slot = _count_up(np.bincount(row, minlength=len(rows.index)))
+        slot = count_up(np.bincount(row, minlength=len(rows.index)))
         batch["mlm_positions"][batch_row, slot] = column
         batch["mlm_labels"][batch_row, slot] = labels
         batch["mlm_weights"][batch_row, slot] = 1.0
+        if text.labels is not None and objective.words == "masked":
+            batch["word_labels"][batch_row, slot] = text.labels[chosen]
         by_row = counter_rng.bits(self._key(_REPLACE, rows.step), rows.number[row])
         draws = counter_rng.bits(by_row, column)
         replaced = masking.replace(labels, draws, self.mask_id, self.vocab_size)
@@ -279,25 +287,17 @@ class BatchBuilder:
             rates *= 1.0 - counter_rng.uniform(draws)
         return masking.budgets(rows.lengths, rows.row, rates[rows.row], slots)
 
-    def _word_starts(self, ids: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    def _unit_starts(self, text: Tokens, sizes: np.ndarray) -> np.ndarray:
         """bool [tokens]: which tokens start a unit of masking; each segment starts one."""
+        count = len(text.ids)
         if self.phase.objective.mask_unit not in ("ngram", "word"):
-            return np.ones(len(ids), bool)
-        starts = self.starts_word[ids]
+            return np.ones(count, bool)
+        starts = self._starts(text.ids, text.word_starts)
         starts[0] = True
         ends = np.cumsum(sizes.T.ravel())
-        starts[ends[ends < len(ids)]] = True
+        starts[ends[ends < count]] = True
         return starts
 
-
-def _ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """The numbers of several ranges, one range after the other, int32 (half the memory)."""
-    ends = np.cumsum(sizes)
-    numbers = np.repeat((starts - ends + sizes).astype(np.int32), sizes)
-    numbers += np.arange(len(numbers), dtype=np.int32)
-    return numbers
-
-
-def _count_up(sizes: np.ndarray) -> np.ndarray:
-    """0 to size - 1 for each size, one after the other."""
-    return _ranges(np.zeros(len(sizes), np.int64), sizes)
+    def _starts(self, ids: np.ndarray, word_starts: np.ndarray | None) -> np.ndarray:
+        """bool [tokens]: where words begin, by the vocabulary if the corpus does not tell."""
+        return self.starts_word[ids] if word_starts is None else word_starts

@@ -43,6 +43,9 @@ class Group(NamedTuple):
     """Rows as ranges of ``tokens``."""
     order: np.ndarray  # int64 [rows]: the planned row at each position in the order of the group
     left_out: np.ndarray  # int64 [2 x windows]: bounds of the ranges of ``tokens`` without text
+    word_starts: np.ndarray | None
+    """bool [tokens]: whether a word begins at the token; None if the corpus does not tell."""
+    labels: np.ndarray | None  # Labels [tokens]; None if the corpus has none
 
 
 class RowsOfGroup(NamedTuple):
@@ -162,8 +165,10 @@ class RowOrder:
 
     def _make_group(self, number: int, group: int) -> Group:
         plan, windows = self._planned(number, group)
-        ids, left_out = self.corpus.ids(windows), self._bounds(windows, self.corpus.left_out)
-        return Group(ids, plan, self._permuted_rows(number, group, plan.rows), left_out)
+        ids, word_starts, labels = self.corpus.tokens(windows)
+        order = self._permuted_rows(number, group, plan.rows)
+        left_out = self._bounds(windows, self.corpus.left_out)
+        return Group(ids, plan, order, left_out, word_starts, labels)
 
     def _bounds(self, windows: list[int], chosen: Collection[int]) -> np.ndarray:
         """First and last token (exclusive) of the chosen windows in the text of a group."""

@@ -283,3 +283,16 @@ def pack(lengths: np.ndarray, capacity: int, max_items: int, key: int) -> np.nda
     row_of = np.empty(len(lengths), np.int64)
     row_of[items] = np.array(placed_rows, np.int64)[by_length]
     return row_of
+
+
+def ranges(starts: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The numbers of several ranges, one range after the other, int32 (half the memory)."""
+    ends = np.cumsum(sizes)
+    numbers = np.repeat((starts - ends + sizes).astype(np.int32), sizes)
+    numbers += np.arange(len(numbers), dtype=np.int32)
+    return numbers
+
+
+def count_up(sizes: np.ndarray) -> np.ndarray:
+    """0 to size - 1 for each size, one after the other."""
+    return ranges(np.zeros(len(sizes), np.int64), sizes)

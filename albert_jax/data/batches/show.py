@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from albert_jax.data.batches.batch import Batch
+from albert_jax.data.batches.batch import NO_LABEL, Batch
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 _REPLACEMENTS = ("replaced by [MASK]", "kept", "replaced by a token")
@@ -18,33 +18,48 @@ LEGEND = (
 )
 
 
-def show(batch: Batch, vocabulary: Vocabulary, first_row: int = 0) -> str:
+COLUMNS_LEGEND = {
+    "word_starts": "| a word begins, as the data say",
+    "labels": "labels: those of the words, or where they change",
+}
+
+
+def show(
+    batch: Batch, vocabulary: Vocabulary, first_row: int = 0, labels: Sequence[str] = ()
+) -> str:
     """Text of the rows of a batch, with a line for A and one for B of each sequence.
 
     A masked position reads ``[MASK|label]``, one that holds a random token ``[token|label]``, and
-    one that was left as it is ``[=label]``. Rows are numbered from ``first_row`` on. The last line
-    is a legend.
+    one that was left as it is ``[=label]``. Rows are numbered from ``first_row`` on. The columns of
+    a batch that has some (``BatchBuilder.batch``) are bars before words, and lines of ``labels``,
+    which are the words of all labels. The last line is a legend.
     """
     lines = []
     for row in range(len(batch["segment_ids"])):
-        size, *text = row_lines(batch, vocabulary, row)
+        size, *text = row_lines(batch, vocabulary, row, labels)
         lines += [f"row {first_row + row}: {size}", *text]
-    return "\n".join([*lines, LEGEND])
+    legend = [LEGEND, *(text for name, text in COLUMNS_LEGEND.items() if name in batch)]
+    return "\n".join([*lines, "; ".join(legend)])
 
 
-def row_lines(batch: Batch, vocabulary: Vocabulary, row: int) -> list[str]:
+def row_lines(
+    batch: Batch, vocabulary: Vocabulary, row: int, labels: Sequence[str] = ()
+) -> list[str]:
     """The size of a row and its text, as lines of `show` without the number of the row."""
     segments, ids = batch["segment_ids"][row], batch["input_ids"][row].tolist()
     tokens = [vocabulary.id_to_token(id) for id in ids]
     used = batch["mlm_weights"][row] > 0
-    labels = batch["mlm_labels"][row][used].tolist()
-    for position, label in zip(batch["mlm_positions"][row][used], labels, strict=True):
+    masked = batch["mlm_labels"][row][used].tolist()
+    for position, label in zip(batch["mlm_positions"][row][used], masked, strict=True):
         seen = "MASK" if ids[position] == vocabulary.mask_id else tokens[position]
         hidden = vocabulary.id_to_token(label)
         tokens[position] = f"[={hidden}]" if ids[position] == label else f"[{seen}|{hidden}]"
+    if "word_starts" in batch:
+        starts = batch["word_starts"][row].tolist()
+        tokens = [("", "|")[s] + token for s, token in zip(starts, tokens, strict=True)]
     sequences = int(segments.max())
     lines = [
-        f"{np.count_nonzero(segments)} of {len(segments)} tokens, {len(labels)} masked, "
+        f"{np.count_nonzero(segments)} of {len(segments)} tokens, {len(masked)} masked, "
         f"{sequences} pair{'' if sequences == 1 else 's'}"
     ]
     for sequence in range(sequences):
@@ -58,7 +73,19 @@ def row_lines(batch: Batch, vocabulary: Vocabulary, row: int) -> list[str]:
             continue
         lines.append(f"  pair {sequence + 1}: {int(within.sum())} tokens, order {order}")
         lines += segment_lines(tokens, within, batch["token_type_ids"][row])
+        if "labels" in batch:
+            lines.append(f"    labels: {' '.join(_labels(batch, row, within, labels))}")
     return lines
+
+
+def _labels(batch: Batch, row: int, within: np.ndarray, words: Sequence[str]) -> list[str]:
+    """The label of each word of a sequence, or without word starts of each run of equal labels."""
+    numbers = batch["labels"][row]
+    new = numbers != np.roll(numbers, 1)
+    if "word_starts" in batch:
+        new |= batch["word_starts"][row]
+    chosen = numbers[within & new & (numbers != NO_LABEL)]
+    return [words[int(number)] for number in chosen]
 
 
 def segment_lines(tokens: Sequence[str], within: np.ndarray, types: np.ndarray) -> list[str]:
@@ -135,6 +162,7 @@ def _counts(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
     masked = np.zeros(text.shape, bool)
     masked[positions] = True
     starts_run = masked & ~np.pad(masked[:, :-1], ((0, 0), (1, 0)))
+    starts = batch.get("word_starts", vocabulary.starts_word[text])
     kept = inputs == labels
     hidden = (inputs == vocabulary.mask_id) & ~kept
     marks = {
@@ -142,7 +170,7 @@ def _counts(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
         "tokens": real,
         "masked": used,
         "masked runs": starts_run,
-        "masked words": starts_run | masked & vocabulary.starts_word[text],
+        "masked words": starts_run | masked & starts,
         "replaced by [MASK]": hidden,
         "kept": kept,
         "replaced by a token": ~hidden & ~kept,

@@ -19,7 +19,9 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.config import MAX_VOCABULARY
-from albert_jax.data.corpus.shards import DamagedRecord, ShardReader, id_dtype
+from albert_jax.data.corpus import columns
+from albert_jax.data.corpus.columns import Tokens, id_dtype
+from albert_jax.data.corpus.shards import DamagedRecord, ShardReader
 from albert_jax.errors import DataError
 from albert_jax.local_disk import require_regular
 
@@ -52,7 +54,8 @@ class Corpus:
     """One split of a prepared folder, whose windows (shards.py) are numbered through all shards.
 
     It may be pickled. ``directory`` is the folder on a local disk, ``fingerprint`` that of the
-    vocabulary that made the ids, and ``content`` a hash of all splits, wherever the folder lies.
+    vocabulary that made the ids, ``content`` a hash of all splits, wherever the folder lies,
+    ``columns`` tells what is known of each token, and ``labels_sha256`` which labels they have.
     """
 
     def __init__(self, directory: Path, split: str, manifest: dict[str, Any]) -> None:
@@ -61,11 +64,16 @@ class Corpus:
         self.vocab_size: int = manifest["vocab_size"]
         if not (type(self.vocab_size) is int and 0 < self.vocab_size <= MAX_VOCABULARY):
             raise _unreadable(directory, f"vocab_size is not 1 to {MAX_VOCABULARY:,}")
-        content = json.dumps([self.fingerprint, manifest["splits"]], sort_keys=True)
+        described = manifest.get("columns")
+        self.columns, self.labels_sha256 = columns.from_manifest(described, directory)
+        facts = [self.fingerprint, manifest["splits"]] + [described] * bool(described)
+        content = json.dumps(facts, sort_keys=True)
         self.content = hashlib.sha256(content.encode()).hexdigest()
         entries = manifest["splits"].get(split, [])
         self._sources: list[str] = manifest.get("inputs", {}).get("sources", [])
-        self.shards = [ShardReader(directory, entry, self.vocab_size) for entry in entries]
+        self.shards = [
+            ShardReader(directory, entry, self.vocab_size, self.columns) for entry in entries
+        ]
         self.num_documents = sum(entry["documents"] for entry in entries)
         self.num_tokens = sum(entry["tokens"] for entry in entries)
         counts = [len(shard.windows) for shard in self.shards]
@@ -114,6 +122,11 @@ class Corpus:
         check_vocabulary(self, vocabulary)
         return vocabulary
 
+    def labels(self) -> tuple[str, ...]:
+        """The words of the labels; empty if the documents have none."""
+        path = self.directory / columns.LABELS
+        return columns.read_labels(str(path)) if self.columns.num_labels else ()
+
     def lengths(self, windows: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """For some windows: sentences in each part, and tokens in each sentence."""
         lengths = [shard.lengths(record) for shard, record in map(self._locate, windows)]
@@ -125,18 +138,27 @@ class Corpus:
         return sum(int(shard.windows[record, 2]) for shard, record in map(self._locate, windows))
 
     def ids(self, windows: Sequence[int]) -> np.ndarray:
-        """Token ids of some windows, one after the other; zeros for those that are left out.
+        """Token ids of some windows, one after the other; see `tokens`."""
+        return self.tokens(windows).ids
+
+    def tokens(self, windows: Sequence[int]) -> Tokens:
+        """Tokens of some windows, one after the other; ids of 0 for those that are left out.
 
         Raises DamagedRecord with the number of the window.
         """
-        return np.concatenate([self._ids(window) for window in windows])
+        return columns.joined([self._tokens(window) for window in windows])
 
-    def _ids(self, window: int) -> np.ndarray:
+    def _tokens(self, window: int) -> Tokens:
         shard, record = self._locate(window)
         if window in self.left_out:
-            return np.zeros(shard.windows[record, 2], id_dtype(self.vocab_size))
+            count, size = int(shard.windows[record, 2]), self.columns.num_labels
+            return Tokens(
+                np.zeros(count, id_dtype(self.vocab_size)),
+                np.ones(count, bool) if self.columns.word_starts else None,
+                np.zeros(count, id_dtype(size)) if size else None,
+            )
         try:
-            return shard.ids(record)
+            return shard.tokens(record)
         except DamagedRecord as error:
             error.window = window
             raise
@@ -144,14 +166,14 @@ class Corpus:
     def check_records(self) -> None:
         """Reads all records. Raises DamagedRecord for the first one that is damaged."""
         for window in range(self.num_windows):
-            self._ids(window)
+            self._tokens(window)
 
     def leave_out_damage(self) -> None:
         """Reads all records, and from now on leaves those out that are damaged, with a warning."""
         found = []
         for window in range(self.num_windows):
             try:
-                self._ids(window)
+                self._tokens(window)
             except DamagedRecord as error:
                 found.append(window)
                 _log.warning("%s; left out: %d documents", error, self.documents_in([window]))
@@ -239,6 +261,21 @@ def check_vocabulary(corpus: Corpus, vocabulary: Vocabulary) -> None:
             f"{corpus.directory} was prepared with vocabulary {corpus.fingerprint[:12]} "
             f"({corpus.vocab_size} tokens), not with {vocabulary.fingerprint[:12]} "
             f"({vocabulary.size} tokens): prepare it again with this vocabulary"
+        )
+
+
+def check_labels(corpora: Sequence[Corpus], *, needed: bool) -> None:
+    """Raises DataError unless all corpora have the same labels, and labels at all if `needed`."""
+    for corpus in corpora:
+        if corpus.labels_sha256 != corpora[0].labels_sha256:
+            raise DataError(
+                f"{corpus.directory} has other labels than {corpora[0].directory}, or one of them "
+                "has none: prepare both with the same labels, or neither with any"
+            )
+    if needed and not corpora[0].columns.num_labels:
+        raise DataError(
+            f"{corpora[0].directory} has no labels, and the objective predicts words: prepare text "
+            'with labels, or set objective.words to "none"'
         )
 
 

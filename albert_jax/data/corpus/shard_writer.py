@@ -17,24 +17,31 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from albert_jax import files
-from albert_jax.data.corpus.shards import SUFFIXES, WINDOW_TOKENS, id_dtype
+from albert_jax.data.corpus.columns import NONE, Columns, Tokens, id_dtype, joined, to_bytes
+from albert_jax.data.corpus.shards import SUFFIXES, WINDOW_TOKENS
 from albert_jax.errors import DataError, StorageError
 
 
 class ShardWriter:
     """Writes one shard; a context manager that deletes its files if it is left by an error.
 
-    Raises DataError for an id outside the vocabulary, and StorageError if the files cannot be
-    written.
+    All documents have the same ``columns``. Raises DataError for an id or label outside its
+    vocabulary, and StorageError if the files cannot be written.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], name: str, vocab_size: int) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        name: str,
+        vocab_size: int,
+        columns: Columns = NONE,
+    ) -> None:
         self._directory, self._name, self._vocab_size = Path(directory), name, vocab_size
-        self._dtype = id_dtype(vocab_size)
+        self._columns = columns
         self._documents = 0
-        # The window that is being filled: runs of parts as (ids, sentences per part, tokens per
+        # The window that is being filled: runs of parts as (tokens, sentences per part, tokens per
         # sentence). Then the index of the windows that were written.
-        self._runs: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self._runs: list[tuple[Tokens, np.ndarray, np.ndarray]] = []
         self._tokens = 0
         self._windows: list[tuple[int, int, int, int]] = []
         self._sentences_per_part = [np.zeros(0, "<u2")]
@@ -59,7 +66,12 @@ class ShardWriter:
                 self._temporary(suffix).unlink(missing_ok=True)
 
     def add_many(
-        self, ids: np.ndarray, sentence_lengths: np.ndarray, sentences: np.ndarray
+        self,
+        ids: np.ndarray,
+        sentence_lengths: np.ndarray,
+        sentences: np.ndarray,
+        word_starts: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ) -> None:
         """Appends documents. The bytes do not depend on how documents are divided into calls.
 
@@ -67,18 +79,15 @@ class ShardWriter:
           ids: Token ids of all documents [tokens].
           sentence_lengths: Tokens of each sentence; those of length 0 are left out.
           sentences: Sentences of each document; documents without tokens are left out.
+          word_starts: Whether a word begins at each token, if the shard has this column.
+          labels: The label of each token, likewise.
         """
         ids = np.asarray(ids)
         lengths = np.asarray(sentence_lengths, dtype=np.int64)
         counts = np.asarray(sentences, dtype=np.int64)
         if not ids.size:
             return
-        for bad in (int(ids.min()), int(ids.max())):
-            if not 0 <= bad < self._vocab_size:
-                raise DataError(
-                    f"{self._name}, documents from {self._documents} on: token id {bad} is outside "
-                    f"the vocabulary of {self._vocab_size}: use the vocabulary that made the ids"
-                )
+        tokens = self._checked(ids, word_starts, labels)
         if not lengths.all():
             kept_before = np.concatenate([[0], np.cumsum(lengths != 0)])
             counts = np.diff(kept_before[np.concatenate([[0], np.cumsum(counts)])])
@@ -88,7 +97,6 @@ class ShardWriter:
         lengths, counts = _cut_long(lengths, counts)
         sentence_ends = np.cumsum(counts)
         token_ends = np.cumsum(lengths)[sentence_ends - 1]
-        ids = ids.astype(self._dtype)
         part = sentence = token = 0
         while part < len(counts):
             # The window takes as many of the following parts as fit.
@@ -100,13 +108,33 @@ class ShardWriter:
             next_token, next_sentence = int(token_ends[end - 1]), int(sentence_ends[end - 1])
             self._runs.append(
                 (
-                    ids[token:next_token],
+                    tokens.part(token, next_token),
                     counts[part:end].astype("<u2"),
                     lengths[sentence:next_sentence].astype("<u2"),
                 )
             )
             self._tokens += next_token - token
             part, sentence, token = end, next_sentence, next_token
+
+    def _checked(
+        self, ids: np.ndarray, word_starts: np.ndarray | None, labels: np.ndarray | None
+    ) -> Tokens:
+        """The tokens in their stored types. Raises DataError for an id or label outside."""
+        columns, kinds = self._columns, (("token id", ids, self._vocab_size),)
+        if labels is not None:
+            kinds = (*kinds, ("label", labels, columns.num_labels))
+        for what, array, size in kinds:
+            for bad in (int(array.min()), int(array.max())):
+                if not 0 <= bad < size:
+                    raise DataError(
+                        f"{self._name}, documents from {self._documents} on: {what} {bad} is "
+                        f"outside the vocabulary of {size}: use the vocabulary that made the ids"
+                    )
+        given = Columns(word_starts is not None, 0 if labels is None else columns.num_labels)
+        assert given == columns, (given, columns)
+        if labels is not None:
+            labels = np.asarray(labels).astype(id_dtype(columns.num_labels))
+        return Tokens(ids.astype(id_dtype(self._vocab_size)), word_starts, labels)
 
     def close(self) -> dict[str, Any]:
         """Completes the files, gives them their names, and returns the shard's manifest entry.
@@ -143,8 +171,9 @@ class ShardWriter:
     def _flush(self) -> None:
         if not self._tokens:
             return
-        ids, parts, sentences = map(np.concatenate, zip(*self._runs, strict=True))
-        record = ids.tobytes()
+        tokens, *index = zip(*self._runs, strict=True)
+        parts, sentences = map(np.concatenate, index)
+        record = to_bytes(joined(tokens))
         with self._writing():
             self._writer.write(record)
         self._windows.append((len(parts), len(sentences), self._tokens, zlib.crc32(record)))

@@ -2,8 +2,8 @@
 
 A shard NAME consists of four files. ``NAME.array_record`` holds one record per window. A window is
 a run of complete parts of documents with at most 65,535 tokens; its record is their token ids as
-little-endian uint16 (uint32 for vocabularies above 65,536). Beside it lie plain arrays that are
-memory-mapped:
+little-endian uint16 (uint32 for vocabularies above 65,536), and after them their columns if the
+folder has any (columns.py). Beside it lie plain arrays that are memory-mapped:
 
 - ``NAME.windows.npy`` int64 [windows, 4]: parts, sentences, tokens and CRC-32 of each record;
 - ``NAME.documents.npy`` uint16 [parts]: sentences of each part;
@@ -25,6 +25,7 @@ import numpy as np
 from array_record.python import array_record_module  # pyright: ignore[reportAttributeAccessIssue]
 
 from albert_jax import files
+from albert_jax.data.corpus.columns import NONE, Columns, Tokens, from_bytes
 from albert_jax.errors import DataError
 
 SUFFIXES = (".array_record", ".windows.npy", ".documents.npy", ".sentences.npy")
@@ -42,11 +43,6 @@ class DamagedRecord(DataError):
     """Number of its window in the corpus, where a corpus has read it."""
 
 
-def id_dtype(vocab_size: int) -> np.dtype:
-    """Type of a stored token id: two bytes wherever the vocabulary allows it."""
-    return np.dtype("<u2") if vocab_size <= 1 << 16 else np.dtype("<u4")
-
-
 class ShardReader:
     """Reads the windows of one shard. It may be pickled, and opens its records when first read.
 
@@ -56,9 +52,14 @@ class ShardReader:
     """
 
     def __init__(
-        self, directory: str | os.PathLike[str], entry: dict[str, Any], vocab_size: int
+        self,
+        directory: str | os.PathLike[str],
+        entry: dict[str, Any],
+        vocab_size: int,
+        columns: Columns = NONE,
     ) -> None:
         self.directory, self.entry, self.vocab_size = Path(directory), entry, vocab_size
+        self.columns = columns
         if not re.fullmatch(r"[\w.-]+", entry["name"]):
             raise DataError(f"{directory}: its manifest names a shard elsewhere: prepare it again")
         self._path = str(self.directory / entry["name"])
@@ -114,7 +115,11 @@ class ShardReader:
         )
 
     def ids(self, window: int) -> np.ndarray:
-        """Token ids of a window [tokens]. Raises DamagedRecord, or DataError for a strange id."""
+        """Token ids of a window [tokens]. Raises as `tokens`."""
+        return self.tokens(window).ids
+
+    def tokens(self, window: int) -> Tokens:
+        """The tokens of a window. Raises DamagedRecord, or DataError for a strange id or label."""
         try:
             if self._records is None:
                 self._records = array_record_module.ArrayRecordReader(
@@ -125,18 +130,24 @@ class ShardReader:
             raise self._damaged(f"record {window} cannot be read", DamagedRecord) from error
         if zlib.crc32(record) != self.windows[window, 3]:
             raise self._damaged(f"record {window} does not match its checksum", DamagedRecord)
-        ids = np.frombuffer(record, id_dtype(self.vocab_size))
-        if len(ids) != self.windows[window, 2]:
+        count = int(self.windows[window, 2])
+        tokens = from_bytes(record, count, self.vocab_size, self.columns)
+        if tokens is None:
             raise self._damaged(f"record {window} has another length than the index", DamagedRecord)
-        if int(ids.max(initial=0)) >= self.vocab_size:
+        if int(tokens.ids.max(initial=0)) >= self.vocab_size:
             raise DataError(
-                f"{self._path}, record {window}: token id {int(ids.max())} is outside the "
+                f"{self._path}, record {window}: token id {int(tokens.ids.max())} is outside the "
                 f"vocabulary of {self.vocab_size}: prepare the text again with this vocabulary"
             )
-        return ids
+        if tokens.labels is not None and int(tokens.labels.max()) >= self.columns.num_labels:
+            raise DataError(
+                f"{self._path}, record {window}: label {int(tokens.labels.max())} is outside the "
+                f"{self.columns.num_labels} labels of the folder: prepare the text again"
+            )
+        return tokens
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardReader, (self.directory, self.entry, self.vocab_size)
+        return ShardReader, (self.directory, self.entry, self.vocab_size, self.columns)
 
     def _damaged(self, problem: str, kind: type[DataError] = DataError) -> DataError:
         fix = "copy it again or prepare the text again"

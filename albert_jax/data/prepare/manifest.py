@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from albert_jax import files
+from albert_jax.data.corpus import columns
 from albert_jax.data.corpus.corpus import FORMAT, MANIFEST
-from albert_jax.data.prepare import deduplication
+from albert_jax.data.prepare import deduplication, encoders
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sentences
 from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
@@ -21,7 +22,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
     """Everything that decides the bytes of a folder, in a form that can be compared."""
     options = plan.options
-    return {
+    found = {
         "sources": [part.identity() for part in plan.parts],
         "vocabulary": vocab.fingerprint,
         "reading": dataclasses.asdict(options.reading),
@@ -30,6 +31,11 @@ def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
         "min_characters": options.min_characters,
         "decontaminate": [f"{path} {files.sha256(path)}" for path in options.decontaminate],
     }
+    if plan.columns:
+        found["columns"] = list(plan.columns)
+    if options.labels is not None:
+        found["labels"] = files.sha256(options.labels)
+    return found
 
 
 def begin(plan: Plan, plan_inputs: dict[str, Any]) -> dict[str, Any] | None:
@@ -101,6 +107,8 @@ def finish(
             "runs_found": int(found.sum()),
             "documents": _total(hashed, "overlapping"),
         }
+    if plan.columns:
+        manifest["columns"] = columns.describe(encoders.columns(plan), plan.out_dir)
     for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
         files.delete_temporary_files(folder)
     files.write(files.join(plan.out_dir, MANIFEST), json_bytes(manifest))
@@ -137,6 +145,11 @@ def summary(manifest: dict[str, Any]) -> list[str]:
         f"unknown tokens: {counts['unknown'] / max(tokens, 1):.4%}; bytes per token: "
         f"{counts['text_bytes'] / max(tokens, 1):.2f}",
     ]
+    if "columns" in manifest:
+        labels = manifest["columns"].get("labels")
+        names = ["word starts"] * ("word_starts" in manifest["columns"])
+        names += [f"labels of {labels['size']:,} words"] if labels else []
+        lines.append(f"columns beside the ids: {', '.join(names)}")
     if "overlap" in manifest:
         overlap = manifest["overlap"]
         lines.append(

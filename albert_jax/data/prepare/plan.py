@@ -27,6 +27,8 @@ class PrepareOptions:
     and less of a corpus above 100 MB, so that about 5 MB of text are held out."""
     min_characters: int = 20
     """Shorter documents are left out and counted."""
+    labels: str | None = None
+    """File with the words of the labels that come with token ids, one a line."""
     decontaminate: tuple[str, ...] = ()
     """Evaluation files; documents that share a run of words with them are left out."""
     part_bytes: int = PART_BYTES
@@ -60,6 +62,8 @@ class Plan:
     parts: tuple[Part, ...]
     options: PrepareOptions
     validation_share: float
+    columns: tuple[str, ...] = ()
+    """Names of the columns that all documents have: word_starts, labels."""
 
     @property
     def work(self) -> str:

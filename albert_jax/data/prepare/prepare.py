@@ -16,10 +16,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from albert_jax import files
+from albert_jax.data.corpus.columns import LABELS, read_labels
 from albert_jax.data.prepare import deduplication, manifest, steps
 from albert_jax.data.prepare.executor import Executor
 from albert_jax.data.prepare.plan import Plan, PrepareOptions
-from albert_jax.data.sources import sentences, sources
+from albert_jax.data.sources import sentences, sources, token_ids
+from albert_jax.data.sources.document import Part
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError, StorageError
@@ -59,7 +61,13 @@ def prepare(
     share = options.validation_share
     if share is None:
         share = min(0.05, HELD_OUT_BYTES / sum(part.weight for part in parts))
-    plan = Plan(out_dir=out_dir, parts=parts, options=options, validation_share=share)
+    plan = Plan(
+        out_dir=out_dir,
+        parts=parts,
+        options=options,
+        validation_share=share,
+        columns=_columns(parts, options),
+    )
     inputs = manifest.inputs(plan, vocab)
     with _lock(plan):
         done = manifest.begin(plan, inputs)
@@ -67,6 +75,9 @@ def prepare(
             log(f"{out_dir} is prepared already")
             return done
         vocabulary.save(vocab, files.join(out_dir, "vocabulary"))
+        if options.labels is not None:
+            words = "\n".join(read_labels(options.labels)) + "\n"
+            files.write(files.join(out_dir, LABELS), words.encode())
         with Executor(plan, log) as executor:
             num_partitions = _run_steps(plan, executor)
         if options.shard[0]:
@@ -75,6 +86,20 @@ def prepare(
     for line in manifest.summary(written):
         log(line)
     return written
+
+
+def _columns(parts: Sequence[Part], options: PrepareOptions) -> tuple[str, ...]:
+    """The columns that all documents have. Raises DataError if only some of them have one."""
+    columns = token_ids.columns(parts)
+    if (options.labels is None) == ("labels" in columns):
+        problem = "have a column labels" if "labels" in columns else "have no column labels"
+        raise DataError(
+            f"{parts[0].path}: its documents {problem}: give --labels FILE with the words of the "
+            "labels if and only if there is one"
+        )
+    if options.labels is not None:
+        read_labels(options.labels)
+    return columns
 
 
 def _run_steps(plan: Plan, executor: Executor) -> int:

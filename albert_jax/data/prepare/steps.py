@@ -11,7 +11,6 @@ plan alone, not on workers, order or interruptions.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import tempfile
 from array import array
 from collections import Counter
@@ -23,12 +22,11 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.data.corpus.shard_writer import ShardWriter
-from albert_jax.data.prepare import deduplication
+from albert_jax.data.prepare import deduplication, encoders
 from albert_jax.data.prepare.decontamination import Overlap
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sources
 from albert_jax.data.sources.document import Document, ReadCounts
-from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
@@ -97,6 +95,8 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
       threshold: Documents whose group has a smaller hash are held out.
     """
     vocab = _vocabulary(files.join(plan.out_dir, "vocabulary"))
+    encoder = encoders.encoder(plan, plan.parts[index].kind, vocab)
+    columns = encoders.columns(plan)
     unigram = np.zeros(vocab.size, np.int64)
     writers: dict[str, ShardWriter] = {}
     totals = Counter(documents_with_pairs=0, unknown=0, text_bytes=0)
@@ -105,11 +105,12 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
         if files.is_bucket(folder):  # Shards are written to local files and then uploaded.
             folder = stack.enter_context(tempfile.TemporaryDirectory())
         for split, documents in _batches(plan, index, row_ranges, threshold):
-            ids, lengths, counts = _encode(plan, documents, vocab)
+            encoded = encoder.encode(documents)
+            ids, lengths, counts = encoded[:3]
             if split not in writers:
-                writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size)
+                writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size, columns)
                 writers[split] = stack.enter_context(writer)
-            writers[split].add_many(ids, lengths, counts)
+            writers[split].add_many(*encoded)
             if split == "train":
                 unigram += np.bincount(ids, minlength=vocab.size)
             document_of_sentence = np.repeat(np.arange(len(counts)), counts)[lengths > 0]
@@ -171,39 +172,6 @@ def _kept_documents(
             yield document, group
     if number + 1 != len(table):
         raise changed
-
-
-def _encode(
-    plan: Plan, documents: list[Document], vocab: Vocabulary
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(ids, tokens of each sentence, sentences of each document), which all have text or ids."""
-    if documents[0].ids is None:
-        rule, language = plan.options.rule, plan.options.language
-        texts = [sentences(document.text, rule, language) for document in documents]
-        ids, lengths = vocab.encode_flat(list(itertools.chain.from_iterable(texts)))
-        return ids, lengths, np.array(list(map(len, texts)))
-    stripped = [_without_padding(document, vocab) for document in documents]
-    ids, lengths = map(np.concatenate, zip(*stripped, strict=True))
-    return ids, lengths, np.array([len(lengths) for _, lengths in stripped])
-
-
-def _without_padding(document: Document, vocab: Vocabulary) -> tuple[np.ndarray, np.ndarray]:
-    """The ids and sentence lengths of a document without the padding at its end.
-
-    Raises DataError for special ids inside it, which only the model adds and masks.
-    """
-    ids, lengths = document.ids, document.lengths
-    assert ids is not None and lengths is not None
-    count = int(np.flatnonzero(ids != vocab.pad_id)[-1:].sum()) + 1
-    special = (vocab.pad_id, vocab.cls_id, vocab.sep_id, vocab.mask_id)
-    inside = np.flatnonzero(np.isin(ids[:count], special))
-    if len(inside):
-        raise DataError(
-            f"{document.id}: holds the special id {int(ids[inside[0]])} at position "
-            f"{int(inside[0])}: leave special ids out; padding may stand at the end only"
-        )
-    lengths = np.diff(np.minimum(np.cumsum(lengths), count), prepend=0)
-    return ids[:count], lengths[lengths > 0]
 
 
 @lru_cache(maxsize=2)

@@ -56,11 +56,16 @@ class Document:
     """Token ids [tokens] of a document that came without text."""
     lengths: np.ndarray | None = None
     """Tokens of each sentence [sentences] of such a document."""
+    word_starts: np.ndarray | None = None
+    """bool [tokens]: where the words of such a document begin, if that is known."""
+    labels: np.ndarray | None = None
+    """Label of each token [tokens] of such a document, if it has labels."""
 
     def content(self) -> bytes:
         """The bytes that two copies of a document have in common."""
         if self.ids is not None:
-            return np.asarray(self.ids, "<i8").tobytes()
+            columns = (self.ids, self.word_starts, self.labels)
+            return b"".join(np.asarray(c, "<i8").tobytes() for c in columns if c is not None)
         return self.text.encode("utf-8", "surrogatepass")
 
 

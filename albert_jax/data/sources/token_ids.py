@@ -1,16 +1,17 @@
 """Token ids that come without text: `ids:FILE`, with a Parquet or npy file.
 
 A Parquet file has a column "ids" of lists of integers, one document per row, and may have a
-column "units" with the lengths of the document's sentences. An npy file holds a matrix with one
-document per row, padded at its end, or a vector with NAME.bounds.npy beside it, which holds the
-offset of each document and the end of the last. Documents without sentences are cut into
-sentences of `unit_tokens` tokens.
+column "units" with the lengths of the document's sentences, and columns of the length of the ids:
+"word_starts" of lists of booleans, and "labels" of lists of integers. An npy file holds a matrix
+with one document per row, padded at its end, or a vector with NAME.bounds.npy beside it, which
+holds the offset of each document and the end of the last. Documents without sentences are cut
+into sentences of `unit_tokens` tokens.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ from albert_jax.data.sources import records
 from albert_jax.data.sources.document import Document, Part, record_parts
 from albert_jax.errors import DataError
 
+COLUMNS = ("word_starts", "labels")
+"""Columns beside the ids."""
+_OPTIONAL = ("units", *COLUMNS)
 _PART_ROWS = 50_000
 
 
@@ -38,30 +42,56 @@ def parts(path: str) -> list[Part]:
     return record_parts("ids", path, len(bounds) - 1, ids.nbytes, _PART_ROWS)
 
 
+def columns(parts: Sequence[Part]) -> tuple[str, ...]:
+    """The columns beside the ids of all parts; text has none.
+
+    Raises DataError if some parts have a column that others lack.
+    """
+    found: dict[str, tuple[str, ...]] = {}
+    for part in parts:
+        if part.path not in found:
+            is_table = part.kind == "ids" and part.path.endswith(".parquet")
+            names = _parquet(part.path).schema_arrow.names if is_table else ()
+            found[part.path] = tuple(name for name in COLUMNS if name in names)
+    first = next(iter(found))
+    for path, names in found.items():
+        if different := set(names) ^ set(found[first]):
+            raise DataError(
+                f"{path} and {first}: only one of them has a column {min(different)!r}: give it to "
+                "all files or to none"
+            )
+    return found[first]
+
+
 def read(part: Part, unit_tokens: int) -> Iterator[Document]:
     """Yields the documents of a part."""
     path = part.path
     if path.endswith(".parquet"):
         table = _parquet(path).read_row_group(part.begin)
-        units = table.column("units") if "units" in table.column_names else None
-        for row, value in enumerate(table.column("ids")):
+        names = [name for name in ("ids", *_OPTIONAL) if name in table.column_names]
+        for row, values in enumerate(zip(*map(table.column, names), strict=True)):
             name = f"{path}, row group {part.begin}, row {row}"
             try:
-                ids = np.array(value.as_py() or [], np.int64)
-                lengths = None if units is None else np.array(units[row].as_py() or [], np.int64)
+                # Without a type for truth, a missing one would be read as false.
+                lists = {
+                    n: np.array(value.as_py() or [], np.int64)
+                    for n, value in zip(names, values, strict=True)
+                }
             except (TypeError, OverflowError) as error:
                 raise DataError(
                     f"{name}: does not hold integers below 2**63 ({error}): fix the row"
                 ) from error
-            yield _document(name, ids, lengths, unit_tokens)
+            yield _document(name, lists, unit_tokens)
         return
     ids, bounds = _arrays(path)
     for row in range(part.begin, part.end):
         document_ids = np.asarray(ids[bounds[row] : bounds[row + 1]], np.int64)
-        yield _document(f"{path}, row {row}", document_ids, None, unit_tokens)
+        yield _document(f"{path}, row {row}", {"ids": document_ids}, unit_tokens)
 
 
-def _document(name: str, ids: np.ndarray, lengths: np.ndarray | None, unit_tokens: int) -> Document:
+def _document(name: str, columns: dict[str, np.ndarray], unit_tokens: int) -> Document:
+    ids, lengths = columns["ids"], columns.get("units")
+    starts, labels = map(columns.get, COLUMNS)
     if lengths is None:
         full, rest = divmod(len(ids), unit_tokens)
         lengths = np.array([unit_tokens] * full + [rest] * (rest > 0), np.int64)
@@ -69,7 +99,13 @@ def _document(name: str, ids: np.ndarray, lengths: np.ndarray | None, unit_token
         raise DataError(
             f"{name}: its units have {int(lengths.sum())} tokens, its ids {len(ids)}: fix the row"
         )
-    return Document(name, "", ids=ids, lengths=lengths)
+    for column, values in zip(COLUMNS, (starts, labels), strict=True):
+        if values is not None and len(values) != len(ids):
+            raise DataError(
+                f"{name}: its {column} have {len(values)} tokens, its ids {len(ids)}: fix the row"
+            )
+    starts = None if starts is None else starts.astype(bool)
+    return Document(name, "", ids=ids, lengths=lengths, word_starts=starts, labels=labels)
 
 
 def _parquet(path: str) -> Any:
@@ -77,16 +113,19 @@ def _parquet(path: str) -> Any:
 
     file = records.parquet_file(path)
     schema = file.schema_arrow
-    for name in ("ids", "units"):
+    for name in ("ids", *_OPTIONAL):
         kind = schema.field(name).type if name in schema.names else None
-        if kind is None and name == "units":
+        if kind is None and name in _OPTIONAL:
             continue
+        is_flag = name == "word_starts"
+        is_value = pyarrow.types.is_boolean if is_flag else pyarrow.types.is_integer
         if kind is None or not (
             (pyarrow.types.is_list(kind) or pyarrow.types.is_large_list(kind))
-            and pyarrow.types.is_integer(kind.value_type)
+            and is_value(kind.value_type)
         ):
+            what = "booleans" if is_flag else "integers"
             raise DataError(
-                f"{path}: column {name!r} must hold lists of integers; its columns are "
+                f"{path}: column {name!r} must hold lists of {what}; its columns are "
                 f"{', '.join(f'{f.name} ({f.type})' for f in schema)}"
             )
     return file

@@ -36,7 +36,9 @@ def checked_record(
     """
     try:
         record = json.loads(content)
-        different = sorted(key for key in inputs if record["inputs"].get(key) != inputs[key])
+        made_from = record["inputs"]
+        names = {*inputs, *made_from}
+        different = sorted(name for name in names if made_from.get(name) != inputs.get(name))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(f"{folder}: its manifest is damaged: delete the folder") from error
     if different:

@@ -1,0 +1,110 @@
+"""Front ends: what turns documents into tokens, with the columns that it knows of them.
+
+An `Encoder` stands between documents and shards. Which one a preparation uses, and which columns
+its documents have, is decided before the first document is read.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from albert_jax import files
+from albert_jax.data.corpus.columns import LABELS, Columns, Encoded, read_labels
+from albert_jax.data.prepare.plan import Plan
+from albert_jax.data.sources.document import Document
+from albert_jax.data.sources.sentences import sentences
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.errors import DataError
+
+
+class Encoder(Protocol):
+    """A front end. It knows the options of its plan."""
+
+    def encode(self, documents: Sequence[Document]) -> Encoded:
+        """The tokens of some documents, with the columns of the plan."""
+        ...
+
+
+def encoder(plan: Plan, kind: str, vocab: Vocabulary) -> Encoder:
+    """The front end for the parts of this kind (`Part.kind`)."""
+    if kind == "ids":
+        return IdsEncoder(columns(plan), vocab)
+    return TextEncoder(plan, vocab)
+
+
+def columns(plan: Plan) -> Columns:
+    """The columns that all documents of a plan have, once its file of labels is written."""
+    labels = files.join(plan.out_dir, LABELS)
+    return Columns(
+        word_starts="word_starts" in plan.columns,
+        num_labels=len(read_labels(labels)) if "labels" in plan.columns else 0,
+    )
+
+
+def split(plan: Plan, documents: Sequence[Document]) -> tuple[list[str], np.ndarray]:
+    """The sentences of some documents as the plan finds them, and their number in each."""
+    rule, language = plan.options.rule, plan.options.language
+    texts = [sentences(document.text, rule, language) for document in documents]
+    return list(itertools.chain.from_iterable(texts)), np.array(list(map(len, texts)))
+
+
+class TextEncoder:
+    """Text by the vocabulary alone."""
+
+    def __init__(self, plan: Plan, vocab: Vocabulary) -> None:
+        self.plan, self.vocab = plan, vocab
+
+    def encode(self, documents: Sequence[Document]) -> Encoded:
+        """The tokens of documents that have text."""
+        texts, counts = split(self.plan, documents)
+        return Encoded(*self.vocab.encode_flat(texts), counts)
+
+
+class IdsEncoder:
+    """Token ids that came without text, with the columns that came with them."""
+
+    def __init__(self, columns: Columns, vocab: Vocabulary) -> None:
+        self.columns, self.vocab = columns, vocab
+
+    def encode(self, documents: Sequence[Document]) -> Encoded:
+        """The tokens of documents that have ids, without the padding at their ends.
+
+        Raises DataError for special ids inside a document, which only the model adds and masks, and
+        for a label outside the vocabulary of labels.
+        """
+        parts = [self._stripped(document) for document in documents]
+        arrays = zip(*parts, strict=True)
+        joined = [None if array[0] is None else np.concatenate(array) for array in arrays]
+        return Encoded(*joined)  # pyright: ignore[reportArgumentType]
+
+    def _stripped(self, document: Document) -> Encoded:
+        ids, lengths, vocab = document.ids, document.lengths, self.vocab
+        assert ids is not None and lengths is not None
+        count = int(np.flatnonzero(ids != vocab.pad_id)[-1:].sum()) + 1
+        special = (vocab.pad_id, vocab.cls_id, vocab.sep_id, vocab.mask_id)
+        inside = np.flatnonzero(np.isin(ids[:count], special))
+        if len(inside):
+            raise DataError(
+                f"{document.id}: holds the special id {int(ids[inside[0]])} at position "
+                f"{int(inside[0])}: leave special ids out; padding may stand at the end only"
+            )
+        lengths = np.diff(np.minimum(np.cumsum(lengths), count), prepend=0)
+        lengths = lengths[lengths > 0]
+        starts, labels = document.word_starts, document.labels
+        if labels is not None:
+            labels = labels[:count]
+            bad = np.flatnonzero((labels < 0) | (labels >= self.columns.num_labels))
+            if len(bad):
+                raise DataError(
+                    f"{document.id}: label {int(labels[bad[0]])} at position {int(bad[0])} is "
+                    f"outside the {self.columns.num_labels} words of the file of labels: fix one"
+                )
+        return Encoded(
+            *(ids[:count], lengths, np.array([len(lengths)])),
+            word_starts=None if starts is None else starts[:count],
+            labels=labels,
+        )
