@@ -81,6 +81,9 @@ class DataPrepare(TextOptions):
     """Number of different ids, with --ids."""
     special_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID")] = ()
     """With --ids, the ids of padding, start, separator, mask and, if there is one, unknown."""
+    words: Literal["none", "jieba", "spaces"] = "none"
+    """Where words of Chinese text begin, for masking whole words: jieba finds them, or they stand
+    between spaces."""
     labels: OptionalFile = None
     """With --ids, the words of the column labels, one a line."""
     unit_tokens: int = 32
@@ -110,6 +113,7 @@ class DataPrepare(TextOptions):
             reading=self.reading(self.unit_tokens),
             rule=self.rule,
             language=self.language,
+            words=self.words,
             labels=self.labels,
             validation_share=self.validation_share,
             min_characters=self.min_characters,

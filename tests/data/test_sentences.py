@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from albert_jax.data.sources.sentences import MAX_CHARACTERS, check_language, sentences
+from albert_jax.data.sources.sentences import MAX_CHARACTERS, check_language, description, sentences
 from albert_jax.errors import ConfigError
 
 
@@ -38,6 +40,29 @@ def test_lines_are_sentences_if_asked() -> None:
 )
 def test_borders(text: str, language: str, found: list[str]) -> None:
     assert sentences(text, "split", language) == found
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            "昨天Dr. Wang来了。他说：“你好！”我们走吧。",
+            ["昨天Dr. Wang来了。", "他说：“你好！”", "我们走吧。"],
+        ),
+        ("公司在U.S. 境内。Mr. Li也在。", ["公司在U.S. 境内。", "Mr. Li也在。"]),
+        ("他叫J. K. 罗琳。我用Python. 他用Java.", ["他叫J. K. 罗琳。", "我用Python.", "他用Java."]),
+        ("小明vs. 小红。", ["小明vs. 小红。"]),
+    ],
+)
+def test_latin_abbreviations_in_chinese(text: str, found: list[str]) -> None:
+    for language in ("zh", "zh-hant"):
+        assert sentences(text, "split", language) == found
+        assert description("split", language).endswith(", Latin abbreviations")
+
+
+@given(st.text(alphabet="Dr. Wang王来了。，Ａ b\u3000!é"))
+def test_no_character_of_chinese_is_lost(text: str) -> None:
+    assert "".join("".join(sentences(text, "split", "zh")).split()) == "".join(text.split())
 
 
 def test_nothing_is_lost_and_nothing_is_endless() -> None:

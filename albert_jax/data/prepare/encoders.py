@@ -14,10 +14,12 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS, Columns, Encoded, read_labels
+from albert_jax.data.prepare import words
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources.document import Document
 from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.errors import DataError
 
 
@@ -33,6 +35,8 @@ def encoder(plan: Plan, kind: str, vocab: Vocabulary) -> Encoder:
     """The front end for the parts of this kind (`Part.kind`)."""
     if kind == "ids":
         return IdsEncoder(columns(plan), vocab)
+    if plan.options.words != "none" and isinstance(vocab, WordPiece):
+        return WordsEncoder(plan, vocab)
     return TextEncoder(plan, vocab)
 
 
@@ -62,6 +66,18 @@ class TextEncoder:
         """The tokens of documents that have text."""
         texts, counts = split(self.plan, documents)
         return Encoded(*self.vocab.encode_flat(texts), counts)
+
+
+class WordsEncoder:
+    """Text by a WordPiece vocabulary, with the words that its tokens do not show."""
+
+    def __init__(self, plan: Plan, vocab: WordPiece) -> None:
+        self.plan, self.vocab = plan, vocab
+
+    def encode(self, documents: Sequence[Document]) -> Encoded:
+        """The tokens of documents that have text, and where their words begin."""
+        texts, counts = split(self.plan, documents)
+        return words.encode(texts, counts, self.plan.options.words, self.vocab)
 
 
 class IdsEncoder:

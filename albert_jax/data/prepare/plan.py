@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from albert_jax import files
+from albert_jax.data.prepare.words import Words
 from albert_jax.data.sources.document import Part
 from albert_jax.data.sources.sentences import Rule
 from albert_jax.data.sources.sources import PART_BYTES, ReadOptions
@@ -27,6 +28,8 @@ class PrepareOptions:
     and less of a corpus above 100 MB, so that about 5 MB of text are held out."""
     min_characters: int = 20
     """Shorter documents are left out and counted."""
+    words: Words = "none"
+    """What finds the words of text whose tokens do not show them; see words.py."""
     labels: str | None = None
     """File with the words of the labels that come with token ids, one a line."""
     decontaminate: tuple[str, ...] = ()

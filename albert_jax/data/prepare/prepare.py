@@ -17,14 +17,14 @@ from typing import Any
 
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS, read_labels
-from albert_jax.data.prepare import deduplication, manifest, steps
+from albert_jax.data.prepare import deduplication, manifest, steps, words
 from albert_jax.data.prepare.executor import Executor
 from albert_jax.data.prepare.plan import Plan, PrepareOptions
 from albert_jax.data.sources import sentences, sources, token_ids
 from albert_jax.data.sources.document import Part
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import DataError, StorageError
+from albert_jax.errors import ConfigError, DataError, StorageError
 
 HELD_OUT_BYTES = 5_000_000
 """Text that the default share holds out of a large corpus; of a small one it is 5%."""
@@ -56,6 +56,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     sentences.check_language(options.language)
+    words.check(options.words, vocab)
     out_dir = out_dir if files.is_bucket(out_dir) else os.path.abspath(out_dir)
     parts = tuple(sources.parts(specs, options.reading, options.part_bytes))
     share = options.validation_share
@@ -76,8 +77,8 @@ def prepare(
             return done
         vocabulary.save(vocab, files.join(out_dir, "vocabulary"))
         if options.labels is not None:
-            words = "\n".join(read_labels(options.labels)) + "\n"
-            files.write(files.join(out_dir, LABELS), words.encode())
+            labels = "\n".join(read_labels(options.labels)) + "\n"
+            files.write(files.join(out_dir, LABELS), labels.encode())
         with Executor(plan, log) as executor:
             num_partitions = _run_steps(plan, executor)
         if options.shard[0]:
@@ -91,6 +92,8 @@ def prepare(
 def _columns(parts: Sequence[Part], options: PrepareOptions) -> tuple[str, ...]:
     """The columns that all documents have. Raises DataError if only some of them have one."""
     columns = token_ids.columns(parts)
+    if options.words != "none" and any(part.kind == "ids" for part in parts):
+        raise ConfigError("words are found in text: token ids have a column word_starts instead")
     if (options.labels is None) == ("labels" in columns):
         problem = "have a column labels" if "labels" in columns else "have no column labels"
         raise DataError(
@@ -99,7 +102,7 @@ def _columns(parts: Sequence[Part], options: PrepareOptions) -> tuple[str, ...]:
         )
     if options.labels is not None:
         read_labels(options.labels)
-    return columns
+    return columns if options.words == "none" else ("word_starts",)
 
 
 def _run_steps(plan: Plan, executor: Executor) -> int:

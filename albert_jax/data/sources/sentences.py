@@ -10,7 +10,10 @@ and never changes the text. The language only decides about abbreviations; "en" 
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import re
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Literal
 
@@ -20,6 +23,7 @@ from albert_jax.errors import ConfigError
 
 Rule = Literal["split", "line"]
 
+_LATIN_IN_CHINESE = re.compile("(?<=[\u3000-\u9fff\uff00-\uffef])(?=[A-Za-z])")
 MAX_CHARACTERS = 1000
 """Under "split", longer sentences are cut at white space."""
 
@@ -35,12 +39,36 @@ def sentences(text: str, rule: Rule = "split", language: str = "en") -> list[str
         return [line for raw in lines if (line := raw.strip())]
     stripped: list[str] = []
     for line in lines:
-        for raw in sentencex.segment(language, line):  # pyright: ignore[reportAttributeAccessIssue]
+        for raw in _segments(line, language):
             if len(raw) > MAX_CHARACTERS:
                 stripped += _cut(raw.strip())
             elif sentence := raw.strip():
                 stripped.append(sentence)
     return stripped
+
+
+def _segments(line: str, language: str) -> Iterator[str]:
+    """The sentences of a line, which together are the line.
+
+    The splitter knows an abbreviation by the space before it. Chinese writes none there, so it gets
+    a line with a space between Chinese and Latin characters.
+    """
+    segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]
+    if not _is_chinese(language):
+        yield from segment(language, line)
+        return
+    parts = _LATIN_IN_CHINESE.split(line)
+    added = list(itertools.accumulate(len(part) + 1 for part in parts[:-1]))
+    begin = end = 0
+    for piece in segment(language, " ".join(parts)):
+        end += len(piece)
+        stop = end - bisect.bisect_right(added, end)
+        yield line[begin:stop]
+        begin = stop
+
+
+def _is_chinese(language: str) -> bool:
+    return language.partition("-")[0] == "zh"
 
 
 def check_language(language: str) -> None:
@@ -54,7 +82,10 @@ def check_language(language: str) -> None:
 
 def description(rule: Rule, language: str) -> str:
     """Rule, language and version of the splitter; equal descriptions give equal sentences."""
-    return "line" if rule == "line" else f"sentencex {version('sentencex')} {language}"
+    if rule == "line":
+        return "line"
+    latin = ", Latin abbreviations" if _is_chinese(language) else ""
+    return f"sentencex {version('sentencex')} {language}{latin}"
 
 
 def _cut(sentence: str) -> list[str]:

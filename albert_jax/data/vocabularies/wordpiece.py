@@ -69,6 +69,7 @@ class WordPiece:
         self.token_bytes = np.array(list(map(_text_bytes, self._tokens)), np.int32)
         self.token_bytes[self.unk_id] = 1
         self.fingerprint = fingerprint(self.files())
+        self._size_of: dict[str, int] = {}
         self._tokenizer = tokenizers.Tokenizer(
             models.WordPiece(
                 ids,
@@ -90,6 +91,27 @@ class WordPiece:
         ids = self.encode(texts)
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
+
+    def encode_placed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """As `encode_flat`, and for each token the character of its text at which it begins."""
+        words = [basic(text, self.lower_case) for text in texts]
+        # Only encodings with offsets are needed here; those of `encode` are faster to make.
+        encodings = self._tokenizer.encode_batch(words, add_special_tokens=False)
+        flat = [np.zeros((0, 2), np.int64)]
+        for text, encoding in zip(texts, encodings, strict=True):
+            origin = np.repeat(np.arange(len(text)), self._sizes(text))
+            begins = np.fromiter((begin for begin, _ in encoding.offsets), int, len(encoding))
+            flat.append(np.stack([encoding.ids, origin[begins]], axis=1))
+        ids, begins = np.concatenate(flat).T
+        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        return ids.astype(np.int32), lengths, begins
+
+    def _sizes(self, text: str) -> list[int]:
+        """The characters that `basic` makes of each character; none of its rules joins any."""
+        sizes, lower_case = self._size_of, self.lower_case
+        for character in set(text) - sizes.keys():
+            sizes[character] = len(basic(character, lower_case))
+        return [sizes[character] for character in text]
 
     def spell(self, text: str) -> list[str]:
         """The characters that each token of a text covers, with a " " in front of each word."""
