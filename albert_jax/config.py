@@ -226,8 +226,9 @@ class ComputeConfig:
     """Attention backend; auto takes the fastest that can run this config on these devices."""
     remat: Literal["none", "dots", "full"] = "none"
     """Activations that the backward pass recomputes: none, all but matrix products, or all."""
-    unroll: bool = False
-    """Unroll the layers instead of scanning them (faster, but more to compile)."""
+    unroll: Literal["auto", True, False] = "auto"
+    """Unroll the layers instead of scanning them (faster, but more to compile); auto unrolls a few
+    layers on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)

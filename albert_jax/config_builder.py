@@ -133,7 +133,7 @@ def _value(hint: Any, raw: Any, where: str, path: str) -> Any:
             raise ConfigError(f"{where}: {path} must be a list, not {_kind(raw)}")
         return tuple(_value(arguments[0], v, where, f"{path}.{i}") for i, v in enumerate(raw))
     if origin is Literal:
-        if raw not in arguments:
+        if not any(raw == a and type(raw) is type(a) for a in arguments):
             choices = ", ".join(repr(a) for a in arguments)
             raise ConfigError(f"{where}: {path} must be one of {choices}")
         return raw

@@ -71,7 +71,6 @@ def run_config(
         optimizer=dataclasses.replace(
             config.optimizer, learning_rate=rate, warmup_steps=steps // 10
         ),
-        compute=dataclasses.replace(config.compute, unroll=True),
         run=dataclasses.replace(
             config.run, logging_steps=steps, eval_steps=0, max_eval_samples=8, save_steps=steps
         ),

@@ -213,7 +213,7 @@ def test_config_show_prints_a_config_that_reads_back(call, tmp_path):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("model.vocab_size", "4000"), ("model.vocab-size", "4000"), ("compute.unroll", "true"),
+    [("model.vocab_size", "4000"), ("model.vocab-size", "4000"), ("compute.unroll", "auto"),
      ("optimizer.name", "muon"), ("data.prepared", ""), ("phases.0.objective.mask_unit", "ngram")],
 )  # fmt: skip
 def test_config_show_gets_one_value_for_scripts(call, field, value):

@@ -120,12 +120,14 @@ class Stepper:
     def __init__(self, config: Config) -> None:
         from albert_jax.model import attention
         from albert_jax.model.init import init_params
+        from albert_jax.model.unroll import with_unroll
         from albert_jax.objectives.pretraining import pretraining_loss
         from albert_jax.parallel.mesh import check_rows, global_batch, local_rows, make_mesh
         from albert_jax.train.state import init_state
         from albert_jax.train.step import make_train_step
 
         phase, mesh = config.phases[0], make_mesh(config.parallel)
+        config = with_unroll(config, mesh.devices.flat[0])
         check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases.0")
         backend = attention.choose(config, mesh.devices.flat[0])
         self.attention = backend.name

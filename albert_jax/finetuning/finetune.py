@@ -78,7 +78,7 @@ def run(
     if not continued:
         initial()  # Weights that do not fit are reported before the run folder is made.
     # With the augmented examples: hosts whose models drew other words must not train together.
-    mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
+    config, mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
     features, answers = (batches.features(len(config.phases) - 1), dev_features), []
     summary.say(out, fitted, summary.of_examples(config, task, counts, features))
     trained = finetuning_task(config, task, batches, dev, mesh, initial, teacher, answers=answers)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference import predict
-from albert_jax.inference.early_exit import EarlyExit
 from albert_jax.model.sharing import check_depth
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.task import Prediction, Sampling
+
+if TYPE_CHECKING:
+    from albert_jax.inference.early_exit import EarlyExit
 
 CHUNK = 1024
 """Most examples whose outputs are held at a time; the features of all are held."""
@@ -55,6 +57,8 @@ class Predictor:
         self.model, self.task = model, predict.task_of(model)
         self.early_exit: EarlyExit | None = None
         if exit_confidence is not None:
+            from albert_jax.inference.early_exit import EarlyExit
+
             self.early_exit = EarlyExit(model, exit_confidence, num_layers)
         self._num_layers, self._top, self._report = num_layers, top, report
         self._sampling = Sampling(temperature=temperature, seed=seed, show_step=show_step)

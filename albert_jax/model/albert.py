@@ -137,7 +137,7 @@ def encode_all_layers(
     attention, ffn = _shared_params(params, config, num_layers)
     blocks = len(attention.set_of_block)
 
-    if compute.unroll:
+    if compute.unroll is True:
         # Dropout masks belong to the places of a row, so that they ask for the whole row.
         rates = config.hidden_dropout_prob, config.attention_probs_dropout_prob
         whole = capture or (dropout is not None and max(rates) > 0)
@@ -309,4 +309,4 @@ def _rematerialized(run: Block, compute: ComputeConfig) -> Block:
         policy = policies.save_only_these_names(layers.SAVED)
     # Outside a loop the compiler would merge the recomputation with the first computation and save
     # nothing; inside one it cannot, and the barrier costs time.
-    return jax.checkpoint(run, prevent_cse=compute.unroll, policy=policy)
+    return jax.checkpoint(run, prevent_cse=compute.unroll is True, policy=policy)

@@ -54,7 +54,7 @@ def plan(
         "compiled": where.is_tpu,
         "parameters": count(config.model),
         "remat": config.compute.remat,
-        "unroll": config.compute.unroll,
+        "unroll": config.compute.unroll is True,
         "fsdp": config.parallel.fsdp,
         "unsharded": _unsharded(config),
         "efficiency": efficiency,

@@ -65,7 +65,7 @@ def run(
             f"prepared with a vocabulary of {vocabulary.size}: set it to that, or prepare again"
         )
     parent_state = state_of_parent(branch, vocabulary) if branch else None
-    mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
+    config, mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
     if config.data.on_damage == "skip":
         _leave_out_damage([*train, *held_out])
     else:

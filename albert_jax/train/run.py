@@ -23,8 +23,9 @@ from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
 from albert_jax.config_fields import leaves
 from albert_jax.errors import CheckpointError, ConfigError, DataError, PeerError
+from albert_jax.model.unroll import with_unroll
 from albert_jax.model_io import run_record
-from albert_jax.model_io.model import BEFORE_CONFIG
+from albert_jax.model_io.model import BEFORE_CONFIG, is_run
 from albert_jax.observe import curves, environment
 from albert_jax.parallel import agreement, hosts
 from albert_jax.parallel.jax_internals import process
@@ -129,12 +130,13 @@ class RunFolder:
         ]
 
 
-def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> jax.sharding.Mesh:
+def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> tuple[Config, jax.sharding.Mesh]:
     """Joins the processes of a run and makes its mesh, before anything is written.
 
-    Every process must have the same config, package versions and `inputs` (named options and
-    digests). Raises ConfigError if one differs or the devices do not fit the config, PeerError if
-    one does not answer, and CheckpointError if the folder `out` is neither empty nor a run.
+    The config comes back with compute.unroll decided; a run that has begun keeps its own. Every
+    process must have the same config, package versions and `inputs` (named options and digests).
+    Raises ConfigError if one differs or the devices do not fit the config, PeerError if one does
+    not answer, and CheckpointError if the folder `out` is neither empty nor a run.
     """
     environment.refuse_seed_offset()
     hosts.join()
@@ -148,7 +150,8 @@ def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> jax.sharding.
     for number, phase in enumerate(config.phases):
         check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
     RunFolder(out).refuse_unknown_files()
-    return mesh
+    begun = configfile.load(out).compute.unroll if is_run(out) else "auto"
+    return with_unroll(config, mesh.devices.flat[0], begun), mesh
 
 
 def run_training(

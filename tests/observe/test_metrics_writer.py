@@ -3,6 +3,7 @@
 import json
 import math
 import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,28 @@ def test_full_disk_under_the_event_file_does_not_end_the_run(tmp_path: Path, cap
     writer.flush()
     assert steps(tmp_path) == [1, 2]
     assert len(caplog.messages) == 1 and "/events/" in caplog.messages[0]
+
+
+def test_events_are_written_without_a_package_that_imports_torch(tmp_path, monkeypatch) -> None:
+    for name in ("tensorboardX", "tensorboardX.proto", "tensorboard", "torch"):
+        monkeypatch.setitem(sys.modules, name, None)
+    writer = MetricsWriter(str(tmp_path))
+    writer.write({"step": 300, "loss": 1e39, "tokens": 3, "text/é": -0.5})
+    writer.flush()
+    monkeypatch.undo()
+    from tensorboardX.proto import event_pb2
+
+    values = [
+        {"tag": "train/loss", "simple_value": math.inf},
+        {"tag": "train/tokens", "simple_value": 3},
+        {"tag": "train/text/é", "simple_value": -0.5},
+    ]
+    newest = read_events(f"{tmp_path}/events")[-1]
+    expected = event_pb2.Event(  # type: ignore[attr-defined]  # Made at run time.
+        step=300, wall_time=newest.wall_time, summary={"value": values}
+    )
+    data = (files.read(f"{tmp_path}/events/{files.names(f'{tmp_path}/events')[0]}")) or b""
+    assert data[-4 - expected.ByteSize() : -4] == expected.SerializeToString()
 
 
 def read_events(folder: str) -> list:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import sys
+from typing import Any
 
 import numpy as np
 import pytest
+from scipy import special
 
 from albert_jax.tasks.multiple_choice import MultipleChoice, MultipleChoiceConfig
 from albert_jax.tasks.support import metrics
@@ -22,6 +25,27 @@ def test_classification_scores() -> None:
     assert constant == {"accuracy": 0.5, "f1": 0.0, "matthews": 0.0}
     # Class 2 occurs nowhere and counts as 0 in the mean over three classes.
     assert metrics.classification(guessed, true, 3)["f1"] == pytest.approx(2 / 3 * 2 / 3)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+def test_classification_scores_are_those_of_scikit_learn(classes: int, monkeypatch) -> None:
+    from sklearn.metrics import f1_score, matthews_corrcoef
+
+    rng = np.random.default_rng(classes)
+    guessed, true = rng.integers(0, classes, (2, 400))
+    guessed = np.where(rng.random(400) < 0.5, true, guessed)
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)  # It takes seconds to import.
+    scores = metrics.classification(guessed, true, classes)
+    average: Any = "binary" if classes == 2 else "macro"
+    assert scores["f1"] == pytest.approx(f1_score(true, guessed, average=average), abs=1e-12)
+    assert scores["matthews"] == pytest.approx(matthews_corrcoef(true, guessed), abs=1e-12)
+
+
+def test_softmax_is_that_of_scipy_bit_for_bit() -> None:
+    logits = np.random.default_rng(0).normal(scale=30, size=(50, 3)).astype(np.float32)
+    expected = special.softmax(logits.astype(np.float64), axis=-1)
+    np.testing.assert_array_equal(metrics.softmax(logits), expected)
+    np.testing.assert_array_equal(metrics.softmax([1000.0, 0.0]), [1, 0])
 
 
 @pytest.mark.filterwarnings("error")

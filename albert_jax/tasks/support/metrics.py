@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import special
 
 
 def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dict[str, float]:
@@ -19,17 +18,18 @@ def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dic
 
     `predicted` and `true` are class numbers; scores that are undefined count as 0.
     """
-    from sklearn.metrics import f1_score, matthews_corrcoef
-
-    average: Any = "binary" if classes == 2 else "macro"
-    labels = None if classes == 2 else list(range(classes))
-    f1 = f1_score(true, predicted, average=average, labels=labels, zero_division=0)  # type: ignore[arg-type]
-    # scikit-learn warns where there is only one class, for which the correlation is undefined.
-    constant = len(np.union1d(true, predicted)) == 1
+    counts = np.zeros((classes, classes))  # Of each pair (true, predicted).
+    np.add.at(counts, (true, predicted), 1)
+    right, of_true, of_predicted = counts.diagonal(), counts.sum(1), counts.sum(0)
+    f1 = 2 * right / np.maximum(of_true + of_predicted, 1)
+    # Gorodkin's correlation of several classes, which is that of Matthews for two.
+    total = counts.sum()
+    covariance = right.sum() * total - of_true @ of_predicted
+    variances = (total**2 - of_true @ of_true) * (total**2 - of_predicted @ of_predicted)
     return {
         "accuracy": float(np.mean(predicted == true)),
-        "f1": float(f1),
-        "matthews": 0.0 if constant else float(matthews_corrcoef(true, predicted)),
+        "f1": float(f1[1] if classes == 2 else f1.mean()),
+        "matthews": float(covariance / math.sqrt(variances)) if variances else 0.0,
     }
 
 
@@ -47,7 +47,9 @@ def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
 
 def softmax(logits: Any) -> np.ndarray:
     """Probabilities float64 over the last axis."""
-    return special.softmax(np.asarray(logits, np.float64), axis=-1)
+    logits = np.asarray(logits, np.float64)
+    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 MARKS = ("B", "I", "E", "S")
