@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from albert_jax.commands.data import TextOptions, log
 from albert_jax.commands.options import Directory
@@ -10,16 +11,20 @@ from albert_jax.commands.options import Directory
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerTrain(TextOptions):
-    """Learn a SentencePiece vocabulary from text."""
+    """Learn a vocabulary from text."""
 
     vocab_size: int
     """Number of tokens, the special ones included."""
     out: Directory
     """Directory to make."""
+    kind: Literal["sentencepiece", "characters", "wordpiece"] = "sentencepiece"
+    """SentencePiece, or a vocab.txt of characters (Chinese) or of pieces of words."""
     lower_case: bool = True
     """Whether upper and lower case are the same."""
     keep_accents: bool = False
     """Whether letters keep their accents."""
+    keep_width: bool = False
+    """Whether full-width punctuation stays different from ASCII, with --keep-accents True."""
     sample_bytes: int = 4_000_000
     """How much of the text the trainer sees."""
     seed: int = 0
@@ -32,8 +37,10 @@ class TokenizerTrain(TextOptions):
         options = TrainingOptions(
             vocab_size=self.vocab_size,
             seed=self.seed,
+            kind=self.kind,
             lower_case=self.lower_case,
             keep_accents=self.keep_accents,
+            keep_width=self.keep_width,
             sample_bytes=self.sample_bytes,
             reading=self.reading(),
             rule=self.rule,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from scipy.special import softmax
 
 from albert_jax.config import ModelConfig
 from albert_jax.data.vocabularies.masked_text import MASK, check_texts, encode_masked
+from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.inference.masked_lm import logits_function, masked_batches, special_ids
@@ -99,15 +101,15 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
 
 
 def most_probable(logits: np.ndarray, vocabulary: Vocabulary, top_k: int) -> list[Candidate]:
-    """The `top_k` most probable tokens under logits [V], special ones left out."""
+    """The `top_k` most probable tokens under logits [V], special ones and bare marks left out."""
     probabilities = softmax(logits)
     allowed = probabilities.copy()
     allowed[special_ids(vocabulary)] = -1.0
-    best = np.argsort(-allowed, kind="stable")[:top_k]
+    ranked = (int(id) for id in np.argsort(-allowed, kind="stable") if allowed[id] >= 0)
+    # A bare mark of a word's start is no word: it only stands before a token without one.
+    words = ((_word(id, vocabulary), id) for id in ranked if vocabulary.id_to_token(id) != SPACE)
     return [
-        Candidate(_word(int(id), vocabulary), int(id), float(probabilities[id]))
-        for id in best
-        if allowed[id] >= 0
+        Candidate(word, id, float(probabilities[id])) for word, id in itertools.islice(words, top_k)
     ]
 
 

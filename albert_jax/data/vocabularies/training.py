@@ -1,31 +1,36 @@
-"""Training a SentencePiece vocabulary with ALBERT's special tokens and ids.
+"""Training a vocabulary: SentencePiece with ALBERT's special tokens and ids, or WordPiece.
 
-The settings are the original's: a unigram model, <pad> 0, <unk> 1, [CLS] 2, [SEP] 3, [MASK] 4,
-eight marks that are always tokens of their own, 0.99995 of all characters covered, and text that is
-cleaned by the same rules as when it is encoded. A seeded sample of the sources is enough, because
-the tokens depend on frequencies, which a few megabytes already show.
+WordPiece is learned in wordpiece_training.py. The settings of SentencePiece are the original's: a
+unigram model, <pad> 0, <unk> 1, [CLS] 2, [SEP] 3, [MASK] 4, eight marks that are always tokens of
+their own, 0.99995 of all characters covered, and text that is cleaned by the same rules as when it
+is encoded. A seeded sample of the sources is enough, because the tokens depend on frequencies,
+which a few megabytes already show.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import sentencepiece as spm
+import tokenizers
 
 from albert_jax import files, protobuf_wire
 from albert_jax.data.sources import sentences, sources, text_files
 from albert_jax.data.sources.document import Document, Part, ReadCounts
 from albert_jax.data.sources.sources import ReadOptions
-from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies import vocabulary, wordpiece_training
 from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece, is_inner_digits_comma
+from albert_jax.data.vocabularies.wordpiece_training import VocabularyTooLargeError
 from albert_jax.errors import ConfigError, DataError
 
 REPORT = "training.json"
@@ -34,6 +39,13 @@ USER_SYMBOLS = ("(", ")", '"', "-", ".", "\u2013", "\u00a3", "\u20ac")
 CHARACTER_COVERAGE = 0.99995
 MAX_SAMPLED_PARTS = 64
 """Of a corpus with more parts only these, chosen by hash, are read."""
+SPACELESS = 1 / 16
+"""Text with fewer spaces than this share of its characters is written without spaces: its "words"
+would be longer than the trainer's longest token (16 characters)."""
+_LONGEST_OF_HAN, _LONGEST_OF_OTHERS = 4, 8
+"""Most characters of a token of text without spaces. There nothing else keeps the trainer from
+tokens of several words, which no other sentence has. Nearly all Chinese words have at most 4
+characters; words of Japanese and Thai are written with more."""
 _NUM_THREADS = 4
 """Fixed, because the trained model depends on the number of threads."""
 _MAX_SENTENCE_BYTES = 8192
@@ -50,9 +62,14 @@ class TrainingOptions:
     """Number of tokens, the special ones included."""
     seed: int = 0
     """Decides which documents are sampled."""
+    kind: Literal["sentencepiece", "characters", "wordpiece"] = "sentencepiece"
+    """What the tokens are: pieces of text, or characters or pieces of words in a vocab.txt."""
     lower_case: bool = True
     keep_accents: bool = False
     """See normalize.TextRules."""
+    keep_width: bool = False
+    """Keep the forms of characters that Unicode calls compatible, such as full-width punctuation.
+    It needs `keep_accents`, because dropping accents replaces them as well."""
     sample_bytes: int = 4_000_000
     """How much text the trainer sees. Its time grows faster than the sample."""
     reading: ReadOptions = field(default_factory=ReadOptions)
@@ -68,6 +85,17 @@ class TrainingOptions:
         if self.sample_bytes < 1000:
             raise ConfigError(f"sample of {self.sample_bytes} bytes: it must have at least 1000")
         sentences.check_language(self.language)
+        of_pieces = self.kind == "sentencepiece"
+        if of_pieces and self.keep_width and not self.keep_accents:
+            raise ConfigError(
+                "full-width characters are kept only where accents are: give keep_accents "
+                "(--keep-accents True) too"
+            )
+        if not of_pieces and self.keep_accents and self.lower_case:
+            raise ConfigError(
+                f"kind {self.kind}: a vocab.txt keeps accents if and only if it keeps the case: "
+                "give lower_case false (--lower-case False) too"
+            )
 
 
 def train(
@@ -104,8 +132,14 @@ def train(
     if not any(cleaned):
         raise DataError(f"{parts[0].path}: no text was found: give files with text in them")
     log(f"training {options.vocab_size:,} tokens on {sum(map(len, cleaned)):,} characters")
-    model = _train(cleaned, options.vocab_size)
-    vocab = SentencePiece(model, lower_case=options.lower_case, keep_accents=options.keep_accents)
+    if options.kind == "sentencepiece":
+        model = _train(cleaned, options.vocab_size, keep_width=options.keep_width)
+        case, accents = options.lower_case, options.keep_accents
+        vocab = SentencePiece(model, lower_case=case, keep_accents=accents)
+    else:
+        vocab = wordpiece_training.train(
+            texts, options.kind, options.vocab_size, lower_case=options.lower_case
+        )
     ids, _ = vocab.encode_flat(texts)
     num_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     report = {
@@ -129,7 +163,7 @@ def from_texts(texts: Sequence[str], max_size: int) -> SentencePiece:
     cleaned = TextRules(lower_case=True, keep_accents=False).apply_all(texts)
     try:
         model = _train(cleaned, max_size)
-    except _VocabularyTooLargeError as error:
+    except VocabularyTooLargeError as error:
         model = _train(cleaned, error.largest)
     return SentencePiece(model, lower_case=True, keep_accents=False)
 
@@ -158,8 +192,12 @@ def sample(
                 yield document
 
 
-def _train(cleaned: Sequence[str], vocab_size: int) -> bytes:
+def _train(cleaned: Sequence[str], vocab_size: int, *, keep_width: bool = False) -> bytes:
     model = io.BytesIO()
+    # Settings that are given stand in the model, so the usual ones are left to the trainer.
+    settings: dict[str, Any] = {"normalization_rule_name": "identity"} if keep_width else {}
+    if longest := _longest_token(cleaned):
+        settings["max_sentencepiece_length"] = longest
     try:
         spm.SentencePieceTrainer.train(
             sentence_iterator=(
@@ -181,10 +219,21 @@ def _train(cleaned: Sequence[str], vocab_size: int) -> bytes:
             shuffle_input_sentence=False,
             num_threads=_NUM_THREADS,
             minloglevel=3,
+            **settings,
         )
     except (RuntimeError, OSError, ValueError) as error:
         raise _refusal(str(error), vocab_size) from error
     return _without_inner_digits(model.getvalue())
+
+
+def _longest_token(cleaned: Sequence[str]) -> int | None:
+    """Most characters of a token of text without spaces; None for all other text."""
+    counts = Counter(itertools.chain.from_iterable(cleaned))
+    total = counts.total()
+    if counts[" "] >= SPACELESS * total:
+        return None
+    han = sum(count for character, count in counts.items() if "\u3400" <= character <= "\u9fff")
+    return _LONGEST_OF_HAN if han > total / 2 else _LONGEST_OF_OTHERS
 
 
 def _without_inner_digits(model: bytes) -> bytes:
@@ -207,23 +256,11 @@ def _without_inner_digits(model: bytes) -> bytes:
     return b"".join(parts)
 
 
-class _VocabularyTooLargeError(DataError):
-    """The text supports only `largest` tokens."""
-
-    def __init__(self, message: str, largest: int) -> None:
-        super().__init__(message)
-        self.largest = largest
-
-
 def _refusal(message: str, vocab_size: int) -> DataError:
     """The error for a message of the trainer."""
     largest = re.search(r"value <= (\d+)", message)
     if largest:
-        return _VocabularyTooLargeError(
-            f"vocabulary size {vocab_size} is more than the text supports: give at most "
-            f"{largest.group(1)}, or more text",
-            int(largest.group(1)),
-        )
+        return VocabularyTooLargeError(vocab_size, int(largest.group(1)))
     fewest = re.search(r"required_chars\D+(\d+) vs (\d+)", message)
     if fewest:
         return DataError(
@@ -242,8 +279,8 @@ def _draw(seed: int, part: int, number: int) -> float:
 
 def _inputs(parts: Sequence[Part], options: TrainingOptions) -> dict[str, Any]:
     """Everything that decides the vocabulary, in a form that can be compared."""
-    reading = options.reading
-    return {
+    reading, kind = options.reading, options.kind
+    inputs = {
         "sources": [part.identity() for part in parts],
         "reading": [reading.format, reading.field, reading.on_bad_text],
         "sentences": sentences.description(options.rule, options.language),
@@ -252,8 +289,11 @@ def _inputs(parts: Sequence[Part], options: TrainingOptions) -> dict[str, Any]:
         "lower_case": options.lower_case,
         "keep_accents": options.keep_accents,
         "sample_bytes": options.sample_bytes,
-        "sentencepiece": spm.__version__,
     }
+    if kind == "sentencepiece":
+        chosen = {"keep_width": True} if options.keep_width else {}
+        return inputs | chosen | {"sentencepiece": spm.__version__}
+    return inputs | {"kind": kind, "tokenizers": tokenizers.__version__}
 
 
 def _finished_report(out_dir: str, inputs: dict[str, Any]) -> dict[str, Any] | None:

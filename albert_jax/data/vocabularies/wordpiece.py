@@ -24,7 +24,8 @@ from albert_jax.errors import DataError
 
 VOCAB = "vocab.txt"
 MAX_WORD = 200
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+"""The special tokens, in the order of the roles in `vocabulary.Vocabulary`."""
 
 
 class WordPiece:
@@ -53,7 +54,7 @@ class WordPiece:
         while self._tokens and not self._tokens[-1]:
             self._tokens.pop()
         ids = {token: i for i, token in enumerate(self._tokens)}
-        missing = [name for name in _SPECIAL if name not in ids]
+        missing = [name for name in SPECIAL if name not in ids]
         if missing:
             raise DataError(f"{where}: lacks {', '.join(missing)}: give the vocab.txt of a model")
         if len(ids) != len(self._tokens):
@@ -63,7 +64,7 @@ class WordPiece:
             )
         self.size = len(self._tokens)
         self.pad_id, self.unk_id, self.cls_id, self.sep_id, self.mask_id = (
-            ids[name] for name in _SPECIAL
+            ids[name] for name in SPECIAL
         )
         self.starts_word = np.array([not token.startswith("##") for token in self._tokens])
         self.token_bytes = np.array(list(map(_text_bytes, self._tokens)), np.int32)
@@ -190,6 +191,6 @@ _CJK = (
 
 
 def _text_bytes(token: str) -> int:
-    if token in _SPECIAL or (token.startswith("[unused") and token.endswith("]")):
+    if token in SPECIAL or (token.startswith("[unused") and token.endswith("]")):
         return 0
     return len(token.removeprefix("##").encode())
