@@ -28,7 +28,9 @@ def _head(name):
 
 def test_all_are_there():
     sizes = [f"{size}-v{version}" for size in ENCODER for version in (1, 2)]
-    assert sorted(NAMES) == sorted([*sizes, "tiny", "small", "base-one-chip", "large-eight-chips"])
+    assert sorted(NAMES) == sorted(
+        [*sizes, "tiny", "small", "small-zh", "base-one-chip", "large-eight-chips"]
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -112,7 +114,7 @@ def _hours(config: Config, chips: int, peak: float) -> float:
     return total / (0.6 * chips * peak) / 3600
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("tiny", "small")])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("tiny", "small", "small-zh")])
 def test_hours_in_the_head_follow_the_formula(name):
     config, head = configfile.load(name), _head(name)
     found = re.findall(r"([\d,.]+) on (?:(\d) )?(v5e|v6e|H200)(?:-(\d+))?", head.replace("\n", " "))
@@ -122,7 +124,7 @@ def test_hours_in_the_head_follow_the_formula(name):
         assert told == pytest.approx(_hours(config, int(before or after or 1), PEAK[chip]), rel=0.1)
 
 
-@pytest.mark.parametrize("name", ["tiny", "small"])
+@pytest.mark.parametrize("name", ["tiny", "small", "small-zh"])
 def test_cpu_presets_are_factorised_and_scale_the_initialiser(name):
     model = configfile.load(name).model
     assert model.embedding_size < model.hidden_size

@@ -1,4 +1,4 @@
-"""TF1 checkpoints (Saver V2) of google-research/albert, read without TensorFlow.
+"""TF1 checkpoints (Saver V2) of google-research/albert and albert_zh, read without TensorFlow.
 
 PREFIX.index is a sorted table. Its empty key holds a header (number of shards, byte order), and
 the name of each variable its type, shape, shard, byte range and masked CRC-32C. The bytes are in
@@ -20,7 +20,7 @@ from albert_jax.data.sources.tfrecord import masked_crc32c
 from albert_jax.errors import CheckpointError
 from albert_jax.files import storage_errors
 from albert_jax.json_files import read_json
-from albert_jax.model_io import foreign_parameters
+from albert_jax.model_io import albert_zh, foreign_parameters
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.model_io.weights import LazyTensors, Weights
 from albert_jax.protobuf_wire import WireError, fields, varint
@@ -60,14 +60,25 @@ def read(index: Path, config_file: Path | None = None) -> Weights:
     Raises CheckpointError if anything is missing, damaged or not an ALBERT.
     """
     variables = read_variables(index)
+    is_albert_zh = albert_zh.PROJECTION in variables
+    if is_albert_zh:
+        variables = albert_zh.as_original(variables, str(index))
     foreign_parameters.refuse_other_models(variables, str(index))
-    raw_path = config_file or index.with_name(CONFIG_NAME)
+    raw_path = config_file or _config_beside(index)
     raw = read_json(raw_path)
+    if is_albert_zh:
+        raw = {**raw, "embedding_size": raw.get("hidden_size")}
     act = raw.get("hidden_act", "gelu") or "linear"
     # The original's gelu is the tanh form.
     act = "gelu_new" if act == "gelu" else act
     config = foreign_parameters.model_config_from(raw, act, str(raw_path))
     return Weights(config=config, params=from_original(variables, config, str(index)), format="tf1")
+
+
+def _config_beside(index: Path) -> Path:
+    """albert_config.json, or the one file like albert_config_base.json, in the index's folder."""
+    found = list(index.parent.glob("albert_config*.json"))
+    return found[0] if len(found) == 1 else index.with_name(CONFIG_NAME)
 
 
 def from_original(values: Mapping[str, Any], config: ModelConfig, where: str = "weights") -> Params:
