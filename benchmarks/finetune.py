@@ -1,15 +1,19 @@
-"""The same fine-tuning with ours and with Transformers (PyTorch): scores and wall time.
+"""The same fine-tuning with ours and with Transformers' Trainer (PyTorch): scores and time.
 
     python benchmarks/finetune.py DATA --init RUN|DIR --out DIR [--task sst-2] [--seeds 5]
-                                  [--steps 600] [--rate 3e-4]
+                                  [--steps 300] [--rate 3e-4]
 
 DATA is that of benchmarks/splits.py. For each seed both sides start from the same exported
 network and the same new head, see the same examples in the same order at the same rates, and are
-scored on the same test. Transformers' model is trained by torch.optim.AdamW, whose bias correction
+scored on the same test. Transformers' Trainer is given torch.optim.AdamW, whose bias correction
 is undone in every step, since the original has none (ours follows it; with the correction the first
-steps are three times smaller). Its rows are padded to the longest of their batch, as its collator
-does. Wall time is that of the whole training, from the files on: compilation and the checkpoint are
-in ours. Needs torch and transformers (extra parity).
+steps are three times smaller). Its rows are ids already, padded to the longest of their batch as
+its collator does; ours are read, tokenized and padded in the time that is measured.
+
+Each side is a process of its own. Its time, and that of its processor, is from the start of the
+process to the end of the training: imports, compilation (without a cache) and the checkpoint are
+in it. Where other work runs, give both one core (taskset -c 0), because waiting threads of PyTorch
+count as work. Needs torch, transformers (extra parity) and accelerate.
 """
 
 from __future__ import annotations
@@ -17,100 +21,175 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import math
 import os
+import resource
 import shutil
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import peer
-import splits
-import tuning
 
-from albert_jax.config import Config
-from albert_jax.finetuning import finetune, setup
-from albert_jax.finetuning.batches import TrainingBatches
-from albert_jax.inference import predict
-from albert_jax.model_io import model as models
-from albert_jax.optim.schedule import learning_rate
-from albert_jax.tasks import registry
-from albert_jax.tasks.support import prediction
+if TYPE_CHECKING:  # Each side imports what it needs, because imports are part of its time.
+    from albert_jax.config import Config
+    from albert_jax.model_io.model import Model
+
+SIDES = ("ours", "trainer")
+_BEGAN = time.perf_counter()
 
 
-def ours(config: Config, init: str, folder: str) -> tuple[models.Model, float]:
-    """The trained model, and the seconds it took."""
-    shutil.rmtree(folder, ignore_errors=True)
-    began = time.perf_counter()
-    with open(f"{folder}.log", "w") as log, contextlib.redirect_stdout(log):
-        finetune.run(config, folder, init=init)
-    return models.load(folder), time.perf_counter() - began
+def spent() -> dict[str, float]:
+    """Seconds of this process so far, and of the processor for it."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {"wall": time.perf_counter() - _BEGAN, "cpu": used.ru_utime + used.ru_stime}
 
 
-def theirs(run_config: Config, vocabulary: Any, init: str) -> tuple[Any, float]:
-    """Transformers' model trained by the config of our run, and the seconds it took."""
+def settings(options: argparse.Namespace, paths: dict[str, str]) -> Config:
+    """The config of our run of one seed."""
+    import tuning
+
+    from albert_jax import configfile
+
+    positions = configfile.load(options.init).model.max_position_embeddings
+    config = tuning.run_config(
+        tuning.SETTINGS[options.task], positions,
+        steps=options.steps, pooling="cls", rate=options.rate, seed=options.seed,
+    )  # fmt: skip
+    assert config.task is not None
+    task = dataclasses.replace(config.task, train=paths["train"], dev=paths["dev"])
+    return dataclasses.replace(config, task=task)
+
+
+def ours(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str, float], float]:
+    """What the training took, and its score."""
+    from albert_jax.finetuning import finetune
+
+    run = str(options.out / "run")
+    with open(f"{run}.log", "w") as log, contextlib.redirect_stdout(log):
+        finetune.run(settings(options, paths), run, init=options.init)
+    took = spent()
+    from albert_jax.inference import predict
+    from albert_jax.model_io import model as models
+
+    model = models.load(run)
+    task = predict.task_of(model)
+    examples = task.read_examples(paths["test"], labelled=True)
+    scores = task.score(examples, predict.predict(model, examples))
+    return took, scores[task.config.metrics[0]]
+
+
+def prepare_theirs(model: Model, init: str, folder: Path) -> None:
+    """Writes the network, head, batches and rates from which our run of `model` started."""
+    import peer
+
+    from albert_jax.finetuning import setup
+    from albert_jax.finetuning.batches import TrainingBatches
+    from albert_jax.model_io.model import Model
+    from albert_jax.optim.schedule import learning_rate
+    from albert_jax.tasks import registry
+
+    config = model.run_config
+    assert config.task is not None
+    task = registry.create(config.task)
+    params = setup.initial_params(config, task, model.vocabulary, init)
+    network, _ = peer.classifier(Model(config, dict(params), model.vocabulary, init))
+    network.save_pretrained(folder)
+    examples = task.read_examples(config.task.train, labelled=True)
+    batches = TrainingBatches(task, model.vocabulary, examples, config)
+    columns, rows = {}, np.arange(config.phases[0].batch_size)
+    for step in range(config.steps):
+        batch = batches.batch(0, step, rows)
+        real = batch["example_weights"] > 0  # The last batch of an epoch has padding rows.
+        longest = int(batch["segment_ids"].sum(axis=1).max())
+        for name, ours in (("input_ids", "input_ids"), ("token_type_ids", "token_type_ids"),
+                           ("attention_mask", "segment_ids")):  # fmt: skip
+            columns[f"{step}/{name}"] = batch[ours][real, :longest].astype(np.int64)
+        columns[f"{step}/labels"] = batch["labels"][real].astype(np.int64)
+    columns["rates"] = np.array([learning_rate(config, step) for step in range(config.steps)])
+    np.savez(folder / "batches.npz", **columns)
+    (folder / "optimizer.json").write_text(json.dumps(dataclasses.asdict(config.optimizer)))
+
+
+def theirs(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str, float], float]:
+    """What the training of Transformers' model by its Trainer took, and its score."""
     import torch
+    from transformers import (
+        AlbertForSequenceClassification,
+        Trainer,
+        TrainerCallback,
+        TrainingArguments,
+    )
 
-    began = time.perf_counter()
-    config = run_config.task
-    assert config is not None
-    task = registry.create(config)
-    params = setup.initial_params(run_config, task, vocabulary, init)
-    model, _ = peer.classifier(models.Model(run_config, dict(params), vocabulary, init))
-    examples = task.read_examples(config.train, labelled=True)
-    batches = TrainingBatches(task, vocabulary, examples, run_config)
-    torch.manual_seed(run_config.seed)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    folder = options.out / "theirs"
+    model = AlbertForSequenceClassification.from_pretrained(folder)
+    stored, adam = (
+        np.load(folder / "batches.npz"),
+        json.loads((folder / "optimizer.json").read_text()),
+    )
+    rates, names = stored["rates"], ("input_ids", "token_type_ids", "attention_mask", "labels")
     plain = [p for name, p in model.named_parameters() if "bias" in name or "LayerNorm" in name
              or "layer_norm" in name]  # fmt: skip
     chosen = {id(p) for p in plain}
     decayed = [p for p in model.parameters() if id(p) not in chosen]
-    settings = run_config.optimizer
     optimizer = torch.optim.AdamW(
-        [{"params": decayed, "weight_decay": settings.weight_decay},
+        [{"params": decayed, "weight_decay": adam["weight_decay"]},
          {"params": plain, "weight_decay": 0.0}],
-        lr=settings.learning_rate, betas=(settings.b1, settings.b2), eps=settings.eps,
+        lr=adam["learning_rate"], betas=(adam["b1"], adam["b2"]), eps=adam["eps"],
     )  # fmt: skip
-    model.train()
-    rows = np.arange(run_config.phases[0].batch_size)
-    for step in range(run_config.steps):
-        batch = batches.batch(0, step, rows)
-        real = batch["example_weights"] > 0  # The last batch of an epoch has padding rows.
-        longest = int(batch["segment_ids"].sum(axis=1).max())
-        columns = {
-            "input_ids": batch["input_ids"][real, :longest],
-            "token_type_ids": batch["token_type_ids"][real, :longest],
-            "attention_mask": batch["segment_ids"][real, :longest],
-            "labels": batch["labels"][real],
-        }
-        loss = model(**{n: torch.from_numpy(c.astype(np.int64)) for n, c in columns.items()}).loss
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.max_grad_norm)
-        _without_correction(optimizer, settings, learning_rate(run_config, step), step + 1)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        loss.item()
-    return model.eval(), time.perf_counter() - began
+
+    class Uncorrected(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            step = state.global_step
+            _without_correction(optimizer, adam, float(rates[step]), step + 1)
+
+    class Batches(Trainer):
+        def get_train_dataloader(self) -> Any:
+            batches = [
+                {name: torch.from_numpy(stored[f"{step}/{name}"]) for name in names}
+                for step in range(options.steps)
+            ]
+            return torch.utils.data.DataLoader(batches, batch_size=None)  # type: ignore[arg-type]
+
+    arguments = TrainingArguments(
+        str(folder / "run"), max_steps=options.steps, max_grad_norm=adam["max_grad_norm"],
+        use_cpu=True, report_to=[], logging_steps=options.steps, save_steps=options.steps,
+        disable_tqdm=True, seed=options.seed,
+    )  # fmt: skip
+    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
+    Batches(
+        model, arguments, optimizers=(optimizer, constant), callbacks=[Uncorrected()],
+    ).train()  # fmt: skip
+    took = spent()
+    return took, their_score(model.eval(), options.out / "run", paths["test"])
 
 
-def _without_correction(optimizer: Any, settings: Any, rate: float, step: int) -> None:
+def _without_correction(optimizer: Any, adam: dict[str, float], rate: float, step: int) -> None:
     """Sets rate, epsilon and decay so that step number `step` is that of Adam as the original has
     it: torch multiplies the rate by root / first, and epsilon by root."""
-    first, root = 1 - settings.b1**step, math.sqrt(1 - settings.b2**step)
-    for group, decay in zip(optimizer.param_groups, (settings.weight_decay, 0.0), strict=True):
+    first, root = 1 - adam["b1"] ** step, math.sqrt(1 - adam["b2"] ** step)
+    for group, decay in zip(optimizer.param_groups, (adam["weight_decay"], 0.0), strict=True):
         group["lr"] = rate * first / root
-        group["eps"] = settings.eps / root
+        group["eps"] = adam["eps"] / root
         group["weight_decay"] = decay * root / first
 
 
-def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[Any]) -> float:
-    """The score of Transformers' model on the examples, by our metrics."""
+def their_score(model: Any, run: Path, test: str) -> float:
+    """The score of Transformers' model on the examples of a file, by the metrics of our run."""
     import torch
 
-    config = run_config.task
-    assert config is not None
-    task = registry.create(config)
+    from albert_jax.inference import predict
+    from albert_jax.model_io import model as models
+    from albert_jax.tasks.support import prediction
+
+    trained = models.load(str(run))
+    task = predict.task_of(trained)
+    examples = task.read_examples(test, labelled=True)
 
     def outputs(batch: dict[str, np.ndarray]) -> np.ndarray:
         names = {"input_ids": "input_ids", "token_type_ids": "token_type_ids",
@@ -121,67 +200,80 @@ def their_score(model: Any, run_config: Config, vocabulary: Any, examples: list[
             return model(**columns).logits.numpy()
 
     predictions = prediction.predict(
-        task, vocabulary, examples, outputs,
-        length=run_config.phases[-1].sequence_length, batch_size=predict.BATCH_SIZE,
+        task, trained.vocabulary, examples, outputs,
+        length=trained.run_config.phases[-1].sequence_length, batch_size=predict.BATCH_SIZE,
     )  # fmt: skip
-    return task.score(examples, predictions)[config.metrics[0]]
+    return task.score(examples, predictions)[task.config.metrics[0]]
+
+
+def side(name: str, seed: int) -> dict[str, float]:
+    """Runs one side in a process of its own: wall, cpu, score."""
+    command = [sys.executable, __file__, *sys.argv[1:], "--side", name, "--seed", str(seed)]
+    environment = {**os.environ, "JAX_ENABLE_COMPILATION_CACHE": "false"}
+    output = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, check=True, env=environment
+    ).stdout
+    return json.loads(output.splitlines()[-1])
 
 
 def main() -> None:
     """Prints a line per seed and the comparison."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("data", type=Path)
     parser.add_argument("--init", required=True, metavar="RUN|DIR")
     parser.add_argument("--out", required=True, type=Path)
-    parser.add_argument("--task", choices=tuning.CLASSIFICATION, default="sst-2")
+    parser.add_argument("--task", default="sst-2")
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--rate", type=float, default=3e-4)
+    parser.add_argument("--seed", type=int, default=0, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    import torch
+    parts = ("train", "dev", "test")
+    paths = {part: str(options.out / "data" / f"{options.task}-{part}.jsonl") for part in parts}
+    if options.side:
+        took, score = (ours if options.side == "ours" else theirs)(options, paths)
+        print(json.dumps(took | {"score": score}))
+        return
+    import splits
+    import tuning
 
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    from albert_jax.model_io import model as models
+
     options.out.mkdir(parents=True, exist_ok=True)
-    paths = splits.split(options.task, options.data, options.out / "data")
-    positions = models.load(options.init).config.max_position_embeddings
-    scores: tuple[list[float], list[float]] = ([], [])
-    seconds: tuple[list[float], list[float]] = ([], [])
+    splits.split(options.task, options.data, options.out / "data")
+    found: dict[str, list[dict[str, float]]] = {name: [] for name in SIDES}
     for seed in range(options.seeds):
-        config = tuning.run_config(
-            tuning.SETTINGS[options.task], positions,
-            steps=options.steps, pooling="cls", rate=options.rate, seed=seed,
-        )  # fmt: skip
-        assert config.task is not None
-        task = dataclasses.replace(config.task, train=paths["train"], dev=paths["dev"])
-        config = dataclasses.replace(config, task=task)
-        run = str(options.out / "run")
-        model, wall = ours(config, options.init, run)
-        kind = predict.task_of(model)
-        examples = kind.read_examples(paths["test"], labelled=True)
-        predictions = predict.predict(model, examples)
-        scores[0].append(kind.score(examples, predictions)[kind.config.metrics[0]])
-        seconds[0].append(wall)
-        network, wall = theirs(model.run_config, model.vocabulary, options.init)
-        scores[1].append(their_score(network, model.run_config, model.vocabulary, examples))
-        seconds[1].append(wall)
-        print(
-            f"seed {seed}: ours {scores[0][-1]:.4f} in {seconds[0][-1]:.0f} s, "
-            f"Transformers {scores[1][-1]:.4f} in {wall:.0f} s",
-            flush=True,
-        )
+        # The peer starts from the head of our run, which is its own for every seed.
+        for name in ("run", "theirs"):
+            shutil.rmtree(options.out / name, ignore_errors=True)
+        found["ours"].append(side("ours", seed))
+        prepare_theirs(models.load(str(options.out / "run")), options.init, options.out / "theirs")
+        found["trainer"].append(side("trainer", seed))
+        said = [f"{name} {tell(values[-1])}" for name, values in found.items()]
+        print(f"seed {seed}: {', '.join(said)}", flush=True)
     metric = tuning.SETTINGS[options.task].metric
-    for name, values, walls in zip(("ours", "Transformers"), scores, seconds, strict=True):
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    for name, values in found.items():
+        columns = {key: [value[key] for value in values] for key in ("score", "wall", "cpu")}
+        spread = statistics.stdev(columns["score"]) if len(values) > 1 else 0.0
         print(
-            f"{name:12} {metric} {statistics.fmean(values):.4f} (deviation {deviation:.4f}), "
-            f"{statistics.fmean(walls):.0f} s for {options.steps} steps"
+            f"{name:8} {metric} {statistics.fmean(columns['score']):.4f} (deviation {spread:.4f}), "
+            f"medians {statistics.median(columns['wall']):.1f} s, processor "
+            f"{statistics.median(columns['cpu']):.1f} s for {options.steps} steps"
         )
-    difference, error = tuning.mean_and_error([a - b for a, b in zip(*scores, strict=True)])
-    ratios = [b / a for a, b in zip(*seconds, strict=True)]
+    pairs = list(zip(*found.values(), strict=True))
+    difference, error = tuning.mean_and_error([a["score"] - b["score"] for a, b in pairs])
+    ratios = {key: [a[key] / b[key] for a, b in pairs] for key in ("wall", "cpu")}
     print(
-        f"paired difference {difference:+.4f} +- {error:.4f}; "
-        f"its time over ours {statistics.median(ratios):.2f}"
+        f"paired difference {difference:+.4f} +- {error:.4f}; our time over the Trainer's "
+        f"{statistics.median(ratios['wall']):.2f}, processor time "
+        f"{statistics.median(ratios['cpu']):.2f}"
     )
+
+
+def tell(values: dict[str, float]) -> str:
+    """One result in words."""
+    return f"{values['score']:.4f} in {values['wall']:.1f} s (processor {values['cpu']:.1f} s)"
 
 
 if __name__ == "__main__":

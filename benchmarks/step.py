@@ -216,7 +216,7 @@ class Worker:
 
 def compare(options: argparse.Namespace, arguments: list[str], shape: str) -> None:
     """One shape: a line for each side, those that fail too."""
-    names = ("ours", *options.peers)
+    names = (*(() if options.only_peers else ("ours",)), *options.peers)
     if options.alone:
         ours = None
         for name in names:
@@ -301,6 +301,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--peers", nargs="*", choices=("eager", "compile"), default=["eager"])
     parser.add_argument("--alone", action="store_true", help="one side after the other")
+    parser.add_argument("--only-peers", action="store_true", help="with --alone, without ours")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--peak", type=float, help="TFLOP/s of a matrix product")

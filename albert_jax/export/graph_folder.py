@@ -76,6 +76,9 @@ def export(
             f"{out}: {to} graph of {program.kind}, {kind} weights, "
             f"{len(content):,} bytes, largest difference {difference:.3g}"
         ]
+        if to == "stablehlo":
+            record["promise"] = stablehlo.promise()
+            lines.append(stablehlo.promise())
         if int8:
             record["int8"], effects = quantization.measure(model, restored, head)
             lines += effects

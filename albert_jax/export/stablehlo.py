@@ -46,9 +46,18 @@ def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[
     return outputs
 
 
+def promise() -> str:
+    """Until when the program is promised to load; a release of JAX does not tell its own date."""
+    return (
+        f"written by jax {jax.__version__}: it loads with that and with releases of the six months "
+        "after it, and not surely with earlier or later ones"
+    )
+
+
 def usage(program: Program) -> list[str]:
     """Python that loads the program and shows what it takes and gives."""
     return [
+        *(f"# {part}" for part in promise().split(": ")),
         "import jax, numpy",
         "",
         'content = open("THIS_FOLDER/model.stablehlo", "rb").read()',

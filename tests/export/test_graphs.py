@@ -80,7 +80,8 @@ def test_a_program_holds_shared_weights_once():
 def test_the_folder_of_a_graph(tmp_path, capsys):
     source = tiny_models.directory(tmp_path)
     assert cli.main(["export", source, "--to", "stablehlo", "--out", str(tmp_path / "x")]) == 0
-    assert "stablehlo graph of pretraining" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "stablehlo graph of pretraining" in printed
     names = {path.name for path in (tmp_path / "x").iterdir()}
     assert {
         "model.stablehlo",
@@ -91,6 +92,10 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
     } <= names
     record = json.loads((tmp_path / "x" / "conversion.json").read_text())
     assert record["max_difference"] < 1e-5
+    promise = f"written by jax {jax.__version__}: it loads with that and with releases of the six "
+    assert record["promise"].startswith(promise) and promise in printed
+    card = (tmp_path / "x" / "README.md").read_text()
+    assert f"# written by jax {jax.__version__}\n# it loads with that and with" in card
     assert record["outputs"]["prediction_logits"] == ["batch", "length", 64]
     again = jax.export.deserialize(bytearray((tmp_path / "x" / "model.stablehlo").read_bytes()))
     model = api.load(source)

@@ -50,7 +50,7 @@ def batches(
       DataError: A record is damaged.
       PeerError: A worker process was killed.
     """
-    import grain.python as grain
+    import grain
 
     numbers = grain.MapDataset.range(first_step, stop_step)
     dataset = numbers.map(functools.partial(builder.batch, rows=np.asarray(rows)))
