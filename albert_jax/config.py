@@ -57,6 +57,8 @@ class ModelConfig:
     """Standard deviation of initial weights; below a width of 768 use 0.02 * sqrt(768 / H)."""
     sharing: Literal["all", "attention", "ffn", "none"] = "all"
     """Which sublayers share their parameters across depth (paper, Table 4)."""
+    num_words: int = bounded(0, 0, MAX_VOCABULARY)
+    """Room for words in the head of objective.words; 0 leaves the head out."""
 
     @property
     def head_size(self) -> int:

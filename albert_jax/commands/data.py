@@ -75,6 +75,13 @@ class DataPrepare(TextOptions):
     text: Sources = ()
     tokenizer: Directory | None = None
     """Directory with the vocabulary."""
+    phonemes: Annotated[str, tyro.conf.arg(metavar="LANGUAGE|file")] = ""
+    """Speak the text with espeak-ng (en-us, de, ...), or read lines of a sentence, a tab and its
+    phonemes; docs/speech.md. Symbols and their words are trained on."""
+    vocab: Annotated[str, tyro.conf.arg(metavar="plbert|kokoro|FILE")] = "plbert"
+    """With --phonemes, the table of symbols; +SYMBOLS behind it adds some."""
+    word_limit: int = 80_000
+    """With --phonemes, the most words that are told apart."""
     ids: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE")] = ()
     """Token ids instead of text, in Parquet files (column ids) or npy files."""
     vocab_size: int | None = None
@@ -112,8 +119,10 @@ class DataPrepare(TextOptions):
         options = PrepareOptions(
             reading=self.reading(self.unit_tokens),
             rule=self.rule,
-            language=self.language,
+            language=self._sentence_language(),
             words=self.words,
+            phonemes=self.phonemes,
+            word_limit=self.word_limit,
             labels=self.labels,
             validation_share=self.validation_share,
             min_characters=self.min_characters,
@@ -125,8 +134,15 @@ class DataPrepare(TextOptions):
         specs = self.text or [f"ids:{path}" for path in self.ids]
         prepare(specs, vocabulary, self.out, options, log)
 
+    def _sentence_language(self) -> str:
+        """The language of the sentence splitter, by default the one that is spoken."""
+        if self.phonemes in ("", "file") or self.language != "en":
+            return self.language
+        code = self.phonemes.partition("-")[0]
+        return {"cmn": "zh", "yue": "zh"}.get(code, code)
+
     def _vocabulary(self) -> Vocabulary:
-        from albert_jax.data.vocabularies import vocabulary
+        from albert_jax.data.vocabularies import symbols, vocabulary
         from albert_jax.data.vocabularies.id_range import NAMES, IdRange
 
         if bool(self.text) == bool(self.ids):
@@ -134,6 +150,10 @@ class DataPrepare(TextOptions):
         if self.ids and self.decontaminate:
             raise ConfigError("--decontaminate compares words: it cannot be used with --ids")
         check_within(1, unit_tokens=self.unit_tokens)
+        if self.phonemes:
+            if self.ids or self.tokenizer is not None:
+                raise ConfigError("--phonemes takes --text, and --vocab instead of --tokenizer")
+            return symbols.from_spec(self.vocab)
         if self.tokenizer is not None:
             if self.vocab_size is not None or self.special_ids:
                 raise ConfigError("--vocab-size and --special-ids take the place of --tokenizer")

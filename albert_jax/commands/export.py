@@ -12,12 +12,13 @@ from albert_jax.export import Format, Head, StoredType
 @dataclass(frozen=True, kw_only=True)
 class Export(DepthOptions):
     """Write a model as a directory: for Transformers (and any hub), as a graph (ONNX, StableHLO),
-    or for ourselves. A fine-tuned run comes with its task's head."""
+    for speech programs (plbert), or for ourselves. A fine-tuned run comes with its task's head."""
 
     out: Directory
     """Directory to make; it must not exist."""
     to: Format = "huggingface"
-    """Files of Transformers, our own files, or one graph of the network."""
+    """Files of Transformers, our own files, one graph of the network, or the PL-BERT of StyleTTS2
+    and Kokoro."""
     head: Head | None = None
     """Heads in the files of Transformers and graphs; the default is the task's head, or both
     heads of pretraining."""

@@ -16,7 +16,8 @@ class Import:
     """Read the weights of another program into a directory of ours."""
 
     source: Positional[Annotated[str, tyro.conf.arg(metavar="DIR|FILE")]]
-    """Transformers' directory or safetensors file, or a TensorFlow 1 checkpoint of the original."""
+    """Transformers' directory or safetensors file, the directory of a PL-BERT with its weights as
+    safetensors, or a TensorFlow 1 checkpoint of the original."""
     out: Directory
     """Directory to make; it must not exist."""
     vocabulary: str | None = None
@@ -27,14 +28,15 @@ class Import:
     def run(self) -> None:
         """Writes the directory, and prints a line on what came in."""
         from albert_jax.files import storage_errors
+        from albert_jax.model import albert
         from albert_jax.model_io import directories
-        from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
 
         with storage_errors(self.source):
             weights = directories.read(self.source, vocabulary=self.vocabulary, config=self.config)
         summary = directories.write(weights, self.out)
         parts = [f"{self.source} ({weights.format}) -> {self.out}", summary]
-        absent = [module for module in OPTIONAL_MODULES if module not in weights.params]
+        modules = albert.abstract_params(weights.config)
+        absent = [module for module in modules if module not in weights.params]
         if absent:
             parts.append(f"without {', '.join(absent)}")
         if weights.vocabulary is None:

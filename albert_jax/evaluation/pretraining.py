@@ -120,6 +120,7 @@ def evaluate(
             sequence_length=phase.sequence_length,
             predictions=phase.max_predictions_per_seq,
             num_layers=depth,
+            words=phase.objective.words,
         )
         if cosines:
             numbers |= mean_cosines(params, config.model, config.compute, batches, num_layers=depth)
@@ -199,11 +200,11 @@ def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dic
 
     mlm_loss (nats per masked token), unigram_loss (the same tokens under the frequencies of the
     corpus), nats_below_unigram, mlm_loss_per_byte, unigram_loss_per_byte, mlm_accuracy,
-    mlm_top5_accuracy, sop_loss and sop_accuracy; masked_tokens and sop_pairs count them. A mean
-    over nothing is left out.
+    mlm_top5_accuracy, sop_loss and sop_accuracy, word_loss and word_accuracy (of the objective
+    `words`); masked_tokens and sop_pairs count them. A mean over nothing is left out.
     """
     sums: dict[str, float] = {}
-    unigram = tokens = pairs = weight_bytes = 0.0
+    unigram = tokens = pairs = words = weight_bytes = 0.0
     for batch in batches:
         for name, value in score(dict(batch)).items():
             sums[name] = sums.get(name, 0.0) + float(value)
@@ -212,6 +213,8 @@ def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dic
         weight_bytes += float(np.sum(weights * reference.token_bytes[batch["mlm_labels"]]))
         tokens += float(weights.sum())
         pairs += float(batch["sop_weights"].sum(dtype=np.float64))
+        if "word_weights" in batch:
+            words += float(batch["word_weights"].sum(dtype=np.float64))
     numbers: dict[str, float] = {}
     if tokens:
         numbers["mlm_loss"] = sums["mlm_sum"] / tokens
@@ -227,6 +230,9 @@ def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dic
         numbers["sop_loss"] = sums["sop_sum"] / pairs
         if "sop_correct" in sums:
             numbers["sop_accuracy"] = sums["sop_correct"] / pairs
+    if words:
+        numbers["word_loss"] = sums["word_sum"] / words
+        numbers["word_accuracy"] = sums["word_correct"] / words
     return numbers | {"masked_tokens": tokens, "sop_pairs": pairs}
 
 

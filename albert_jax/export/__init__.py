@@ -1,8 +1,8 @@
-"""Writing a model for other programs: Transformers, ONNX, StableHLO."""
+"""Writing a model for other programs: Transformers, ONNX, StableHLO, speech."""
 
 from typing import Literal
 
-Format = Literal["huggingface", "native", "onnx", "stablehlo"]
+Format = Literal["huggingface", "native", "onnx", "stablehlo", "plbert"]
 StoredType = Literal["float32", "bfloat16", "int8"]
 """Types of stored weights; not every format has each of them."""
 Head = Literal["pretraining", "mlm", "base"]

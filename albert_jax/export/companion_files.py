@@ -122,13 +122,13 @@ def _config_entries(model: Model, dtype: str) -> dict[str, Any]:
     entries = config_entries(model.config)
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "initializer_range"):
         entries[name] = float(entries[name])
+    ends = {"bos_token_id": model.vocabulary.cls_id, "eos_token_id": model.vocabulary.sep_id}
     return entries | {
         "model_type": "albert",
         "layer_norm_eps": LAYER_NORM_EPS,
         "classifier_dropout_prob": 0.1,
         "pad_token_id": int(model.vocabulary.pad_id),
-        "bos_token_id": int(model.vocabulary.cls_id),
-        "eos_token_id": int(model.vocabulary.sep_id),
+        **{name: int(id) for name, id in ends.items() if id >= 0},
         "dtype": dtype,
         FINGERPRINT: model.vocabulary.fingerprint,
     }

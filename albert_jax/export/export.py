@@ -17,10 +17,11 @@ _DTYPES: dict[Format, tuple[StoredType, ...]] = {
     "native": ("float32",),
     "onnx": ("float32", "int8"),
     "stablehlo": ("float32",),
+    "plbert": ("float32",),
 }
 """Types that the weights can be stored as."""
-_PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers"}
-"""Packages beyond our requirements; the extra that has the target's name installs them too."""
+_PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers", "plbert": "torch"}
+"""Packages beyond our requirements."""
 
 
 def check(to: Format, head: Head | None, dtype: StoredType) -> None:
@@ -31,8 +32,9 @@ def check(to: Format, head: Head | None, dtype: StoredType) -> None:
             f"--dtype {dtype}: --to {to} stores {' or '.join(_DTYPES[to])}; "
             f"export {dtype} --to {' or '.join(others)}"
         )
-    if head is not None and to == "native":
-        raise ConfigError(f"--head {head}: --to {to} always holds all heads: leave it out")
+    if head is not None and to in ("native", "plbert"):
+        held = "all heads" if to == "native" else "no head"
+        raise ConfigError(f"--head {head}: --to {to} always holds {held}: leave it out")
     package = _PACKAGES.get(to)
     if package and importlib.util.find_spec(package) is None:
         raise ConfigError(f"--to {to} needs the package {package}: pip install {package}")
@@ -80,6 +82,10 @@ def export(
             run_config=model.run_config if model.has_run_config else None,
         )
         return f"{out}: {directories.write(weights, out)}"
+    if to == "plbert":
+        from albert_jax.export import plbert
+
+        return plbert.export(model, out)
     if to == "huggingface":
         from albert_jax.export import huggingface
 

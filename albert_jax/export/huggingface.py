@@ -6,6 +6,7 @@ import ml_dtypes
 import numpy as np
 
 from albert_jax.data.vocabularies.id_range import IdRange
+from albert_jax.data.vocabularies.symbols import Symbols
 from albert_jax.export import Head, programs
 from albert_jax.export.companion_files import companion_files
 from albert_jax.files import new_folder, write_files
@@ -46,11 +47,12 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         ours, theirs = cls.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    usage = list(cls.usage) or _usage(cls, has_tokenizer=not isinstance(model.vocabulary, IdRange))
-    more_files = {}
+    has_tokenizer = not isinstance(model.vocabulary, IdRange | Symbols)
+    usage = list(cls.usage) or _usage(cls, has_tokenizer=has_tokenizer)
+    more_files = model.vocabulary.files() if isinstance(model.vocabulary, Symbols) else {}
     if task is not None:
         length = model.run_config.phases[-1].sequence_length
-        more_files = task.transformers_files(length, model.config)
+        more_files |= task.transformers_files(length, model.config)
     count = sum(tensor.size for tensor in tensors.values())
     files = companion_files(
         model,

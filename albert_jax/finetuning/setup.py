@@ -44,8 +44,8 @@ def pretrained_network(
 ) -> tuple[ModelConfig, Vocabulary]:
     """Structure and vocabulary of a run or directory, with the dropout of `config`.
 
-    Raises CheckpointError where it cannot be read, its vocabulary has another size than its
-    embeddings, or (with `check`) a field that the config sets differs.
+    Raises CheckpointError where it cannot be read, its vocabulary has no [CLS] or another size than
+    its embeddings, or (with `check`) a field that the config sets differs.
     """
     from albert_jax.model_io import model as models
     from albert_jax.model_io import run_record
@@ -58,6 +58,11 @@ def pretrained_network(
     else:
         loaded = models.load(source)
         model, vocabulary = loaded.config, loaded.vocabulary
+    if vocabulary.cls_id < 0:
+        raise CheckpointError(
+            f"{source} has a vocabulary without [CLS], which all tasks read: speech programs "
+            "fine-tune what export --to plbert writes"
+        )
     for name, value in _changed_fields(config).items() if check else ():
         if value != getattr(model, name):
             raise CheckpointError(

@@ -122,6 +122,8 @@ def encoded(
     Raises DataError for a sentence that is empty or longer than `max_length` with its special
     tokens: cutting it would compare scores of different sentences.
     """
+    if len(texts) and vocabulary.cls_id < 0:
+        raise DataError("a vocabulary without [CLS] scores no sentences: give another model")
     ids_of = encode_all(vocabulary, texts)
     for place, text in zip(where, texts, strict=True):
         if not 1 <= len(ids_of(text)) <= max_length - 2:

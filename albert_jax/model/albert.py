@@ -25,6 +25,7 @@ from albert_jax.model import layers, sharing
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import LayerDropout
 from albert_jax.model.sharing import Params, SharedParams
+from albert_jax.model.word_head import WordHead
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")
 """Float32 throughout; pass another ComputeConfig (bfloat16, remat) for speed or memory."""
@@ -58,6 +59,8 @@ def abstract_params(config: ModelConfig, heads: bool = True) -> dict[str, Any]:
     if heads:
         params["mlm_head"] = layers.param_shapes(layers.MlmHead, config)
         params["sop_head"] = layers.param_shapes(layers.SopHead, config)
+        if config.num_words:
+            params["word_head"] = layers.param_shapes(WordHead, config)
     return params
 
 

@@ -17,7 +17,7 @@ from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.data.vocabularies.fingerprint import SETTINGS
 from albert_jax.errors import CheckpointError
 from albert_jax.files import new_folder
-from albert_jax.model_io import huggingface, run_record, safetensors_files, tf1
+from albert_jax.model_io import huggingface, plbert, run_record, safetensors_files, tf1
 from albert_jax.model_io.foreign_parameters import from_foreign
 from albert_jax.model_io.weights import Weights, check_vocabulary, default_config
 from albert_jax.tree import flatten
@@ -53,7 +53,8 @@ def write(weights: Weights, out_dir: str | os.PathLike[str]) -> str:
 def read(
     source: str | os.PathLike[str], *, vocabulary: str | None = None, config: str | None = None
 ) -> Weights:
-    """Reads a directory of ours or of Hugging Face, a safetensors file, or a TF1 checkpoint.
+    """Reads a directory of ours, of Hugging Face or of a PL-BERT, a safetensors file, or a TF1
+    checkpoint.
 
     `vocabulary` and `config` are the paths of what does not lie beside the weights. Where the
     fingerprint of a vocabulary came with the weights, no other one is taken. Raises
@@ -65,6 +66,8 @@ def read(
         weights = _read_native(path)
         if vocabulary is None and (path / VOCABULARY_NAME).is_dir():
             vocabulary = str(path / VOCABULARY_NAME)
+    elif (path / plbert.CONFIG_NAME).is_file():
+        weights = plbert.read(path)
     elif not (path / huggingface.WEIGHTS_NAME).is_file() and (index := tf1.index_file(path)):
         weights = tf1.read(index, config_file)
     elif kind := _folder_without_weights(path):

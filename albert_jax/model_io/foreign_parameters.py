@@ -123,9 +123,12 @@ def refuse_other_models(names: Iterable[str], where: str) -> None:
 
 
 def config_entries(config: ModelConfig) -> dict[str, Any]:
-    """Entries of a config.json of Transformers that are fields of ours, and the noted sharing."""
+    """Entries of a config.json of Transformers that are fields of ours, and the noted sharing.
+
+    The head of words has no place there.
+    """
     entries = dataclasses.asdict(config)
-    del entries["sharing"]
+    del entries["sharing"], entries["num_words"]
     if _has_group_per_layer(config, "huggingface"):
         entries["num_hidden_groups"] = config.num_hidden_layers
         entries |= {"sharing": config.sharing, "sharing_groups": config.num_hidden_groups}

@@ -17,7 +17,7 @@ Params = dict[str, Any]
 Format = Literal["native", "original", "huggingface"]
 """The names in use: our paths, the variables of the original, or the tensors of Hugging Face."""
 
-OPTIONAL_MODULES = ("pooler", "mlm_head", "sop_head")
+OPTIONAL_MODULES = ("pooler", "mlm_head", "sop_head", "word_head")
 """Modules that a file may lack, because its model was saved for another purpose."""
 
 
@@ -91,6 +91,9 @@ TABLE: tuple[Parameter, ...] = (
     Parameter("mlm_head/bias", "cls/predictions/output_bias", "predictions.bias"),
     Parameter("sop_head/kernel", f"{_SOP}weights", f"{_CLASSIFIER}weight"),
     Parameter("sop_head/bias", f"{_SOP}bias", f"{_CLASSIFIER}bias"),
+    # The other formats do not know this head; these are the names of PL-BERT.
+    Parameter("word_head/kernel", "word_predictor/kernel", "word_predictor.weight"),
+    Parameter("word_head/bias", "word_predictor/bias", "word_predictor.bias"),
 )
 
 

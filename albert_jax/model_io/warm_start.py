@@ -42,7 +42,8 @@ def initial_params_from(
     """Start parameters (numpy, float32, with both heads) for `config` from a run or directory.
 
     Sharing, groups, depth, vocabulary and the number of positions may differ. Heads that the
-    source lacks, and positions and tokens that it does not know, are initialized with `seed`.
+    source lacks, positions and tokens that it does not know, and the head of words are initialized
+    with `seed`.
     Raises CheckpointError if the source cannot be read or has another width.
     """
     loaded = models.load(source) if models.is_run(source) else directories.read(source)
@@ -79,7 +80,10 @@ def fit(
         )
     fresh = init_params(target, seed)
     tree = {name: params[name] for name in ("embeddings", "encoder")}
-    tree |= {module: params.get(module, fresh[module]) for module in OPTIONAL_MODULES}
+    heads = [module for module in OPTIONAL_MODULES if module in fresh]
+    tree |= {module: params.get(module, fresh[module]) for module in heads}
+    if "word_head" in fresh:  # Nothing tells whether the words of the source are the same.
+        tree["word_head"] = fresh["word_head"]
     tree = regroup(tree, source, target)
     flat, new = {path: np.asarray(leaf) for path, leaf in flatten(tree).items()}, flatten(fresh)
     path = "embeddings/position_embeddings/embedding"

@@ -34,7 +34,7 @@ class Weights:
     config: ModelConfig
     params: Params
     """Nested dict of float32 arrays."""
-    format: Literal["native", "huggingface", "tf1"]
+    format: Literal["native", "huggingface", "tf1", "plbert"]
     vocabulary: Vocabulary | None = None
     run_config: Config | None = None
     """The config of the training, if it is known."""

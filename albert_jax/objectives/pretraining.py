@@ -1,4 +1,4 @@
-"""The pretraining loss: masked-language modeling plus sentence-order (or next-sentence) prediction.
+"""The pretraining loss: masked tokens, with the order of sentences and words if asked.
 
 A new objective is a file like masked_lm.py, a field of ObjectiveConfig, and a line here.
 """
@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
-from albert_jax.model import albert
+from albert_jax.model import albert, layers
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.objectives.loss_terms import Loss, LossTerms
 from albert_jax.objectives.masked_lm import masked_lm
 from albert_jax.objectives.sentence_order import sentence_order
+from albert_jax.objectives.word_prediction import word_prediction
 
 
 def pretraining_loss(
@@ -28,7 +29,8 @@ def pretraining_loss(
     top: int = 1,
 ) -> Loss:
     """The loss of pretraining rows, by default of ObjectiveConfig(); for `top` see `masked_lm`."""
-    has_order = (objective or ObjectiveConfig()).sentence_order != "none"
+    objective = objective or ObjectiveConfig()
+    has_order, words = objective.sentence_order != "none", objective.words
 
     def loss(
         params: Mapping[str, Any],
@@ -37,17 +39,24 @@ def pretraining_loss(
         dropout: jax.Array | None,
         num_layers: int | None,
     ) -> LossTerms:
-        positions = [batch["mlm_positions"]] + [batch["cls_positions"]] * has_order
-        states = albert.encode(
+        columns = [batch["mlm_positions"]] + [batch["cls_positions"]] * has_order
+        positions = jnp.concatenate(columns, axis=1)
+        states = every_state = albert.encode(
             params, model, batch,
             compute=compute, num_layers=num_layers, dropout=dropout, backend=backend,
-            positions=jnp.concatenate(positions, axis=1),
+            positions=None if words == "all" else positions,
         )  # fmt: skip
+        if words == "all":
+            states = layers.gather_positions(every_state, positions)
         masked = batch["mlm_positions"].shape[1]
         result = masked_lm(params, model, states[:, :masked], batch, top=top)
         if has_order:
             order = sentence_order(params, model, states[:, masked:], batch)
             result = LossTerms(result.terms | order.terms, result.sums | order.sums)
+        if words != "none":
+            asked = every_state if words == "all" else states[:, :masked]
+            found = word_prediction(params, model, asked, batch)
+            result = LossTerms(result.terms | found.terms, result.sums | found.sums)
         return result
 
     return loss

@@ -21,8 +21,10 @@ PLAIN_SECONDS = 10.0
 _FIELDS = (
     ("mlm_loss", "mlm", ".3f"),
     ("sop_loss", "sop", ".3f"),
+    ("word_loss", "word", ".3f"),
     ("mlm_accuracy", "mlm accuracy", ".1%"),
     ("sop_accuracy", "sop accuracy", ".1%"),
+    ("word_accuracy", "word accuracy", ".1%"),
     ("learning_rate", "learning rate", ".2e"),
     ("tokens_per_second", "tokens/s", ",.0f"),
 )

@@ -133,20 +133,24 @@ def _pretraining(rows: Sequence[Row]) -> list[Panel]:
         Quantity("mlm_accuracy", "masked token", color["masked"]),
         Quantity("mlm_top5_accuracy", "masked token among five guesses", color["top five"]),
         Quantity("sop_accuracy", "sentence order", color["order"]),
+        Quantity("word_accuracy", "word", color["order"]),
         Quantity("sop_cut_accuracy", "order, told by the cut alone", color["cut"]),
         Quantity("pairs_accuracy", "minimal pairs", color["task"]),
     ]
     orders = any(row.get("sop_accuracy") is not None for row in rows)
+    second = Panel(
+        "Sentence order: loss", "nats per pair", [Quantity("sop_loss", "", color["order"])],
+        {"chance: ln 2 = 0.69": math.log(2)},
+    )  # fmt: skip
+    if any(row.get("word_loss") is not None for row in rows) and not orders:
+        second = Panel("Words: loss", "nats", [Quantity("word_loss", "", color["order"])], {})
     return [
         Panel(
             "Masked tokens: loss", "nats per masked token",
             [Quantity("mlm_loss", "", color["masked"])],
             {f"unigram frequencies: {loss:.2f}": loss for loss in unigram},
         ),
-        Panel(
-            "Sentence order: loss", "nats per pair", [Quantity("sop_loss", "", color["order"])],
-            {"chance: ln 2 = 0.69": math.log(2)},
-        ),
+        second,
         Panel(
             "Accuracy", "share of right answers", accuracies,
             {"chance for two answers: 50%": 0.5} if orders else {}, "{x:.0%}",

@@ -10,7 +10,12 @@ from albert_jax.config import Config, ModelConfig, PhaseConfig
 
 
 def forward_per_token(
-    model: ModelConfig, *, sequence_length: int, predictions: int, num_layers: int | None = None
+    model: ModelConfig,
+    *,
+    sequence_length: int,
+    predictions: int,
+    num_layers: int | None = None,
+    words: str = "none",
 ) -> float:
     """Matrix-product FLOPs of one forward pass, per position of a row of S = sequence_length:
 
@@ -20,7 +25,8 @@ def forward_per_token(
     are the four projections of attention, the feed-forward network, the attention scores and
     their product with the values (every query sees every key), the projection of the factorized
     embedding (none if E = H), the MLM head at the masked positions, and the pooler with the SOP
-    head. A multiply-add counts as two operations.
+    head. To these come 2 H W for each word that the objective `words` predicts. A multiply-add
+    counts as two operations.
 
     >>> round(forward_per_token(ModelConfig(), sequence_length=512, predictions=76) * 3 / 1e9, 3)
     0.57
@@ -31,7 +37,9 @@ def forward_per_token(
     projection = 2 * embedding * hidden if embedding != hidden else 0
     mlm_head = 2 * (hidden * embedding + embedding * model.vocab_size)
     sop_head = 2 * hidden**2 + 4 * hidden
-    return depth * block + projection + (predictions * mlm_head + sop_head) / sequence_length
+    num_words = {"none": 0, "masked": predictions, "all": sequence_length}[words]
+    heads = predictions * mlm_head + sop_head + num_words * 2 * hidden * model.num_words
+    return depth * block + projection + heads / sequence_length
 
 
 def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None = None) -> float:
@@ -47,6 +55,7 @@ def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None =
             sequence_length=phase.sequence_length,
             predictions=phase.max_predictions_per_seq,
             num_layers=depth,
+            words=phase.objective.words,
         )
         for depth in depths
     ]

@@ -2,11 +2,12 @@
 
 Each line is one JSON object, a row. There are two kinds of rows, named by their field "kind":
 
-- "train", one per logging step: step (optimizer steps done), phase (its number), loss, mlm_loss
-  and sop_loss (means over the targets, in nats), mlm_loss_per_byte (nats per byte of the masked
-  tokens), mlm_accuracy, sop_accuracy, learning_rate, gradient_norm, skipped_steps (of the whole
-  run so far), real_token_share (of the rows' positions), tokens_per_second (real tokens over the
-  time of steps and input), seconds (wall time since the row before, by stage, see clock.STAGES),
+- "train", one per logging step: step (optimizer steps done), phase (its number), loss, mlm_loss,
+  sop_loss and word_loss (means over the targets, in nats), mlm_loss_per_byte (nats per byte of the
+  masked tokens), mlm_accuracy, sop_accuracy, word_accuracy, learning_rate, gradient_norm,
+  skipped_steps (of the whole run so far), real_token_share (of the rows' positions),
+  tokens_per_second (real tokens over the time of steps and input), seconds (wall time since the row
+  before, by stage, see clock.STAGES),
   goodput (share of that time spent on steps that were kept), eta (seconds), time (Unix), cost (if
   a price is known), left_out_documents (of damaged records, if there are any).
 - "evaluation": step, phase and the named scores of the evaluation.

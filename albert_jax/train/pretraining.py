@@ -64,6 +64,13 @@ def run(
             f"model.vocab_size is {config.model.vocab_size}, but {config.data.prepared[0]} was "
             f"prepared with a vocabulary of {vocabulary.size}: set it to that, or prepare again"
         )
+    for phase in config.phases:
+        labels = train[0].columns.num_labels
+        if phase.objective.words != "none" and labels > config.model.num_words:
+            raise ConfigError(
+                f"model.num_words is {config.model.num_words}, but {config.data.prepared[0]} has "
+                f"labels of {labels} words: set it to that or more, or prepare with --word-limit"
+            )
     parent_state = state_of_parent(branch, vocabulary) if branch else None
     config, mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
     if config.data.on_damage == "skip":

@@ -15,6 +15,8 @@ SIZE = 120
 class IdVocabulary:
     """A vocabulary of 120 ids; those from 60 on continue a word."""
 
+    separator_id = -1
+
     size, pad_id, unk_id, cls_id, sep_id, mask_id = SIZE, 0, 1, 2, 3, 4
     starts_word = np.arange(SIZE) < 60
     token_bytes = np.full(SIZE, 3, np.int32)

@@ -74,7 +74,10 @@ def test_masked_tokens_are_those_of_the_chosen_words():
     sizes, words = masking.word_sizes_of(starts, np.array([6, 3]))
     assert sizes.tolist() == [2, 1, 3, 1, 2] and words.tolist() == [3, 2]
     ngrams = masking.Ngrams(np.array([4, 1]), np.array([1, 2]), np.array([1, 2]))
-    assert masking.masked_tokens(ngrams, sizes).tolist() == [2, 3, 4, 5, 7, 8]
+    allowed = np.ones(9, bool)
+    assert masking.masked_tokens(ngrams, sizes, allowed).tolist() == [2, 3, 4, 5, 7, 8]
+    allowed[4] = False
+    assert masking.masked_tokens(ngrams, sizes, allowed).tolist() == [2, 3, 5, 7, 8]
 
 
 def sequential(sizes, budget, probabilities, rng):

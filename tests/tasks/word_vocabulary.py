@@ -13,6 +13,7 @@ class Words:
     """Each distinct word of the texts is one token; unknown words are ``unk_id``."""
 
     pad_id, unk_id, cls_id, sep_id, mask_id = range(5)
+    separator_id = -1
     rules = TextRules()
 
     def __init__(self, *texts: str):

@@ -24,8 +24,8 @@ def batch_shapes(
 
     ``token_type_ids`` distinguish segment A from B. ``segment_ids`` number the sequences of a row
     from 1 and are 0 at padding. Weights are 0 in unused slots and where nothing is predicted.
-    ``word_labels``, which only an objective of words has, belong to the masked positions, as
-    ``mlm_labels``, or to all tokens.
+    ``word_labels`` and ``word_weights``, which only an objective of words has, belong to the masked
+    positions, as ``mlm_labels``, or to all tokens.
     """
     tokens = (batch_size, phase.sequence_length)
     predictions = (batch_size, phase.max_predictions_per_seq)
@@ -45,7 +45,8 @@ def batch_shapes(
         "sop_weights": (sequences, real),
     }
     if phase.objective.words != "none":
-        shapes["word_labels"] = (tokens if phase.objective.words == "all" else predictions, integer)
+        places = tokens if phase.objective.words == "all" else predictions
+        shapes |= {"word_labels": (places, integer), "word_weights": (places, real)}
     return shapes
 
 
@@ -56,6 +57,14 @@ def empty_batch(phase: PhaseConfig, batch_size: int) -> Batch:
     if phase.objective.words == "all":
         batch["word_labels"][:] = NO_LABEL
     return batch
+
+
+def set_word_weights(batch: Batch, phase: PhaseConfig) -> None:
+    """Gives the labels of words, where an objective asks for them, the weights of their places."""
+    if phase.objective.words == "all":
+        batch["word_weights"][:] = batch["word_labels"] != NO_LABEL
+    elif phase.objective.words == "masked":
+        batch["word_weights"][:] = batch["mlm_weights"]
 
 
 def empty_columns(phase: PhaseConfig, batch_size: int, columns: Sequence[Columns]) -> Batch:

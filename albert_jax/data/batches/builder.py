@@ -14,10 +14,10 @@ import numpy as np
 
 from albert_jax.config import PhaseConfig
 from albert_jax.data import counter_rng
+from albert_jax.data.batches import batch as arrays
 from albert_jax.data.batches import masking
-from albert_jax.data.batches.batch import Batch, clear_sequences, empty_batch, empty_columns
 from albert_jax.data.batches.order import Group, Mixture, RowOrder, RowsOfGroup
-from albert_jax.data.batches.row_plan import PlanSettings, count_up, inside, ranges
+from albert_jax.data.batches.row_plan import count_up, inside, ranges, settings_of, with_specials
 from albert_jax.data.corpus.columns import Tokens
 from albert_jax.data.corpus.corpus import Corpus, Place, check_labels, check_vocabulary
 from albert_jax.data.corpus.shards import DamagedRecord
@@ -44,11 +44,7 @@ class _Rows:
     sizes: np.ndarray  # [2, N]: tokens of the segments A and B; 0 if there is no B
     labels: np.ndarray  # [N]: sentence-order labels
     weights: np.ndarray  # float32 [N]: their weights
-
-    @property
-    def lengths(self) -> np.ndarray:
-        """[N]: tokens of each sequence with its special tokens."""
-        return self.sizes.sum(axis=0) + 2 + (self.sizes[1] > 0)
+    lengths: np.ndarray  # [N]: tokens of each sequence with its special tokens
 
     def inside(self, bounds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Row in the batch and slot of each sequence with text inside the bounds."""
@@ -90,11 +86,11 @@ class BatchBuilder:
         self.phase, self.phase_index, self.first_step = phase, phase_index, first_step
         self.vocab_size, self.mask_id = vocabulary.size, vocabulary.mask_id
         self.cls_id, self.sep_id = vocabulary.cls_id, vocabulary.sep_id
-        self.pad_id = vocabulary.pad_id
+        self.pad_id, self.bare = vocabulary.pad_id, vocabulary.cls_id < 0
+        self.separator_id = vocabulary.separator_id
         self.starts_word = np.asarray(vocabulary.starts_word, bool)
         self.key = counter_rng.key(seed, phase_index)
-        order = phase.objective.sentence_order
-        settings = PlanSettings(phase.sequence_length, phase.short_seq_prob, order, phase.packing)
+        settings = settings_of(phase, bare=self.bare)
         self.orders = [
             RowOrder(corpus, settings, counter_rng.key(self.key, _ORDER, number), counts)
             for number, corpus in enumerate(corpora)
@@ -102,7 +98,7 @@ class BatchBuilder:
         weights = phase.mixture or tuple(float(corpus.num_tokens) for corpus in corpora)
         self.mixture = Mixture(weights, counter_rng.key(self.key, _MIXTURE))
 
-    def batch(self, step: int, rows: np.ndarray, *, columns: bool = False) -> Batch:
+    def batch(self, step: int, rows: np.ndarray, *, columns: bool = False) -> arrays.Batch:
         """The rows numbered ``rows``, below phase.batch_size, of batch number ``step``.
 
         Steps count from 0 in each phase. With ``columns`` the batch also has those of the corpora:
@@ -111,9 +107,11 @@ class BatchBuilder:
         """
         rows = np.asarray(rows, np.int64)
         corpus_of, row_of = self.mixture.locate(step * self.phase.batch_size + rows)
-        batch = empty_batch(self.phase, len(rows))
+        batch = arrays.empty_batch(self.phase, len(rows))
         if columns:
-            batch |= empty_columns(self.phase, len(rows), [o.corpus.columns for o in self.orders])
+            batch |= arrays.empty_columns(
+                self.phase, len(rows), [o.corpus.columns for o in self.orders]
+            )
         for corpus in np.unique(corpus_of).tolist():
             of_corpus = np.flatnonzero(corpus_of == corpus)
             order = self.orders[corpus]
@@ -133,7 +131,8 @@ class BatchBuilder:
                 self._mask(batch, planned, text, positions)
                 if len(group.left_out):
                     lost = planned.inside(group.left_out)
-                    clear_sequences(batch, self.phase, *lost, pad_id=self.pad_id)
+                    arrays.clear_sequences(batch, self.phase, *lost, pad_id=self.pad_id)
+        arrays.set_word_weights(batch, self.phase)
         return batch
 
     def documents(self, step: int, row: int) -> list[Place]:
@@ -187,12 +186,13 @@ class BatchBuilder:
         row = np.repeat(np.arange(len(index)), sequences_of_row)
         slot = count_up(sequences_of_row)
         sequence = plan.first[planned][row] + slot
+        sizes = np.stack([plan.a_size[sequence], plan.b_size[sequence]])
+        starts = np.stack([plan.a_start[sequence], plan.b_start[sequence]])
         described = _Rows(
-            *(step, index, rows[index], row, slot),
-            starts=np.stack([plan.a_start[sequence], plan.b_start[sequence]]),
-            sizes=np.stack([plan.a_size[sequence], plan.b_size[sequence]]),
+            *(step, index, rows[index], row, slot, starts, sizes),
             labels=plan.label[sequence],
             weights=plan.weight[sequence],
+            lengths=with_specials(sizes[0], sizes[1], bare=self.bare),
         )
         if self.phase.objective.sentence_order == "sop":
             coins = described.draws(self._key(_SWAP, step)) >> np.uint64(63)
@@ -202,7 +202,7 @@ class BatchBuilder:
                 segments[:, swapped] = segments[::-1, swapped]
         return described
 
-    def _write(self, batch: Batch, group: Group, rows: _Rows) -> tuple[Tokens, np.ndarray]:
+    def _write(self, batch: arrays.Batch, group: Group, rows: _Rows) -> tuple[Tokens, np.ndarray]:
         """Writes the sequences into the batch; returns the tokens of their text and its positions.
 
         These and all other positions here count through the rows of the batch, one after the
@@ -214,12 +214,13 @@ class BatchBuilder:
         cls_in_row = tokens_before - tokens_before[first_of_row]
         batch_row = rows.index[rows.row]
         cls = batch_row * self.phase.sequence_length + cls_in_row
-        first_sep = cls + 1 + sizes[0]
+        first_text = cls if self.bare else cls + 1
+        first_sep = first_text + sizes[0]
         last_sep = cls + lengths - 1  # the same one if there is no B
         every_token = ranges(cls, lengths)
         # Segments in the order A, B, A, B, ...
         segment_sizes = sizes.T.ravel()
-        text = ranges(np.stack([cls + 1, first_sep + 1]).T.ravel(), segment_sizes)
+        text = ranges(np.stack([first_text, first_sep + 1]).T.ravel(), segment_sizes)
         places = ranges(rows.starts.T.ravel(), segment_sizes)
         ids = group.tokens[places].astype(np.int32)
         starts = None if group.word_starts is None else group.word_starts[places]
@@ -228,28 +229,26 @@ class BatchBuilder:
         if self.pad_id:
             batch["input_ids"][rows.index] = self.pad_id
         inputs = batch["input_ids"].reshape(-1)
-        inputs[cls] = self.cls_id
-        inputs[first_sep] = self.sep_id
-        inputs[last_sep] = self.sep_id
+        if not self.bare:
+            inputs[cls] = self.cls_id
+            inputs[first_sep] = inputs[last_sep] = self.sep_id
+            segment_b = ranges(first_sep + 1, last_sep - first_sep)
+            batch["token_type_ids"].reshape(-1)[segment_b] = 1
         inputs[text] = ids
         batch["positions"].reshape(-1)[every_token] = every_token - np.repeat(cls, lengths)
         batch["segment_ids"].reshape(-1)[every_token] = np.repeat(rows.slot + 1, lengths)
-        segment_b = ranges(first_sep + 1, last_sep - first_sep)
-        batch["token_type_ids"].reshape(-1)[segment_b] = 1
         batch["cls_positions"][batch_row, rows.slot] = cls_in_row
         batch["sop_labels"][batch_row, rows.slot] = rows.labels
         batch["sop_weights"][batch_row, rows.slot] = rows.weights
         if labels is not None:
-            names = (
-                ("labels", "word_labels") if self.phase.objective.words == "all" else ("labels",)
-            )
-            for name in batch.keys() & names:
+            every = self.phase.objective.words == "all"
+            for name in batch.keys() & {"labels", "word_labels" if every else "labels"}:
                 batch[name].reshape(-1)[text] = labels
         if "word_starts" in batch:
             batch["word_starts"].reshape(-1)[text] = self._starts(ids, starts)
         return Tokens(ids, starts, labels), text
 
-    def _mask(self, batch: Batch, rows: _Rows, text: Tokens, positions: np.ndarray) -> None:
+    def _mask(self, batch: arrays.Batch, rows: _Rows, text: Tokens, positions: np.ndarray) -> None:
         """Masks the text of the rows, given as `_write` returns it."""
         objective, ids = self.phase.objective, text.ids
         word_sizes, words = masking.word_sizes_of(
@@ -263,7 +262,7 @@ class BatchBuilder:
             max_ngram=objective.max_ngram if objective.mask_unit in ("ngram", "span") else 1,
             distribution=objective.ngram_distribution,
         )
-        chosen = masking.masked_tokens(ngrams, word_sizes)
+        chosen = masking.masked_tokens(ngrams, word_sizes, ids != self.separator_id)
         masked, labels = positions[chosen], ids[chosen]
         batch_row, column = np.divmod(masked, self.phase.sequence_length)
         row = np.searchsorted(rows.index, batch_row)
@@ -274,8 +273,11 @@ class BatchBuilder:
         if text.labels is not None and objective.words == "masked":
             batch["word_labels"][batch_row, slot] = text.labels[chosen]
         by_row = counter_rng.bits(self._key(_REPLACE, rows.step), rows.number[row])
-        draws = counter_rng.bits(by_row, column)
-        replaced = masking.replace(labels, draws, self.mask_id, self.vocab_size)
+        coins = draws = counter_rng.bits(by_row, column)
+        if self.separator_id >= 0:  # All symbols of a word are treated alike.
+            first = np.repeat(np.cumsum(word_sizes) - word_sizes, word_sizes)[chosen]
+            coins = counter_rng.bits(by_row, positions[first] % self.phase.sequence_length)
+        replaced = masking.replace(labels, draws, self.mask_id, self.vocab_size, coins)
         batch["input_ids"].reshape(-1)[masked] = replaced
 
     def _budgets(self, rows: _Rows, slots: int) -> np.ndarray:

@@ -157,20 +157,27 @@ def word_sizes_of(starts_word: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarra
     return np.diff(begin, append=len(starts_word)), words
 
 
-def masked_tokens(ngrams: Ngrams, word_sizes: np.ndarray) -> np.ndarray:
-    """Numbers of the chosen tokens among all T, ascending."""
+def masked_tokens(ngrams: Ngrams, word_sizes: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+    """Numbers of the chosen tokens among all T, ascending, of those that are allowed, bool [T]."""
     marks = np.zeros(len(word_sizes) + 1, np.int8)
     marks[ngrams.first] += 1
     marks[ngrams.first + ngrams.words] -= 1
     covered = np.cumsum(marks[:-1], dtype=np.int8).astype(bool)
-    return np.flatnonzero(np.repeat(covered, word_sizes))
+    return np.flatnonzero(np.repeat(covered, word_sizes) & allowed)
 
 
-def replace(labels: np.ndarray, draws: np.ndarray, mask_id: int, vocab_size: int) -> np.ndarray:
+def replace(
+    labels: np.ndarray,
+    draws: np.ndarray,
+    mask_id: int,
+    vocab_size: int,
+    coins: np.ndarray | None = None,
+) -> np.ndarray:
     """The ids at masked positions: [MASK] in 80%, the token itself in 10%, any id in 10%.
 
-    As in the original, the id of a special token may be drawn. ``draws`` are random bits.
+    As in the original, the id of a special token may be drawn. ``draws`` are random bits, and
+    ``coins`` those that choose among the three, by default the same.
     """
-    chance = counter_rng.uniform(draws)
+    chance = counter_rng.uniform(draws if coins is None else coins)
     other = counter_rng.below(counter_rng.bits(draws, 0), vocab_size)
     return np.where(chance < 0.8, mask_id, np.where(chance < 0.9, labels, other))

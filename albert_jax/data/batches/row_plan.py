@@ -14,6 +14,8 @@ sentences that are thereby left over start the next chunk. Two differences are d
 - A sentence longer than a row is cut into parts of a quarter of a row, so that hardly any text is
   lost; the original discards what does not fit.
 
+A bare plan, for vocabularies without [CLS] and [SEP], has one segment and no special tokens.
+
 Shapes: D documents, U units (a unit is a sentence or a part of a long one), N sequences.
 """
 
@@ -23,7 +25,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from albert_jax.config import PhaseConfig
 from albert_jax.data import counter_rng
+from albert_jax.errors import ConfigError
 
 SPECIALS = 3
 """Special tokens of a sequence: [CLS] A [SEP] B [SEP]."""
@@ -39,14 +43,30 @@ class PlanSettings(NamedTuple):
     short_seq_prob: float
     sentence_order: Literal["sop", "nsp", "none"]
     packing: bool
+    bare: bool = False
 
     def __repr__(self) -> str:
         """The text that the hashes of row orders include, so it must never change."""
+        bare = ", bare=True" * self.bare
         return (
             f"PlanSettings(sequence_length={self.sequence_length!r}, "
             f"short_pair_prob={self.short_seq_prob!r}, sentence_order={self.sentence_order!r}, "
-            f"packing={self.packing!r})"
+            f"packing={self.packing!r}{bare})"
         )
+
+
+def settings_of(phase: PhaseConfig, *, bare: bool) -> PlanSettings:
+    """The settings of a phase; `bare` is for a vocabulary without [CLS].
+
+    Raises ConfigError for an order of sentences that such a vocabulary cannot predict.
+    """
+    order = phase.objective.sentence_order
+    if bare and order != "none":
+        raise ConfigError(
+            f"objective.sentence_order is {order}, but the vocabulary has no [CLS] for it: set it "
+            "to none"
+        )
+    return PlanSettings(phase.sequence_length, phase.short_seq_prob, order, phase.packing, bare)
 
 
 class RowPlan(NamedTuple):
@@ -68,8 +88,8 @@ class RowPlan(NamedTuple):
 
     @property
     def tokens(self) -> np.ndarray:
-        """Tokens of each sequence with its special tokens, int64 [N]."""
-        return self.a_size + self.b_size + 2 + (self.b_size > 0)
+        """Tokens of each sequence of a plan that is not bare, int64 [N]."""
+        return with_specials(self.a_size, self.b_size)
 
 
 def inside(starts: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -88,7 +108,7 @@ def plan_rows(
     In a packed plan short target lengths are drawn for each sequence instead of each document,
     because a packed row needs sequences of many lengths.
     """
-    limit = settings.sequence_length - SPECIALS
+    limit = settings.sequence_length - (0 if settings.bare else SPECIALS)
     sizes, counts = _cut_long(sentences_per_document, tokens_per_sentence, limit)
     text = _Text(sizes, counts, settings, key)
     target = text.targets(limit)
@@ -100,7 +120,7 @@ def plan_rows(
         next_start = np.where(_foreign(every, ends, settings, key), text.splits(every, ends), ends)
     start = _chain(next_start)
     end = ends[start]
-    split = text.splits(start, end)
+    split = end if settings.bare else text.splits(start, end)
     a_start, b_start = text.offsets[start], text.offsets[split]
     a_size, b_size = b_start - a_start, text.offsets[end] - b_start
     foreign = _foreign(start, end, settings, key) & (len(counts) > 1)
@@ -112,7 +132,12 @@ def plan_rows(
     weight = ((b_size > 0) & (settings.sentence_order != "none")).astype(np.float32)
     first = np.arange(len(start) + 1)
     plan = RowPlan(first, a_start, a_size, b_start, b_size, foreign.astype(np.int64), weight)
-    return _packed(plan, settings.sequence_length, key) if settings.packing else plan
+    return _packed(plan, settings, key) if settings.packing else plan
+
+
+def with_specials(a_size: np.ndarray, b_size: np.ndarray, *, bare: bool = False) -> np.ndarray:
+    """Tokens of each sequence with its special tokens, int64 [N]."""
+    return a_size + b_size + (0 if bare else 2 + (b_size > 0))
 
 
 class _Text:
@@ -231,10 +256,11 @@ def _coin_flips(tosses: np.ndarray, draws: np.ndarray, side: int) -> np.ndarray:
     return heads
 
 
-def _packed(plan: RowPlan, sequence_length: int, key: int) -> RowPlan:
+def _packed(plan: RowPlan, settings: PlanSettings, key: int) -> RowPlan:
     """The same sequences, several to a row."""
-    max_sequences = sequences_per_row(sequence_length)
-    row = pack(plan.tokens, sequence_length, max_sequences, counter_rng.key(key, _PACK))
+    length = settings.sequence_length
+    sizes = with_specials(plan.a_size, plan.b_size, bare=settings.bare)
+    row = pack(sizes, length, sequences_per_row(length), counter_rng.key(key, _PACK))
     rows = int(row.max()) + 1 if len(row) else 0
     order = np.argsort(row.astype(np.min_scalar_type(rows)), kind="stable")
     first = np.searchsorted(row[order], np.arange(rows + 1))

@@ -14,13 +14,15 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS, Columns, Encoded, read_labels
-from albert_jax.data.prepare import words
+from albert_jax.data.prepare import phonemes, words
+from albert_jax.data.prepare.phonemes import PhonemeEncoder
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources.document import Document
 from albert_jax.data.sources.sentences import sentences
+from albert_jax.data.vocabularies.symbols import Symbols
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import WordPiece
-from albert_jax.errors import DataError
+from albert_jax.errors import ConfigError, DataError
 
 
 class Encoder(Protocol):
@@ -35,9 +37,24 @@ def encoder(plan: Plan, kind: str, vocab: Vocabulary) -> Encoder:
     """The front end for the parts of this kind (`Part.kind`)."""
     if kind == "ids":
         return IdsEncoder(columns(plan), vocab)
+    if plan.options.phonemes:
+        labels = read_labels(files.join(plan.out_dir, LABELS))
+        return PhonemeEncoder(reader(plan, vocab), checked_table(vocab), labels)
     if plan.options.words != "none" and isinstance(vocab, WordPiece):
         return WordsEncoder(plan, vocab)
     return TextEncoder(plan, vocab)
+
+
+def reader(plan: Plan, vocab: Vocabulary) -> phonemes.Reader:
+    """What finds the words of the text of a plan with phonemes. Raises ConfigError."""
+    return phonemes.reader(plan.options, checked_table(vocab))
+
+
+def checked_table(vocab: Vocabulary) -> Symbols:
+    """The vocabulary of phonemes. Raises ConfigError for one of another kind."""
+    if not isinstance(vocab, Symbols):
+        raise ConfigError("phonemes need a table of symbols as their vocabulary: give --vocab")
+    return vocab
 
 
 def columns(plan: Plan) -> Columns:

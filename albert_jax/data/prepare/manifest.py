@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from albert_jax import files
 from albert_jax.data.corpus import columns
 from albert_jax.data.corpus.corpus import FORMAT, MANIFEST
-from albert_jax.data.prepare import deduplication, encoders, words
+from albert_jax.data.prepare import deduplication, encoders, phonemes, words
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sentences
 from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
@@ -37,6 +38,8 @@ def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
         found["words"] = words.description(options.words)
     if options.labels is not None:
         found["labels"] = files.sha256(options.labels)
+    if options.phonemes:
+        found["phonemes"] = [phonemes.description(options.phonemes), options.word_limit]
     return found
 
 
@@ -109,6 +112,9 @@ def finish(
             "runs_found": int(found.sum()),
             "documents": _total(hashed, "overlapping"),
         }
+    if plan.options.phonemes:
+        lacking = sum((Counter(record["lacking"]) for record in encoded), Counter[str]())
+        manifest["lacking"] = dict(lacking.most_common())
     if plan.columns:
         manifest["columns"] = columns.describe(encoders.columns(plan), plan.out_dir)
     for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
@@ -157,6 +163,12 @@ def summary(manifest: dict[str, Any]) -> list[str]:
         lines.append(
             f"left out: {overlap['documents']:,} documents that share text with the evaluation "
             f"files ({overlap['runs_found']:,} of their {overlap['runs']:,} runs of words)"
+        )
+    if manifest.get("lacking"):
+        lacking = manifest["lacking"]
+        lines.append(
+            f"left out: {sum(lacking.values()):,} symbols that the table lacks "
+            f"({', '.join(f'{symbol} {count:,}' for symbol, count in list(lacking.items())[:9])})"
         )
     if counts["bad_lines"]:
         lines.append(f"warning: {counts['bad_lines']:,} lines of bad text were left out")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from albert_jax import files
+from albert_jax.config import MAX_VOCABULARY
 from albert_jax.data.prepare.words import Words
 from albert_jax.data.sources.document import Part
 from albert_jax.data.sources.sentences import Rule
@@ -32,6 +33,10 @@ class PrepareOptions:
     """What finds the words of text whose tokens do not show them; see words.py."""
     labels: str | None = None
     """File with the words of the labels that come with token ids, one a line."""
+    phonemes: str = ""
+    """Language in which text is spoken, or "file" for text with its phonemes; see phonemes.py."""
+    word_limit: int = 80_000
+    """Most words whose labels the symbols get, the commonest ones."""
     decontaminate: tuple[str, ...] = ()
     """Evaluation files; documents that share a run of words with them are left out."""
     part_bytes: int = PART_BYTES
@@ -53,6 +58,8 @@ class PrepareOptions:
             raise ConfigError(
                 f"validation share {self.validation_share}: it must lie between 0 and 0.5"
             )
+        if not 1 <= self.word_limit <= MAX_VOCABULARY - 2:
+            raise ConfigError(f"word limit {self.word_limit}: give 1 to {MAX_VOCABULARY - 2:,}")
         if self.workers is not None and self.workers < 1:
             raise ConfigError(f"workers {self.workers}: it must be at least 1")
 

@@ -91,6 +91,8 @@ def prepare(
 
 def _columns(parts: Sequence[Part], options: PrepareOptions) -> tuple[str, ...]:
     """The columns that all documents have. Raises DataError if only some of them have one."""
+    if options.phonemes:
+        return "word_starts", "labels"
     columns = token_ids.columns(parts)
     if options.words != "none" and any(part.kind == "ids" for part in parts):
         raise ConfigError("words are found in text: token ids have a column word_starts instead")
@@ -122,6 +124,9 @@ def _run_steps(plan: Plan, executor: Executor) -> int:
     # Each list begins with 0, so that duplicates of part i lie between entries i and i + 1.
     bounds = [[0, *plan.read_record("duplicates", i)["ends"]] for i in range(count)]
     items = [(i, [(b[i], b[i + 1]) for b in bounds], threshold) for i in parts]
+    if plan.options.phonemes:
+        executor.run("words", steps.count_part, items, "words counted")
+        steps.write_labels(plan)
     executor.run("encode", steps.encode_part, items, "shards written", wait=executor.index == 0)
     return count
 

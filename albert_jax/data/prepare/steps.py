@@ -1,8 +1,10 @@
-"""The three steps of preparation, each divided into items that any process can do alone.
+"""The steps of preparation, each divided into items that any process can do alone.
 
 1. `hash_part` reads a part of the corpus and writes a table of its documents' hashes.
 2. `find_duplicates` compares the documents of one hash partition over all parts.
-3. `encode_part` reads the part again, and tokenizes and writes the documents that stay.
+3. For text with phonemes, `count_part` counts the words of the documents that stay, and
+   `write_labels` gathers the commonest.
+4. `encode_part` reads the part again, and tokenizes and writes the documents that stay.
 
 The record of an item is written last and marks it as complete. The prepared bytes depend on the
 plan alone, not on workers, order or interruptions.
@@ -11,23 +13,29 @@ plan alone, not on workers, order or interruptions.
 from __future__ import annotations
 
 import dataclasses
+import json
 import tempfile
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
 from albert_jax import files
+from albert_jax.data.corpus.columns import LABELS
 from albert_jax.data.corpus.shard_writer import ShardWriter
 from albert_jax.data.prepare import deduplication, encoders
 from albert_jax.data.prepare.decontamination import Overlap
+from albert_jax.data.prepare.phonemes import UNKNOWN, PhonemeEncoder
 from albert_jax.data.prepare.plan import Plan
+from albert_jax.data.prepare.spoken_words import label_of
 from albert_jax.data.sources import sources
 from albert_jax.data.sources.document import Document, ReadCounts
 from albert_jax.data.vocabularies import vocabulary
+from albert_jax.data.vocabularies.symbols import SEPARATOR
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
@@ -85,8 +93,32 @@ def find_duplicates(plan: Plan, index: int, row_ranges: RowRanges) -> None:
     plan.write_record("duplicates", index, {"ends": ends})
 
 
+def count_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -> None:
+    """Step 3 for one part; the arguments are those of `encode_part`."""
+    reader = encoders.reader(plan, _vocabulary(files.join(plan.out_dir, "vocabulary")))
+    counts: Counter[str] = Counter()
+    for split, documents in _batches(plan, index, row_ranges, threshold):
+        if split == "train":
+            for document in documents:
+                for units in reader.sentences(document):
+                    counts.update(label_of(unit.word) for unit in units)
+    files.write(plan.array("words", index), json.dumps(counts).encode())
+    plan.write_record("words", index, {"words": len(counts)})
+
+
+def write_labels(plan: Plan) -> None:
+    """Writes the commonest words of all parts, behind the label of all others and of the space."""
+    counts: Counter[str] = Counter()
+    for index in range(len(plan.parts)):
+        counts.update(json.loads(files.read(plan.array("words", index)) or b"{}"))
+    reserved = [UNKNOWN, SEPARATOR]
+    words = sorted(counts.keys() - reserved, key=lambda word: (-counts[word], word))
+    lines = [*reserved, *words[: plan.options.word_limit]]
+    files.write(files.join(plan.out_dir, LABELS), ("\n".join(lines) + "\n").encode())
+
+
 def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -> None:
-    """Step 3 for one part.
+    """The last step for one part.
 
     Args:
       plan: The plan.
@@ -124,7 +156,10 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
             for name in files.names(folder):
                 files.upload(files.join(folder, name), files.join(plan.out_dir, name))
     deduplication.write_array(plan.array("unigram", index), unigram)
-    plan.write_record("encode", index, {"shards": entries, **totals})
+    record: dict[str, Any] = {"shards": entries, **totals}
+    if isinstance(encoder, PhonemeEncoder):
+        record["lacking"] = dict(encoder.lacking)
+    plan.write_record("encode", index, record)
 
 
 def _batches(

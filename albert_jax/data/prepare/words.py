@@ -15,6 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from albert_jax.data.corpus.columns import Encoded
+from albert_jax.data.vocabularies.symbols import Symbols
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.errors import ConfigError
@@ -24,7 +25,7 @@ Words = Literal["none", "jieba", "spaces"]
 
 def check(words: Words, vocab: Vocabulary) -> None:
     """Raises ConfigError if words cannot be found, or the tokens are not those of WordPiece."""
-    if words != "none" and not isinstance(vocab, WordPiece):
+    if words != "none" and not isinstance(vocab, WordPiece | Symbols):
         raise ConfigError(
             f"words {words} needs a WordPiece vocabulary, whose tokens do not reach over words: "
             "make one with `albert-jax tokenizer train --kind characters`"
@@ -45,6 +46,11 @@ def description(words: Words) -> str:
         ) from error
 
 
+def finder(words: Words) -> Callable[[str], Iterator[str]]:
+    """What cuts a text into its words, which together are the text."""
+    return _jieba() if words == "jieba" else _between_spaces
+
+
 def encode(texts: Sequence[str], counts: np.ndarray, words: Words, vocab: WordPiece) -> Encoded:
     """The tokens of sentences, of which each document has `counts`, with the starts of words.
 
@@ -54,7 +60,7 @@ def encode(texts: Sequence[str], counts: np.ndarray, words: Words, vocab: WordPi
     ids, lengths, begins = vocab.encode_placed(texts)
     ends = np.cumsum(lengths)
     starts = vocab.starts_word[ids]
-    find = _jieba() if words == "jieba" else _between_spaces
+    find = finder(words)
     for text, begin, end in zip(texts, ends - lengths, ends, strict=True):
         word = np.searchsorted(np.cumsum(list(map(len, find(text)))), begins[begin:end], "right")
         starts[begin + 1 : end] &= word[1:] != word[:-1]

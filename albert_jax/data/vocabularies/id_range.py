@@ -17,6 +17,8 @@ NAMES = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
 class IdRange:
     """The ids from 0 to size - 1 as a `vocabulary.Vocabulary`. Each is a word of one byte."""
 
+    separator_id = -1
+
     def __init__(
         self, size: int, *, pad_id: int, cls_id: int, sep_id: int, mask_id: int, unk_id: int = -1
     ) -> None:

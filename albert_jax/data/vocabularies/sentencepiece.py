@@ -37,6 +37,7 @@ class SentencePiece:
     """A SentencePiece model as a `vocabulary.Vocabulary`."""
 
     pad_id, unk_id, cls_id, sep_id, mask_id = range(5)
+    separator_id = -1
 
     def __init__(
         self,

@@ -32,8 +32,11 @@ class Vocabulary(Protocol):
     unk_id: int
     """Id of text that no token covers, or -1 if the vocabulary has none."""
     cls_id: int
+    """Id of [CLS], or -1 if sequences have neither [CLS] nor [SEP]."""
     sep_id: int
     mask_id: int
+    separator_id: int
+    """Id of a token between words, which is never masked, or -1 if the vocabulary has none."""
     starts_word: np.ndarray
     """bool [V]: whether the token begins a word, as n-gram and whole-word masking count words."""
     token_bytes: np.ndarray
@@ -67,7 +70,8 @@ class Vocabulary(Protocol):
 
 
 def load(path: str) -> Vocabulary:
-    """Reads a vocabulary from a folder or a file, which is a *.model or a vocab.txt.
+    """Reads a vocabulary from a folder or a file, which is a *.model or a vocab.txt, or takes the
+    table of symbols that is named.
 
     Unless its settings say otherwise, it has lower case and drops accents, as the English ALBERT
     models do.
@@ -75,6 +79,10 @@ def load(path: str) -> Vocabulary:
     Raises:
       DataError: There is no complete vocabulary.
     """
+    from albert_jax.data.vocabularies import symbols
+
+    if str(path).partition("+")[0] in symbols.NAMED and not os.path.exists(str(path)):
+        return symbols.from_spec(str(path))
     settings, file = _settings_and_file(str(path))
     kind = settings.get("kind")
     if kind == "ids":
@@ -96,6 +104,8 @@ def load(path: str) -> Vocabulary:
         from albert_jax.data.vocabularies.wordpiece import WordPiece
 
         return WordPiece(content, lower_case=lower_case, where=file)
+    if kind == "symbols":
+        return symbols.parse(content, file)
     raise DataError(f"{file}: unknown kind of vocabulary {kind!r}: make the vocabulary again")
 
 

@@ -31,6 +31,8 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 class WordPiece:
     """A WordPiece vocabulary as a `vocabulary.Vocabulary`."""
 
+    separator_id = -1
+
     def __init__(self, content: bytes, *, lower_case: bool = True, where: str = VOCAB) -> None:
         """Reads a vocab.txt, which has one token per line; its id is the line's number from 0.
 

@@ -37,8 +37,12 @@ def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -
     """[CLS] A [SEP] of one text, or [CLS] A [SEP] B [SEP] of two (classifier_utils.py).
 
     What is longer than `length` loses tokens at the end of A, or of a pair's longer text (of B if
-    both are equally long). An empty B leaves A alone.
+    both are equally long). An empty B leaves A alone. With a vocabulary that has no [CLS], the
+    sequence is the text itself.
     """
+    if vocabulary.cls_id < 0:
+        text = np.concatenate(texts).astype(np.int32)
+        return Tokens(text[:length], min(len(text), length), len(text) > length)
     parts = [texts[0][: length - 2]]
     if len(texts) == 2 and len(texts[1]):
         a, b = truncated_lengths(len(texts[0]), len(texts[1]), length - 3)

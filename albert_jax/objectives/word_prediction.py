@@ -1,0 +1,58 @@
+"""The objective of words: the word that stands behind each symbol (PL-BERT, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from albert_jax.config import ModelConfig
+from albert_jax.model import word_head
+from albert_jax.objectives import loss_terms
+from albert_jax.objectives.loss_terms import LossTerm, LossTerms
+
+MAX_LOGITS = 1 << 25
+"""Most logits that are computed at once, unless those of one place of each row are more: 128 MB.
+A row of 512 symbols with 80,000 words has as many."""
+
+
+def word_prediction(
+    params: Mapping[str, Any],
+    model: ModelConfig,
+    states: jax.Array,
+    batch: Mapping[str, jax.Array],
+    *,
+    max_logits: int = MAX_LOGITS,
+) -> LossTerms:
+    """The term "word" and the weighted sum "word_correct" over places of a batch.
+
+    `states` [B, P, H] are the hidden states at the places of the columns word_labels and
+    word_weights [B, P]. The logits are computed for a few places of all rows after the other, and
+    again in the backward pass, so that no more than `max_logits` are kept.
+    """
+    rows, places = batch["word_labels"].shape
+    size = min(max(1, max_logits // (rows * model.num_words)), places)
+    blocks = math.ceil(places / size)
+    size = math.ceil(places / blocks)
+
+    def divided(x: jax.Array) -> jax.Array:
+        """[B, P, ...] -> [blocks, B, size, ...]; places that are filled up have no weight."""
+        missing = blocks * size - places
+        x = jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2)))
+        return jnp.moveaxis(x.reshape(rows, blocks, size, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def of_block(states: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
+        logits = word_head.logits(params, model, states)
+        losses = loss_terms.cross_entropy(logits, labels)
+        correct = loss_terms.weighted_correct(logits, labels, weights)
+        return jnp.stack([jnp.sum(weights * losses), correct])
+
+    # Places without a label have no weight, and any word serves as theirs.
+    columns = states, jnp.maximum(batch["word_labels"], 0), batch["word_weights"]
+    sums = jax.lax.map(lambda block: of_block(*block), jax.tree.map(divided, columns))
+    loss, correct = jnp.sum(sums, axis=0)
+    return LossTerms({"word": LossTerm(loss, "word_weights")}, {"word_correct": correct})
