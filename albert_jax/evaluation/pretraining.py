@@ -41,9 +41,9 @@ TOP = 5
 SEED = 1_000_003
 """Held-out rows and their masks are the same for every run, whatever its seed."""
 
-MASK_RATE = 0.15
-"""Share of held-out tokens that are predicted (the paper's), whatever share a phase trains with:
-runs that differ in it can then be compared."""
+MASK_RATE, SHORT_SEQ_PROB = 0.15, 0.1
+"""Share of held-out tokens that are predicted, and of sequences with a random length (the paper's),
+whatever a phase trains with: phases and runs that differ in these can then be compared."""
 
 BATCH_SIZE = 64
 
@@ -172,14 +172,15 @@ def held_out_batches(
     """Batches of the held-out rows of all corpora, one corpus after the other.
 
     They have the shape of the phase and its units of masking, but MASK_RATE unless the phase draws
-    a rate for each row (uniform_mask_rate) or masks nothing. `max_samples` is divided among the
-    corpora by their numbers of tokens, at least one row each. Rows and masks do not depend on
-    `batch_size`. Raises DataError for a corpus without a row.
+    a rate for each row (uniform_mask_rate) or masks nothing, and at most SHORT_SEQ_PROB.
+    `max_samples` is divided among the corpora by their numbers of tokens, at least one row each.
+    Rows and masks do not depend on `batch_size`. Raises DataError for a corpus without a row.
     """
     objective = phase.objective
     if objective.mask_rate > 0 and not objective.uniform_mask_rate:
         objective = dataclasses.replace(objective, mask_rate=MASK_RATE)
-        phase = dataclasses.replace(phase, objective=objective)
+    short_seq_prob = min(phase.short_seq_prob, SHORT_SEQ_PROB)
+    phase = dataclasses.replace(phase, objective=objective, short_seq_prob=short_seq_prob)
     total = sum(corpus.num_tokens for corpus in corpora)
     return [
         batch

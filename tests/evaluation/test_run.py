@@ -286,21 +286,19 @@ def test_a_run_is_loaded_as_arrays_that_jax_takes(run: str) -> None:
     assert hidden.shape == (1, 8, 16)
 
 
-def test_held_out_rows_have_the_masks_of_the_paper(run: str) -> None:
-    """So that runs that were trained with other mask rates can be compared."""
+def test_held_out_rows_have_the_masks_and_lengths_of_the_paper(run: str) -> None:
+    """So that runs that were trained with others can be compared."""
     model = api.load(run)
     held_out = pretraining.held_out_corpora(pretraining.training_corpora(model))
     phase = model.run_config.phases[-1]
-    read = {}
-    for rate, uniform in ((0.15, False), (0.5, False), (0.5, True)):
+    read = []
+    for rate, uniform, short in ((0.15, False, 0.1), (0.5, False, 1.0), (0.5, True, 0.1)):
         objective = dataclasses.replace(phase.objective, mask_rate=rate, uniform_mask_rate=uniform)
-        read[rate, uniform] = pretraining.held_out_batches(
-            held_out,
-            dataclasses.replace(phase, objective=objective),
-            model.vocabulary,
-            max_samples=8,
-            batch_size=8,
-        )[0]
-    for name, column in read[0.15, False].items():
-        np.testing.assert_array_equal(read[0.5, False][name], column)
-    assert read[0.5, True]["mlm_labels"].shape[1] > read[0.15, False]["mlm_labels"].shape[1]
+        changed = dataclasses.replace(phase, objective=objective, short_seq_prob=short)
+        read += pretraining.held_out_batches(
+            held_out, changed, model.vocabulary, max_samples=8, batch_size=8
+        )
+    of_paper, same, uniform_rate = read
+    for name, column in of_paper.items():
+        np.testing.assert_array_equal(same[name], column)
+    assert uniform_rate["mlm_labels"].shape[1] > of_paper["mlm_labels"].shape[1]
