@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -22,12 +24,13 @@ from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies.symbols import from_spec
-from albert_jax.errors import CheckpointError, ConfigError, DataError
+from albert_jax.errors import CheckpointError, ConfigError, DataError, Stopped
 from albert_jax.evaluation.pretraining import evaluate
 from albert_jax.finetuning.setup import pretrained_network
 from albert_jax.inference import scoring
 from albert_jax.inference.fill_mask import fill_mask
 from albert_jax.model_io import model as models
+from albert_jax.train import loop
 from albert_jax.train.pretraining import run
 
 NOUNS = {"cat": "kˈæt", "dog": "dˈɑɡ", "hen": "hˈɛn", "fish": "fˈɪʃ"}
@@ -89,6 +92,24 @@ def test_both_losses_fall(data, words, tmp_path):
         [[candidates]] = fill_mask(model, ["ðə kˈ[MASK]t sˈiːz ðə dˈɑɡ."], top_k=3)
         assert len(candidates) == 3
         assert all(model.vocabulary.id_to_token(c.id) == c.word != "M" for c in candidates)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch):
+    """The columns of words and labels are read on from the same place."""
+    whole = config(data, "masked")
+    short = dataclasses.replace(whole, phases=(dataclasses.replace(whole.phases[0], steps=9),))
+    run(short, str(tmp_path / "whole"))
+    with monkeypatch.context() as patched:
+        patched.setattr(loop.Stop, "__call__", lambda self, now: now == 4)
+        with pytest.raises(Stopped):
+            run(short, str(tmp_path / "stopped"))
+    run(short, str(tmp_path / "stopped"))
+    one, other = (models.load(str(tmp_path / name)) for name in ("whole", "stopped"))
+    assert one.step == other.step == 9
+    for mine, theirs in zip(
+        jax.tree.leaves(one.params), jax.tree.leaves(other.params), strict=True
+    ):
+        assert mine.tobytes() == theirs.tobytes()
 
 
 def test_more_words_than_the_model_has_room_for_are_refused(data, tmp_path):
