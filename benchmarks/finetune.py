@@ -66,7 +66,7 @@ def settings(options: argparse.Namespace, paths: dict[str, str]) -> Config:
 
 
 def ours(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str, float], float]:
-    """What the training took, and its score."""
+    """Time and score of our training."""
     from albert_jax.finetuning import finetune
 
     run = str(options.out / "run")
@@ -116,7 +116,7 @@ def prepare_theirs(model: Model, init: str, folder: Path) -> None:
 
 
 def theirs(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str, float], float]:
-    """What the training of Transformers' model by its Trainer took, and its score."""
+    """Time and score of Transformers' model, trained by its Trainer."""
     import torch
     from transformers import (
         AlbertForSequenceClassification,

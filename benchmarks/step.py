@@ -29,6 +29,8 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
+from accelerator import MODELS
+
 from albert_jax import configfile
 from albert_jax.bench import step as bench
 from albert_jax.config import Config
@@ -40,13 +42,6 @@ CPU = (
     "--shapes 8x32 --layers 2 --hidden 64 --heads 1 --embedding 64 --vocabulary 4000 --steps 200",
 )
 """Base, and two models of 4 x 312 and 2 x 64."""
-GPU = {
-    "base-v2": ("256x128", "64x512"),
-    "large-v2": ("128x128", "32x512"),
-    "xlarge-v2": ("64x128", "16x512"),
-    "xxlarge-v2": ("64x128", "16x512"),
-}
-"""Rows x length that fill a GPU, and of which both sides can keep all activations."""
 H200 = 790.0
 """TFLOP/s of a plain bfloat16 matrix product there."""
 
@@ -323,7 +318,7 @@ def main() -> None:
         given = ["--rounds", str(options.rounds), "--unroll", options.unroll or "yes"]
         jobs = [parser.parse_args([*case.split(), *given]) for case in CPU]
     elif options.suite == "gpu":
-        shapes = GPU.get(options.config, options.shapes)
+        shapes = MODELS.get(options.config, options.shapes)
         changes = {"shapes": shapes, "dtype": "bfloat16", "peers": ["compile", "eager"],
                    "alone": True, "peak": options.peak or H200, "steps": 10, "rounds": 3,
                    "remat": options.remat or "none", "unroll": options.unroll or "yes"}  # fmt: skip

@@ -89,7 +89,7 @@ class DataPrepare(TextOptions):
     special_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID")] = ()
     """With --ids, the ids of padding, start, separator, mask and, if there is one, unknown."""
     words: Literal["none", "jieba", "spaces"] = "none"
-    """Where words of Chinese text begin, for masking whole words: jieba finds them, or they stand
+    """Mark the words of Chinese text, which are then masked whole: those that jieba finds, or those
     between spaces."""
     labels: OptionalFile = None
     """With --ids, the words of the column labels, one a line."""

@@ -24,7 +24,7 @@ class TokenizerTrain(TextOptions):
     keep_accents: bool = False
     """Whether letters keep their accents."""
     keep_width: bool = False
-    """Whether full-width punctuation stays different from ASCII, with --keep-accents True."""
+    """Keep full-width punctuation different from ASCII, with --keep-accents True."""
     sample_bytes: int = 4_000_000
     """How much of the text the trainer sees."""
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Whether the layers of a network are unrolled or scanned, where the config leaves it open."""
+"""Decides if the layers of a network are unrolled or scanned, where the config leaves it open."""
 
 from __future__ import annotations
 

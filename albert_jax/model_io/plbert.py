@@ -33,7 +33,7 @@ FIELDS = (
 )
 """Fields that a config.yml tells; all others have the values of AlbertConfig."""
 PREFIX = "module.encoder."
-"""What stands before the names of AlbertModel in the files of torch."""
+"""Prefix of the names of AlbertModel in the files of torch."""
 _MAX_BYTES = 1 << 20
 _RECIPE = (
     "the torch file of a PL-BERT can run code; where you trust it, save its state dict as "

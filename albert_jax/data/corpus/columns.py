@@ -36,7 +36,7 @@ NONE = Columns()
 
 
 class Encoded(NamedTuple):
-    """What a front end makes of some documents: their T tokens, one document after the other."""
+    """The T tokens of some documents, one document after the other, with their columns."""
 
     ids: np.ndarray
     """Token ids [T]."""

@@ -46,7 +46,7 @@ def encoder(plan: Plan, kind: str, vocab: Vocabulary) -> Encoder:
 
 
 def reader(plan: Plan, vocab: Vocabulary) -> phonemes.Reader:
-    """What finds the words of the text of a plan with phonemes. Raises ConfigError."""
+    """The reader of a plan with phonemes, which finds the words of its text. Raises ConfigError."""
     return phonemes.reader(plan.options, checked_table(vocab))
 
 

@@ -36,7 +36,7 @@ class Unit(NamedTuple):
     spoken: str | None
     """Its phonemes, or the mark itself; None for a word whose phonemes are not known yet."""
     spaced: bool
-    """Whether a space stands in front of it."""
+    """True if a space stands in front of it."""
     clause: int
     """Number of the clause; marks end one."""
 
@@ -114,7 +114,7 @@ def _parts(chunk: str) -> list[str]:
 
 
 def _joins(chunk: str, i: int) -> bool:
-    """Whether the mark at a place, which is not the first or last, is part of a word or number."""
+    """Tells if the mark at a place, not the first or last one, is part of a word or number."""
     before, mark, after = chunk[i - 1 : i + 2]
     if mark in _IN_NUMBERS:
         return before.isdigit() and after.isdigit()
@@ -123,7 +123,7 @@ def _joins(chunk: str, i: int) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def is_mark(character: str) -> bool:
-    """Whether a character is punctuation that is not spoken."""
+    """Tells if a character is punctuation that is not spoken."""
     return unicodedata.category(character)[0] == "P" and character not in _SPOKEN
 
 

@@ -34,7 +34,7 @@ def check(words: Words, vocab: Vocabulary) -> None:
 
 
 def description(words: Words) -> str:
-    """What finds the words, with its version; equal descriptions give equal words."""
+    """The name and version of the finder; equal descriptions give equal words."""
     if words != "jieba":
         return words
     try:
@@ -47,7 +47,7 @@ def description(words: Words) -> str:
 
 
 def finder(words: Words) -> Callable[[str], Iterator[str]]:
-    """What cuts a text into its words, which together are the text."""
+    """A function that cuts a text into its words, which together are the text."""
     return _jieba() if words == "jieba" else _between_spaces
 
 

@@ -63,7 +63,7 @@ class TrainingOptions:
     seed: int = 0
     """Decides which documents are sampled."""
     kind: Literal["sentencepiece", "characters", "wordpiece"] = "sentencepiece"
-    """What the tokens are: pieces of text, or characters or pieces of words in a vocab.txt."""
+    """Kind of tokens: pieces of text, or characters or pieces of words in a vocab.txt."""
     lower_case: bool = True
     keep_accents: bool = False
     """See normalize.TextRules."""
