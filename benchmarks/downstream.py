@@ -1,13 +1,13 @@
-"""Is pretraining worth it? Fine-tuned runs against the same network from scratch, on seven tasks.
+"""Is pretraining worth it? Fine-tuned runs against the same network from scratch, on many tasks.
 
     python benchmarks/downstream.py DATA --init RUN ... --out DIR [--tasks sst-2 squad ...]
-                                    [--seeds 5] [--steps 600] [--sst2-curve]
+                                    [--seeds 5] [--steps 400] [--part test] [--sst2-curve]
 
-DATA holds the tasks' files (benchmarks/splits.py). For each task, each RUN (or exported directory)
-and random weights of the same structure: pooling and learning rate are chosen on dev over one
-small grid, then each seed is trained for the same steps and scored on the test. Seed by seed the
-two share the order of the examples, the dropout and the new head. Printed are mean and standard
-deviation over the seeds, the mean paired difference and its standard error.
+DATA holds the tasks' files (benchmarks/splits.py). For each task each RUN (or exported directory)
+and random weights of the same structure are fine-tuned with the defaults of `albert-jax finetune`,
+at most --steps steps, and scored. Seed by seed the two share the order of the examples, the dropout
+and the new head. Printed are mean and standard deviation over the seeds, the mean paired difference
+and its standard error. Defaults are chosen with --part dev.
 
 Every score is kept in DIR/scores.json, and what stands there is not computed again: name fewer
 tasks to do the work in parts. --sst2-curve scores 100, 1,000 and all training sentences of SST-2
@@ -20,7 +20,6 @@ import argparse
 import dataclasses
 import hashlib
 import io
-import itertools
 import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -32,10 +31,7 @@ from albert_jax import compilation_cache, files
 from albert_jax.model_io import model as models
 from albert_jax.tasks import registry
 
-GRID_SEED = 1000
-"""The seed of the grid: none of those that are reported."""
 SCRATCH = "scratch"
-RATES = (1e-4, 3e-4, 1e-3)
 CURVE = (100, 1000, None)
 """Training sentences of the curve; None: all."""
 
@@ -74,32 +70,20 @@ class Bench:
         return hashlib.sha256(told.encode()).hexdigest()[:8]
 
     def score(
-        self,
-        name: str,
-        init: str,
-        like: str,
-        part: str,
-        *,
-        pooling: str,
-        rate: float,
-        seed: int,
-        sentences: int | None = None,
+        self, name: str, init: str, like: str, seed: int, sentences: int | None = None
     ) -> float:
-        """The score (in percent) of one run on a part of a task."""
-        setting, steps = tuning.SETTINGS[name], self.options.steps
-        if sentences is not None:
-            steps = min(steps, 20 * -(-sentences // setting.rows))
+        """The score (in percent) of one run, trained on all or so many sentences of a task."""
+        steps, part = self.options.steps, self.options.part
         trained = self.structure(like) if init == SCRATCH else f"{init}@{self.model(init).step}"
-        asked = (name, init, trained, part, steps, pooling, rate, seed, sentences or "all")
+        asked = (name, init, trained, part, steps, seed, sentences or "all")
 
         def run() -> float:
-            positions = self.model(like).config.max_position_embeddings
-            config = tuning.run_config(
-                setting, positions, steps=steps, pooling=pooling, rate=rate, seed=seed
-            )
+            config = tuning.default_config(tuning.SETTINGS[name], seed)
             paths = tuning.sample(name, self.parts(name), sentences, seed)
             start = self.source(init, like, seed)
-            with tuning.tuned(config, paths, start, str(self.out / "run")) as model:
+            with tuning.tuned(
+                config, paths, start, str(self.out / "run"), max_steps=steps
+            ) as model:
                 return tuning.score(model, paths[part], most=self.options.most)
 
         return self._scores.get(" ".join(map(str, asked)), run)
@@ -108,37 +92,21 @@ class Bench:
         """Paths of a task's parts."""
         return tuning.parts(name, Path(self.options.data), self.out / "data")
 
-    def chosen(self, name: str, init: str, like: str) -> tuple[str, float]:
-        """Pooling and learning rate with the best score on dev."""
-        grid = list(itertools.product(tuning.SETTINGS[name].poolings, self.options.rates))
-        if len(grid) == 1:
-            return grid[0]
-        return max(
-            grid,
-            key=lambda point: self.score(
-                name, init, like, "dev", pooling=point[0], rate=point[1], seed=GRID_SEED
-            ),
-        )
-
     def scores(self, name: str, init: str, like: str, sentences: int | None = None) -> list[float]:
-        """The test scores of all seeds with the chosen pooling and rate."""
-        pooling, rate = self.chosen(name, init, like)
-        return [
-            self.score(
-                name, init, like, "test", pooling=pooling, rate=rate, seed=seed,
-                sentences=sentences,
-            )
-            for seed in range(self.options.seeds)
-        ]  # fmt: skip
+        """The scores of all seeds."""
+        seeds = range(self.options.seeds)
+        return [self.score(name, init, like, seed, sentences) for seed in seeds]
 
     def majority(self, name: str) -> float | None:
-        """The test score of the commonest training answer."""
+        """The score of the commonest training answer."""
         setting = tuning.SETTINGS[name]
         task = registry.create(registry.get(setting.task).config_class())
         if not task.has_baseline:
             return None
         paths = self.parts(name)
-        train, test = (task.read_examples(paths[part], labelled=True) for part in ("train", "test"))
+        train, test = (
+            task.read_examples(paths[part], labelled=True) for part in ("train", self.options.part)
+        )
         scores = task.resolve(train, test).baseline(train, test)
         return tuning.percent(setting.task, scores[setting.metric])
 
@@ -147,13 +115,13 @@ def report(bench: Bench, name: str) -> Iterator[str]:
     """The lines of one task."""
     majority = bench.majority(name)
     told = "" if majority is None else f", commonest answer {majority:.2f}"
-    yield f"{name}: {tuning.SETTINGS[name].metric} on the test, mean (deviation){told}"
+    metric, part = tuning.SETTINGS[name].metric, bench.options.part
+    yield f"{name}: {metric} on {part}, mean (deviation){told}"
     for like in bench.options.init:
         scratch = bench.scores(name, SCRATCH, like)
         ours = bench.scores(name, like, like)
         for init, values in ((SCRATCH, scratch), (like, ours)):
-            pooling, rate = bench.chosen(name, init, like)
-            line = f"  {init:40} {pooling:4} {rate:7.0e} {tuning.spread(values)}"
+            line = f"  {init:40} {tuning.spread(values)}"
             yield line if init == SCRATCH else f"{line}  {tuning.compared(ours, scratch)}"
 
 
@@ -208,9 +176,9 @@ def main() -> None:
         "--tasks", nargs="*", choices=tuple(tuning.SETTINGS), default=list(tuning.SETTINGS)
     )
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--steps", type=int, default=600)
-    parser.add_argument("--rates", nargs="+", type=float, default=list(RATES))
-    parser.add_argument("--most", type=int, help="dev and test examples that are scored at most")
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--part", choices=("dev", "test"), default="test")
+    parser.add_argument("--most", type=int, help="examples that are scored at most")
     parser.add_argument("--sst2-curve", action="store_true")
     options = parser.parse_args()
     compilation_cache.use()  # Runs of a task differ in seed and rate only: one program.

@@ -1,9 +1,9 @@
 """Masked symbols and words of a phoneme model beside n-grams of the same training text.
 
-    python benchmarks/phonemes.py RUN [--rows 8192] [--symbols 20000000]
+    python benchmarks/phonemes.py RUN ... [--rows 8192] [--symbols 20000000] [--draw OUT.svg]
 
-All numbers are shares of right answers at the masked places of the held-out rows of the run. The
-n-grams are those of the training text:
+All numbers are shares of right answers at the masked places of the held-out rows of each run. The
+n-grams are those of its training text:
 
 - around: the symbol that stood most often behind what the row shows at the place and two places to
   each side, masks included, so that it sees what the model sees;
@@ -11,13 +11,15 @@ n-grams are those of the training text:
   masked, so that it sees more than the model does;
 - word: the commonest word, and the commonest word behind what "around" sees.
 
-A context that the training text lacks is shortened from both sides, or from the left.
+A context that the training text lacks is shortened from both sides, or from the left. The drawing
+shows the evaluations of the runs over minutes of training, with "around" as dashed lines.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,10 +28,16 @@ from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.evaluation import pretraining
 from albert_jax.model_io import model as models
+from albert_jax.observe import style
+from albert_jax.observe.metrics import read_rows
 
+AROUND = "5-gram around"
 ROWS = 256
 LABEL_BITS = 20
 """Symbols and words are below 2**20, and five symbols below 2**43."""
+
+Table = list[tuple[str, str, float]]
+"""What is predicted, by what, and the share of right answers."""
 
 
 class MostLikely:
@@ -112,8 +120,8 @@ def joined(parts: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
     return [np.concatenate(column).astype(np.int64) for column in zip(*parts, strict=True)]
 
 
-def measure(model: models.Model, rows: int, symbols: int) -> list[tuple[str, str, float]]:
-    """What is predicted, by what, and the share of right answers."""
+def measure(model: models.Model, rows: int, symbols: int) -> Table:
+    """The numbers of one run."""
     config, size = model.run_config, model.vocabulary.size
     objective = dataclasses.replace(
         config.phases[-1].objective, words="masked", mask_rate=pretraining.MASK_RATE
@@ -142,7 +150,7 @@ def measure(model: models.Model, rows: int, symbols: int) -> list[tuple[str, str
         right = np.concatenate([a[i] for a in asked])
         if what == "word":
             table.append((what, "model", ours["word_accuracy"]))
-        table.append((what, "5-gram around", BackOff(windows, labels).accuracy(shown, right)))
+        table.append((what, AROUND, BackOff(windows, labels).accuracy(shown, right)))
         common = BackOff(windows[-1:], labels).accuracy(shown[-1:], right)
         table.append((what, "commonest", common))
         if what == "symbol":
@@ -152,15 +160,54 @@ def measure(model: models.Model, rows: int, symbols: int) -> list[tuple[str, str
     return table
 
 
+def over_minutes(run: str) -> list[tuple[float, float, float]]:
+    """Minutes of training, and shares of right symbols and words, at each evaluation of a run."""
+    minutes, found = 0.0, []
+    for row in read_rows(run):
+        if row["kind"] == "train":
+            minutes += sum(row["seconds"].get(name, 0.0) for name in ("step", "input_wait")) / 60
+        elif row["kind"] == "evaluation":
+            found.append((minutes, row["mlm_accuracy"], row["word_accuracy"]))
+    return found
+
+
+def draw(tables: dict[str, Table], path: str) -> None:
+    """One panel for symbols and one for words, a color for each run."""
+    with style.applied():
+        figure = style.figure(8.0, 3.6, "Phonemes: right answers at masked places", "")
+        for panel, what in enumerate(("symbol", "word")):
+            axes = figure.add_subplot(1, 2, panel + 1)
+            for (run, table), color in zip(tables.items(), style.SCORES, strict=False):
+                points = over_minutes(run)
+                axes.plot(
+                    [point[0] for point in points], [100 * point[1 + panel] for point in points],
+                    color=color, marker="o", markersize=3, label=os.path.basename(run),
+                )  # fmt: skip
+                [line] = [share for of, by, share in table if (of, by) == (what, AROUND)]
+                axes.axhline(100 * line, color=color, linestyle="--", linewidth=1)
+            axes.set_ylim(bottom=0)
+            axes.set_xlabel("minutes of training")
+            axes.set_ylabel(f"{what}s right (%); dashed: 5-gram")
+        axes.legend(loc="lower right")
+        figure.savefig(path, format="svg")
+
+
 def main() -> None:
-    """Prints the table."""
+    """Prints a table for each run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("run")
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--draw", metavar="OUT.svg")
     parser.add_argument("--rows", type=int, default=8192, help="training rows for `around`")
     parser.add_argument("--symbols", type=int, default=20_000_000, help="symbols for `left`")
     asked = parser.parse_args()
-    for what, by, share in measure(models.load(asked.run), asked.rows, asked.symbols):
-        print(f"{what:>8}  {by:<14} {share:8.1%}")
+    tables = {}
+    for run in asked.runs:
+        print(run)
+        tables[run] = measure(models.load(run), asked.rows, asked.symbols)
+        for what, by, share in tables[run]:
+            print(f"{what:>8}  {by:<14} {share:8.1%}", flush=True)
+    if asked.draw:
+        draw(tables, asked.draw)
 
 
 if __name__ == "__main__":

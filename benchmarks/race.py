@@ -314,7 +314,7 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     options.out.mkdir(parents=True, exist_ok=True)
     config = configfile.load(options.config)
-    held_out = HeldOut.of(options.data, config.model.max_position_embeddings)
+    held_out = HeldOut.of(options.data, config.phases[-1].sequence_length)
     curves = {"albert-jax": ours(options, held_out)}
     best = tuned(options, config, held_out)
     curves["Transformers, tuned"] = theirs(

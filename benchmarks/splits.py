@@ -1,10 +1,13 @@
-"""The data of seven tasks split into train, dev and test, so that no passage is on two sides.
+"""The data of thirteen tasks split into train, dev and test, so that no passage is on two sides.
 
 `split(NAME, DATA, OUT)` reads files below DATA and writes OUT/NAME-train, -dev and -test in a form
 that `albert-jax finetune` reads without further options. The files: glue/SST-2/{train,dev,test}.tsv
 (sentence, label), glue/CoLA/{in_domain_train,in_domain_dev,out_of_domain_dev}.tsv (as published),
 glue/RTE/{train,dev}.tsv, glue/MRPC/msr_paraphrase_{train,test}.txt,
-squad/squad-v2.0-dev-16articles.json, race/*.jsonl (a passage per line).
+squad/squad-v2.0-dev-16articles.json, race/*.jsonl (a passage per line),
+tasks/{subj,mr,sst5,agnews}/{train,dev,test}.tsv (label, sentence),
+tasks/ud-ewt/{train,dev,test}.tsv (a word and its tag per line),
+tasks/conll2003/eng.{train,testa,testb}.
 
 Test sets are the published ones where they have labels (SST-2, MRPC), else the published dev set
 (RTE) or its half from other sources (CoLA); then dev is a tenth of train, by a hash of the first
@@ -16,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +136,25 @@ def _squad_answered(data: Path) -> Parts:
     return {part: answered(articles) for part, articles in _squad(data).items()}
 
 
+def _sentences(name: str, data: Path) -> Parts:
+    names = {name: name for name in ("sentence", "label")}
+    return {part: _table(data / f"tasks/{name}/{part}.tsv", (), names) for part in PARTS}
+
+
+def _tagged(paths: dict[str, Path]) -> Parts:
+    """Lines of files with a word a line, which stay as they are."""
+    return {part: path.read_text(encoding="utf-8").split("\n") for part, path in paths.items()}
+
+
+def _ud_ewt(data: Path) -> Parts:
+    return _tagged({part: data / f"tasks/ud-ewt/{part}.tsv" for part in PARTS})
+
+
+def _conll2003(data: Path) -> Parts:
+    own = {"train": "train", "dev": "testa", "test": "testb"}
+    return _tagged({part: data / f"tasks/conll2003/eng.{own[part]}" for part in PARTS})
+
+
 def _race(data: Path) -> Parts:
     lines = [
         line
@@ -150,6 +173,9 @@ SPLITS: dict[str, Callable[[Path], Parts]] = {
     "squad": _squad,
     "squad-answered": _squad_answered,
     "race": _race,
+    **{name: partial(_sentences, name) for name in ("subj", "mr", "sst5", "agnews")},
+    "ud-ewt": _ud_ewt,
+    "conll2003": _conll2003,
 }
 """Name to the parts of the data below a folder."""
 
@@ -166,6 +192,8 @@ def write(name: str, records: Sequence[Any], stem: Path) -> str:
     """Writes one part of a task as STEM.json or STEM.jsonl; returns the path."""
     if name.startswith("squad"):
         path, text = f"{stem}.json", json.dumps({"data": records}, ensure_ascii=False)
+    elif name in ("ud-ewt", "conll2003"):
+        path, text = f"{stem}.conll", "\n".join(records)
     else:
         path = f"{stem}.jsonl"
         text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)

@@ -12,26 +12,31 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import splits
 
-from albert_jax import configfile, files
+from albert_jax import config_builder, configfile, files
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.model_io import model as models
 from albert_jax.tasks import registry
 
+GIVEN = ("optimizer.learning_rate",)
+"""What finetuning/finetune.py must not adapt to the width of the weights."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Setting:
-    """How a task is trained: `metric` marks the score, `length` is shortened to the model's."""
+    """How a task is trained: `metric` marks the score, `length` is shortened to the model's.
+
+    The defaults of the product have other rows and lengths.
+    """
 
     task: str
     metric: str
     rows: int
     length: int
-    poolings: tuple[Literal["cls", "mean"], ...] = ("cls", "mean")
 
 
 SETTINGS = {
@@ -39,19 +44,37 @@ SETTINGS = {
     "cola": Setting("classification", "matthews", 16, 48),
     "rte": Setting("classification", "accuracy", 16, 128),
     "mrpc": Setting("classification", "accuracy", 16, 128),
-    "squad": Setting("squad-v2", "f1", 16, 128, ("cls",)),
-    "squad-answered": Setting("squad-v1", "f1", 16, 128, ("cls",)),
+    "squad": Setting("squad-v2", "f1", 16, 128),
+    "squad-answered": Setting("squad-v1", "f1", 16, 128),
     "race": Setting("multiple-choice", "accuracy", 4, 128),
+    "subj": Setting("classification", "accuracy", 16, 64),
+    "mr": Setting("classification", "accuracy", 16, 64),
+    "sst5": Setting("classification", "accuracy", 16, 64),
+    "agnews": Setting("classification", "accuracy", 16, 128),
+    "ud-ewt": Setting("token-classification", "accuracy", 16, 64),
+    "conll2003": Setting("token-classification", "f1", 16, 64),
 }
 
 
 CLASSIFICATION = [name for name, setting in SETTINGS.items() if setting.task == "classification"]
 
 
+def default_config(setting: Setting, seed: int) -> Config:
+    """The config that `albert-jax finetune` has when only the task is named."""
+    config = config_builder.with_task(configfile.load("finetune/default"), setting.task)
+    assert config.task is not None
+    task = dataclasses.replace(config.task, metrics=(setting.metric,))
+    run = dataclasses.replace(config.run, eval_steps=0, max_eval_samples=8, save_steps=100_000)
+    return dataclasses.replace(config, seed=seed, run=run, task=task)
+
+
 def run_config(
     setting: Setting, positions: int, *, steps: int, pooling: Any, rate: float, seed: int
 ) -> Config:
-    """The config of a fine-tuning run of a model with so many `positions`; without its files."""
+    """The config of a fine-tuning run of a model with so many `positions`; without its files.
+
+    Its learning rate is meant as it stands: `tuned` with given=GIVEN keeps it.
+    """
     length = min(setting.length, positions)
     config = configfile.load("finetune/default")
     settings: dict[str, Any] = {
@@ -81,7 +104,7 @@ def run_config(
 def parts(name: str, data: Path, folder: Path) -> dict[str, str]:
     """Paths of a task's parts in a folder, where they are written if they are not there."""
     found = {
-        part: next(iter(map(str, sorted(folder.glob(f"{name}-{part}.json*")))), "")
+        part: next(iter(map(str, sorted(folder.glob(f"{name}-{part}.*")))), "")
         for part in splits.PARTS
     }
     return found if all(found.values()) else splits.split(name, data, folder)
@@ -104,7 +127,7 @@ def tuned(
 ) -> Iterator[models.Model]:
     """The model that a run in `folder` gives, which is removed afterwards.
 
-    `options` are those of finetune/finetune.py; what the run prints goes to FOLDER.log.
+    `options` are those of finetuning/finetune.py; what the run prints goes to FOLDER.log.
     """
     import jax
 

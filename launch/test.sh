@@ -22,6 +22,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 make_environment "$root" "$root/.venv-test" "$extras"
+if [ "$extras" != "[test]" ]; then # Only Kokoro's model is needed, not its front end and spaCy.
+    "$root/.venv-test/bin/python" -m pip install --disable-pip-version-check -qq --no-deps \
+        'kokoro==0.9.4; python_version < "3.13"' loguru==0.7.3
+fi
 export PATH="$root/.venv-test/bin:$PATH" JAX_PLATFORMS=cpu
 cd -- "$root"
 failed=0

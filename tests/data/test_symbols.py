@@ -123,6 +123,15 @@ def test_a_bare_plan_has_no_second_segment():
     assert repr(PlanSettings(20, 0.0, "none", True)).endswith("packing=True)")
 
 
+def test_running_text_may_end_within_a_sentence():
+    """Long sentences neither lose tokens at the ends of rows nor undo random lengths."""
+    document = (np.array([2]), np.array([795, 805]))
+    fixed = plan_rows(*document, PlanSettings(80, 0.0, "none", False, bare=True), key=3)
+    assert fixed.a_size.sum() >= 1590 and (fixed.a_size == 80).mean() > 0.8
+    drawn = plan_rows(*document, PlanSettings(80, 1.0, "none", True, bare=True), key=3)
+    assert drawn.a_size.sum() >= 1590 and len(set(drawn.a_size.tolist())) >= 6
+
+
 def test_an_order_needs_cls(corpus):
     with pytest.raises(ConfigError, match=r"sentence_order is sop, .* no \[CLS\]"):
         _builder(corpus, sentence_order="sop")

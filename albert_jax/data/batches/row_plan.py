@@ -109,7 +109,11 @@ def plan_rows(
     because a packed row needs sequences of many lengths.
     """
     limit = settings.sequence_length - (0 if settings.bare else SPECIALS)
-    sizes, counts = _cut_long(sentences_per_document, tokens_per_sentence, limit)
+    # Four parts of a long sentence just reach the longest target. Running text has no pairs of
+    # sentences to keep, so smaller parts let it fill its rows and have its random lengths.
+    part = -(-limit // (8 if settings.bare else 4))
+    longest = part if settings.bare else limit
+    sizes, counts = _cut_long(sentences_per_document, tokens_per_sentence, longest, part)
     text = _Text(sizes, counts, settings, key)
     target = text.targets(limit)
     ends = np.searchsorted(text.offsets, text.offsets[:-1] + target)
@@ -191,13 +195,12 @@ def _foreign(start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: in
 
 
 def _cut_long(
-    sentences_per_document: np.ndarray, tokens_per_sentence: np.ndarray, limit: int
+    sentences_per_document: np.ndarray, tokens_per_sentence: np.ndarray, longest: int, part: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of each unit, and units of each document."""
-    if not len(tokens_per_sentence) or tokens_per_sentence.max() <= limit:
+    """Tokens of each unit, and units of each document: longer sentences are units of `part`."""
+    if not len(tokens_per_sentence) or tokens_per_sentence.max() <= longest:
         return tokens_per_sentence, sentences_per_document
-    part = -(-limit // 4)  # Four parts just reach the longest target.
-    parts = np.where(tokens_per_sentence > limit, -(-tokens_per_sentence // part), 1)
+    parts = np.where(tokens_per_sentence > longest, -(-tokens_per_sentence // part), 1)
     last = np.cumsum(parts) - 1
     sizes = np.full(parts.sum(), part)
     sizes[last] = tokens_per_sentence - (parts - 1) * part

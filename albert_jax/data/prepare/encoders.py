@@ -7,7 +7,8 @@ its documents have, is decided before the first document is read.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -24,9 +25,15 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.errors import ConfigError, DataError
 
+NOTHING: Mapping[str, int] = MappingProxyType({})
+"""What vocabularies lack that have an unknown token."""
+
 
 class Encoder(Protocol):
     """A front end. It knows the options of its plan."""
+
+    lacking: Mapping[str, int]
+    """Symbols that the vocabulary lacks and that were left out, with their number."""
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
         """The tokens of some documents, with the columns of the plan."""
@@ -76,6 +83,8 @@ def split(plan: Plan, documents: Sequence[Document]) -> tuple[list[str], np.ndar
 class TextEncoder:
     """Text by the vocabulary alone."""
 
+    lacking: Mapping[str, int] = NOTHING
+
     def __init__(self, plan: Plan, vocab: Vocabulary) -> None:
         self.plan, self.vocab = plan, vocab
 
@@ -88,6 +97,8 @@ class TextEncoder:
 class WordsEncoder:
     """Text by a WordPiece vocabulary, with the words that its tokens do not show."""
 
+    lacking: Mapping[str, int] = NOTHING
+
     def __init__(self, plan: Plan, vocab: WordPiece) -> None:
         self.plan, self.vocab = plan, vocab
 
@@ -99,6 +110,8 @@ class WordsEncoder:
 
 class IdsEncoder:
     """Token ids that came without text, with the columns that came with them."""
+
+    lacking: Mapping[str, int] = NOTHING
 
     def __init__(self, columns: Columns, vocab: Vocabulary) -> None:
         self.columns, self.vocab = columns, vocab

@@ -158,8 +158,7 @@ class PhonemeEncoder:
         for symbol, id in vocabulary.table.items():
             if id not in (vocabulary.pad_id, vocabulary.mask_id):
                 self._ids[ord(symbol)] = id
-        self.lacking: Counter[str] = Counter()
-        """Symbols that the table lacks and that were left out, with their number."""
+        self.lacking: Counter[str] = Counter()  # As `encoders.Encoder` has it
         self._symbols = 0
 
     def encode(self, documents: Sequence[Document]) -> Encoded:

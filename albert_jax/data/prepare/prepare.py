@@ -70,6 +70,7 @@ def prepare(
         columns=_columns(parts, options),
     )
     inputs = manifest.inputs(plan, vocab)
+    new = not files.names(out_dir)
     with _lock(plan):
         done = manifest.begin(plan, inputs)
         if done is not None:
@@ -79,7 +80,7 @@ def prepare(
         if options.labels is not None:
             labels = "\n".join(read_labels(options.labels)) + "\n"
             files.write(files.join(out_dir, LABELS), labels.encode())
-        with Executor(plan, log) as executor:
+        with _deleted_if_refused(plan, new=new), Executor(plan, log) as executor:
             num_partitions = _run_steps(plan, executor)
         if options.shard[0]:
             return {}
@@ -146,6 +147,17 @@ def _held_out_threshold(plan: Plan, hashed: list[dict[str, Any]]) -> int:
     if not plan.validation_share:
         return 0
     return min(max(int(plan.validation_share * 2.0**64), outer[0] + 1), outer[-1])
+
+
+@contextmanager
+def _deleted_if_refused(plan: Plan, *, new: bool) -> Iterator[None]:
+    """Deletes a new folder when its text is refused: no part of it would fit other text."""
+    try:
+        yield
+    except DataError:
+        if new and plan.options.shard[1] == 1:
+            files.delete_tree(plan.out_dir)
+        raise
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from albert_jax.data.corpus.columns import LABELS
 from albert_jax.data.corpus.shard_writer import ShardWriter
 from albert_jax.data.prepare import deduplication, encoders
 from albert_jax.data.prepare.decontamination import Overlap
-from albert_jax.data.prepare.phonemes import UNKNOWN, PhonemeEncoder
+from albert_jax.data.prepare.phonemes import UNKNOWN
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.prepare.spoken_words import label_of
 from albert_jax.data.sources import sources
@@ -156,9 +156,7 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
             for name in files.names(folder):
                 files.upload(files.join(folder, name), files.join(plan.out_dir, name))
     deduplication.write_array(plan.array("unigram", index), unigram)
-    record: dict[str, Any] = {"shards": entries, **totals}
-    if isinstance(encoder, PhonemeEncoder):
-        record["lacking"] = dict(encoder.lacking)
+    record: dict[str, Any] = {"shards": entries, "lacking": dict(encoder.lacking), **totals}
     plan.write_record("encode", index, record)
 
 
