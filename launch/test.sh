@@ -33,5 +33,5 @@ ruff check . || failed=1
 ruff format --check --quiet . || failed=1
 pyright --pythonpath "$root/.venv-test/bin/python" || failed=1
 # Last, so that its count is the last line.
-python -m pytest "${marks[@]}" "$@" || failed=1
+python -m pytest -n 2 --dist loadfile "${marks[@]}" "$@" || failed=1
 exit "$failed"

@@ -183,7 +183,7 @@ def test_test_runs_all_checks_and_reports_any_failure(checkout):
     assert "--editable ROOT[test]\n" in log
     checks = [line for line in log.splitlines() if not line.startswith("python -")]
     assert [line.split()[0] for line in checks] == ["ruff", "ruff", "pyright"]
-    assert log.endswith("python -m pytest -m not slow -x\n")
+    assert log.endswith("python -m pytest -n 2 --dist loadfile -m not slow -x\n")
     done, log = checkout.run("launch/test.sh", FAIL="ruff .")
     assert done.returncode == 1 and "pytest" in log
 
@@ -192,13 +192,13 @@ def test_ci_compares_with_other_programs(checkout):
     done, log = checkout.run(".ci/run")
     assert done.returncode == 0, done.stderr
     assert "--editable ROOT[test,parity,tpu-plan,gcs,gcs-emulator]\n" in log
-    assert log.endswith("python -m pytest -m not slow\n")
+    assert log.endswith("python -m pytest -n 2 --dist loadfile -m not slow\n")
 
 
 def test_slow_tests_run_on_request(checkout):
     done, log = checkout.run("launch/test.sh", "--slow")
     assert done.returncode == 0, done.stderr
-    assert log.endswith("python -m pytest\n")
+    assert log.endswith("python -m pytest -n 2 --dist loadfile\n")
 
 
 def test_scripts_are_clean_shell():

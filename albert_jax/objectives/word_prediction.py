@@ -30,8 +30,8 @@ def word_prediction(
     """The term "word" and the weighted sum "word_correct" over places of a batch.
 
     `states` [B, P, H] are the hidden states at the places of the columns word_labels and
-    word_weights [B, P]. The logits are computed for a few places of all rows after the other, and
-    again in the backward pass, so that no more than `max_logits` are kept.
+    word_weights [B, P]. If there are more than `max_logits` logits, they are computed for a few
+    places of all rows after the other, and again in the backward pass, so that no more are kept.
     """
     rows, places = batch["word_labels"].shape
     size = min(max(1, max_logits // (rows * model.num_words)), places)
@@ -44,7 +44,6 @@ def word_prediction(
         x = jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2)))
         return jnp.moveaxis(x.reshape(rows, blocks, size, *x.shape[2:]), 1, 0)
 
-    @jax.checkpoint
     def of_block(states: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
         logits = word_head.logits(params, model, states)
         losses = loss_terms.cross_entropy(logits, labels)
@@ -53,6 +52,7 @@ def word_prediction(
 
     # Places without a label have no weight, and any word serves as theirs.
     columns = states, jnp.maximum(batch["word_labels"], 0), batch["word_weights"]
-    sums = jax.lax.map(lambda block: of_block(*block), jax.tree.map(divided, columns))
+    run = of_block if blocks == 1 else jax.checkpoint(of_block)
+    sums = jax.lax.map(lambda block: run(*block), jax.tree.map(divided, columns))
     loss, correct = jnp.sum(sums, axis=0)
     return LossTerms({"word": LossTerm(loss, "word_weights")}, {"word_correct": correct})
