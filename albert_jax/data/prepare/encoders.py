@@ -32,8 +32,10 @@ NOTHING: Mapping[str, int] = MappingProxyType({})
 class Encoder(Protocol):
     """A front end. It knows the options of its plan."""
 
-    lacking: Mapping[str, int]
-    """Symbols that the vocabulary lacks and that were left out, with their number."""
+    @property
+    def lacking(self) -> Mapping[str, int]:
+        """Symbols that the vocabulary lacks and that were left out, with their number."""
+        ...
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
         """The tokens of some documents, with the columns of the plan."""
