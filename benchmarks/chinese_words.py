@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 import jax
 import numpy as np
 
+from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.evaluation import pretraining
 from albert_jax.model import albert
@@ -49,22 +50,28 @@ def predictor(model: models.Model) -> Callable[[Mapping[str, np.ndarray]], np.nd
     return lambda batch: np.asarray(predict(model.params, dict(batch)))
 
 
+def held_out(prepared: str, model: models.Model, unit: str) -> list[dict[str, np.ndarray]]:
+    """Held-out batches with the column word_starts, 15% of their tokens masked."""
+    run = model.run_config
+    objective = dataclasses.replace(
+        run.phases[-1].objective, mask_unit=unit, mask_rate=pretraining.MASK_RATE
+    )
+    phase = dataclasses.replace(
+        run.phases[-1], objective=objective, batch_size=pretraining.BATCH_SIZE
+    )
+    corpora = [Corpus.open(prepared, "validation")]
+    builder = BatchBuilder(corpora, model.vocabulary, phase, seed=pretraining.SEED, phase_index=0)
+    count = min(run.run.max_eval_samples, builder.rows_per_epoch()) // phase.batch_size
+    rows = np.arange(phase.batch_size)
+    return [builder.batch(step, rows, columns=True) for step in range(max(1, count))]
+
+
 def measure(prepared: str, model: models.Model, unit: str) -> tuple[dict[str, float], float]:
     """The numbers of evaluation/pretraining.py, and the share of words that are right."""
-    config = model.run_config
-    objective = dataclasses.replace(config.phases[-1].objective, mask_unit=unit)
-    phase = dataclasses.replace(config.phases[-1], objective=objective)
-    batches = pretraining.held_out_batches(
-        [Corpus.open(prepared, "validation")],
-        phase,
-        model.vocabulary,
-        max_samples=config.run.max_eval_samples,
-        batch_size=pretraining.BATCH_SIZE,
-    )
+    batches = held_out(prepared, model, unit)
     train = [Corpus.open(prepared, "train")]
     reference = pretraining.Reference.from_corpora(train, model.vocabulary)
-    score = pretraining.local_score(model.params, dataclasses.replace(config, phases=(phase,)))
-    predict = predictor(model)
+    score, predict = pretraining.local_score(model.params, model.run_config), predictor(model)
     right = [words_right(batch, predict(batch) == batch["mlm_labels"]) for batch in batches]
     return pretraining.measure(batches, score, reference), float(np.concatenate(right).mean())
 

@@ -83,7 +83,7 @@ def test_a_lone_sentence_has_no_order():
 
 
 def test_long_sentences_are_cut_and_kept_whole_together():
-    units, documents = row_plan._cut_long(np.array([2, 1]), np.array([100, 7, 50]), 20)
+    units, documents = row_plan._cut_long(np.array([2, 1]), np.array([100, 7, 50]), 20, 5)
     assert sorted(units)[-2:] == [5, 7] and units.sum() == 157 and documents.tolist() == [21, 10]
     plan = plan_rows(np.array([1]), np.array([1000]), settings(64, 0.0), 0)
     assert plan.weight.mean() > 0.9

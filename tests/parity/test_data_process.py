@@ -221,7 +221,7 @@ def _names(mode: dict) -> list[str]:
 def test_distributions_with_the_rules_of_the_original_put_back(name, prepared, monkeypatch):
     mode = MODES[name]
     corpus, words = prepared(mode["settings"]["do_lower_case"])
-    monkeypatch.setattr(row_plan, "_cut_long", lambda counts, sizes, _: (sizes, counts))
+    monkeypatch.setattr(row_plan, "_cut_long", lambda counts, sizes, *_: (sizes, counts))
     if not mode["settings"]["random_next_sentence"]:
         monkeypatch.setattr(
             row_plan, "_foreign", lambda start, end, settings, key: end - start == 1
