@@ -60,6 +60,13 @@ def test_latin_abbreviations_in_chinese(text: str, found: list[str]) -> None:
         assert description("split", language).endswith(", Latin abbreviations")
 
 
+@pytest.mark.parametrize("language", ["en", "fr", "zh"])
+@pytest.mark.parametrize("space", ["\u00a0", "\u202f", "\u3000"])
+def test_wide_spaces_before_a_full_stop(space: str, language: str) -> None:
+    """The splitter alone fails at them; they stay in the text."""
+    assert "".join(sentences(f"a D{space}.WD", "split", language)) == f"a D{space}.WD"
+
+
 @given(st.text(alphabet="Dr. Wang王来了。，Ａ b\u3000!é"))
 def test_no_character_of_chinese_is_lost(text: str) -> None:
     assert "".join("".join(sentences(text, "split", "zh")).split()) == "".join(text.split())

@@ -23,6 +23,7 @@ from albert_jax.errors import ConfigError
 
 Rule = Literal["split", "line"]
 
+_WIDE_SPACE = re.compile(r"[^\S\x00-\x7f]")
 _LATIN_IN_CHINESE = re.compile("(?<=[\u3000-\u9fff\uff00-\uffef])(?=[A-Za-z])")
 MAX_CHARACTERS = 1000
 """Under "split", longer sentences are cut at white space."""
@@ -51,16 +52,14 @@ def _segments(line: str, language: str) -> Iterator[str]:
     """The sentences of a line, which together are the line.
 
     The splitter knows an abbreviation by the space before it. Chinese writes none there, so it gets
-    a line with a space between Chinese and Latin characters.
+    a line with a space between Chinese and Latin characters. It fails at a space of several bytes in
+    front of a full stop, so it gets plain ones.
     """
     segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]
-    if not _is_chinese(language):
-        yield from segment(language, line)
-        return
-    parts = _LATIN_IN_CHINESE.split(line)
+    parts = _LATIN_IN_CHINESE.split(line) if _is_chinese(language) else [line]
     added = list(itertools.accumulate(len(part) + 1 for part in parts[:-1]))
     begin = end = 0
-    for piece in segment(language, " ".join(parts)):
+    for piece in segment(language, _WIDE_SPACE.sub(" ", " ".join(parts))):
         end += len(piece)
         stop = end - bisect.bisect_right(added, end)
         yield line[begin:stop]
