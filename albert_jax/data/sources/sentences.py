@@ -52,8 +52,8 @@ def _segments(line: str, language: str) -> Iterator[str]:
     """The sentences of a line, which together are the line.
 
     The splitter knows an abbreviation by the space before it. Chinese writes none there, so it gets
-    a line with a space between Chinese and Latin characters. It fails at a space of several bytes in
-    front of a full stop, so it gets plain ones.
+    a line with a space between Chinese and Latin characters. It fails at a space of several bytes
+    in front of a full stop, so it gets plain ones.
     """
     segment = sentencex.segment  # pyright: ignore[reportAttributeAccessIssue]
     parts = _LATIN_IN_CHINESE.split(line) if _is_chinese(language) else [line]
