@@ -48,9 +48,7 @@ def main() -> None:
         )  # fmt: skip
         assert config.task is not None
         config = dataclasses.replace(config, task=dataclasses.replace(config.task, augment=copies))
-        with tuning.tuned(
-            config, paths, options.init, f"{options.out}/run", given=tuning.GIVEN
-        ) as model:
+        with tuning.tuned(config, paths, options.init, f"{options.out}/run") as model:
             return tuning.score(model, paths["test"])
 
     for count in options.few:

@@ -77,7 +77,7 @@ class Bench:
         )
         folder, test = str(self._out / "run"), self._paths["test"]
         with tuning.tuned(
-            config, self._paths, options.init, folder, num_layers=num_layers, given=tuning.GIVEN
+            config, self._paths, options.init, folder, num_layers=num_layers
         ) as model:
             found: dict[str, Any] = {"scores": scores(model, test, options.depths)}
             return found | ({"exits": exits(model, test, num_layers)} if with_exits else {})

@@ -68,14 +68,12 @@ def values(options: argparse.Namespace, paths: dict[str, str], seed: int) -> dic
         return tuning.seconds(lambda: predict.predict(model, examples))
 
     found, times = {}, {}
-    with tuning.tuned(alone, paths, options.init, teacher, given=tuning.GIVEN) as model:
+    with tuning.tuned(alone, paths, options.init, teacher) as model:
         found["teacher"], reference = tuning.score(model, paths["test"]), wall(model)
         for student in STUDENTS:
             start, depth = starts[student]
             for name, config in (("labels", alone), ("teacher", taught)):
-                with tuning.tuned(
-                    config, paths, start, folder, given=tuning.GIVEN, **depth
-                ) as light:
+                with tuning.tuned(config, paths, start, folder, **depth) as light:
                     found[f"{student}, {name}"] = tuning.score(light, paths["test"])
                     times[student] = reference / wall(light)
     return {"scores": found, "times": times}

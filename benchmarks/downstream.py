@@ -82,7 +82,7 @@ class Bench:
             paths = tuning.sample(name, self.parts(name), sentences, seed)
             start = self.source(init, like, seed)
             with tuning.tuned(
-                config, paths, start, str(self.out / "run"), max_steps=steps
+                config, paths, start, str(self.out / "run"), given=(), max_steps=steps
             ) as model:
                 return tuning.score(model, paths[part], most=self.options.most)
 

@@ -71,7 +71,9 @@ def ours(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str, 
 
     run = str(options.out / "run")
     with open(f"{run}.log", "w") as log, contextlib.redirect_stdout(log):
-        finetune.run(settings(options, paths), run, init=options.init)
+        finetune.run(
+            settings(options, paths), run, init=options.init, given=("optimizer.learning_rate",)
+        )
     took = spent()
     from albert_jax.inference import predict
     from albert_jax.model_io import model as models

@@ -70,12 +70,17 @@ class Run:
     blimp: float | None = None
 
 
+def step_seconds(row: dict[str, Any]) -> float:
+    """Seconds of the training steps of a row of metrics, without compilation and checkpoints."""
+    return sum(row["seconds"].get(name, 0.0) for name in ("step", "input_wait"))
+
+
 def measure(folder: Path, seed: int, pairs: str | None) -> Run:
     """The figures of a finished run: seconds are those of its steps, without compilation."""
     rows = read_rows(str(folder))
     train = [row for row in rows if row["kind"] == "train"]
     nats = [row for row in rows if row["kind"] == "evaluation"][-1]["nats_below_unigram"]
-    spent = [sum(row["seconds"].get(k, 0.0) for k in ("step", "input_wait")) for row in train]
+    spent = list(map(step_seconds, train))
     tokens = sum(
         row["tokens_per_second"] * sum(row["seconds"].values()) * row["goodput"] for row in train
     )

@@ -23,6 +23,7 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+from leaderboard import step_seconds
 
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
@@ -165,7 +166,7 @@ def over_minutes(run: str) -> list[tuple[float, float, float]]:
     minutes, found = 0.0, []
     for row in read_rows(run):
         if row["kind"] == "train":
-            minutes += sum(row["seconds"].get(name, 0.0) for name in ("step", "input_wait")) / 60
+            minutes += step_seconds(row) / 60
         elif row["kind"] == "evaluation":
             found.append((minutes, row["mlm_accuracy"], row["word_accuracy"]))
     return found

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from leaderboard import processor
+from leaderboard import processor, step_seconds
 
 from albert_jax import configfile
 from albert_jax.config import Config, ObjectiveConfig, PhaseConfig
@@ -119,7 +119,7 @@ def ours(options: argparse.Namespace, held_out: HeldOut) -> Curve:
     for row in read_rows(str(run)):
         if row["kind"] != "train":
             continue
-        seconds += sum(row["seconds"].get(name, 0.0) for name in ("step", "input_wait"))
+        seconds += step_seconds(row)
         if row["step"] % every and row["step"] != config.steps:
             continue
         folder = options.out / f"exported-{row['step']}"

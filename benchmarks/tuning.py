@@ -23,7 +23,7 @@ from albert_jax.model_io import model as models
 from albert_jax.tasks import registry
 
 GIVEN = ("optimizer.learning_rate",)
-"""What finetuning/finetune.py must not adapt to the width of the weights."""
+"""Fields of `run_config` that are not adapted to the width of the weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ def run_config(
 ) -> Config:
     """The config of a fine-tuning run of a model with so many `positions`; without its files.
 
-    Its learning rate is meant as it stands: `tuned` with given=GIVEN keeps it.
+    Its learning rate is meant as it stands.
     """
     length = min(setting.length, positions)
     config = configfile.load("finetune/default")
@@ -123,11 +123,18 @@ def sample(name: str, paths: dict[str, str], count: int | None, seed: int) -> di
 
 @contextlib.contextmanager
 def tuned(
-    config: Config, paths: dict[str, str], init: str | None, folder: str, **options: Any
+    config: Config,
+    paths: dict[str, str],
+    init: str | None,
+    folder: str,
+    *,
+    given: Sequence[str] = GIVEN,
+    **options: Any,
 ) -> Iterator[models.Model]:
     """The model that a run in `folder` gives, which is removed afterwards.
 
-    `options` are those of finetuning/finetune.py; what the run prints goes to FOLDER.log.
+    `given` and `options` are those of finetuning/finetune.py. What the run prints goes to the file
+    FOLDER.log.
     """
     import jax
 
@@ -138,7 +145,7 @@ def tuned(
     config = dataclasses.replace(config, task=task)
     shutil.rmtree(folder, ignore_errors=True)  # An interrupted run may have left it.
     with open(f"{folder}.log", "a") as log, contextlib.redirect_stdout(log):
-        finetune.run(config, folder, init=init, **options)
+        finetune.run(config, folder, init=init, given=given, **options)
     yield models.load(folder)
     shutil.rmtree(folder)
     jax.clear_caches()

@@ -92,7 +92,7 @@ def test_scores_are_paired_and_kept(program, bench, monkeypatch):
     asked = []
 
     @contextlib.contextmanager
-    def tuned(config, paths, start, folder, max_steps):
+    def tuned(config, paths, start, folder, given, max_steps):
         yield config, start, Path(paths["train"]).read_text()
 
     def score(model, path, most):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from types import MappingProxyType
 from typing import Protocol
 
 import numpy as np
@@ -25,17 +24,17 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.errors import ConfigError, DataError
 
-NOTHING: Mapping[str, int] = MappingProxyType({})
-"""What vocabularies lack that have an unknown token."""
-
 
 class Encoder(Protocol):
     """A front end. It knows the options of its plan."""
 
     @property
     def lacking(self) -> Mapping[str, int]:
-        """Symbols that the vocabulary lacks and that were left out, with their number."""
-        ...
+        """Symbols that the vocabulary lacks and that were left out, with their number.
+
+        There are none where the vocabulary has an unknown token.
+        """
+        return {}
 
     def encode(self, documents: Sequence[Document]) -> Encoded:
         """The tokens of some documents, with the columns of the plan."""
@@ -82,10 +81,8 @@ def split(plan: Plan, documents: Sequence[Document]) -> tuple[list[str], np.ndar
     return list(itertools.chain.from_iterable(texts)), np.array(list(map(len, texts)))
 
 
-class TextEncoder:
+class TextEncoder(Encoder):
     """Text by the vocabulary alone."""
-
-    lacking: Mapping[str, int] = NOTHING
 
     def __init__(self, plan: Plan, vocab: Vocabulary) -> None:
         self.plan, self.vocab = plan, vocab
@@ -96,10 +93,8 @@ class TextEncoder:
         return Encoded(*self.vocab.encode_flat(texts), counts)
 
 
-class WordsEncoder:
+class WordsEncoder(Encoder):
     """Text by a WordPiece vocabulary, with the words that its tokens do not show."""
-
-    lacking: Mapping[str, int] = NOTHING
 
     def __init__(self, plan: Plan, vocab: WordPiece) -> None:
         self.plan, self.vocab = plan, vocab
@@ -110,10 +105,8 @@ class WordsEncoder:
         return words.encode(texts, counts, self.plan.options.words, self.vocab)
 
 
-class IdsEncoder:
+class IdsEncoder(Encoder):
     """Token ids that came without text, with the columns that came with them."""
-
-    lacking: Mapping[str, int] = NOTHING
 
     def __init__(self, columns: Columns, vocab: Vocabulary) -> None:
         self.columns, self.vocab = columns, vocab
