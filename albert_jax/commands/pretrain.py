@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from dataclasses import dataclass
 from typing import Annotated
 
 import tyro
 
+from albert_jax import configfile
 from albert_jax.commands.options import Fields, File, RunFolder, named_config
+from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 
 
@@ -16,7 +19,8 @@ from albert_jax.errors import ConfigError
 class Pretrain:
     """Pretrain a model, or continue the run in --out from its newest complete checkpoint.
 
-    Every field of the config is an option too; the defaults shown are those of --config.
+    Every field of the config is an option too; the defaults shown are those of --config. The
+    vocabulary has the size of that of the prepared data, unless --model.vocab-size is given.
     """
 
     config: File
@@ -59,5 +63,21 @@ class Pretrain:
         from albert_jax.train import pretraining
 
         pretraining.run(
-            config, self.out, init=self.init, branch=self.branch, allow_change=self.allow_change
+            self._with_vocabulary_size(config), self.out, init=self.init, branch=self.branch, allow_change=self.allow_change
+        )
+
+    def _with_vocabulary_size(self, config: Config) -> Config:
+        """The config for the vocabulary of the data, if the size is only that of the preset."""
+        from albert_jax.data.corpus.corpus import Corpus
+
+        folder, named = config.data.prepared[0], configfile.load(self.config).model.vocab_size
+        size = Corpus.open(folder, "train").vocab_size
+        if size == named or config.model.vocab_size != named:
+            return config
+        print(
+            f"model.vocab_size = {size:,}, the vocabulary of {folder} ({self.config} has {named:,})",
+            file=sys.stderr,
+        )
+        return dataclasses.replace(
+            config, model=dataclasses.replace(config.model, vocab_size=size)
         )

@@ -166,6 +166,14 @@ def test_words_are_counted_from_training_text_up_to_a_limit(text, tmp_path):
     assert set(np.unique(tokens.labels)) == set(range(6))
 
 
+def test_rows_of_phonemes_are_shown_as_the_speech_preset_makes_them(text, tmp_path, capsys):
+    _prepare(text, tmp_path / "d", workers=1)
+    assert cli.main(["data", "show", str(tmp_path / "d"), "--rows", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert "plbert-small, phase 0, train: rows of 128" in err and "(the default;" in err
+    assert "[MASK|" in out or "[M|" in out
+
+
 @pytest.mark.parametrize("words", ["masked", "all"])
 def test_rows_hold_whole_words_with_their_labels(text, tmp_path, words):
     """All symbols of a masked word are treated alike, no space is masked, labels follow."""

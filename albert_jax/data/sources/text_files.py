@@ -49,7 +49,8 @@ _KINDS = {
     b"\xfe\xff": "UTF-16 text: convert it to UTF-8",
 }
 _NOT_TEXT = {
-    ".csv .tsv .xlsx": "a table: write its column of text to a .jsonl or .parquet file",
+    ".csv .tsv .xlsx": "a table: write its column of text to a .jsonl or .parquet file (lines for "
+    "--phonemes file belong in a .txt)",
     ".json": "JSON: write one object per line and name the file *.jsonl",
     ".warc .wet .wat": "a web archive: write its texts to a .jsonl file",
     ".html .htm .xml": "markup: extract its text to a .txt or .jsonl file",
