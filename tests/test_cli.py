@@ -200,7 +200,7 @@ def test_overrides_reach_pretraining(monkeypatch, tmp_path, capsys):
     assert config.data.prepared == (data, "b") and config.phases[0].depths == (2, 4)
     # The size is that of the data, as a line says; one that is asked for is not changed.
     assert config.model.vocab_size == 64
-    assert "model.vocab_size = 64, the vocabulary of" in capsys.readouterr().err
+    assert "model.vocab_size = 64, as in " in capsys.readouterr().err
     assert cli.main([*arguments, "--model.vocab-size", "99"]) == 0
     assert seen["config"].model.vocab_size == 99 and not capsys.readouterr().err
 

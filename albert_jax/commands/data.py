@@ -192,7 +192,7 @@ class _Rows:
     """Decides the order and the masks. By default it is the config's."""
 
     @cached_property
-    def config_name(self) -> str:
+    def _config(self) -> str:
         """--config, or the preset that fits the first folder."""
         from albert_jax.data.corpus.corpus import Corpus
 
@@ -209,14 +209,14 @@ class _Rows:
 
         if not 0 <= number < len(config.phases):
             raise ConfigError(
-                f"--phase {number}: {self.config_name} has {len(config.phases)} phases, counted from 0"
+                f"--phase {number}: {self._config} has {len(config.phases)} phases, counted from 0"
             )
         phase, folders = config.phases[number], self.data or config.data.prepared
         if not folders:
-            raise ConfigError(f"{self.config_name} names no prepared folders: give one")
+            raise ConfigError(f"{self._config} names no prepared folders: give one")
         if phase.mixture and len(folders) != len(phase.mixture):
             raise ConfigError(
-                f"phase {number} of {self.config_name} has {len(phase.mixture)} mixture weights for "
+                f"phase {number} of {self._config} has {len(phase.mixture)} mixture weights for "
                 f"{len(folders)} prepared folders: give one weight for each folder"
             )
         default = "" if self.config is not None else " (the default; --config takes a run)"
@@ -237,8 +237,8 @@ class _Rows:
         """How the rows are made, in a line."""
         phase = config.phases[number]
         return (
-            f"{self.config_name}, phase {number}, {self.split}: rows of {phase.sequence_length} tokens, "
-            f"{phase.objective.mask_rate:.0%} masked"
+            f"{self._config}, phase {number}, {self.split}: rows of {phase.sequence_length} "
+            f"tokens, {phase.objective.mask_rate:.0%} masked"
         )
 
 
@@ -262,7 +262,7 @@ class DataShow(_Rows):
 
         check_within(0, row=self.row)
         check_within(1, rows=self.rows)
-        config = configfile.load(self.config_name)
+        config = configfile.load(self._config)
         number, index = self.phase or 0, 0
         if self.step is not None:
             check_within(1, config.steps, step=self.step)
@@ -299,7 +299,7 @@ class DataStats(_Rows):
         check_within(1, batches=self.batches)
         if self.out is not None and not self.out.endswith(".svg"):
             raise ConfigError(f"--out {self.out}: the picture is an SVG, so give a name with .svg")
-        config, number = configfile.load(self.config_name), self.phase or 0
+        config, number = configfile.load(self._config), self.phase or 0
         builder, vocabulary = self.builder(config, number)
         rows = np.arange(builder.phase.batch_size)
 

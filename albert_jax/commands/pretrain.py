@@ -63,7 +63,11 @@ class Pretrain:
         from albert_jax.train import pretraining
 
         pretraining.run(
-            self._with_vocabulary_size(config), self.out, init=self.init, branch=self.branch, allow_change=self.allow_change
+            self._with_vocabulary_size(config),
+            self.out,
+            init=self.init,
+            branch=self.branch,
+            allow_change=self.allow_change,
         )
 
     def _with_vocabulary_size(self, config: Config) -> Config:
@@ -75,9 +79,7 @@ class Pretrain:
         if size == named or config.model.vocab_size != named:
             return config
         print(
-            f"model.vocab_size = {size:,}, the vocabulary of {folder} ({self.config} has {named:,})",
+            f"model.vocab_size = {size:,}, as in {folder} ({self.config} has {named:,})",
             file=sys.stderr,
         )
-        return dataclasses.replace(
-            config, model=dataclasses.replace(config.model, vocab_size=size)
-        )
+        return dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))

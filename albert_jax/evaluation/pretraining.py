@@ -73,6 +73,11 @@ class Reference:
         return cls(-np.log((counts + 1) / (counts.sum() + counts.size)), token_bytes)
 
     @property
+    def by_frequency(self) -> np.ndarray:
+        """All token ids [V], the most frequent one first."""
+        return np.argsort(self.unigram_nats, kind="stable")
+
+    @property
     def entropy(self) -> float:
         """Expected loss in nats of the frequencies on text like the training corpus.
 
@@ -176,7 +181,7 @@ def held_out_batches(
     `max_samples` is divided among the corpora by their numbers of tokens, at least one row each.
     Rows and masks do not depend on `batch_size`. Raises DataError for a corpus without a row.
     """
-    objective = phase.objective
+    objective = dataclasses.replace(phase.objective, sampled_softmax_size=0)
     if objective.mask_rate > 0 and not objective.uniform_mask_rate:
         objective = dataclasses.replace(objective, mask_rate=MASK_RATE)
     short_seq_prob = min(phase.short_seq_prob, SHORT_SEQ_PROB)

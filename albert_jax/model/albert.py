@@ -21,11 +21,10 @@ import numpy as np
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import attention as attention_backends
-from albert_jax.model import layers, sharing
+from albert_jax.model import heads, layers, sharing
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import LayerDropout
 from albert_jax.model.sharing import Params, SharedParams
-from albert_jax.model.word_head import WordHead
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")
 """Float32 throughout; pass another ComputeConfig (bfloat16, remat) for speed or memory."""
@@ -38,7 +37,7 @@ Block = Callable[..., jax.Array]
 states [B, S, H]; with positions [B, P] as a fifth argument to those at the positions, [B, P, H]."""
 
 
-def abstract_params(config: ModelConfig, heads: bool = True) -> dict[str, Any]:
+def abstract_params(config: ModelConfig, with_heads: bool = True) -> dict[str, Any]:
     """Shapes of all parameters, with or without the pretraining heads; nothing is allocated."""
 
     def stacked(part: Callable[[ModelConfig], Any], count: int) -> dict[str, Any]:
@@ -54,13 +53,13 @@ def abstract_params(config: ModelConfig, heads: bool = True) -> dict[str, Any]:
             "attention": stacked(layers.Attention, attention_sets),
             "ffn": stacked(layers.FeedForward, ffn_sets),
         },
-        "pooler": layers.param_shapes(layers.Pooler, config),
+        "pooler": layers.param_shapes(heads.Pooler, config),
     }
-    if heads:
-        params["mlm_head"] = layers.param_shapes(layers.MlmHead, config)
-        params["sop_head"] = layers.param_shapes(layers.SopHead, config)
+    if with_heads:
+        params["mlm_head"] = layers.param_shapes(heads.MlmHead, config)
+        params["sop_head"] = layers.param_shapes(heads.SopHead, config)
         if config.num_words:
-            params["word_head"] = layers.param_shapes(WordHead, config)
+            params["word_head"] = layers.param_shapes(heads.WordHead, config)
     return params
 
 
@@ -226,7 +225,7 @@ def pooled(params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch)
 
 def pool(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
     """The pooler's output [..., H] of the hidden states [..., H] at [CLS] tokens."""
-    return layers.bind(layers.Pooler, config, params["pooler"])(states)
+    return layers.bind(heads.Pooler, config, params["pooler"])(states)
 
 
 def mlm_logits(
@@ -245,7 +244,7 @@ def mlm_logits(
     >>> mlm_logits(model.params, model.config, hidden, np.array([[1, 2]])).shape
     (1, 2, 64)
     """
-    head = layers.bind(layers.MlmHead, config, params["mlm_head"])
+    head = layers.bind(heads.MlmHead, config, params["mlm_head"])
     word_embeddings = params["embeddings"]["word_embeddings"]["embedding"]
     states = hidden if positions is None else layers.gather_positions(hidden, positions)
     return head(states, word_embeddings)
@@ -263,7 +262,7 @@ def sop_logits(params: Params, config: ModelConfig, states: jax.Array) -> jax.Ar
     >>> sop_logits(model.params, model.config, states).shape
     (1, 1, 2)
     """
-    head = layers.bind(layers.SopHead, config, params["sop_head"])
+    head = layers.bind(heads.SopHead, config, params["sop_head"])
     return head(states).astype(jnp.float32)
 
 

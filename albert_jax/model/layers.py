@@ -310,39 +310,3 @@ class FeedForward(nnx.Module):
         inner = ACTIVATIONS[self.activation](checkpoint_name(self.intermediate(x), SAVED))
         output = checkpoint_name(self.output(inner), SAVED)
         return self.layer_norm(x + dropout.hidden(output, sites.FFN))
-
-
-class Pooler(Dense):
-    """tanh of a dense layer of the hidden states at [CLS]."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config.hidden_size, config.hidden_size)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """x [..., H] -> [..., H]."""
-        return jnp.tanh(super().__call__(x))
-
-
-class SopHead(Dense):
-    """Dense layer from the pooled [CLS] to the two sentence orders."""
-
-    def __init__(self, config: ModelConfig):
-        super().__init__(config.hidden_size, 2)
-
-
-class MlmHead(nnx.Module):
-    """Dense to E, activation, LayerNorm, product with the word embeddings, a bias per token id."""
-
-    def __init__(self, config: ModelConfig):
-        self.dense = Dense(config.hidden_size, config.embedding_size)
-        self.layer_norm = LayerNorm(config.embedding_size)
-        self.bias = nnx.Param(jnp.zeros((config.vocab_size,)))
-        self.activation = config.hidden_act
-
-    def __call__(self, x: jax.Array, word_embeddings: jax.Array) -> jax.Array:
-        """x [..., H], word_embeddings [V, E] -> float32 logits [..., V]."""
-        x = self.layer_norm(ACTIVATIONS[self.activation](self.dense(x)))
-        logits = jnp.einsum(
-            "...e,ve->...v", x, word_embeddings.astype(x.dtype), preferred_element_type=jnp.float32
-        )
-        return logits + self.bias[...]

@@ -10,12 +10,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
+from albert_jax.data.batches.batch import SOFTMAX_SEED
 from albert_jax.model import albert, layers
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.objectives.loss_terms import Loss, LossTerms
 from albert_jax.objectives.masked_lm import masked_lm
+from albert_jax.objectives.sampled_softmax import sampled_masked_lm
 from albert_jax.objectives.sentence_order import sentence_order
 from albert_jax.objectives.word_prediction import word_prediction
 
@@ -27,9 +30,16 @@ def pretraining_loss(
     *,
     objective: ObjectiveConfig | None = None,
     top: int = 1,
+    by_frequency: np.ndarray | None = None,
 ) -> Loss:
-    """The loss of pretraining rows, by default of ObjectiveConfig(); for `top` see `masked_lm`."""
+    """The loss of pretraining rows, by default of ObjectiveConfig(); for `top` see `masked_lm`.
+
+    `by_frequency` [V] lists the token ids, the most frequent one first; by default they are taken
+    to be in that order. Only a softmax over a sample of them asks.
+    """
     objective = objective or ObjectiveConfig()
+    frequency = np.arange(model.vocab_size) if by_frequency is None else by_frequency
+    softmax_size = objective.softmax_size(model)
     has_order, words = objective.sentence_order != "none", objective.words
 
     def loss(
@@ -49,7 +59,12 @@ def pretraining_loss(
         if words == "all":
             states = layers.gather_positions(every_state, positions)
         masked = batch["mlm_positions"].shape[1]
-        result = masked_lm(params, model, states[:, :masked], batch, top=top)
+        if softmax_size and SOFTMAX_SEED in batch:
+            result = sampled_masked_lm(
+                params, model, states[:, :masked], batch, size=softmax_size, by_frequency=frequency
+            )
+        else:
+            result = masked_lm(params, model, states[:, :masked], batch, top=top)
         if has_order:
             order = sentence_order(params, model, states[:, masked:], batch)
             result = LossTerms(result.terms | order.terms, result.sums | order.sums)

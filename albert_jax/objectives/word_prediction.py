@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from albert_jax.config import ModelConfig
-from albert_jax.model import word_head
+from albert_jax.model import heads, layers
 from albert_jax.objectives import loss_terms
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
@@ -45,12 +45,13 @@ def word_prediction(
         return jnp.moveaxis(x.reshape(rows, blocks, size, *x.shape[2:]), 1, 0)
 
     def of_block(states: jax.Array, labels: jax.Array, weights: jax.Array) -> jax.Array:
-        logits = word_head.logits(params, model, states)
+        logits = head(states)
         losses = loss_terms.cross_entropy(logits, labels)
         correct = loss_terms.weighted_correct(logits, labels, weights)
         return jnp.stack([jnp.sum(weights * losses), correct])
 
     # Places without a label have no weight, and any word serves as theirs.
+    head = layers.bind(heads.WordHead, model, params["word_head"])
     columns = states, jnp.maximum(batch["word_labels"], 0), batch["word_weights"]
     run = of_block if blocks == 1 else jax.checkpoint(of_block)
     sums = jax.lax.map(lambda block: run(*block), jax.tree.map(divided, columns))

@@ -16,6 +16,7 @@ def forward_per_token(
     predictions: int,
     num_layers: int | None = None,
     words: str = "none",
+    softmax_size: int = 0,
 ) -> float:
     """Matrix-product FLOPs of one forward pass, per position of a row of S = sequence_length:
 
@@ -25,8 +26,8 @@ def forward_per_token(
     are the four projections of attention, the feed-forward network, the attention scores and
     their product with the values (every query sees every key), the projection of the factorized
     embedding (none if E = H), the MLM head at the masked positions, and the pooler with the SOP
-    head. To these come 2 H W for each word that the objective `words` predicts. A multiply-add
-    counts as two operations.
+    head. To these come 2 H W for each word that the objective `words` predicts. V is `softmax_size`
+    unless that is 0. A multiply-add counts as two operations.
 
     >>> round(forward_per_token(ModelConfig(), sequence_length=512, predictions=76) * 3 / 1e9, 3)
     0.57
@@ -35,7 +36,7 @@ def forward_per_token(
     depth = (model.num_hidden_layers if num_layers is None else num_layers) * model.inner_group_num
     block = 8 * hidden**2 + 4 * hidden * model.intermediate_size + 4 * sequence_length * hidden
     projection = 2 * embedding * hidden if embedding != hidden else 0
-    mlm_head = 2 * (hidden * embedding + embedding * model.vocab_size)
+    mlm_head = 2 * (hidden * embedding + embedding * (softmax_size or model.vocab_size))
     sop_head = 2 * hidden**2 + 4 * hidden
     num_words = {"none": 0, "masked": predictions, "all": sequence_length}[words]
     heads = predictions * mlm_head + sop_head + num_words * 2 * hidden * model.num_words
@@ -56,6 +57,7 @@ def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None =
             predictions=phase.max_predictions_per_seq,
             num_layers=depth,
             words=phase.objective.words,
+            softmax_size=phase.objective.softmax_size(model),
         )
         for depth in depths
     ]

@@ -87,7 +87,8 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
         "full": model.hidden_size,
     }[config.compute.remat]
     blocks = model.num_hidden_layers * model.inner_group_num
-    logits = tokens * phase.max_predictions_per_seq / phase.sequence_length * model.vocab_size * 8
+    softmax_size = phase.objective.softmax_size(model) or model.vocab_size
+    logits = tokens * phase.max_predictions_per_seq / phase.sequence_length * softmax_size * 8
     activations = tokens * (kept * blocks + everything) * _item_bytes(config) + logits
     reduction = Collective("all-reduce", ("f32",), 4 * parameters, False)
     return CompiledStep(

@@ -216,16 +216,10 @@ def pretraining_task(
 
     def loss(phase: int, top: int = 1) -> Any:
         objective = config.phases[phase].objective
-        return pretraining_loss(config.model, config.compute, backend, objective=objective, top=top)
-
-    def count(batch: Batch) -> dict[str, float]:
-        weights = batch["mlm_weights"]
-        return {
-            "tokens": float(np.count_nonzero(batch["segment_ids"])),
-            "positions": float(batch["segment_ids"].size),
-            "mlm_tokens": float(weights.sum()),
-            "mlm_bytes": float(np.sum(weights * vocabulary.token_bytes[batch["mlm_labels"]])),
-        }
+        return pretraining_loss(
+            config.model, config.compute, backend, objective=objective, top=top,
+            by_frequency=reference.by_frequency,
+        )  # fmt: skip
 
     held_out_rows = _held_out_rows(config, held_out, vocabulary, row_shards(mesh))
     return TrainingTask(
@@ -238,7 +232,7 @@ def pretraining_task(
         evaluate=_held_out_scores(
             config, held_out_rows, vocabulary, reference, pairs, row_shards(mesh)
         ),
-        count=count,
+        count=lambda batch: _count(batch, vocabulary),
         attention=backend.name,
         summary=lambda phase: _summary(train, held_out_rows(phase)),
         left_out_documents=sum(c.documents_in(c.left_out) for c in (*train, *held_out)),
@@ -247,6 +241,17 @@ def pretraining_task(
         marks=marks,
         outputs=scoring.label_log_probs(config, None, backend) if pairs else None,
     )
+
+
+def _count(batch: Batch, vocabulary: Vocabulary) -> dict[str, float]:
+    """Tokens, positions, and masked tokens and bytes of a batch."""
+    weights = batch["mlm_weights"]
+    return {
+        "tokens": float(np.count_nonzero(batch["segment_ids"])),
+        "positions": float(batch["segment_ids"].size),
+        "mlm_tokens": float(weights.sum()),
+        "mlm_bytes": float(np.sum(weights * vocabulary.token_bytes[batch["mlm_labels"]])),
+    }
 
 
 def _summary(train: list[Corpus], held_out_rows: list[Batch]) -> str:

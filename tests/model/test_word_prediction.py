@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig
-from albert_jax.model import albert, word_head
+from albert_jax.model import albert, heads, layers
 from albert_jax.model.init import init_params
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.objectives.word_prediction import word_prediction
@@ -54,7 +54,7 @@ def test_blocks_equal_the_whole(max_logits):
         return found.terms["word"].total, found.sums["word_correct"]
 
     def whole(params, states):
-        logits = word_head.logits(params, MODEL, states)
+        logits = layers.bind(heads.WordHead, MODEL, params["word_head"])(states)
         known = batch["word_labels"] >= 0
         losses = -jax.nn.log_softmax(logits)
         chosen = jnp.take_along_axis(losses, jnp.abs(batch["word_labels"])[..., None], 2)[..., 0]

@@ -13,6 +13,8 @@ from albert_jax.data.corpus.columns import Columns
 Batch = dict[str, np.ndarray]
 """Arrays by name, as `batch_shapes` describes them."""
 
+SOFTMAX_SEED = "softmax_seed"
+"""The column with the seed of the tokens that are drawn into the softmax of a step."""
 NO_LABEL = -1
 """The label of special tokens and padding, where every token of a row has a label."""
 
@@ -25,7 +27,8 @@ def batch_shapes(
     ``token_type_ids`` distinguish segment A from B. ``segment_ids`` number the sequences of a row
     from 1 and are 0 at padding. Weights are 0 in unused slots and where nothing is predicted.
     ``word_labels`` and ``word_weights``, which only an objective of words has, belong to the masked
-    positions, as ``mlm_labels``, or to all tokens.
+    positions, as ``mlm_labels``, or to all tokens. SOFTMAX_SEED, which only an objective with a
+    sampled softmax has, is the same in all rows of a step.
     """
     tokens = (batch_size, phase.sequence_length)
     predictions = (batch_size, phase.max_predictions_per_seq)
@@ -47,6 +50,8 @@ def batch_shapes(
     if phase.objective.words != "none":
         places = tokens if phase.objective.words == "all" else predictions
         shapes |= {"word_labels": (places, integer), "word_weights": (places, real)}
+    if phase.objective.sampled_softmax_size:
+        shapes[SOFTMAX_SEED] = ((batch_size,), integer)
     return shapes
 
 
@@ -65,6 +70,12 @@ def set_word_weights(batch: Batch, phase: PhaseConfig) -> None:
         batch["word_weights"][:] = batch["word_labels"] != NO_LABEL
     elif phase.objective.words == "masked":
         batch["word_weights"][:] = batch["mlm_weights"]
+
+
+def set_softmax_seed(batch: Batch, key: int) -> None:
+    """Gives all rows the seed of their step, where an objective asks for it."""
+    if SOFTMAX_SEED in batch:
+        batch[SOFTMAX_SEED][:] = key >> 33
 
 
 def empty_columns(phase: PhaseConfig, batch_size: int, columns: Sequence[Columns]) -> Batch:

@@ -25,7 +25,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 
 # A key that starts with one of these numbers draws for one purpose only.
-_ORDER, _MIXTURE, _SWAP, _MASK_RATE, _CHOOSE_NGRAMS, _REPLACE = range(6)
+_ORDER, _MIXTURE, _SWAP, _MASK_RATE, _CHOOSE_NGRAMS, _REPLACE, _SOFTMAX = range(7)
 
 SHOWN_ROWS = 8
 """Most rows that a message about a damaged record names."""
@@ -133,6 +133,7 @@ class BatchBuilder:
                     lost = planned.inside(group.left_out)
                     arrays.clear_sequences(batch, self.phase, *lost, pad_id=self.pad_id)
         arrays.set_word_weights(batch, self.phase)
+        arrays.set_softmax_seed(batch, self._key(_SOFTMAX, step))
         return batch
 
     def documents(self, step: int, row: int) -> list[Place]:
