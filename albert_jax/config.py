@@ -106,7 +106,7 @@ class ObjectiveConfig:
     """Tokens whose word is predicted, from data that has labels: none, those masked, or all."""
 
     def softmax_size(self, model: ModelConfig) -> int:
-        """Tokens that are drawn into the softmax of a step; 0 if it is over the vocabulary."""
+        """Tokens in the softmax of a training step; 0 for the whole vocabulary."""
         return self.sampled_softmax_size if self.sampled_softmax_size < model.vocab_size else 0
 
 
@@ -163,6 +163,8 @@ class PhaseConfig:
             check_within(f"{where}.depths", depth, model.num_hidden_groups, max_depth)
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
+        if self.objective.words != "none" and not model.num_words:
+            raise ConfigError(f"{where}.objective.words needs model.num_words above 0")
         if self.objective.max_ngram > self.sequence_length:
             raise ConfigError(
                 f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than "

@@ -8,7 +8,7 @@
 options behind `--`, which include the steps that fit into the time of the track, and appends one
 line to benchmarks/leaderboard/rows.jsonl. `page` writes benchmarks/leaderboard/README.md from
 these lines. Time is what counts, so nothing else may run on the machine. A row stays, whether it
-is a record or not: a record beats the best row before it with p < 0.01 (Welch's t-test, one-sided).
+is a record or not: a record beats the one before it with p < 0.01 (Welch's t-test, one-sided).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ COLUMNS = (
     "processor",
 )  # fmt: skip
 LEVEL = 0.01
-"""A record is better than the best row before it with at most this probability of chance."""
+"""The largest p of Welch's one-sided t-test against the record before it that makes a record."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,7 @@ def measure(folder: Path, seed: int, pairs: str | None) -> Run:
     train = [row for row in rows if row["kind"] == "train"]
     nats = [row for row in rows if row["kind"] == "evaluation"][-1]["nats_below_unigram"]
     spent = list(map(step_seconds, train))
-    tokens = sum(
-        row["tokens_per_second"] * sum(row["seconds"].values()) * row["goodput"] for row in train
-    )
+    tokens = sum(row["tokens_per_second"] * step_seconds(row) for row in train)
     blimp = None
     if pairs is not None:
         out = str(folder / "pairs.jsonl")
@@ -135,7 +133,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "Written by `python benchmarks/leaderboard.py page` from `rows.jsonl`. Rows stand in the",
         "order in which they were measured, and those that did not help stay. `nats` are below the",
         "loss of word frequencies on held-out rows, mean and standard deviation over the seeds;",
-        "p is the chance that a row is no better than the best before it (a record needs",
+        "p is that of Welch's one-sided t-test against the record before it: how often chance",
+        "alone gives so large a difference (a record needs two seeds or more, and less than",
         f"{LEVEL}); seconds are those of the training steps, without compilation.",
     ]
     for name, track in TRACKS.items():
@@ -151,7 +150,8 @@ def page(rows: list[dict[str, Any]]) -> str:
             seconds = statistics.mean(one["seconds"] for one in row["runs"])
             chance = probability_of_chance(best, nats)
             in_time = seconds <= track.seconds
-            record = in_time and (not best or (chance is not None and chance < LEVEL))
+            better = not best or (chance is not None and chance < LEVEL)
+            record = in_time and len(nats) > 1 and better
             lines.append(_line(row, chance, "yes" if record else "" if in_time else "too slow"))
             best = nats if record else best
         lines += [""] + [f"- {row['name']}: `{row['command']}`. {row['note']}" for row in chosen]

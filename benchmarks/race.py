@@ -314,6 +314,8 @@ def main() -> None:
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     options.out.mkdir(parents=True, exist_ok=True)
     config = configfile.load(options.config)
+    size = Corpus.open(options.data, "train").vocab_size  # As pretraining takes it.
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, vocab_size=size))
     held_out = HeldOut.of(options.data, config.phases[-1].sequence_length)
     curves = {"albert-jax": ours(options, held_out)}
     best = tuned(options, config, held_out)

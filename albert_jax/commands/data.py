@@ -152,8 +152,7 @@ class DataPrepare(TextOptions):
             raise ConfigError("--decontaminate compares words: it cannot be used with --ids")
         check_within(1, unit_tokens=self.unit_tokens)
         if self.phonemes:
-            if self.ids or self.tokenizer is not None:
-                raise ConfigError("--phonemes takes --text, and --vocab instead of --tokenizer")
+            self._check_phoneme_options()
             return symbols.from_spec(self.vocab)
         if self.tokenizer is not None:
             if self.vocab_size is not None or self.special_ids:
@@ -166,6 +165,15 @@ class DataPrepare(TextOptions):
                 "--ids needs --vocab-size N and --special-ids PAD START SEPARATOR MASK [UNKNOWN]"
             )
         return IdRange(self.vocab_size, **dict(zip(NAMES, self.special_ids, strict=False)))
+
+    def _check_phoneme_options(self) -> None:
+        """Raises ConfigError for options that phonemes leave without effect."""
+        if self.ids or self.tokenizer is not None:
+            raise ConfigError("--phonemes takes --text, and --vocab instead of --tokenizer")
+        if self.labels or self.vocab_size is not None or self.special_ids:
+            raise ConfigError("--labels, --vocab-size and --special-ids belong to --ids")
+        if self.phonemes == "file" and (self.words != "none" or self.decontaminate):
+            raise ConfigError("--phonemes file cannot be used with --words or --decontaminate")
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -37,13 +37,13 @@ class MlmHead(nnx.Module):
         self.bias = nnx.Param(jnp.zeros((config.vocab_size,)))
         self.activation = config.hidden_act
 
-    def states(self, x: jax.Array) -> jax.Array:
+    def transform(self, x: jax.Array) -> jax.Array:
         """x [..., H] -> [..., E], of which the products with the word embeddings are taken."""
         return self.layer_norm(layers.ACTIVATIONS[self.activation](self.dense(x)))
 
     def __call__(self, x: jax.Array, word_embeddings: jax.Array) -> jax.Array:
         """x [..., H], word_embeddings [V, E] -> float32 logits [..., V]."""
-        x = self.states(x)
+        x = self.transform(x)
         logits = jnp.einsum(
             "...e,ve->...v", x, word_embeddings.astype(x.dtype), preferred_element_type=jnp.float32
         )

@@ -45,18 +45,15 @@ def entries(config: ModelConfig) -> dict[str, int]:
     """The values of FIELDS. Raises CheckpointError if they do not tell the whole structure."""
     told = {name: getattr(config, name) for name in FIELDS}
     default = ModelConfig()
-    for name in ("num_hidden_groups", "inner_group_num", "sharing", "hidden_act"):
+    for name in (
+        "num_hidden_groups", "inner_group_num", "type_vocab_size", "sharing", "hidden_act",
+    ):  # fmt: skip
         value, usual = getattr(config, name), getattr(default, name)
         if value != usual:
             raise CheckpointError(
                 f"the model has {name} {value}, but a program that reads {CONFIG_NAME} would build "
                 f"{usual}: export it --to huggingface"
             )
-    if config.type_vocab_size != default.type_vocab_size:
-        raise CheckpointError(
-            f"the model has type_vocab_size {config.type_vocab_size}, but a program that reads "
-            f"{CONFIG_NAME} would build {default.type_vocab_size}: export it --to huggingface"
-        )
     return told
 
 
@@ -107,5 +104,6 @@ def _config(path: Path) -> ModelConfig:
             values[name] = int(value) if value.isdecimal() else value
     if not values:
         raise CheckpointError(f"{path}: has no mapping {SECTION}: is it the config of a PL-BERT?")
-    usual = {name: values[name] for name in (*FIELDS, "hidden_act") if name in values}
+    known = (*FIELDS, "hidden_act", "num_hidden_groups", "inner_group_num", "type_vocab_size")
+    usual = {name: values[name] for name in known if name in values}
     return huggingface.read_config(usual, str(path))

@@ -35,7 +35,7 @@ def pretraining_loss(
     """The loss of pretraining rows, by default of ObjectiveConfig(); for `top` see `masked_lm`.
 
     `by_frequency` [V] lists the token ids, the most frequent one first; by default they are taken
-    to be in that order. Only a softmax over a sample of them asks.
+    to be in that order. Only the sampled softmax needs it.
     """
     objective = objective or ObjectiveConfig()
     frequency = np.arange(model.vocab_size) if by_frequency is None else by_frequency

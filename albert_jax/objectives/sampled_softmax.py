@@ -43,17 +43,18 @@ def sampled_masked_lm(
     frequent one first. A label counts as correct if it has the largest logit of those drawn.
     """
     frequent, rest = np.split(by_frequency.astype(np.int32), [size - size // 2])
-    drawn = draw(batch[SOFTMAX_SEED][0], jnp.asarray(rest), size // 2)
+    drawn = draw(batch[SOFTMAX_SEED][0], jnp.asarray(rest), max(1, size // 2))
     ids = jnp.concatenate([jnp.asarray(frequent), drawn])
-    log_weights = np.zeros(size, np.float32)
+    log_weights = np.zeros(len(ids), np.float32)
     log_weights[len(frequent) :] = np.log(len(rest) / len(drawn))
-    head = layers.bind(heads.MlmHead, model, params["mlm_head"]).states(states)
+    head = layers.bind(heads.MlmHead, model, params["mlm_head"])
+    transformed = head.transform(states)
     table = params["embeddings"]["word_embeddings"]["embedding"]
     bias, labels = params["mlm_head"]["bias"], batch["mlm_labels"]
 
     def logits(pattern: str, ids: jax.Array) -> jax.Array:
-        vectors = table[ids].astype(head.dtype)
-        products = jnp.einsum(pattern, head, vectors, preferred_element_type=jnp.float32)
+        vectors = table[ids].astype(transformed.dtype)
+        products = jnp.einsum(pattern, transformed, vectors, preferred_element_type=jnp.float32)
         return products + bias[ids]
 
     label_logits = logits("bpe,bpe->bp", labels)

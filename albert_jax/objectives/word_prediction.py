@@ -16,7 +16,7 @@ from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
 MAX_LOGITS = 1 << 25
 """Most logits that are computed at once, unless those of one place of each row are more: 128 MB.
-A row of 512 symbols with 80,000 words has as many."""
+A row of 512 symbols with 65,536 words has as many."""
 
 
 def word_prediction(

@@ -64,8 +64,8 @@ def run(
             f"model.vocab_size is {config.model.vocab_size}, but {config.data.prepared[0]} was "
             f"prepared with a vocabulary of {vocabulary.size}: set it to that, or prepare again"
         )
+    labels = train[0].columns.num_labels
     for phase in config.phases:
-        labels = train[0].columns.num_labels
         if phase.objective.words != "none" and labels > config.model.num_words:
             raise ConfigError(
                 f"model.num_words is {config.model.num_words}, but {config.data.prepared[0]} has "

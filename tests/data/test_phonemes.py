@@ -241,7 +241,9 @@ def test_a_few_odd_symbols_are_left_out_and_reported(text, tmp_path):
 
 
 def test_a_mask_in_the_text_is_no_symbol(tmp_path):
-    _refused("\n".join(f"m{i}\tM{'a' * i}" for i in range(9)), tmp_path, "the first one 'M'")
+    _refused(
+        "\n".join(f"m{i}\tM{'a' * i}" for i in range(9)), tmp_path, "the first one 'M'.*M the mask"
+    )
 
 
 def test_an_unknown_language_gets_the_nearest_name(tmp_path, capsys):
@@ -263,3 +265,20 @@ def test_options_that_do_not_go_together(capsys):
     arguments = ["data", "prepare", "--phonemes", "de", "--out", "x"]
     assert cli.main([*arguments, "--text", "t", "--tokenizer", "v"]) == 2
     assert "--phonemes takes --text, and --vocab" in capsys.readouterr().err
+    assert cli.main([*arguments, "--text", "t", "--labels", "l"]) == 2
+    assert "--labels, --vocab-size and --special-ids belong to --ids" in capsys.readouterr().err
+    arguments[3] = "file"
+    for option in (["--words", "jieba"], ["--decontaminate", "f"]):
+        assert cli.main([*arguments, "--text", "t", *option]) == 2
+        assert "--phonemes file cannot be used with" in capsys.readouterr().err
+
+
+def test_quotation_marks_around_a_word_are_not_part_of_its_label():
+    words = ["'Hello'", "hello\u2019", "isn\u2019t", "'"]
+    assert list(map(spoken_words.label_of, words)) == ["hello", "hello", "isn't", "'"]
+
+
+def test_marks_of_other_scripts_are_written_as_the_table_has_them():
+    reader = phonemes.reader(PrepareOptions(phonemes="file"), TABLE)
+    found = encode(reader, "\u201e你 好\u3002\t\u201eni xau\u3002", ["."])
+    assert TABLE.decode(found.ids) == "\u201cni xau." and found.labels[-1] == 2

@@ -177,7 +177,8 @@ def summary(manifest: dict[str, Any]) -> list[str]:
             f"warning: {counts['cut_lines']:,} lines and {counts['cut_documents']:,} documents "
             "were longer than the limit and cut"
         )
-    if not counts["documents_with_pairs"]:
+    has_labels = bool(manifest.get("columns", {}).get("labels"))  # Phonemes have no order task.
+    if not counts["documents_with_pairs"] and not has_labels:
         lines.append(
             "warning: no document has two sentences, so the model cannot learn their order"
         )

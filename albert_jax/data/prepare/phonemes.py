@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import itertools
 import os
+import shlex
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
@@ -25,7 +26,7 @@ from albert_jax.data.prepare.spoken_words import Unit, label_of
 from albert_jax.data.prepare.words import finder
 from albert_jax.data.sources.document import Document
 from albert_jax.data.sources.sentences import sentences
-from albert_jax.data.vocabularies.symbols import SEPARATOR, Symbols
+from albert_jax.data.vocabularies.symbols import MASK, PAD, SEPARATOR, Symbols
 from albert_jax.errors import ConfigError, DataError, nearest
 
 FILE = "file"
@@ -135,14 +136,18 @@ class FileReader:
             before, _, after = sound.partition(inner) if inner else (sound, "", "")
             spaced = bool(found)
             for name, part in (
-                *((mark, mark) for mark in before if mark in self._marks),
+                *self._known_marks(before),
                 (spoken_words.without_marks(word) or word, inner),
-                *((mark, mark) for mark in after if mark in self._marks),
+                *self._known_marks(after),
             ):
                 if part:
                     found.append(Unit(name, part, spaced, 0))
                     spaced = False
         return found
+
+    def _known_marks(self, text: str) -> list[tuple[str, str]]:
+        marks = (spoken_words.known_mark(mark, self._marks) for mark in text)
+        return [(mark, mark) for mark in marks if mark]
 
 
 class PhonemeEncoder:
@@ -208,10 +213,13 @@ class PhonemeEncoder:
     def _lacks(self, where: str, symbol: str, word: str) -> DataError:
         """The error for symbols that the table lacks."""
         new = "".join(symbol for symbol, _ in self.lacking.most_common())
+        advice = f"--vocab {shlex.quote(f'TABLE+{new}')} adds them to one"
+        if PAD in new or MASK in new:
+            advice = f"{PAD} is padding and {MASK} the mask there: write other symbols for them"
         return DataError(
-            f"{where}: the table lacks {self.lacking.total():,} of {self._symbols:,} symbols, the "
-            f"first one {symbol!r} (U+{ord(symbol):04X}) {word}: give a table that has them; "
-            f"--vocab TABLE+{new} adds them to one"
+            f"near {where}: the table lacks {self.lacking.total():,} of {self._symbols:,} symbols, "
+            f"the first one {symbol!r} (U+{ord(symbol):04X}) {word}: give a table that has them; "
+            f"{advice}"
         )
 
 
@@ -230,7 +238,7 @@ def _espeak(voice: str) -> Any:
         wrapper.set_library(loader.get_library_path())
         wrapper.set_data_path(loader.get_data_path())
     espeak = wrapper()
-    known = {language for v in espeak.available_voices() for language in (v.language,)}
+    known = {v.language for v in espeak.available_voices()}
     if voice not in known:
         raise ConfigError(
             f"--phonemes {voice}: espeak-ng does not know this language{nearest(voice, known)}"

@@ -42,8 +42,14 @@ class Unit(NamedTuple):
 
 
 def label_of(word: str) -> str:
-    """The form in which a word is counted and predicted."""
-    return word.lower().replace("\u2019", "'")
+    """The form in which a word is counted and predicted, without quotation marks around it."""
+    word = word.lower().replace("\u2019", "'")
+    return word.strip("'") or word
+
+
+def known_mark(mark: str, marks: Collection[str]) -> str:
+    """The one of `marks` that a mark is written with, or "" if it is left out."""
+    return mark if mark in marks else known if (known := _KIN.get(mark, "")) in marks else ""
 
 
 def units(
@@ -65,8 +71,7 @@ def units(
                 continue
             clause += 1
             for mark in part:
-                known = mark if mark in marks else _KIN.get(mark, mark)
-                if known in marks:
+                if known := known_mark(mark, marks):
                     found.append(Unit(known, known, spaced, clause))
                     spaced = False
     return found

@@ -115,12 +115,12 @@ def parse(content: bytes, where: str) -> Symbols:
     Raises DataError for a file of another form.
     """
     try:
-        text = content.decode("utf-8")
+        text = content.decode("utf-8-sig").replace("\r\n", "\n")
         table = json.loads(text, object_pairs_hook=list) if text.lstrip()[:1] == "{" else None
     except (ValueError, RecursionError) as error:
         raise DataError(f"{where}: is no table of symbols ({error}): write it again") from error
     if table is None:
-        lines = text.removesuffix("\n").replace("\r\n", "\n").split("\n")
+        lines = text.removesuffix("\n").split("\n")
         table = list(zip(lines, range(len(lines)), strict=True))
     seen = set()
     for symbol, _ in table:
@@ -147,6 +147,6 @@ def from_spec(spec: str) -> Symbols:
                 "a line"
             )
         symbols = parse(content, name)
-    new = [symbol for symbol in dict.fromkeys(more) if symbol not in symbols.table]
+    new = [symbol for symbol in dict.fromkeys(more.replace("+", "")) if symbol not in symbols.table]
     ids = range(symbols.size, symbols.size + len(new))
     return Symbols(symbols.table | dict(zip(new, ids, strict=True)), spec) if new else symbols
