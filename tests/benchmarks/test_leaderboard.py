@@ -30,6 +30,7 @@ def test_a_record_is_better_than_the_best_row_before_and_in_time(leaderboard):
         row("worse", [1.20, 1.21, 1.19, 1.20, 1.22]),
         row("slow", [2.00, 2.01, 1.99, 2.02, 2.00], seconds=200.0),
         row("better", [1.50, 1.52, 1.51, 1.49, 1.53]),
+        row("few seeds", [9.0, 9.1]),
         row("other track", [2.17], track="C"),
     ])  # fmt: skip
     cells = {
@@ -40,6 +41,7 @@ def test_a_record_is_better_than_the_best_row_before_and_in_time(leaderboard):
     records = {name: cells[name][5] for name in cells if name != "row"}
     assert records == {
         "first": "yes", "by chance": "", "worse": "", "slow": "too slow", "better": "yes",
+        "few seeds": "",
         "other track": "yes",
     }  # fmt: skip
     assert cells["first"][3] == "1.420 ± 0.016" and cells["first"][4] == ""
