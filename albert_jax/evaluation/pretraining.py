@@ -176,12 +176,15 @@ def held_out_batches(
 ) -> list[dict[str, np.ndarray]]:
     """Batches of the held-out rows of all corpora, one corpus after the other.
 
-    They have the shape of the phase and its units of masking, but MASK_RATE unless the phase draws
-    a rate for each row (uniform_mask_rate) or masks nothing, and at most SHORT_SEQ_PROB.
+    They have the shape of the phase, but the masks of the paper, so that runs can be compared:
+    n-grams (words, with an objective of words) and MASK_RATE, unless the phase draws a rate for
+    each row (uniform_mask_rate) or masks nothing, and at most SHORT_SEQ_PROB.
     `max_samples` is divided among the corpora by their numbers of tokens, at least one row each.
     Rows and masks do not depend on `batch_size`. Raises DataError for a corpus without a row.
     """
     objective = dataclasses.replace(phase.objective, sampled_softmax_size=0)
+    if objective.words == "none":
+        objective = dataclasses.replace(objective, mask_unit="ngram", max_ngram=3)
     if objective.mask_rate > 0 and not objective.uniform_mask_rate:
         objective = dataclasses.replace(objective, mask_rate=MASK_RATE)
     short_seq_prob = min(phase.short_seq_prob, SHORT_SEQ_PROB)
