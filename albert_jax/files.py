@@ -66,7 +66,7 @@ def storage_error(path: str, error: Exception) -> StorageError:
 
 
 def is_bucket(path: str) -> bool:
-    """Whether `path` names an object store (gs://, s3://) and not a local folder."""
+    """Returns whether `path` names an object store (gs://, s3://) and not a local folder."""
     return "://" in path
 
 
@@ -225,7 +225,7 @@ def file_sizes(path: str) -> dict[str, int]:
 
 
 def is_folder(path: str) -> bool:
-    """Whether a folder, or a link to one, is at `path` (in a bucket: a prefix with objects)."""
+    """Returns whether `path` is a folder, or a link to one (in a bucket: has objects)."""
     with storage_errors(path):
         if is_bucket(path):
             return bool(bucket_client(path).isdir(path))
@@ -233,7 +233,7 @@ def is_folder(path: str) -> bool:
 
 
 def is_other(path: str) -> bool:
-    """Whether a local name is taken by what is no folder: a file, a pipe, a link to nothing."""
+    """Returns whether a local name is taken, but not by a folder: file, pipe, dead link."""
     return not is_bucket(path) and os.path.lexists(path) and not os.path.isdir(path)
 
 

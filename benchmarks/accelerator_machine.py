@@ -38,7 +38,7 @@ def numbers(version: str) -> tuple[int, ...]:
 
 
 def fits(version: str, wanted: str) -> bool:
-    """Whether a version lies in a range such as ">= 0.10.2, < 0.13"."""
+    """Returns whether a version lies in a range such as ">= 0.10.2, < 0.13"."""
     parts = (re.fullmatch(r"\s*(>=|<)\s*(\S+)\s*", part) for part in wanted.split(","))
     return all(_COMPARE[p[1]](numbers(version), numbers(p[2])) for p in parts if p)
 

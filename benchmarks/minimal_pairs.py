@@ -70,7 +70,7 @@ class Words:
         self.saw, self.selves, self.he = self._words(SAW), self._words(SELVES), self._words(HE)
 
     def has(self, phrase: str) -> bool:
-        """Whether each word of the phrase is frequent."""
+        """Returns whether each word of the phrase is frequent."""
         return all(self.counts.get(word, 0) >= self.least for word in phrase.lower().split())
 
     def _words(self, listed: str) -> list[str]:

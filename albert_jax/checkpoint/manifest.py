@@ -55,7 +55,7 @@ class Layout:
         return [step for step in steps if self.has_manifest(step)]
 
     def has_manifest(self, step: int) -> bool:
-        """Whether a step is a folder with a manifest."""
+        """Returns whether a step is a folder with a manifest."""
         in_place = files.is_folder(self.step(step))
         return in_place and files.read(self.manifest(step)) is not None
 
@@ -107,7 +107,7 @@ def metrics_of(layout: Layout, step: int) -> dict[str, float]:
 
 
 def is_unfinished(layout: Layout, step: int) -> bool:
-    """Whether a step has neither manifest nor marker, so that its save was interrupted.
+    """Returns whether a step has neither manifest nor marker, so that its save was interrupted.
 
     A file, pipe or link that leads nowhere is no save, whatever its name.
     """

@@ -173,5 +173,5 @@ def _moved(folder: str, name: str) -> str:
 
 
 def _is_there(path: str) -> bool:
-    """Whether a name is taken, by a folder or by anything else."""
+    """Returns whether a name is taken, by a folder or by anything else."""
     return files.is_folder(path) or files.is_other(path)

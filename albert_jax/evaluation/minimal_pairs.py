@@ -55,7 +55,7 @@ Accuracies = dict[str, dict[str, Accuracy]]
 
 
 def are_pairs(records: Sequence[Record]) -> bool:
-    """Whether a table holds minimal pairs, to judge by its first record."""
+    """Returns whether a table holds minimal pairs, to judge by its first record."""
     return any(name in records[0].fields for name in SENTENCES)
 
 

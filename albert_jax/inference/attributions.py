@@ -54,7 +54,7 @@ class Attribution(NamedTuple):
 
     @property
     def complete(self) -> bool:
-        """Whether the contributions add up to the gain within the bound of this module."""
+        """Returns whether the contributions add up to the gain within the bound of this module."""
         return self.error <= RELATIVE * abs(self.gain) + ABSOLUTE
 
     @property

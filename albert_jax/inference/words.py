@@ -26,11 +26,11 @@ def word_spans(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[
 
 
 def _is_letter(token: str) -> bool:
-    """Whether a token that starts no word begins with a letter or digit, but no Chinese one."""
+    """Returns whether an inner token begins with a letter or digit that is not Chinese."""
     first = token.removeprefix("##")[:1]
     return first.isalnum() and not "\u2e80" <= first <= "\ud7ff"
 
 
 def _may_grow(token: str) -> bool:
-    """Whether the word of this token may go on: it is a letter, or only the space before one."""
+    """Returns whether the word of this token may go on: a letter, or a space before one."""
     return token == "\u2581" or _is_letter(token[-1:])

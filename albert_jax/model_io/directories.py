@@ -92,7 +92,7 @@ def read(
 
 
 def holds_vocabulary(folder: Path) -> bool:
-    """Whether the files of one vocabulary lie in a folder."""
+    """Returns whether the files of one vocabulary lie in a folder."""
     patterns = ("*.model", "vocab*.txt", SETTINGS)
     return any(len(list(folder.glob(pattern))) == 1 for pattern in patterns)
 

@@ -24,7 +24,7 @@ from albert_jax.tree import flatten, unflatten
 
 
 def rounds_like_transformers(config: ModelConfig) -> bool:
-    """Whether Transformers puts every layer into the group that the original puts it into.
+    """Returns whether Transformers puts every layer into the group that the original puts it into.
 
     Their formulas are rounded differently in rare cases, such as 22 layers with 22 groups.
     """

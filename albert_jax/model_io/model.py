@@ -113,7 +113,7 @@ def load(
 
 
 def is_run(path: str) -> bool:
-    """Whether a run has begun in this folder."""
+    """Returns whether a run has begun in this folder."""
     names = files.names(path) if files.is_folder(path) else []
     return "config.toml" in names and "record.json" in names
 

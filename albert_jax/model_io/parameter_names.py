@@ -36,7 +36,7 @@ class Parameter:
         return parts[1] if parts[0] == "encoder" else None
 
     def is_transposed(self, format: Format) -> bool:
-        """Whether the format stores the transposed matrix: Hugging Face does for every Linear."""
+        """Returns whether the format stores the transposed matrix (Hugging Face: every Linear)."""
         transposed = {"native": (), "original": "sop_head/kernel", "huggingface": "/kernel"}
         return self.path.endswith(transposed[format])
 

@@ -133,7 +133,7 @@ def decayed(params: Any) -> Any:
 
 
 def is_matrix(path: str) -> bool:
-    """Whether Muon treats a parameter: the weight matrices but those of classifiers."""
+    """Returns whether Muon treats a parameter: the weight matrices but those of classifiers."""
     parts = path.split("/")
     return parts[-1] == "kernel" and parts[0] in ("embeddings", "encoder", "mlm_head", "pooler")
 
@@ -154,11 +154,11 @@ def _last_two_axes(params: Any) -> Any:
 
 
 def is_excluded(path: str) -> bool:
-    """Whether a parameter is a bias or of a LayerNorm: these have neither decay nor ratio."""
+    """Returns whether a parameter is a bias or of a LayerNorm: no decay and no ratio."""
     parts = path.split("/")
     return parts[-1] == "bias" or "layer_norm" in parts
 
 
 def is_stacked(path: str) -> bool:
-    """Whether axis 0 of the leaf lists parameters of the unstacked model."""
+    """Returns whether axis 0 of the leaf lists parameters of the unstacked model."""
     return "encoder" in path.split("/")

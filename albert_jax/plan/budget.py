@@ -49,7 +49,7 @@ def tokens_in(seconds: float, tokens_per_second: float) -> float:
 
 
 def is_worth(preset: Config, tokens: float) -> bool:
-    """Whether `tokens` are enough of the preset's own: at most those of the paper's 125,000 steps
+    """Returns whether `tokens` are enough of its own: at most those of the paper's 125,000 steps
     (version 2 has more)."""
     own = min(preset.steps, PAPER_STEPS) * tokens_per_step(preset)
     return tokens >= MIN_SHARE * own

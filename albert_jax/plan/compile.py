@@ -50,7 +50,7 @@ class CompiledStep:
 
     @property
     def fits(self) -> bool:
-        """Whether a device has that much memory."""
+        """Returns whether a device has that much memory."""
         return self.memory <= self.limit
 
 

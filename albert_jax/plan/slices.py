@@ -54,7 +54,7 @@ class Slice:
 
     @property
     def is_tpu(self) -> bool:
-        """Whether libtpu can compile for it."""
+        """Returns whether libtpu can compile for it."""
         return self.chip.name not in _GPUS
 
     def bandwidth(self) -> float:

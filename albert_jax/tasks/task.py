@@ -169,7 +169,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         return len(feature.tokens.ids)  # type: ignore[attr-defined]
 
     def is_cut(self, feature: F) -> bool:
-        """Whether the texts of the feature lost tokens, because they are longer than a row."""
+        """Returns whether the texts of the feature are longer than a row and lost tokens."""
         return feature.tokens.is_cut  # type: ignore[attr-defined]
 
     def fitting_settings(self, length: int) -> dict[str, int]:
@@ -282,7 +282,7 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     @property
     def has_baseline(self) -> bool:
-        """Whether the task has a baseline."""
+        """Returns whether the task has a baseline."""
         return type(self).baseline is not Task.baseline
 
     def baseline(self, train: Sequence[E], examples: Sequence[E]) -> Scores:

@@ -36,7 +36,7 @@ class RowMeasures(NamedTuple):
 
     @property
     def finite(self) -> np.ndarray:
-        """Whether loss and gradient of each row are finite, bool [B]."""
+        """Returns whether loss and gradient of each row are finite, bool [B]."""
         return np.isfinite(self.loss) & np.isfinite(self.gradient_norm)
 
     @property

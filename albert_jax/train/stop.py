@@ -38,7 +38,7 @@ class Stop:
         return signal.Signals(self._received[0]).name if self._received else "SIGTERM"
 
     def __call__(self, step: int) -> bool:
-        """Whether to save and exit now. Every process asks once after every step, in order."""
+        """Returns whether to save and exit now. Every process asks after each step, in order."""
         if self._distributed:
             return bool(multihost_utils.reached_preemption_sync_point(step))
         return bool(self._received)

@@ -33,7 +33,7 @@ class Overlap:
         """Which of the distinct n-grams a document has shown, bool [n-grams]."""
 
     def shares_ngram(self, text: str) -> bool:
-        """Whether a document has an n-gram of the evaluation files; also records which ones."""
+        """Returns whether a document has an n-gram of the evaluation files; records which."""
         hashes = _ngrams(text)
         if not len(hashes) or not len(self._evaluation):
             return False

@@ -119,7 +119,7 @@ def _parts(chunk: str) -> list[str]:
 
 
 def _joins(chunk: str, i: int) -> bool:
-    """Tells if the mark at a place, not the first or last one, is part of a word or number."""
+    """Returns whether the mark at a place inside a chunk is part of a word or number."""
     before, mark, after = chunk[i - 1 : i + 2]
     if mark in _IN_NUMBERS:
         return before.isdigit() and after.isdigit()
@@ -128,7 +128,7 @@ def _joins(chunk: str, i: int) -> bool:
 
 @lru_cache(maxsize=1 << 16)
 def is_mark(character: str) -> bool:
-    """Tells if a character is punctuation that is not spoken."""
+    """Returns whether a character is punctuation that is not spoken."""
     return unicodedata.category(character)[0] == "P" and character not in _SPOKEN
 
 

@@ -29,7 +29,7 @@ _SPEC = re.compile(r"(tfds|hf):(?!:)(.+?)(?<!:)(?::((?:[^:\[\]/]|\[[^\[\]]*\])+)
 
 
 def is_hub_dataset(path: str) -> bool:
-    """Whether a path names a hub dataset and not a file."""
+    """Returns whether a path names a hub dataset and not a file."""
     return path.startswith(PREFIXES)
 
 

@@ -86,7 +86,7 @@ _ITEM = re.compile(r"(?:[*+-]|\(?\d{1,2}[.)])\s+")
 
 
 def _is_prose(line: str) -> bool:
-    """Whether words make up most of a line, as they do not in code, grammars and tables."""
+    """Returns whether words make up most of a line, as they do not in code, grammars and tables."""
     plain = sum(map(str.isalpha, line)) + line.count(" ")
     return len(line) >= 20 and line.count(" ") >= 3 and plain >= 0.8 * len(line)
 

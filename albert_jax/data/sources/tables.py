@@ -58,7 +58,7 @@ def decode(raw: bytes, place: str | Path, first_line: int = 1) -> str:
 
 
 def _is_gb18030(raw: bytes) -> bool:
-    """Whether bytes can be Chinese in GB18030: nearly all characters that are not ASCII are Han.
+    """Returns whether bytes can be GB18030: nearly all that is not ASCII is Han.
 
     Other one-byte text (Latin-1, Cyrillic) seldom decodes, or to a mixture.
     """

@@ -68,7 +68,7 @@ _BLANK_IN_BYTES = re.compile(rb"\n[ \t\r]*\n\s*")
 
 
 def is_compressed(path: str) -> bool:
-    """Whether the file's name says that it is compressed."""
+    """Returns whether the file's name says that it is compressed."""
     return path.endswith(tuple(_OPENERS))
 
 
@@ -232,7 +232,7 @@ def _decoded(path: str, data: bytes, offset: int, skip_bad: bool, counts: ReadCo
 
 
 def _is_chinese(data: bytes) -> bool:
-    """Whether the first lines that are not ASCII are in GB2312, the usual part of GB18030."""
+    """Returns whether the first lines that are not ASCII are in GB2312, most of GB18030."""
     line = next((line for line in data[:65536].splitlines() if not line.isascii()), b"")
     with contextlib.suppress(UnicodeDecodeError):
         return any("\u4e00" <= character <= "\u9fff" for character in line.decode("gb2312"))

@@ -60,6 +60,6 @@ def _without_marks(texts: Sequence[str]) -> list[str]:
 
 @cache
 def _is_mark() -> np.ndarray:
-    """Whether a code point is a combining mark, bool [code points]."""
+    """Returns whether a code point is a combining mark, bool [code points]."""
     points = range(sys.maxunicode + 1)
     return np.fromiter((unicodedata.combining(chr(c)) != 0 for c in points), bool)

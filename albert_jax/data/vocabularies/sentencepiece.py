@@ -147,7 +147,7 @@ class SentencePiece:
 
 
 def starts_word(token: str) -> bool:
-    """Whether a token begins a word for masking, by the original's rule as it stands there.
+    """Returns whether a token begins a word for masking, by the original's rule as it stands there.
 
     It does if it begins with the word mark or "<", if it is a single punctuation mark, or if it has
     a character that is neither an English letter nor such a mark, such as a digit.
@@ -158,12 +158,12 @@ def starts_word(token: str) -> bool:
 
 
 def ends_in_digit_comma(token: str) -> bool:
-    """Whether the original takes a token apart: it ends in a digit and a comma."""
+    """Returns whether the original takes a token apart: it ends in a digit and a comma."""
     return len(token) > 1 and token[-1] == "," and token[-2].isdigit()
 
 
 def is_inner_digits_comma(token: str) -> bool:
-    """Whether a token is "digits," inside a word, where taking it apart adds a word mark."""
+    """Returns whether a token is "digits," inside a word, which gains a word mark when apart."""
     return ends_in_digit_comma(token) and not token.startswith(SPACE)
 
 

@@ -65,7 +65,7 @@ class TagSpan(NamedTuple):
 
 
 def are_span_tags(tags: Iterable[str]) -> bool:
-    """Whether tags have the form of BIO or BIOES; parts of speech, for example, do not."""
+    """Returns whether tags have the form of BIO or BIOES; parts of speech, for example, do not."""
     inside = set(tags) - {"O"}
     return all(tag in MARKS or tag[:2] in {f"{mark}-" for mark in MARKS} for tag in inside)
 
