@@ -3,19 +3,22 @@
 #
 #   bash launch/test.sh [--all] [--slow] [PYTEST OPTIONS]
 #
-# --all adds the comparisons with other programs, the compilation for TPUs and the storage
-# emulator, for which torch, Transformers, libtpu and gcsfs are installed (gigabytes);
-# --slow adds the tests that take minutes.
+# --all adds the thorough tests, the comparisons with other programs, the compilation for TPUs and
+# the storage emulator, for which torch, Transformers, libtpu and gcsfs are installed (gigabytes);
+# --slow adds these thorough tests and those that take minutes.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh
 source "$root/launch/environment.sh"
 
 extras="[test]"
-marks=(-m "not slow")
+marks=(-m "not slow and not thorough")
 while [ $# -gt 0 ]; do
     case $1 in
-    --all) extras="[test,parity,tpu-plan,gcs,gcs-emulator]" ;;
+    --all)
+        extras="[test,parity,tpu-plan,gcs,gcs-emulator]"
+        [ ${#marks[@]} -eq 0 ] || marks=(-m "not slow")
+        ;;
     --slow) marks=() ;;
     *) break ;;
     esac

@@ -34,6 +34,7 @@ def test_wrong_sizes_are_refused():
         step.single_phase(config, length=4096)
 
 
+@pytest.mark.thorough
 def test_the_figures_agree():
     config = configfile.load("tiny")
     model = dataclasses.replace(config.model, vocab_size=64, hidden_size=32, intermediate_size=64)

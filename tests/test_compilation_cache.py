@@ -18,6 +18,7 @@ def _clean(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
+@pytest.mark.thorough
 def test_the_second_process_finds_what_the_first_compiled(albert, tmp_path):
     arguments = ("bench", "--config", "tiny", "--batch-size", "2", "--length", "8", "--steps", "1")
     environment = {cache.LEAST: "0"}

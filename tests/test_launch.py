@@ -183,7 +183,7 @@ def test_test_runs_all_checks_and_reports_any_failure(checkout):
     assert "--editable ROOT[test]\n" in log
     checks = [line for line in log.splitlines() if not line.startswith("python -")]
     assert [line.split()[0] for line in checks] == ["ruff", "ruff", "pyright"]
-    assert log.endswith("python -m pytest -n 2 --dist loadfile -m not slow -x\n")
+    assert log.endswith("python -m pytest -n 2 --dist loadfile -m not slow and not thorough -x\n")
     done, log = checkout.run("launch/test.sh", FAIL="ruff .")
     assert done.returncode == 1 and "pytest" in log
 

@@ -169,6 +169,7 @@ def test_tpu_vm_leaves_with_what_no_restart_can_mend(cloud, code):
     assert done.returncode == code and len(cloud.runs()) == 1
 
 
+@pytest.mark.thorough
 def test_tpu_vm_gives_up_on_a_run_that_fails_again_and_again(cloud):
     cloud.says("ACTIVE", codes=(6,) * 9)
     done = cloud.vm("run", "base", "--type", "v6e-8", "--spot", "--", *OPTIONS)
@@ -516,6 +517,7 @@ def _inputs(folder: Path, steps: int) -> tuple[Path, Path]:
     return text, config
 
 
+@pytest.mark.thorough
 def test_every_command_of_the_page_is_taken(cloud, monkeypatch, capsys):
     """docs/cloud-tpu.md against the recorded gcloud, and its pretrain options against the verb."""
     from albert_jax import cli

@@ -14,6 +14,8 @@ from albert_jax.commands.plan import Plan
 from albert_jax.errors import ConfigError
 from tests import tiny_models
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture
 def run_config(tmp_path):

@@ -39,6 +39,7 @@ def execute(notebook: Path, timeout: float, **variables: str) -> str:
     return done.stdout
 
 
+@pytest.mark.thorough
 def test_notebook_runs_and_learns(tmp_path: Path) -> None:
     directory = tiny_models.directory(
         tmp_path,

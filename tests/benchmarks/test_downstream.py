@@ -116,6 +116,7 @@ def test_scores_are_paired_and_kept(program, bench, monkeypatch):
     assert program.draw([4, 20], {"scratch": [[1.0, 2.0], [3.0, 4.0]]}).startswith(b"\x89PNG")
 
 
+@pytest.mark.thorough
 def test_one_true_run(program, bench):
     init = bench.options.init[0]
     value = bench.score("sst-2", program.SCRATCH, init, seed=0)

@@ -102,6 +102,7 @@ def test_a_model_without_its_head_is_refused(model):
         augmented(dataclasses.replace(model, params=params))
 
 
+@pytest.mark.thorough
 def test_a_run_trains_on_the_copies_too(tmp_path, capsys):
     source = tiny_models.directory(tmp_path)
     table = tmp_path / "train.tsv"

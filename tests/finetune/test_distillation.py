@@ -168,6 +168,7 @@ def command(data, out, *more):
             "--run.logging-steps", "1", *map(str, more)]  # fmt: skip
 
 
+@pytest.mark.thorough
 def test_a_shallower_student_and_a_narrower_one(data, tmp_path, capsys):
     teacher = str(data / "teacher")
     out = tmp_path / "shallow"

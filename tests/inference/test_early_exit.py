@@ -20,6 +20,8 @@ from albert_jax.inference.predict import predict
 from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.token_classification import TokenClassificationConfig
 
+pytestmark = pytest.mark.thorough
+
 TEXTS = [TextExample(f"f:{i}", (text,)) for i, text in enumerate(tiny_models.SENTENCES)]
 
 

@@ -41,7 +41,13 @@ def spread(config: ModelConfig, seed: int = 0) -> dict:
     )
 
 
-@pytest.mark.parametrize("mode", ["all", "attention", "ffn", "none"])
+MODES = [
+    "all",
+    *(pytest.param(mode, marks=pytest.mark.thorough) for mode in ("attention", "ffn", "none")),
+]
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_scan_unrolled_and_recomputed_are_one_function(mode):
     config = dataclasses.replace(TINY, sharing=mode, num_hidden_groups=1 if mode == "none" else 2)
     params, batch = spread(config), rows()

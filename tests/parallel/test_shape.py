@@ -9,6 +9,8 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.thorough
+
 SAME = 2e-6
 
 

@@ -134,6 +134,7 @@ def start_peer(
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("stage", "end"), cells())
+@pytest.mark.thorough
 def test_cell(request, config, tmp_path, stage, end):
     codes = OTHER_CODES.get((stage, end), (CODES[end],))
     peer = end == "peer gone"

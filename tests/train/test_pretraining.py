@@ -210,6 +210,7 @@ def flip_a_bit(prepared: Path, split: str, window: int) -> None:
     path.write_bytes(content)
 
 
+@pytest.mark.thorough
 def test_documents_of_damaged_records_are_left_out(tmp_path, monkeypatch, capsys):
     """A run that meets damage ends; started again with skip it goes on, and alike whenever it is
     interrupted."""
@@ -258,6 +259,7 @@ def test_damaged_held_out_text_ends_a_run_before_its_first_step(tmp_path):
     assert not (run / "metrics.jsonl").exists() and not (run / "checkpoints").exists()
 
 
+@pytest.mark.thorough
 def test_a_checkpoint_of_another_run_is_not_taken(data, whole, tmp_path, monkeypatch):
     """A run of another seed, whose newest step is copied in beside our own."""
     run, other, config = tmp_path / "run", tmp_path / "other", micro(data)
@@ -442,6 +444,7 @@ def test_a_folder_of_something_else_is_refused(data, whole, tmp_path):
         pretraining.run(micro(data, model=tiny_models.MODEL), str(whole))
 
 
+@pytest.mark.thorough
 def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
     pairs = [(a, " ".join(reversed(a.split()))) for a in tiny_models.SENTENCES]
     lines = [json.dumps({"sentence_good": good, "sentence_bad": bad}) for good, bad in pairs]

@@ -33,6 +33,8 @@ from albert_jax.train import pretraining, replay
 from albert_jax.train.row_measures import RowMeasures
 from tests import tiny_models
 
+pytestmark = pytest.mark.thorough
+
 STEPS = 24
 
 

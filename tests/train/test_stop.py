@@ -195,6 +195,7 @@ def test_two_processes_stop_after_the_same_step(number):
         (0, signal.SIGSTOP, "process 0 .the coordinator. is stopped"),
     ],
 )
+@pytest.mark.thorough
 def test_a_lost_peer_is_named(victim, number, line):
     processes = _cluster("lost")
     processes[victim].send_signal(number)
@@ -209,6 +210,7 @@ def test_a_lost_peer_is_named(victim, number, line):
     assert re.search(line, err.splitlines()[-1]), err[-3000:]
 
 
+@pytest.mark.thorough
 def test_a_stuck_peer_is_named_with_its_stage():
     processes = _cluster("stuck")
     answers = _end(processes)

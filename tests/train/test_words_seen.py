@@ -26,6 +26,8 @@ from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export import at_words
 from albert_jax.train import pretraining, words_seen
 
+pytestmark = pytest.mark.thorough
+
 PHASE = PhaseConfig(steps=4, sequence_length=32, batch_size=4)
 
 
