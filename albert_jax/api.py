@@ -104,7 +104,7 @@ def predict(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """What a fine-tuned model says of each text, or of several that belong together.
+    """Predictions of a fine-tuned model for each text, or for several that belong together.
 
     Texts that belong together (two that are compared; a question and its context; a context and
     its choices; the turns of a dialogue) are a list or tuple, or one text with tabs between them.

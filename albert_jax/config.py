@@ -200,7 +200,7 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DataConfig:
-    """Where prepared documents are read."""
+    """Folders of prepared documents, and the way they are read."""
 
     prepared: tuple[str, ...] = ()
     """Folders made by `albert-jax data prepare`; several make a mixture."""

@@ -1,4 +1,4 @@
-"""How a process ends: exit code, last line, what is on disk then, and what is killed.
+"""The end of a process: exit code, last line, complete files, and killed children.
 
 `ENDS` is the table. Every way out of the command line goes through this file: an error through
 `answer`, SIGTERM and SIGINT through `hear`, a peer that is gone or stuck through `leave_at_once`,

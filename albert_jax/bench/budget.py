@@ -1,4 +1,4 @@
-"""What a budget of hours buys on this machine, found by measuring."""
+"""Plans for a budget of hours on this machine, found by measuring."""
 
 from __future__ import annotations
 

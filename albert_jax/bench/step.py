@@ -1,4 +1,4 @@
-"""How fast a config trains on the devices at hand, with random rows.
+"""The speed of training steps on the devices at hand, with random rows.
 
 Neither the readers of data nor the checkpoints are loaded. The model FLOPs utilization is
 

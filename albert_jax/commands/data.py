@@ -50,7 +50,7 @@ class TextOptions:
     """Language whose abbreviations the sentence splitter knows."""
 
     def reading(self, unit_tokens: int = 32) -> ReadOptions:
-        """How files are understood."""
+        """The options of the reader of files."""
         from albert_jax.data.sources.sources import ReadOptions
 
         return ReadOptions(
@@ -242,7 +242,7 @@ class _Rows:
         return builder, vocabulary
 
     def _title(self, config: Config, number: int) -> str:
-        """How the rows are made, in a line."""
+        """A line on the making of the rows."""
         phase = config.phases[number]
         return (
             f"{self._config}, phase {number}, {self.split}: rows of {phase.sequence_length} "

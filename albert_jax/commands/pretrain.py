@@ -20,7 +20,7 @@ class Pretrain:
     """Pretrain a model, or continue the run in --out from its newest complete checkpoint.
 
     Every field of the config is an option too; the defaults shown are those of --config. The
-    vocabulary has the size of that of the prepared data, unless --model.vocab-size is given.
+    vocabulary has the size of that of the prepared data, unless --model.vocab-size names another.
     """
 
     config: File
@@ -71,7 +71,7 @@ class Pretrain:
         )
 
     def _with_vocabulary_size(self, config: Config) -> Config:
-        """The config for the vocabulary of the data, if the size is only that of the preset."""
+        """The config with the vocabulary size of the data, unless an option asks for another."""
         from albert_jax.data.corpus.corpus import Corpus
 
         folder, named = config.data.prepared[0], configfile.load(self.config).model.vocab_size

@@ -154,7 +154,7 @@ def comparison_lines(found: Replay) -> Iterator[str]:
 
 
 def verdict_lines(found: Replay) -> Iterator[str]:
-    """Returns whether the step is unlike others, and the rows that explain it."""
+    """Yields lines on how far the step is unlike others, and on the rows that explain it."""
     step, values, measures = found.past.step, found.metrics[found.past.step], found.measures
     norm, typical = values["grad_norm"], found.typical_norm()
     rows = measures.conspicuous.tolist()

@@ -1,4 +1,4 @@
-"""Where a classifier is wrong: its confusion matrix, and its most confident wrong answers."""
+"""The errors of a classifier: confusion matrix, and most confident wrong answers."""
 
 from __future__ import annotations
 

@@ -182,9 +182,8 @@ def held_out_batches(
     `max_samples` is divided among the corpora by their numbers of tokens, at least one row each.
     Rows and masks do not depend on `batch_size`. Raises DataError for a corpus without a row.
     """
-    objective = dataclasses.replace(phase.objective, sampled_softmax_size=0)
-    if objective.words == "none":
-        objective = dataclasses.replace(objective, mask_unit="ngram", max_ngram=3)
+    masks = {"mask_unit": "ngram", "max_ngram": 3} if phase.objective.words == "none" else {}
+    objective = dataclasses.replace(phase.objective, sampled_softmax_size=0, **masks)
     if objective.mask_rate > 0 and not objective.uniform_mask_rate:
         objective = dataclasses.replace(objective, mask_rate=MASK_RATE)
     short_seq_prob = min(phase.short_seq_prob, SHORT_SEQ_PROB)

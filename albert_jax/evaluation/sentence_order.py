@@ -1,4 +1,4 @@
-"""How well the order of two segments can be told from where they were cut.
+"""The accuracy of a rule that tells the order of two segments from their cut alone.
 
 A row is cut to its length, so the segment that comes second often ends in the middle of a
 sentence. A model can predict the order from that alone without learning anything about text. The

@@ -1,4 +1,4 @@
-"""What a fine-tuning config leaves open: the network, its vocabulary, its weights, the steps."""
+"""Fills in a fine-tuning config: the network, its vocabulary, its weights, the steps."""
 
 from __future__ import annotations
 

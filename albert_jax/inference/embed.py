@@ -39,7 +39,7 @@ def token_rows(model: Model, texts: Sequence[str], where: Sequence[str]) -> list
 
 
 def cut_texts(rows: Sequence[Tokens]) -> str:
-    """How many texts are longer than a row and lose tokens, in words; "" if none is."""
+    """The number of texts that are longer than a row and lose tokens, in words; "" if none is."""
     count = sum(row.is_cut for row in rows)
     return f"{count} of {len(rows)} texts are longer than a row and are cut" if count else ""
 

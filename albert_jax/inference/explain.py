@@ -1,4 +1,4 @@
-"""What a model does with one text, layer by layer, as numbers.
+"""The work of a model on one text, layer by layer, as numbers.
 
 Legend: L layers, S tokens of the text, N heads, H hidden size, C labels.
 """

@@ -1,4 +1,4 @@
-"""How little each layer changes: the cosine of every token's state to that before the layer."""
+"""The change by each layer: the cosine of every token's state to that before it."""
 
 from __future__ import annotations
 

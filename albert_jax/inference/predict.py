@@ -56,7 +56,7 @@ def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
 
 
 def cut_examples(model: Model, features: Sequence[Any]) -> str:
-    """How many examples are longer than a row and lose tokens, in words; "" if none is."""
+    """The number of examples that lose tokens to the end of a row, in words; "" if none does."""
     task, length = task_of(model), model.run_config.phases[-1].sequence_length
     count = sum(map(task.is_cut, features))
     if not count:

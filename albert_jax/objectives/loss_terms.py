@@ -1,4 +1,4 @@
-"""What every loss returns: sums and the names of their weights, never a mean.
+"""The result of every loss: sums and the names of their weights, never a mean.
 
 The total weights come from the whole global batch before the backward pass, so the loss is the
 mean over the global batch whatever the number of devices and gradient accumulation steps.

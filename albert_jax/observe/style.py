@@ -1,4 +1,4 @@
-"""How every figure looks: fonts, colors with one meaning each, and the bytes of its file."""
+"""The style of all figures: fonts, colors with one meaning each, and the bytes of a file."""
 
 from __future__ import annotations
 

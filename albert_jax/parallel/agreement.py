@@ -1,4 +1,4 @@
-"""How the processes of a run agree: through the coordination service's key-value store.
+"""Agreement of the processes of a run through the coordination service's key-value store.
 
 No collective is used, because threads beside training may wait here, and no device is touched.
 """

@@ -1,1 +1,1 @@
-"""What a run would need on a slice, from its program compiled without having the slice."""
+"""Plans of runs on a slice, from programs compiled without having the slice."""

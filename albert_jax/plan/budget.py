@@ -49,8 +49,10 @@ def tokens_in(seconds: float, tokens_per_second: float) -> float:
 
 
 def is_worth(preset: Config, tokens: float) -> bool:
-    """Returns whether `tokens` are enough of its own: at most those of the paper's 125,000 steps
-    (version 2 has more)."""
+    """Returns whether `tokens` are at least MIN_SHARE of those that the preset reads.
+
+    Of the presets of version 2, which are longer, the paper's 125,000 steps are counted.
+    """
     own = min(preset.steps, PAPER_STEPS) * tokens_per_step(preset)
     return tokens >= MIN_SHARE * own
 
@@ -134,7 +136,7 @@ def with_steps_for(config: Config, seconds_per_step: Sequence[float], seconds: f
 
 
 def summary(name: str, config: Config, out: str) -> dict[str, Any]:
-    """What a budget bought, as plain JSON; `out` is the file of the config."""
+    """The result of a budget as plain JSON; `out` is the file of the config."""
     return {
         "preset": name,
         "phases": [

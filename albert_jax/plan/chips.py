@@ -1,4 +1,4 @@
-"""What accelerators can do, from their data sheets: peaks that rates are compared with."""
+"""Peak rates of accelerators, from their data sheets."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ from albert_jax.train.step import make_train_step
 
 @dataclass(frozen=True)
 class CompiledStep:
-    """What the step of a phase needs on a slice; bytes are those of one device."""
+    """The needs of a phase's step on a slice; bytes are those of one device."""
 
     limit: float
     """Memory that a program can use."""

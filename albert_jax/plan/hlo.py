@@ -115,7 +115,7 @@ def cycles(text: str) -> float:
 
 
 def _trips(bodies: Computations, line: str) -> int:
-    """How often a loop runs: the bound that its condition compares the counter with."""
+    """Number of iterations of a loop: the bound that its condition compares the counter with."""
     condition = re.search(r"\bcondition=%?([\w.\-]+)", line)
     lines = bodies.get(condition[1], []) if condition else []
     bounds = re.findall(r" s32\[\]\S* constant\((\d+)\)", "\n".join(lines))

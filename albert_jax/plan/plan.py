@@ -68,7 +68,7 @@ def plan(
 
 
 def compile_steps(config: Config, where: Slice) -> list[CompiledStep]:
-    """What each phase's step needs on the slice: compiled for TPUs, by formula for GPUs."""
+    """The needs of each phase's step on the slice: compiled for TPUs, by formula for GPUs."""
     return [_compile(config, phase, where) for phase in config.phases]
 
 

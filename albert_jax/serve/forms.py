@@ -1,4 +1,4 @@
-"""What the page must know of each model: a short name, a form, and examples in its language."""
+"""The page's view of each model: a short name, a form, and examples in its language."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a pretrained encoder is tuned to and measured on: formats, features, heads, metrics."""
+"""Fine-tuning tasks: file formats, features, heads, metrics."""

@@ -114,7 +114,7 @@ H = TypeVar("H", bound=RegressionConfig)
 
 
 class _TextTask(Task[H, TextExample, TextFeature]):
-    """What classification and regression share: one vector per text, and a dense layer on it."""
+    """The base of classification and regression: one vector per text, and a dense layer on it."""
 
     page = PageForm(
         title="Classification",
@@ -245,7 +245,7 @@ class Classification(_TextTask[ClassificationConfig]):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """What predictions call the labels."""
+        """Names of the labels in predictions."""
         return self.config.label_names or self.config.labels
 
     def number(self, example: TextExample) -> float:

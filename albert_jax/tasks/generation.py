@@ -241,7 +241,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         return {**metrics.bleu_chrf(predicted, true), "exact": float(np.mean(same))}
 
     def transformers_config(self, length: int) -> dict[str, Any]:
-        """What the decoding script reads."""
+        """Entries of config.json for the decoding script."""
         sizes = {"max_target_length": self.config.max_target_length, "length": length}
         return {"generation": sizes | {"denoising_steps": self.config.denoising_steps}}
 

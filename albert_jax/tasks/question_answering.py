@@ -61,7 +61,7 @@ Q = TypeVar("Q", bound=SquadV1Config)
 
 
 class _Squad(Task[Q, Question, WindowFeature]):
-    """What both versions share: files, windows and batches."""
+    """The base of both versions: files, windows and batches."""
 
     confidence_interval = False
     page = PageForm(

@@ -1,4 +1,4 @@
-"""What every fine-tuning task is: one class that holds all that other packages ask of it.
+"""The interface of fine-tuning tasks: one class that holds all that other packages ask of it.
 
 A task file (``classification.py``, for example) reads from top to bottom as its examples travel:
 read, featurize, collate, the head with its loss, predict, score. Nothing outside the file decides
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
 
 Prediction = dict[str, Any]
-"""What is predicted for one example, ready for JSON."""
+"""The prediction for one example, ready for JSON."""
 Scores = dict[str, float]
 Forward = Callable[[Batch], Any]
 """A batch to the task's ``outputs`` as numpy arrays, one entry per row."""
@@ -178,7 +178,7 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     @property
     def features_per_row(self) -> int:
-        """How many features stand in one row."""
+        """Number of features in one row."""
         return 1
 
     @property
@@ -216,7 +216,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         return 0
 
     def logits(self, encoder: Encoder, batch: Any) -> Any:
-        """What the usual loss and outputs are made of, [B, ..., C]."""
+        """Logits [B, ..., C], from which the usual loss and outputs are made."""
         raise NotImplementedError
 
     def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
@@ -308,7 +308,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         return cls
 
     def transformers_config(self, length: int) -> dict[str, Any]:
-        """What the task adds to config.json; rows have `length` tokens."""
+        """Entries that the task adds to config.json; rows have `length` tokens."""
         config: Any = self.config
         if not self.output_names:
             return {}
@@ -323,7 +323,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         return {}
 
     def card_lines(self) -> list[str]:
-        """What the model card says of the task, in sentences."""
+        """Sentences on the task for the model card."""
         labels = ", ".join(self.output_names) if hasattr(self.config, "labels") else ""
         note = self.card_note.format(**vars(self.config))
         lines = [f"Fine-tuned for {self.name}.", f"Labels: {labels}." if labels else "", note]

@@ -255,7 +255,7 @@ def _count(batch: Batch, vocabulary: Vocabulary) -> dict[str, float]:
 
 
 def _summary(train: list[Corpus], held_out_rows: list[Batch]) -> str:
-    """What a run reads, in a few words."""
+    """The text of a run, in a few words."""
     tokens = sum(corpus.num_tokens for corpus in train)
     documents = sum(corpus.num_documents for corpus in train)
     rows = sum(int(batch["segment_ids"].any(axis=1).sum()) for batch in held_out_rows)

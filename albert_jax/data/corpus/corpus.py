@@ -106,7 +106,7 @@ class Corpus:
 
     @property
     def unigram(self) -> np.ndarray:
-        """How often each id occurs in the training split, int64 [V]."""
+        """Counts of all ids in the training split, int64 [V]."""
         path = self.directory / "unigram.npy"
         try:
             require_regular(str(path))

@@ -141,7 +141,7 @@ def _write_unigram(plan: Plan, vocab_size: int) -> str:
 
 
 def summary(manifest: dict[str, Any]) -> list[str]:
-    """What a person should know of a prepared folder, in a few lines."""
+    """Lines that tell a person what lies in a prepared folder."""
     counts = manifest["counts"]
     tokens = counts["train_tokens"] + counts["validation_tokens"]
     lines = [

@@ -1,4 +1,4 @@
-"""What decides the result of a preparation, and the files that its steps exchange."""
+"""The options of a preparation, and the files that its steps exchange."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Where documents come from: files, hub datasets, Python's documentation, token ids."""
+"""Sources of documents: files, hub datasets, Python's documentation, token ids."""

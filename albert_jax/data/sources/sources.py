@@ -1,4 +1,4 @@
-"""Where documents come from, behind one interface.
+"""All sources of documents behind one interface.
 
 A source is named by one string: a file or glob of text ("books/*.txt", "gs://b/*.txt.gz"), of JSON
 Lines ("*.jsonl") or of Parquet, a dataset of TFDS or Hugging Face (hub_datasets.py), "ids:FILE"

@@ -187,7 +187,7 @@ def _parse(model: bytes, where: str) -> spm.SentencePieceProcessor:
 
 
 def _fields(model: bytes, where: str) -> int:
-    """How many fields a model has, counted no further than the limit; most are its tokens."""
+    """The number of fields of a model, counted no further than the limit; most are its tokens."""
     position = count = 0
     # Short tokens are skipped by their length, which is faster than reading them.
     while count <= MAX_VOCABULARY and model[position : position + 1] == b"\n":

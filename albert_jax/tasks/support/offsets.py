@@ -1,4 +1,4 @@
-"""Where each token of a text stands in the text as it was written (squad_utils.py).
+"""The place of each token in the text as it was written (squad_utils.py).
 
 Normalization drops and changes characters, so the spelled tokens are matched with the original
 text by a longest common subsequence of characters, searched only near the diagonal. Texts that

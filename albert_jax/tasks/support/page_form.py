@@ -1,4 +1,4 @@
-"""How the web page asks for an example of a task."""
+"""Forms in which the web page asks for an example of a task."""
 
 from __future__ import annotations
 
