@@ -18,8 +18,9 @@ import optax.contrib
 from albert_jax.config import OptimizerConfig
 from albert_jax.tree import path_of
 
-MUON_STEP = 2.0
-"""Length of an orthogonal step beside LAMB's; measured on small models, where 4 collapses."""
+MUON_UPDATE_RMS = 0.2
+"""Root mean square of Muon's direction, about that of Adam's (Liu et al. 2025, arXiv 2502.16982),
+so that one learning rate serves both."""
 
 
 def make_optimizer(
@@ -30,22 +31,22 @@ def make_optimizer(
     AdamW has decoupled weight decay, no bias correction, and eps outside the square root (the
     original's optimization.py). LAMB scales AdamW's direction by the trust ratio of each parameter
     (lamb_optimizer.py). Muon (Jordan 2024) takes the nearest orthogonal matrix to the momentum as
-    the direction of every weight matrix, and LAMB's direction for all other parameters; the trust
-    ratio scales both, with MUON_STEP, so that one learning rate serves all of them. The structure
-    of the state does not depend on the learning rate.
+    the direction of every weight matrix, at MUON_UPDATE_RMS and with decoupled weight decay; all
+    other parameters get LAMB. The structure of the state does not depend on the learning rate.
     """
     adam = scale_by_uncorrected_adam(config.b1, config.b2, config.eps)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
+    uniform = optax.scale_by_learning_rate(learning_rate)
     if config.name == "adamw":
-        return optax.chain(adam, decay, optax.scale_by_learning_rate(learning_rate))
-    layerwise = scale_by_layerwise_learning_rate(learning_rate)
+        return optax.chain(adam, decay, uniform)
+    lamb = optax.chain(adam, decay, scale_by_layerwise_learning_rate(learning_rate))
     if config.name == "lamb":
-        return optax.chain(adam, decay, layerwise)
+        return lamb
     assert config.name == "muon"
-    muon = optax.contrib.scale_by_muon(weight_dimension_numbers=_last_two_axes)
-    direction = optax.partition({"muon": muon, "lamb": adam}, _directions)
-    longer = optax.masked(optax.scale(MUON_STEP), _matrices)
-    return optax.chain(direction, decay, layerwise, longer)
+    orthogonal = optax.contrib.scale_by_muon(weight_dimension_numbers=_last_two_axes)
+    # A trust ratio would lengthen the steps as the weights grow, until attention is saturated.
+    muon = optax.chain(orthogonal, scale_to_rms(MUON_UPDATE_RMS), decay, uniform)
+    return optax.partition({"muon": muon, "lamb": lamb}, _algorithms)
 
 
 def map_state(
@@ -118,6 +119,12 @@ def scale_by_layerwise_learning_rate(learning_rate: Any) -> optax.GradientTransf
     return optax.stateless(update)
 
 
+def scale_to_rms(rms: float) -> optax.GradientTransformation:
+    """Gives orthogonal matrices [..., in, out] entries with the root mean square `rms`."""
+    # An orthogonal matrix has the root mean square 1 / sqrt(max(in, out)).
+    return optax.stateless_with_tree_map(lambda u, _: u * (rms * max(u.shape[-2:]) ** 0.5))
+
+
 def trust_ratio(w: jax.Array, u: jax.Array, *, per_entry: bool) -> jax.Array:
     """|w| / |u|, or 1 where either is 0: one scalar, or [n, 1, ...] per entry of axis 0."""
     axes = tuple(range(1 if per_entry else 0, w.ndim))
@@ -138,12 +145,11 @@ def is_matrix(path: str) -> bool:
     return parts[-1] == "kernel" and parts[0] in ("embeddings", "encoder", "mlm_head", "pooler")
 
 
-def _matrices(params: Any) -> Any:
-    return jax.tree_util.tree_map_with_path(lambda keys, _: is_matrix(path_of(keys)), params)
-
-
-def _directions(params: Any) -> Any:
-    return jax.tree.map(lambda matrix: "muon" if matrix else "lamb", _matrices(params))
+def _algorithms(params: Any) -> Any:
+    """The tree of the names "muon" and "lamb", by which optax.partition routes the parameters."""
+    return jax.tree_util.tree_map_with_path(
+        lambda keys, _: "muon" if is_matrix(path_of(keys)) else "lamb", params
+    )
 
 
 def _last_two_axes(params: Any) -> Any:
