@@ -17,7 +17,7 @@ from albert_jax import files
 FOLDER = "JAX_COMPILATION_CACHE_DIR"
 LEAST = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 LEAST_SECONDS = "0.2"
-"""What compiles faster is not kept."""
+"""Shortest time of a compilation whose program is kept, in seconds."""
 
 
 def use() -> None:

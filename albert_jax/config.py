@@ -55,7 +55,7 @@ class ModelConfig:
     initializer_range: float = bounded(0.02, 1e-6, 1.0)
     """Standard deviation of initial weights; below a width of 768 use 0.02 * sqrt(768 / H)."""
     sharing: Literal["all", "attention", "ffn", "none"] = "all"
-    """Which sublayers share their parameters across depth (paper, Table 4)."""
+    """Sublayers that share their parameters across depth (paper, Table 4)."""
     num_words: int = bounded(0, 0, MAX_VOCABULARY)
     """Room for words in the head of objective.words; 0 leaves the head out."""
 
@@ -207,7 +207,7 @@ class DataConfig:
     workers: int = bounded(0, 0, 256)
     """Processes that build batches; 0 builds them in one background thread."""
     on_damage: Literal["stop", "skip"] = "stop"
-    """Whether a damaged record ends the run; skip reads all records first and leaves it out."""
+    """Handling of damaged records: stop the run, or find them all at its start and skip them."""
 
 
 @dataclass(frozen=True, kw_only=True)

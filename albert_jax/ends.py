@@ -31,9 +31,9 @@ class End(NamedTuple):
     code: int
     cause: str
     last_line: str
-    """The last line on stderr (of 0: on stdout)."""
+    """The last line on stderr (for code 0, on stdout)."""
     on_disk: str
-    """What is complete on the disk then. Nothing half-written has its final name after any end."""
+    """Complete output on the disk. Nothing half-written has its final name after any end."""
 
 
 ENDS = (
@@ -55,7 +55,7 @@ the process was killed; the next start removes those of saves."""
 USAGE, INTERNAL, BROKEN_PIPE = 2, 70, 141
 INTERRUPTED = 128 + signal.SIGINT
 LEAVE_SECONDS = 20.0
-"""How long a process that has said its last line may take to end."""
+"""Time that a process may take to end after its last line."""
 
 _log = LibraryLog()
 _heard: list[int] = []

@@ -1,4 +1,4 @@
-"""Whether batches are made as fast as the steps of a config need them."""
+"""Comparison of the time to make a batch with the time of a step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from albert_jax.data.corpus.corpus import Corpus
 
 
 def compare(config: Config) -> list[tuple[bool, str]]:
-    """For each phase whether input keeps up with the steps, and a sentence with both times.
+    """Returns for each phase whether input keeps up with the steps, and a sentence with both times.
 
     Raises DataError where config.data.prepared cannot be read.
     """

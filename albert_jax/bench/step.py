@@ -34,7 +34,7 @@ _WARM_UP_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Figures:
-    """What was measured; times are in seconds and rates per second."""
+    """Results of a measurement; times are in seconds and rates per second."""
 
     config: str
     platform: str
@@ -53,9 +53,9 @@ class Figures:
     """Nine steps out of ten took at most this time."""
     tokens_per_second: float
     flops_per_step: float
-    """By formula, over all devices."""
+    """Floating-point operations of a step over all devices, by formula."""
     flops_per_second: float
-    """Of one device."""
+    """Floating-point operations per second of one device."""
     peak: float | None
     """Data-sheet rate of a device, if it is known."""
     product: float
@@ -67,7 +67,7 @@ class Figures:
     first_step: float
     """Time from the start of the process to the end of the first step."""
     peak_memory: int
-    """Bytes of one accelerator, or of this process on a CPU."""
+    """Peak memory in bytes of one accelerator, or of this process on a CPU."""
 
 
 def random_rows(model: ModelConfig, phase: PhaseConfig, batch_size: int, seed: int = 0) -> Batch:

@@ -35,17 +35,17 @@ Sources = Annotated[
 
 @dataclass(frozen=True, kw_only=True)
 class TextOptions:
-    """How text is found and understood."""
+    """Options for finding and reading text."""
 
     text: Sources
     format: Literal["paragraphs", "lines", "file"] = "paragraphs"
-    """Where a document of a text file ends: at a blank line, at every line, or with the file."""
+    """End of each document in a text file: a blank line, every line, or the end of the file."""
     field: str = "text"
     """Field that holds the text in JSONL, Parquet, TFDS and Hugging Face datasets."""
     on_bad_text: Literal["stop", "skip"] = "stop"
-    """Whether a line that is not clean UTF-8 is an error, or is left out."""
+    """Handling of lines that are not clean UTF-8: stop with an error, or skip them."""
     rule: Literal["split", "line"] = "split"
-    """Whether sentences are found, or every line is one."""
+    """Rule for finding sentences: split each line into sentences, or take each line as one."""
     language: str = "en"
     """Language whose abbreviations the sentence splitter knows."""
 
@@ -195,9 +195,9 @@ class _Rows:
     phase: int | None = None
     """Number of the phase, counted from 0; by default the first one."""
     split: Literal["train", "validation"] = "train"
-    """Which split of the documents."""
+    """Split of the documents."""
     seed: int | None = None
-    """Decides the order and the masks. By default it is the config's."""
+    """Seed of the order and the masks; by default the config's."""
 
     @cached_property
     def _config(self) -> str:
@@ -260,7 +260,7 @@ class DataShow(_Rows):
     row: int = 0
     """Number of the first row to print, counted from 0."""
     rows: int = 4
-    """How many rows of the batch to print."""
+    """Number of rows of the batch to print."""
 
     def run(self) -> None:
         """Prints to stdout."""
@@ -292,7 +292,7 @@ class DataStats(_Rows):
     """Print figures of many rows: lengths, masks, replacements, unknown tokens, order."""
 
     batches: int = 20
-    """How many batches of the phase to measure."""
+    """Number of batches of the phase to measure."""
     out: OptionalFile = None
     """Also draw the figures to this SVG file."""
 

@@ -34,7 +34,7 @@ class Evaluate(ModelOptions):
     """Labelled examples for a fine-tuned run; the default is its task.dev."""
 
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
-    """Where the prepared folders of a pretraining run lie now, if they were moved."""
+    """New paths of the prepared folders of a pretraining run, if they were moved."""
 
     def run(self) -> None:
         """Prints a table, and writes evaluation.json and pictures into the run folder."""

@@ -38,16 +38,16 @@ class ReplayStep:
     step: int
     """Step as metrics.jsonl counts them, from 1."""
     rows: int = 5
-    """How many rows of the batch to print."""
+    """Number of rows of the batch to print."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR|FILE")] = ()
-    """Where the prepared folders (or the training examples) of the run lie now, if they were
-    moved."""
+    """New paths of the run's prepared folders (or training examples), if they were moved."""
     other_data: bool = False
-    """Go on where they are not those of the run."""
+    """Go on even if the data are not those of the run."""
     out: OptionalFile = None
     """File for the result with all rows, as JSON."""
     around: int = 0
-    """Draw loss and gradient norm of so many steps before and after it in FILE.svg beside --out."""
+    """Number of steps before and after --step whose loss and gradient norm are drawn, in FILE.svg
+    beside --out."""
 
     def run(self) -> None:
         """Prints the step, and writes the files that were asked for."""

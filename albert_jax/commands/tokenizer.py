@@ -20,15 +20,15 @@ class TokenizerTrain(TextOptions):
     kind: Literal["sentencepiece", "characters", "wordpiece"] = "sentencepiece"
     """SentencePiece, or a vocab.txt of characters (Chinese) or of pieces of words."""
     lower_case: bool = True
-    """Whether upper and lower case are the same."""
+    """Treat upper and lower case as the same."""
     keep_accents: bool = False
-    """Whether letters keep their accents."""
+    """Keep the accents of letters."""
     keep_width: bool = False
     """Keep full-width punctuation different from ASCII, with --keep-accents True."""
     sample_bytes: int = 4_000_000
-    """How much of the text the trainer sees."""
+    """Bytes of text that the trainer sees."""
     seed: int = 0
-    """Decides which documents are sampled."""
+    """Seed of the sample of documents."""
 
     def run(self) -> None:
         """Writes the directory; progress goes to stderr."""

@@ -38,7 +38,7 @@ class Scores:
     single_answer: str = ""
     """The answer of all predictions, in words, if they are all the same."""
     cut: str = ""
-    """How many examples are longer than a row, in words, if any is."""
+    """The number of examples that are longer than a row, in words; empty if there are none."""
 
 
 def evaluate(

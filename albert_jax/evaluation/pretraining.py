@@ -36,7 +36,7 @@ Score = Callable[[dict[str, np.ndarray]], Mapping[str, float]]
 predictions). Missing keys are omitted from the report; extra keys are ignored."""
 
 TOP = 5
-"""How many predictions count in mlm_top5_accuracy (the `top` of the pretraining loss)."""
+"""Number of best predictions that mlm_top5_accuracy considers (`top` of pretraining_loss)."""
 
 SEED = 1_000_003
 """Held-out rows and their masks are the same for every run, whatever its seed."""

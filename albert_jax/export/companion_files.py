@@ -25,7 +25,7 @@ _PACKAGES = {
     "onnx": "onnxruntime",
     "jax": "jax",
 }
-"""What loads the export, by the name that model hubs have for the library."""
+"""Packages that load the export, by the name that model hubs have for the library."""
 
 
 def companion_files(

@@ -27,7 +27,7 @@ _TEXTS = {
     "question-answering": '"Who came?", "Anna came on Monday."',
     "multiple-choice": '["It was dark."] * 2, ["He took a torch.", "He took a hat."], padding=True',
 }
-"""What the tokenizer is given for heads that have no pipeline."""
+"""Arguments of the tokenizer for heads that have no pipeline."""
 _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
 
 

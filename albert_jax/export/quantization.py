@@ -56,10 +56,10 @@ def quantize(params: Mapping[str, Any]) -> tuple[dict[str, Int8], dict[str, Any]
 def measure(
     model: Model, restored: Mapping[str, Any], head: Head | None
 ) -> tuple[dict[str, Any], list[str]]:
-    """What int8 weights change, as a record and as lines of text.
+    """Returns the effect of int8 weights, as a record and as lines of text.
 
-    It is the difference of the states of some sentences after each layer, and the scores of a
-    fine-tuned run on its dev examples.
+    The effect is the difference of the states of some sentences after each layer, and of the
+    scores of a fine-tuned run on its dev examples.
     """
     length = min(128, model.config.max_position_embeddings)
     try:

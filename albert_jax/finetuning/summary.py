@@ -89,9 +89,9 @@ def of_origin(
 
 
 def of_single_answer(config: Config, answers: Sequence[str], init: str | None) -> str:
-    """What to do about a run whose last evaluation had one answer for all examples.
+    """Returns advice if the last evaluation of a run had one answer for all examples, else "".
 
-    `answers` holds that answer for each evaluation, "" where they differ.
+    `answers` holds the single answer of each evaluation, "" where answers differ.
     """
     if not answers or not answers[-1]:
         return ""

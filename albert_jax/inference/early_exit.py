@@ -26,7 +26,7 @@ from albert_jax.tasks.support.features import INPUTS
 from albert_jax.tasks.task import AnyTask, Batch
 
 HALVINGS = 3
-"""How often the size of a batch may be halved."""
+"""Largest number of times that the size of a batch is halved."""
 
 COMPARED = 4
 """Batches that also run through all layers, to measure what is saved."""

@@ -62,7 +62,7 @@ class Explanation(Layers):
     """The numbers of one text after each layer."""
 
     source: str
-    """Where the model was read."""
+    """The path that the model was loaded from."""
     text: str
     cosines: np.ndarray
     """float64 [L]: mean cosine of a token's state after the layer to its state before."""

@@ -46,10 +46,10 @@ class Backend:
     sequence_multiple: int = 1
     heads_first: bool = True
     device_limitation: Callable[[Any, str], str | None] = lambda device, dtype: None
-    """Why a kind of device cannot run this backend in a compute type, or None if it can."""
+    """(device, compute type) to the reason why the device cannot run this backend, or None."""
 
     def limitation(self, config: Config, device: Any) -> str | None:
-        """Why this backend cannot run a config on a jax.Device, or None if it can."""
+        """Returns the reason why this backend cannot run a config on a jax.Device, or None."""
         model, head = config.model, config.model.head_size
         if device.platform not in self.platforms:
             return f"runs on {' and '.join(self.platforms)}, not on {device.platform}"

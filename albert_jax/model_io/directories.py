@@ -98,7 +98,7 @@ def holds_vocabulary(folder: Path) -> bool:
 
 
 def _folder_without_weights(path: Path) -> str:
-    """What a folder of ours is if it is no model; "" for all others."""
+    """Returns a name for a folder of ours that holds no model; "" for all other folders."""
     if (path / MANIFEST).is_file():
         return "a folder of prepared data"
     if (path / SETTINGS).is_file() and not (path / huggingface.WEIGHTS_NAME).is_file():

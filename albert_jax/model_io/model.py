@@ -27,18 +27,18 @@ class Model:
     """
 
     run_config: Config
-    """The config of its training, if `has_run_config`; else the model's, with defaults."""
+    """The config of the training, if `has_run_config`; else the model's config with defaults."""
     params: dict[str, Any]
     """Nested dict of float32 arrays."""
     vocabulary: Vocabulary
     source: str
-    """Where it was read."""
+    """The path that the model was loaded from."""
     step: int | None = None
-    """Number of steps that it was trained, if it comes from a run."""
+    """Number of training steps, if the model comes from a run."""
     has_run_config: bool = True
-    """Whether `run_config` is that of a training; weights of other programs come without one."""
+    """True if `run_config` is that of a training; weights of other programs come without one."""
     weights: Weights = "trained"
-    """Which parameters of the run these are."""
+    """Kind of the parameters: the trained ones, or their average."""
 
     @property
     def config(self) -> ModelConfig:

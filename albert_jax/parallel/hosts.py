@@ -21,15 +21,15 @@ from albert_jax.parallel.jax_internals import coordination_client, detect_job, p
 COORDINATOR, COUNT, INDEX = ("ALBERT_JAX_COORDINATOR", "ALBERT_JAX_PROCESSES", "ALBERT_JAX_PROCESS")
 """Environment variables: HOST:PORT of process 0, number of processes, index of this process."""
 LOCAL_SECONDS = 45
-"""How long the processes of an explicit cluster wait for each other to start."""
+"""Time that the processes of an explicit cluster wait for each other to start."""
 JOB_SECONDS = 300
-"""The same in a job, whose hosts may still be fetching the program."""
+"""The same time in a job, whose hosts may still be fetching the program."""
 HEARTBEAT_SECONDS = 60
 """After this silence JAX takes a process for dead and aborts the others (exit code 134). Heartbeats
 are sent twice in this time, so the abort may come half of it after a death, which is still later
 than the watchdog, which names the process, unless the coordinator died."""
 GOODBYE_SECONDS = 5.0
-"""How long a coordinator with an error stays, so that the others hear of it before it is gone."""
+"""Time that a coordinator with an error stays, so that the others hear of the error."""
 
 
 def join() -> None:

@@ -34,7 +34,7 @@ class Collective:
     bytes: int
     """Size of the result on one device; for a reduce-scatter, of its operand."""
     in_loop: bool
-    """Whether it stands in the body of a loop, so that it runs several times."""
+    """True if the operation is in the body of a loop and runs several times."""
 
 
 def collectives(text: str) -> list[Collective]:

@@ -19,7 +19,7 @@ from albert_jax.plan.slices import Slice
 REMAT_POLICIES = ("none", "dots", "full")
 """Rematerialization policies, each of which needs less memory than the one before."""
 MAX_ROWS_PER_DEVICE = 4096
-"""Where the search for the largest batch begins."""
+"""First number of rows per device in the search for the largest batch, which halves it."""
 
 
 def plan(

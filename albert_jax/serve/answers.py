@@ -118,7 +118,7 @@ class Answers:
         }
 
     def explain(self, fields: Mapping[str, Any]) -> dict[str, Any]:
-        """What the model makes of one text, or of two, after each layer.
+        """Explains how the model reads one text, or two, layer by layer.
 
         The answer has "layers", their numbers; "masks", the predictions by [mask][layer][rank];
         of a classifier "labels", "classes" [layer][label] and "contributions" of the words.
@@ -165,7 +165,7 @@ def _candidates(candidates: Iterable[Candidate]) -> list[dict[str, Any]]:
 
 
 def _contributions(found: Explanation) -> dict[str, Any]:
-    """What each word adds to the margin of the label (its logit less the mean of the others).
+    """Returns each word's contribution to the label's margin (its logit less the others' mean).
 
     "before" is the margin of a row of masks, to which "sum" is added.
     """

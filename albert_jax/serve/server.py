@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30.0
     """Seconds after which an idle connection is closed."""
     unread = False
-    """Whether the body of a request may not have been read."""
+    """True if the body of a request may not have been read."""
     server_version, sys_version = "albert-jax", ""
 
     def do_GET(self) -> None:

@@ -79,8 +79,8 @@ class ClassificationConfig(RegressionConfig):
     labels: tuple[str, ...] = ()
     """All labels; empty: those of the training examples."""
     label_names: tuple[str, ...] = ()
-    """What predictions call the labels, in the same order (0 and 1 are negative and positive);
-    empty: the labels themselves."""
+    """Names of the labels in predictions, in the same order (such as negative and positive for 0
+    and 1); empty: the labels themselves."""
     teacher: str = ""
     """Run that was fine-tuned to the same classification, from which this one learns too."""
     distillation_weight: float = bounded(0.5, 0.0, 1.0)

@@ -67,7 +67,7 @@ class GenerationConfig(TaskConfig):
 
 @dataclass(frozen=True)
 class SourceTarget:
-    """What to generate from (turns of a dialogue, one text, or nothing) and the text to write."""
+    """A source (turns of a dialogue, one text, or nothing) and the target text to write."""
 
     where: str
     source: tuple[str, ...]
@@ -81,7 +81,7 @@ class SourceTargetFeature:
     source: np.ndarray
     target: np.ndarray
     is_cut: bool = False
-    """Whether the source lost its oldest tokens."""
+    """True if the source lost its oldest tokens."""
 
 
 @register

@@ -38,7 +38,7 @@ Axes = tuple[str | int, ...]
 
 @dataclass(frozen=True)
 class BatchSpec:
-    """What a batch is made of beside its features."""
+    """Vocabulary, shape and seed of a batch of features."""
 
     vocabulary: Vocabulary
     length: int
@@ -46,7 +46,7 @@ class BatchSpec:
     batch_size: int
     """Rows; those beyond the features are padding of weight 0."""
     seed: int = 0
-    """Decides what is drawn, where something is."""
+    """Seed of the random draws, if the task has any."""
 
     def rng(self) -> np.random.Generator:
         """A generator for this batch."""
@@ -55,12 +55,12 @@ class BatchSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """How generated text is drawn; only generation reads it."""
+    """Sampling settings of generated text; only the generation task reads them."""
 
     temperature: float = 0.0
     """0 takes the most probable token; above 0 tokens are drawn."""
     seed: int = 0
-    """Decides what is drawn."""
+    """Seed of the random draws."""
     show_step: Callable[[str], None] | None = None
     """Called with the text after each denoising step."""
 
@@ -85,22 +85,22 @@ class Task(abc.ABC, Generic[C, E, F]):
     greater_is_better: ClassVar[bool] = True
     """Direction in which the first score improves."""
     confidence_interval: ClassVar[bool] = True
-    """Whether scores are cheap enough to be resampled for an interval."""
+    """True if scores are cheap enough to be resampled for an interval."""
     classifies: ClassVar[bool] = False
-    """Whether `head_logits` gives a logit per label (for early exit, explanations, teachers)."""
+    """True if `head_logits` gives a logit per label (for early exit, explanations, teachers)."""
     embeds: ClassVar[bool] = False
-    """Whether `logits` is the vector of a text."""
+    """True if `logits` is the vector of a text."""
     generates: ClassVar[bool] = False
-    """Whether denoising steps and a temperature can be set."""
+    """True if denoising steps and a temperature can be set."""
     page: ClassVar[PageForm] = PageForm()
-    """How the web page asks for an example."""
+    """The form in which the web page asks for an example."""
 
     loss_name: ClassVar[str]
     """Name of the usual loss, the cross-entropy of `logits`."""
     label_column: ClassVar[str] = "labels"
-    """Its labels in a batch."""
+    """Name of the column of a batch with the labels of the loss."""
     weight_column: ClassVar[str] = "example_weights"
-    """The weights of the labels."""
+    """Name of the column of a batch with the weights of the labels."""
 
     transformers: ClassVar[TransformersClass | None] = None
     """The class of Transformers with this head, where there is one."""

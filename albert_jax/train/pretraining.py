@@ -35,7 +35,7 @@ from albert_jax.train.words_seen import steps_at_words
 MAX_EVAL_BATCH_SIZE = 256
 """Most held-out rows in a batch, over all devices."""
 PLANNING_SECONDS = 1800.0
-"""How long the processes wait for each other to plan the order of the rows."""
+"""Time that the processes wait for each other to plan the order of the rows."""
 
 
 def run(

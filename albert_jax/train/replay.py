@@ -79,7 +79,7 @@ class RecordedStep:
     """The checkpoint to start from; None if none precedes the step."""
     mesh: jax.sharding.Mesh
     differences_now: tuple[str, ...]
-    """Why the numbers may not be those of the record, known before the replay."""
+    """Reasons why the numbers may differ from the record, known before the replay."""
 
     @property
     def compared(self) -> int | None:

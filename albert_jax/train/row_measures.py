@@ -36,13 +36,13 @@ class RowMeasures(NamedTuple):
 
     @property
     def finite(self) -> np.ndarray:
-        """Returns whether loss and gradient of each row are finite, bool [B]."""
+        """True for each row whose loss and gradient are finite, bool [B]."""
         return np.isfinite(self.loss) & np.isfinite(self.gradient_norm)
 
     @property
     def excess(self) -> np.ndarray:
-        """How far loss or gradient norm, the larger one, lies above that of the median row, in
-        scaled median absolute deviations, float [B]; infinite where it is not finite."""
+        """Distance of each row above the median row in loss or gradient norm, whichever is larger,
+        in scaled median absolute deviations, float [B]; infinite for rows that are not finite."""
         finite = self.finite
         excess = np.full(len(finite), np.inf)
         if finite.any():

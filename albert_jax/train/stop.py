@@ -1,9 +1,9 @@
-"""Whether to stop: one question, asked after each step, that every process answers alike.
+"""Decision to stop a run, made after each step and alike on every process.
 
 With one process, our own handler takes SIGTERM and SIGINT. The first signal lets the running step
 end (the loop then saves and exits with code 75); later ones mean what `ends.hear` says. With
 several processes, JAX's preemption service hears SIGTERM on any of them and agrees on the step
-after which all stop. It hears nothing else, so SIGINT is passed on as SIGTERM.
+after which all stop. The service hears nothing else, so SIGINT is passed on as SIGTERM.
 
 SIGHUP (a closed terminal) is ignored.
 """

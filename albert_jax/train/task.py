@@ -56,7 +56,7 @@ class TrainingTask:
     attention: str = ""
     """Name of the attention backend, for the line at the start of a run."""
     summary: Callable[[int], str] = lambda phase: ""
-    """What a phase is trained and evaluated on, for the same line."""
+    """The training and evaluation data of a phase, for the same line."""
     left_out_documents: int = 0
     """Documents of damaged records, which the record of metrics counts."""
     reference_loss: float | None = None
@@ -64,7 +64,7 @@ class TrainingTask:
     best: str | None = None
     """The score that selects the best checkpoint (of the last phase)."""
     best_mode: Literal["min", "max"] = "min"
-    """Whether its smallest or its largest value is the best."""
+    """"min" if the smallest value of that score is the best, "max" if the largest is."""
     marks: Mapping[int, dict[str, float]] = field(default_factory=dict)
     """Steps that are saved and kept for good, with numbers that their checkpoints keep."""
     outputs: Callable[[Params, Any], Any] | None = None

@@ -31,8 +31,8 @@ BEAT_SECONDS = 2.0
 PEER_SECONDS = 16.0
 """The longest silence of another process."""
 LINGER_SECONDS = 4.0
-"""How long process 0 waits for the others, which notice the same thing up to a beat later. All
-three together stay below the 30 s within which a gone peer is to be named."""
+"""Time that process 0 waits for the others, which notice the same failure up to a beat later.
+These three times together stay below the 30 s within which a gone peer is to be named."""
 _PREFIX = "albert_jax/beat/"
 
 

@@ -16,7 +16,7 @@ from albert_jax.errors import ConfigError
 COUNTED_ROWS = 1 << 14
 """Rows of a phase whose words are counted, in whole batches; the mean is within about 0.3 %."""
 SPACE = "\u2581"
-"""How SentencePiece writes the space before a word."""
+"""The character that SentencePiece writes for the space before a word."""
 
 
 def word_beginnings(vocabulary: Vocabulary) -> np.ndarray:

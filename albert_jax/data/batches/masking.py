@@ -1,4 +1,4 @@
-"""Which tokens are masked: the original's n-gram masking, for whole batches at once.
+"""Choice of masked tokens: the original's n-gram masking, for whole batches at once.
 
 The method is that of create_masked_lm_predictions in google-research/albert. The words of a
 sequence are visited in random order, and at each an n-gram length is drawn. An n-gram that exceeds

@@ -1,4 +1,4 @@
-"""Which text stands in which row: sequences of two segments, cut as the original cuts them.
+"""Choice of the text of each row: sequences of two segments, cut as the original cuts them.
 
 A plan is a pure function of lengths and a key, in plain numpy. It follows
 create_pretraining_data.py of google-research/albert. Sentences of a document accumulate until they
@@ -93,7 +93,7 @@ class RowPlan(NamedTuple):
 
 
 def inside(starts: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    """Which of some tokens lie in ranges with the ascending bounds start, end, start, end, ..."""
+    """Returns True for starts in ranges with the ascending bounds start, end, start, end, ..."""
     return np.searchsorted(bounds, starts, side="right") % 2 == 1
 
 
@@ -187,7 +187,10 @@ class _Text:
 
 
 def _foreign(start: np.ndarray, end: np.ndarray, settings: PlanSettings, key: int) -> np.ndarray:
-    """Which chunks take B from another document: in "nsp" a random half and single units."""
+    """Returns True for each chunk that takes B from another document, bool [chunks].
+
+    In "nsp" these are a random half of the chunks, and all chunks of a single unit.
+    """
     if settings.sentence_order != "nsp":
         return np.zeros(len(start), bool)
     coin = counter_rng.bits(counter_rng.key(key, _FOREIGN), start) >> np.uint64(63)

@@ -25,7 +25,7 @@ MAX_BYTES = 64 << 20
 
 
 class Columns(NamedTuple):
-    """Which columns the documents of a folder have."""
+    """Columns that the documents of a folder have."""
 
     word_starts: bool = False
     num_labels: int = 0
@@ -45,7 +45,7 @@ class Encoded(NamedTuple):
     counts: np.ndarray
     """Sentences of each document; documents without tokens are left out."""
     word_starts: np.ndarray | None = None
-    """bool [T]: whether a word begins at the token."""
+    """bool [T]: True if a word begins at the token."""
     labels: np.ndarray | None = None
     """Label of each token [T]."""
 

@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 
 
 class Place(NamedTuple):
-    """Where a document stands."""
+    """Location of a document in a prepared folder."""
 
     shard: str
     """The shard, a file of the prepared folder."""

@@ -30,7 +30,7 @@ class Overlap:
     def __init__(self, paths: Sequence[str]) -> None:
         self._evaluation = _evaluation_ngrams(tuple(paths))
         self.found = np.zeros(len(self._evaluation), bool)
-        """Which of the distinct n-grams a document has shown, bool [n-grams]."""
+        """True for each distinct n-gram that a document has shown, bool [n-grams]."""
 
     def shares_ngram(self, text: str) -> bool:
         """Returns whether a document has an n-gram of the evaluation files; records which."""

@@ -17,11 +17,11 @@ from albert_jax.errors import ConfigError, DataError
 
 @dataclass(frozen=True, kw_only=True)
 class PrepareOptions:
-    """How documents are chosen and divided, and who does the work."""
+    """Options for choosing and dividing documents, and for sharing the work."""
 
     reading: ReadOptions = field(default_factory=ReadOptions)
     rule: Rule = "split"
-    """How sentences are found; see sentences.py."""
+    """Rule for finding sentences; see sentences.py."""
     language: str = "en"
     """Language whose abbreviations the sentence splitter knows."""
     validation_share: float | None = None

@@ -1,4 +1,4 @@
-"""What all sources have in common: parts that are read alone, documents, and counts of bad text."""
+"""Common types of all sources: parts that are read alone, documents, and counts of bad text."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Part:
     """A range of one source that can be read alone, by any process."""
 
     kind: str
-    """Which reader reads it."""
+    """Kind of the source ("text", "jsonl", ...), which selects the reader."""
     path: str
     begin: int
     """The first byte, record or row group."""
     end: int
     """One after the last, or -1 for the end of the source."""
     weight: int
-    """About how many bytes it has."""
+    """Approximate size in bytes."""
     state: tuple[int, int] = (0, 0)
     """Size and modification time of a local file when the part was planned."""
 
@@ -47,7 +47,7 @@ class Document:
     """The unit of reading, of deduplication and of the held-out split."""
 
     id: str
-    """Where the document came from, for messages."""
+    """Origin of the document, for messages."""
     text: str
     """Paragraphs or sentences, one per line. Empty if there are ids."""
     group: str = ""
@@ -57,7 +57,7 @@ class Document:
     lengths: np.ndarray | None = None
     """Tokens of each sentence [sentences] of such a document."""
     word_starts: np.ndarray | None = None
-    """bool [tokens]: where the words of such a document begin, if that is known."""
+    """bool [tokens]: True if a word of such a document begins at the token, if that is known."""
     labels: np.ndarray | None = None
     """Label of each token [tokens] of such a document, if it has labels."""
 
@@ -71,7 +71,7 @@ class Document:
 
 @dataclass
 class ReadCounts:
-    """How much of the text a reader left out or cut."""
+    """Counts of the text that a reader left out or cut."""
 
     bad_lines: int = 0
     """Lines left out because of invalid UTF-8 or control characters."""

@@ -27,14 +27,14 @@ PART_BYTES = 32 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """How files are understood."""
+    """Options for reading files."""
 
     format: text_files.Format = "paragraphs"
-    """Where documents of text files end: at blank lines, at every line, or at the file's end."""
+    """End of each document in a text file: a blank line, every line, or the end of the file."""
     field: str = "text"
     """Field or column that holds the text of records."""
     on_bad_text: Literal["stop", "skip"] = "stop"
-    """Whether invalid UTF-8 and control characters are errors, or lines to leave out and count."""
+    """Handling of lines with invalid UTF-8 or control characters: stop, or skip and count them."""
     unit_tokens: int = 32
     """Length of the sentences into which token ids that come without sentences are cut."""
 

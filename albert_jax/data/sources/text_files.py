@@ -26,7 +26,7 @@ from albert_jax.data.sources.document import Document, ReadCounts
 from albert_jax.errors import DataError
 
 Format = Literal["paragraphs", "lines", "file"]
-"""Where documents end: at blank lines, at every line, or at the end of the file."""
+"""End of each document: a blank line, every line, or the end of the file."""
 
 MAX_LINE = 1 << 20
 """Longer lines (in bytes) are cut at white space and counted."""
@@ -252,7 +252,7 @@ def _clean_lines(text: str, has_bad: bool, counts: ReadCounts) -> str:
 
 
 def cuts(path: str, size: int, part_bytes: int, form: Format | Literal["jsonl"]) -> list[int]:
-    """Where parts of about `part_bytes` of a file of `size` bytes begin, and the file's end.
+    """Returns the offsets of parts of about `part_bytes` in a file of `size` bytes, and its end.
 
     Parts begin after a blank line if `form` is "paragraphs", else after a line. Where there is none
     within MAX_LINE bytes, they begin after a space, but JSON Lines are never cut inside a line.

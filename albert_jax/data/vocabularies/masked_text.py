@@ -11,7 +11,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
 
 MASK = "[MASK]"
-"""How users write a mask, whatever the vocabulary calls its own token."""
+"""Mask as users write it, whatever the vocabulary calls its own token."""
 
 _ANCHORS = ("a", "the", "1")
 

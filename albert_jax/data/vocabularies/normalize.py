@@ -19,7 +19,7 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class TextRules:
-    """How a text is cleaned before it is tokenized."""
+    """Rules for cleaning a text before it is tokenized."""
 
     lower_case: bool = True
     """Lower the letters, as for all published models but the cased ones."""

@@ -56,12 +56,12 @@ _PIECE, _TYPE, _NORMAL, _UNUSED = 1, 3, 1, 5
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
-    """What a vocabulary is trained on, and its size."""
+    """Options for training a vocabulary."""
 
     vocab_size: int
     """Number of tokens, the special ones included."""
     seed: int = 0
-    """Decides which documents are sampled."""
+    """Seed of the sample of documents."""
     kind: Literal["sentencepiece", "characters", "wordpiece"] = "sentencepiece"
     """Kind of tokens: pieces of text, or characters or pieces of words in a vocab.txt."""
     lower_case: bool = True
@@ -71,11 +71,11 @@ class TrainingOptions:
     """Keep the forms of characters that Unicode calls compatible, such as full-width punctuation.
     It needs `keep_accents`, because dropping accents replaces them as well."""
     sample_bytes: int = 4_000_000
-    """How much text the trainer sees. Its time grows faster than the sample."""
+    """Bytes of text that the trainer sees. Its time grows faster than the sample."""
     reading: ReadOptions = field(default_factory=ReadOptions)
-    """How files are understood."""
+    """Options for reading files."""
     rule: sentences.Rule = "split"
-    """How sentences are found."""
+    """Rule for finding sentences."""
     language: str = "en"
     """Language whose abbreviations the sentence splitter knows."""
 

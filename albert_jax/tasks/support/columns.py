@@ -1,4 +1,4 @@
-"""Which columns of a table hold texts and labels, for the tasks whose examples are texts."""
+"""Choice of a table's columns with texts and labels, for the tasks whose examples are texts."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ class Tokens:
     ids: np.ndarray
     first: int
     is_cut: bool = False
-    """Whether the texts lost tokens, because they are longer than a row."""
+    """True if the texts lost tokens because they are longer than a row."""
 
 
 def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -> Tokens:

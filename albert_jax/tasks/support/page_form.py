@@ -19,7 +19,7 @@ class PageForm:
     """Labels of the fields, in the order of the parts of a typed line. The label of one that may
     stay empty ends in "(optional)"."""
     repeats_last: bool = False
-    """Whether the last of them may be given several times (choices, turns)."""
+    """True if the last field may be given several times (choices, turns)."""
     examples: Examples = field(default_factory=dict)
     """Texts to begin with."""
 
