@@ -1,12 +1,13 @@
 """The leaderboard of pretraining on two cores: runs a row, and writes the page of all rows.
 
-    python benchmarks/leaderboard.py run TRACK NAME --data DATA [--seeds 5] [--pairs BLIMP.jsonl]
-                                     [--note TEXT] -- PRETRAIN OPTIONS
+    python benchmarks/leaderboard.py run TRACK NAME --data DATA --out DIR [--seeds 5]
+                                     [--pairs BLIMP.jsonl] [--note TEXT] -- PRETRAIN OPTIONS
     python benchmarks/leaderboard.py page
 
 `run` pretrains once for each seed with `albert-jax pretrain --config PRESET --data DATA` and the
 options behind `--`, which include the steps that fit into the time of the track, and appends one
-line to benchmarks/leaderboard/rows.jsonl. `page` writes benchmarks/leaderboard/README.md from
+line to benchmarks/leaderboard/rows.jsonl. The runs stay in DIR, and the same command goes on where
+it was stopped. `page` writes benchmarks/leaderboard/README.md from
 these lines. Time is what counts, so nothing else may run on the machine. A row stays, whether it
 is a record or not: a record beats the one before it with p < 0.01 (Welch's t-test, one-sided).
 """
@@ -22,7 +23,6 @@ import shlex
 import statistics
 import subprocess
 import sys
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,12 @@ def run(options: argparse.Namespace, rest: list[str]) -> None:
     track = TRACKS[options.track]
     runs = []
     for seed in range(options.seeds):
-        with tempfile.TemporaryDirectory() as folder:
-            out = Path(folder, "run")
-            command = ["pretrain", "--config", track.preset, "--data", options.data]
-            command += ["--out", str(out), "--seed", str(seed), "--run.eval-steps", "0", *rest]
-            subprocess.run([sys.executable, "-m", "albert_jax", *command], check=True)
-            runs.append(measure(out, seed, options.pairs))
-            print(asdict(runs[-1]), flush=True)
+        out = Path(options.out, f"seed-{seed}")
+        command = ["pretrain", "--config", track.preset, "--data", options.data]
+        command += ["--out", str(out), "--seed", str(seed), "--run.eval-steps", "0", *rest]
+        subprocess.run([sys.executable, "-m", "albert_jax", *command], check=True)
+        runs.append(measure(out, seed, options.pairs))
+        print(asdict(runs[-1]), flush=True)
     row = {
         "track": options.track,
         "name": options.name,
@@ -194,6 +193,7 @@ def main() -> None:
     row.add_argument("track", choices=TRACKS)
     row.add_argument("name")
     row.add_argument("--data", required=True)
+    row.add_argument("--out", required=True)
     row.add_argument("--seeds", type=int, default=5)
     row.add_argument("--pairs")
     row.add_argument("--note", default="")
