@@ -18,7 +18,7 @@ import optax.contrib
 from albert_jax.config import OptimizerConfig
 from albert_jax.tree import path_of
 
-MUON_UPDATE_RMS = 0.1
+MUON_RMS = 0.1
 """Root mean square of Muon's direction at which one learning rate serves it and LAMB, measured on
 small models. (Beside AdamW it is 0.2: Liu et al. 2025, arXiv 2502.16982.)"""
 
@@ -31,8 +31,8 @@ def make_optimizer(
     AdamW has decoupled weight decay, no bias correction, and eps outside the square root (the
     original's optimization.py). LAMB scales AdamW's direction by the trust ratio of each parameter
     (lamb_optimizer.py). Muon (Jordan 2024) takes the nearest orthogonal matrix to the momentum as
-    the direction of every weight matrix, at MUON_UPDATE_RMS and with decoupled weight decay; all
-    other parameters get LAMB. The structure of the state does not depend on the learning rate.
+    the direction of every weight matrix, at MUON_RMS and with decoupled weight decay; the rest has
+    LAMB. The structure of the state does not depend on the learning rate.
     """
     adam = scale_by_uncorrected_adam(config.b1, config.b2, config.eps)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
@@ -42,10 +42,10 @@ def make_optimizer(
     lamb = optax.chain(adam, decay, scale_by_layerwise_learning_rate(learning_rate))
     if config.name == "lamb":
         return lamb
-    assert config.name == "muon"
     orthogonal = optax.contrib.scale_by_muon(weight_dimension_numbers=_last_two_axes)
-    # A trust ratio would lengthen the steps as the weights grow, until attention is saturated.
-    muon = optax.chain(orthogonal, scale_to_rms(MUON_UPDATE_RMS), decay, uniform)
+    # Orthogonal entries have an rms of 1 / sqrt(max(in, out)). A trust ratio lets weights explode.
+    scaled = optax.stateless_with_tree_map(lambda u, _: MUON_RMS * max(u.shape[-2:]) ** 0.5 * u)
+    muon = optax.chain(orthogonal, scaled, decay, uniform)
     return optax.partition({"muon": muon, "lamb": lamb}, _algorithms)
 
 
@@ -117,12 +117,6 @@ def scale_by_layerwise_learning_rate(learning_rate: Any) -> optax.GradientTransf
         return jax.tree_util.tree_map_with_path(scale, updates, params)
 
     return optax.stateless(update)
-
-
-def scale_to_rms(rms: float) -> optax.GradientTransformation:
-    """Gives orthogonal matrices [..., in, out] entries with the root mean square `rms`."""
-    # An orthogonal matrix has the root mean square 1 / sqrt(max(in, out)).
-    return optax.stateless_with_tree_map(lambda u, _: u * (rms * max(u.shape[-2:]) ** 0.5))
 
 
 def trust_ratio(w: jax.Array, u: jax.Array, *, per_entry: bool) -> jax.Array:

@@ -7,7 +7,7 @@ import pytest
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.optim.optimizer import (
-    MUON_UPDATE_RMS,
+    MUON_RMS,
     is_excluded,
     is_stacked,
     make_optimizer,
@@ -89,7 +89,7 @@ def test_muon_orthogonalizes_the_weight_matrices_one_by_one():
         singular = np.linalg.svd(step, compute_uv=False)
         assert singular.min() > 0.5 * singular.max()
         rms = float(jnp.sqrt(jnp.mean(jnp.square(step))))
-        assert rms == pytest.approx(0.01 * MUON_UPDATE_RMS, rel=0.2)
+        assert rms == pytest.approx(0.01 * MUON_RMS, rel=0.2)
     lamb = make_optimizer(OptimizerConfig(weight_decay=0.1), 0.01)
     others, _ = lamb.update(gradients, lamb.init(params), params)
     for name in ("sop_head", "mlm_head"):
