@@ -198,7 +198,10 @@ def mean_and_error(values: Sequence[float]) -> tuple[float, float]:
 def compared(ours: Sequence[float], others: Sequence[float]) -> str:
     """Mean paired difference, its standard error, and how many errors it is away from 0."""
     difference, error = mean_and_error([a - b for a, b in zip(ours, others, strict=True)])
-    ratio = f"{difference / error:5.1f} errors" if error else "  one seed"
+    if error:
+        ratio = f"{difference / error:5.1f} errors"
+    else:
+        ratio = "  one seed" if len(ours) == 1 else "  all seeds alike"
     return f"{difference:+7.2f} +- {error:4.2f} {ratio}"
 
 
