@@ -46,7 +46,7 @@ def draw(rows: list[Row]) -> Figure:
     for step in starts:
         axes.axvline(step, color="#9aa5b1", linestyle=":", linewidth=1)
         axes.annotate(
-            "longer rows", (step, 1), (4, -12), color="#6b7681", fontsize=8,
+            "fewer masks", (step, 1), (4, -12), color="#6b7681", fontsize=8,
             xycoords=("data", "axes fraction"), textcoords="offset points",
         )  # fmt: skip
     axes.set_title("bash launch/local.sh: two CPU cores, the documentation of Python", fontsize=10)
