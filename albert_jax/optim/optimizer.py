@@ -44,8 +44,8 @@ def make_optimizer(
         return lamb
     orthogonal = optax.contrib.scale_by_muon(weight_dimension_numbers=_last_two_axes)
     # Orthogonal entries have an rms of 1 / sqrt(max(in, out)). A trust ratio lets weights grow on.
-    scaled = optax.stateless_with_tree_map(lambda u, _: MUON_RMS * max(u.shape[-2:]) ** 0.5 * u)
-    muon = optax.chain(orthogonal, scaled, decay, uniform)
+    sized = optax.stateless_with_tree_map(lambda u, _: MUON_RMS * max(jnp.shape(u)[-2:]) ** 0.5 * u)
+    muon = optax.chain(orthogonal, sized, decay, uniform)
     return optax.partition({"muon": muon, "lamb": lamb}, _algorithms)
 
 
