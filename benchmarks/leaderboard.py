@@ -7,9 +7,9 @@
 `run` pretrains once for each seed with `albert-jax pretrain --config PRESET --data DATA` and the
 options behind `--`, which include the steps that fit into the time of the track, and appends one
 line to benchmarks/leaderboard/rows.jsonl. The runs stay in DIR, and the same command goes on where
-it was stopped. `page` writes benchmarks/leaderboard/README.md from
-these lines. Time is what counts, so nothing else may run on the machine. A row stays, whether it
-is a record or not: a record beats the one before it with p < 0.01 (Welch's t-test, one-sided).
+it was stopped. `page` writes benchmarks/leaderboard/README.md from these lines. Time counts,
+so nothing else may run on the machine. A row stays, whether it is a record or not: a record beats
+the one before it with p < 0.01 (Welch's t-test, one-sided).
 """
 
 from __future__ import annotations

@@ -242,7 +242,7 @@ class _Rows:
         return builder, vocabulary
 
     def _title(self, config: Config, number: int) -> str:
-        """A line on the making of the rows."""
+        """Description of the rows in one line."""
         phase = config.phases[number]
         return (
             f"{self._config}, phase {number}, {self.split}: rows of {phase.sequence_length} "

@@ -31,8 +31,8 @@ def make_optimizer(
     AdamW has decoupled weight decay, no bias correction, and eps outside the square root (the
     original's optimization.py). LAMB scales AdamW's direction by the trust ratio of each parameter
     (lamb_optimizer.py). Muon (Jordan 2024) takes the nearest orthogonal matrix to the momentum as
-    the direction of every weight matrix, at MUON_RMS and with decoupled weight decay; the rest has
-    LAMB. The structure of the state does not depend on the learning rate.
+    the direction of every weight matrix, at MUON_RMS and with decoupled weight decay (with a trust
+    ratio they grow without bound). All else has LAMB. The state is alike for any learning rate.
     """
     adam = scale_by_uncorrected_adam(config.b1, config.b2, config.eps)
     decay = optax.add_decayed_weights(config.weight_decay, mask=decayed)
@@ -43,7 +43,7 @@ def make_optimizer(
     if config.name == "lamb":
         return lamb
     orthogonal = optax.contrib.scale_by_muon(weight_dimension_numbers=_last_two_axes)
-    # Orthogonal entries have an rms of 1 / sqrt(max(in, out)). A trust ratio lets weights grow on.
+    # The entries of an orthogonal matrix have a root mean square of 1 / sqrt(max(in, out)).
     sized = optax.stateless_with_tree_map(lambda u, _: MUON_RMS * max(jnp.shape(u)[-2:]) ** 0.5 * u)
     muon = optax.chain(orthogonal, sized, decay, uniform)
     return optax.partition({"muon": muon, "lamb": lamb}, _algorithms)
