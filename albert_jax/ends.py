@@ -42,7 +42,10 @@ ENDS = (
     End(3, "text, vocabulary or record", "the file and record", "the save in flight"),
     End(4, "checkpoint, import or export", "the folder and file", "the save in flight"),
     End(5, "three steps not finite", "the step", "the newest finite checkpoint"),
-    End(6, "peer or data worker gone, hang", "who, in which stage", "the newest checkpoint"),
+    End(
+        6, "peer or data worker gone, hang, device out of memory", "who, in which stage",
+        "the newest checkpoint",
+    ),  # fmt: skip
     End(7, "full disk, missing right", "the path, the last step", "the newest checkpoint"),
     End(70, "a fault of ours", "internal error: TYPE: text", "the save in flight"),
     End(75, "SIGTERM any number of times, SIGINT once in a run", "stopped by SIGNAL", "this step"),
