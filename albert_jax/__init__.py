@@ -1,6 +1,6 @@
 """ALBERT (Lan et al. 2019) in JAX: pretraining, evaluation, export, fine-tuning.
 
-Models, and what the verbs of the command line do with them:
+Models, and what the commands of the command line do with them:
 
   load              a model from a run folder or an exported directory
   save              a model as a directory that load, or Transformers, reads
@@ -18,7 +18,7 @@ For a training loop of your own (parameters are nested dicts, and all functions 
   rows              texts as rows for the encoder
   batches           masked and paired rows of prepared text
   encode            the hidden states of rows
-  pooled            the pooler's output, which classifiers read
+  pooler_output     the pooler's output, which classifiers read
   mlm_logits        logits over the vocabulary
   sop_logits        logits of the order of two segments
   pretraining_loss  the loss of masked words and sentence order

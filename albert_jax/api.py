@@ -1,8 +1,8 @@
 """The public Python names: a model loaded, applied, trained in a loop of one's own, saved.
 
 They are also attributes of the package (`albert_jax.load`). `predict`, `embed`, `tokenize`,
-`score`, `fill_mask` and `finetune` do what the verbs of these names do: their arguments are called
-as the options are, the errors are the same, and a verb prints what the function returns.
+`score`, `fill_mask` and `finetune` do what the commands of these names do, with the same arguments
+and errors; a command prints what the function returns.
 
 The other functions are for a loop of one's own. Parameters are nested dicts of arrays and these
 functions are pure, so `jax.jit`, `jax.grad`, `jax.vmap` and any optimizer work on them.
@@ -38,7 +38,7 @@ from albert_jax.errors import (
     StorageError,
 )
 from albert_jax.inference.fill_mask import fill_mask
-from albert_jax.model.albert import EXACT, encode, mlm_logits, pooled, sop_logits
+from albert_jax.model.albert import EXACT, encode, mlm_logits, pooler_output, sop_logits
 from albert_jax.model.dropout import row_keys
 from albert_jax.model.init import init_params as init
 from albert_jax.model_io.model import Model, load
@@ -65,7 +65,7 @@ __all__ = [
     "init",
     "load",
     "mlm_logits",
-    "pooled",
+    "pooler_output",
     "predict",
     "pretraining_loss",
     "rows",
@@ -98,7 +98,7 @@ def predict(
     texts: Sequence[str | Sequence[str]],
     *,
     num_layers: int | None = None,
-    top: int | None = None,
+    top_k: int | None = None,
     exit_confidence: float | None = None,
     denoising_steps: int | None = None,
     temperature: float = 0.0,
@@ -109,7 +109,7 @@ def predict(
     Texts that belong together (two that are compared; a question and its context; a context and
     its choices; the turns of a dialogue) are a list or tuple, or one text with tabs between them.
     A prediction is a dict with the "input" and what the task answers, for example "label",
-    "probability" and the "probabilities" of all labels, the most probable first. `top` limits the
+    "probability" and the "probabilities" of all labels, the most probable first. `top_k` limits the
     labels, or lists that many answers to a question. `exit_confidence` stops a classifier after
     the layer at which its most probable label reaches this probability. The other options are for
     generation: its denoising steps, a temperature (0 takes the most probable tokens) and a seed.
@@ -126,7 +126,7 @@ def predict(
     predictor = Predictor(
         model,
         num_layers=num_layers,
-        top=top,
+        top_k=top_k,
         exit_confidence=exit_confidence,
         denoising_steps=denoising_steps,
         temperature=temperature,
@@ -158,8 +158,8 @@ def embed(model: Model, texts: Sequence[str], *, num_layers: int | None = None) 
         check_depth(model.config, num_layers)
     where = [f"texts[{i}]" for i in range(len(texts))]
     found = embedding.token_rows(model, texts, where)
-    if cut := embedding.cut_texts(found):
-        warnings.warn(cut, stacklevel=2)
+    if truncated := embedding.truncated_texts(found):
+        warnings.warn(truncated, stacklevel=2)
     return embedding.embed_rows(model, found, num_layers)
 
 
@@ -229,13 +229,14 @@ def finetune(
     >>> predict(model, ["the file is not found"])[0]["label"] in ("yes", "no")
     True
     """
+    from albert_jax import configfile
     from albert_jax.finetuning import finetune as finetuning
-    from albert_jax.finetuning import settings
+    from albert_jax.finetuning import run_config
 
-    chosen, given = settings.defaults(config, init, task)
-    chosen = settings.with_files(chosen, train=train, dev=dev, teacher=teacher, columns=columns)
+    chosen, given = run_config.defaults(config, init, task)
+    chosen = run_config.with_files(chosen, train=train, dev=dev, teacher=teacher, columns=columns)
     if fields:
-        chosen = settings.with_fields(chosen, fields)
+        chosen = configfile.with_fields(chosen, fields)
         given |= {path.replace("-", "_") for path in fields}
     finetuning.run(
         chosen,
@@ -266,15 +267,13 @@ def rows(
     >>> batch["input_ids"].shape, batch["token_type_ids"].max(), batch["cls_positions"].tolist()
     ((1, 16), np.int32(1), [[0]])
     """
-    from albert_jax.tasks.support import features
+    from albert_jax.tasks.support.rows import sequence, sequence_rows
 
     check_texts(texts)
     check_texts(second)
     columns = [vocabulary.encode(list(column)) for column in (texts, second) if column is not None]
-    sequences = [
-        features.sequence(vocabulary, parts, length) for parts in zip(*columns, strict=True)
-    ]
-    return features.sequence_rows(sequences, length)
+    sequences = [sequence(vocabulary, parts, length) for parts in zip(*columns, strict=True)]
+    return sequence_rows(sequences, length)
 
 
 def dropout_keys(seed: int | jax.Array, step: int | jax.Array, count: int) -> jax.Array:
@@ -335,8 +334,8 @@ def pretraining_loss(
     )
     totals = {name: jnp.sum(batch[name]) for name in loss_terms.weight_names(batch)}
     parts = {}
-    for name, term in result.terms.items():
-        weight = totals[term.weights]
-        parts[f"{name}_loss"] = term.total / term.divisor(weight)
+    for name, loss in loss_terms.means(result.terms, totals).items():
+        weight = totals[result.terms[name].weights]
+        parts[f"{name}_loss"] = loss
         parts[f"{name}_accuracy"] = result.sums[f"{name}_correct"] / jnp.maximum(weight, 1.0)
     return loss_terms.mean(result.terms, totals), parts

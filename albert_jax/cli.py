@@ -1,8 +1,8 @@
-"""The console command `albert-jax`: it finds the verb, answers errors and sets the exit code.
+"""The command line of `albert-jax`: it finds the command, reports errors and sets the exit code.
 
-Each verb is a frozen dataclass in `albert_jax/commands` whose fields are its options (parsed by
+Each command is a frozen dataclass in `albert_jax/commands` whose fields are its options (parsed by
 tyro, explained by their docstrings) and whose `run` does the work. Only the module of the given
-verb is imported, so help is quick and never loads jax.
+command is imported, so help is quick and never loads jax.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import resource
 import sys
 from typing import NoReturn
 
-from albert_jax import compilation_cache, ends
-from albert_jax.ends import USAGE
+from albert_jax import compilation_cache, exits
 from albert_jax.errors import nearest
+from albert_jax.exits import USAGE
 
-VERBS = {
+COMMANDS = {
     "tokenizer train": ("albert_jax.commands.tokenizer:TokenizerTrain", "learn a vocabulary"),
     "data prepare": ("albert_jax.commands.data:DataPrepare", "turn text into documents of ids"),
     "data show": ("albert_jax.commands.data:DataShow", "print rows as the model reads them"),
@@ -48,7 +48,7 @@ VERBS = {
 MAX_OPEN_FILES = 1 << 16
 """Number of files that a command may have open at a time, if the system allows as many."""
 
-HABITS = {
+OURS = {
     "--lr": "--optimizer.learning-rate",
     "--learning-rate": "--optimizer.learning-rate",
     "--batch-size": "--phases.0.batch-size",
@@ -60,12 +60,12 @@ HABITS = {
     "--max-seq-length": "--phases.0.sequence-length",
     "--weight-decay": "--optimizer.weight-decay",
 }
-"""Options of other trainers, and ours for the verbs in WITH_FIELDS."""
+"""Our options for those of other trainers, in the commands of WITH_FIELDS."""
 WITH_FIELDS = ("pretrain", "finetune", "config show")
-"""Verbs that have every field of a config as an option."""
+"""Commands that have every field of a config as an option."""
 LISTS = ("--text", "--ids", "--decontaminate")
 """Options with several values, of which a repetition would silently lose the first."""
-DEVICE_HABITS = ("--gpu", "--gpus", "--cuda", "--tpu", "--cpu", "--device", "--devices")
+DEVICE_OPTIONS = ("--gpu", "--gpus", "--cuda", "--tpu", "--cpu", "--device", "--devices")
 """Options of other programs for what an environment variable decides here."""
 
 
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     debug = "--debug" in options
     if debug:
         arguments.remove("--debug")
-    ends.set_up_logging(debug)
+    exits.set_up_logging(debug)
     _allow_many_open_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -84,18 +84,18 @@ def main(argv: list[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     for argument in arguments:
         if any("\ud800" <= character <= "\udfff" for character in argument):
-            return ends.say(f"{argument!r} is not in UTF-8: convert it", USAGE)
+            return exits.print_last_line(f"{argument!r} is not in UTF-8: convert it", USAGE)
     try:
         code = _dispatch(arguments)
         sys.stdout.flush()
         return code
     except (KeyboardInterrupt, Exception) as error:
-        return ends.answer(error, debug)
+        return exits.report_error(error, debug)
 
 
 def entry() -> NoReturn:
     """The console command: a process that ends with the code of its command line."""
-    ends.run(main)
+    exits.run(main)
 
 
 def _allow_many_open_files() -> None:
@@ -118,42 +118,42 @@ def _dispatch(arguments: list[str]) -> int:
         print(f"albert-jax {albert_jax.__version__}")
         return 0
     for words in (2, 1):
-        verb = " ".join(arguments[:words])
-        if verb in VERBS and len(arguments) >= words:
-            return _run(verb, arguments[words:])
-    group = [verb for verb in VERBS if verb.startswith(arguments[0] + " ")]
+        command = " ".join(arguments[:words])
+        if command in COMMANDS and len(arguments) >= words:
+            return _run(command, arguments[words:])
+    group = [command for command in COMMANDS if command.startswith(arguments[0] + " ")]
     if group and (len(arguments) == 1 or arguments[1] in ("-h", "--help")):
         print(_overview(group))
         return 0 if len(arguments) > 1 else USAGE
     command = " ".join(arguments[: 2 if group else 1])
-    hint = nearest(command, group or VERBS) or f"; commands: {', '.join(group or VERBS)}"
-    return ends.say(f"unknown command {command!r}{hint}", USAGE)
+    hint = nearest(command, group or COMMANDS) or f"; commands: {', '.join(group or COMMANDS)}"
+    return exits.print_last_line(f"unknown command {command!r}{hint}", USAGE)
 
 
-def _overview(verbs: list[str] | None = None) -> str:
-    lines = ["usage: albert-jax VERB [OPTIONS] [--debug]", ""]
-    lines += [f"  {verb:16} {VERBS[verb][1]}" for verb in verbs or VERBS]
-    lines += ["", "albert-jax VERB --help explains each option; --version prints the version."]
+def _overview(commands: list[str] | None = None) -> str:
+    lines = ["usage: albert-jax COMMAND [OPTIONS] [--debug]", ""]
+    lines += [f"  {command:16} {COMMANDS[command][1]}" for command in commands or COMMANDS]
+    lines += ["", "albert-jax COMMAND --help explains each option; --version prints the version."]
     return "\n".join(lines)
 
 
-def _run(verb: str, arguments: list[str]) -> int:
+def _run(command: str, arguments: list[str]) -> int:
     import tyro
 
     for option in LISTS:
         if sum(word == option or word.startswith(f"{option}=") for word in arguments) > 1:
             text = f"{option} is given twice: give it once, with all its values behind it"
-            return ends.say(f"{text} (albert-jax {verb} --help)", USAGE)
-    module, name = VERBS[verb][0].split(":")
-    command = getattr(importlib.import_module(module), name)
-    defaults = getattr(command, "defaults", None)
+            return exits.print_last_line(f"{text} (albert-jax {command} --help)", USAGE)
+    module, name = COMMANDS[command][0].split(":")
+    options_class = getattr(importlib.import_module(module), name)
+    defaults = getattr(options_class, "defaults", None)
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             parsed = tyro.cli(
-                command,
+                options_class,
                 args=arguments,
-                prog=f"albert-jax {verb}",
+                prog=f"albert-jax {command}",
                 config=(tyro.conf.FlagConversionOff, tyro.conf.AvoidSubcommands),
                 **({"default": defaults(arguments)} if defaults else {}),
             )
@@ -161,12 +161,12 @@ def _run(verb: str, arguments: list[str]) -> int:
         if not end.code:
             return 0  # Help was asked for and printed.
         sys.stderr.write(errors.getvalue())
-        return ends.say(_usage_error(errors.getvalue(), verb), USAGE)
+        return exits.print_last_line(_usage_error(errors.getvalue(), command), USAGE)
     compilation_cache.use()
     return parsed.run() or 0
 
 
-def _usage_error(box: str, verb: str) -> str:
+def _usage_error(box: str, command: str) -> str:
     """One line for the boxed message of tyro: its first sentence, and the nearest option."""
     title, *lines = [re.sub(r"^[│╭╰─ ]+|[─│╮╯ ]+$", "", line) for line in box.splitlines()]
     sections: list[list[str]] = [[]]
@@ -181,17 +181,17 @@ def _usage_error(box: str, verb: str) -> str:
     typed = [word.replace("_", "-") for word in re.findall(r"(?<!\S)--[\w.-]+", text)]
     if text.startswith("Missing from"):
         text = "missing " + ", ".join(line for line in message if re.match(r"--|[A-Z|]+$", line))
-    elif habits := [word for word in typed if word in DEVICE_HABITS]:
-        text += f"; {habits[0]}: the variable JAX_PLATFORMS (cuda, tpu, cpu) chooses the devices"
-    elif habits := [HABITS[word] for word in typed if word in HABITS and verb in WITH_FIELDS]:
-        if verb == "pretrain":
-            habits = [word.replace("task.num-train-epochs", "phases.0.steps") for word in habits]
-        text += f"; did you mean {' and '.join(habits)}?"
+    elif devices := [word for word in typed if word in DEVICE_OPTIONS]:
+        text += f"; {devices[0]}: the variable JAX_PLATFORMS (cuda, tpu, cpu) chooses the devices"
+    elif command in WITH_FIELDS and (ours := [OURS[word] for word in typed if word in OURS]):
+        if command == "pretrain":
+            ours = [word.replace("task.num-train-epochs", "phases.0.steps") for word in ours]
+        text += f"; did you mean {' and '.join(ours)}?"
     elif "Perhaps" in box and options:
         # tyro lists the options that could be meant, but not the nearest one first.
         closest = difflib.get_close_matches(next(iter(typed), ""), options, 1, 0.0) or options
         text += f"; did you mean {closest[0]}?"
-    return f"{text} (albert-jax {verb} --help)"
+    return f"{text} (albert-jax {command} --help)"
 
 
 if __name__ == "__main__":

@@ -56,8 +56,8 @@ class ModelConfig:
     """Standard deviation of initial weights; below a width of 768 use 0.02 * sqrt(768 / H)."""
     sharing: Literal["all", "attention", "ffn", "none"] = "all"
     """Sublayers that share their parameters across depth (paper, Table 4)."""
-    num_words: int = bounded(0, 0, MAX_VOCABULARY)
-    """Room for words in the head of objective.words; 0 leaves the head out."""
+    word_vocab_size: int = bounded(0, 0, MAX_VOCABULARY)
+    """W: words that the head of word prediction can tell apart; 0 leaves the head out."""
 
     @property
     def head_size(self) -> int:
@@ -102,8 +102,8 @@ class ObjectiveConfig:
     """Tokens in the softmax of a training step, half frequent and half drawn; 0 takes all."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"
     """Sentence-order prediction, next-sentence prediction, or neither."""
-    words: Literal["none", "masked", "all"] = "none"
-    """Tokens whose word is predicted, from data that has labels: none, those masked, or all."""
+    word_prediction: Literal["none", "masked", "all"] = "none"
+    """Symbols whose word is predicted (PL-BERT): none, the masked ones, or all. Needs labels."""
 
     def softmax_size(self, model: ModelConfig) -> int:
         """Tokens in the softmax of a training step; 0 for the whole vocabulary."""
@@ -163,8 +163,8 @@ class PhaseConfig:
             check_within(f"{where}.depths", depth, model.num_hidden_groups, max_depth)
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
-        if self.objective.words != "none" and not model.num_words:
-            raise ConfigError(f"{where}.objective.words needs model.num_words above 0")
+        if self.objective.word_prediction != "none" and not model.word_vocab_size:
+            raise ConfigError(f"{where}.objective.word_prediction needs model.word_vocab_size")
         if self.objective.max_ngram > self.sequence_length:
             raise ConfigError(
                 f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than "
@@ -268,7 +268,7 @@ class RunConfig:
         steps = list(self.profile_steps)
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise ConfigError(f"run.profile_steps is {steps}: give the first and the last step")
-        if any(mark < 1 for mark in self.save_at_words):
+        if any(words < 1 for words in self.save_at_words):
             raise ConfigError(f"run.save_at_words is {list(self.save_at_words)}: give numbers > 0")
 
 

@@ -28,40 +28,6 @@ _NAMES = {
 }  # fmt: skip
 DEFAULT_TASK = "classification"
 """The task of a config that has a section `task` without a name."""
-RENAMED = {
-    "rows": "batch_size",
-    "micro_batches": "gradient_accumulation_steps",
-    "passes": "depths",
-    "short_pair_prob": "short_seq_prob",
-    "mask": "mask_unit",
-    "ngram_law": "ngram_distribution",
-    "clip_norm": "max_grad_norm",
-    "log_every": "logging_steps",
-    "evaluate_every": "eval_steps",
-    "evaluate_rows": "max_eval_samples",
-    "checkpoint_every": "save_steps",
-    "keep": "save_total_limit",
-    "pairs": "minimal_pairs",
-    "profile": "profile_steps",
-    "epochs": "num_train_epochs",
-    "head_dropout": "classifier_dropout_prob",
-    "choices": "max_choices",
-    "qa_length": "max_qa_length",
-    "stride": "doc_stride",
-    "query_length": "max_query_length",
-    "answer_length": "max_answer_length",
-    "best_answers": "n_best_size",
-    "beam": "start_n_top",
-    "group": "pairs_per_row",
-    "canvas": "max_target_length",
-    "full_share": "full_mask_prob",
-    "end_weight": "padding_weight",
-    "rounds": "denoising_steps",
-    "teacher_share": "distillation_weight",
-    "teacher_temperature": "distillation_temperature",
-    "teacher_states": "hidden_state_weight",
-}
-"""Fields of version 0.1 and their present names, which the message about them gives."""
 
 
 def from_dict(raw: dict[str, Any], where: str) -> Config:
@@ -101,9 +67,6 @@ def build(kind: type, raw: Any, where: str, path: str) -> Any:
         if key in hints:
             continue
         hint = nearest(key, hints) or f"; known: {', '.join(hints)}"
-        renamed = "schedule" if key == "learning_rate" else RENAMED.get(key)
-        if renamed in hints:
-            hint = f"; it is called {renamed} now"
         raise ConfigError(f"{where}: unknown key {full[:80]!r}{hint}")
     values = {
         key: _value(hints[key], value, where, f"{path}.{key}" if path else key)

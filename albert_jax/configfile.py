@@ -13,7 +13,7 @@ import json
 import os
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +100,28 @@ def base_of(name: str) -> tuple[str, Config]:
     path = _find(name, "")
     base = _tables(path).get("extends")
     return (base, from_dict(_merged(base, (path,)), base)) if base else ("defaults", Config())
+
+
+def with_fields(config: Config, fields: Mapping[str, Any]) -> Config:
+    """The config with other values of some fields, such as {"optimizer.learning_rate": 1e-3}.
+
+    Raises ConfigError for an unknown field, or a value that it cannot have.
+    """
+    tables = to_dict(config)
+    for path, value in fields.items():
+        *parents, last = path.replace("-", "_").split(".")
+        table: Any = tables
+        for parent in parents:
+            if isinstance(table, list):
+                table = table[int(parent)] if parent in map(str, range(len(table))) else None
+            else:
+                table = table.get(parent)
+            if not isinstance(table, dict | list):
+                raise ConfigError(f"fields: no section {parent!r} for {path!r}: see the config")
+        if not isinstance(table, dict):
+            raise ConfigError(f"fields: {path!r} has no name: give one such as phases.0.steps")
+        table[last] = list(value) if isinstance(value, tuple) else value
+    return from_dict(tables, "fields")
 
 
 def to_dict(config: Config) -> dict[str, Any]:

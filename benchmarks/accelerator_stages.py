@@ -261,7 +261,7 @@ def albert(*words: Any) -> list[str]:
 
 
 def call(*words: Any, writes: Path | None = None) -> None:
-    """Runs a verb; ends with its last line where it fails.
+    """Runs a command; ends with its last line where it fails.
 
     Once it has written the file `writes`, only pictures can be missing, which need matplotlib.
     """

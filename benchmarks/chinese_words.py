@@ -71,7 +71,7 @@ def measure(prepared: str, model: models.Model, unit: str) -> tuple[dict[str, fl
     batches = held_out(prepared, model, unit)
     train = [Corpus.open(prepared, "train")]
     reference = pretraining.Reference.from_corpora(train, model.vocabulary)
-    score, predict = pretraining.local_score(model.params, model.run_config), predictor(model)
+    score, predict = pretraining.local_sums(model.params, model.run_config), predictor(model)
     right = [words_right(batch, predict(batch) == batch["mlm_labels"]) for batch in batches]
     return pretraining.measure(batches, score, reference), float(np.concatenate(right).mean())
 

@@ -21,8 +21,8 @@ from typing import Any
 import tuning
 
 from albert_jax import compilation_cache, files
+from albert_jax.model import flops
 from albert_jax.model_io import model as loading
-from albert_jax.observe import flops
 
 CONFIDENCES = (0.6, 0.7, 0.8, 0.9, 0.95)
 

@@ -89,7 +89,7 @@ def prepare_theirs(model: Model, init: str, folder: Path) -> None:
     """Writes the network, head, batches and rates from which our run of `model` started."""
     import peer
 
-    from albert_jax.finetuning import setup
+    from albert_jax.finetuning import network
     from albert_jax.finetuning.batches import TrainingBatches
     from albert_jax.model_io.model import Model
     from albert_jax.optim.schedule import learning_rate
@@ -98,7 +98,7 @@ def prepare_theirs(model: Model, init: str, folder: Path) -> None:
     config = model.run_config
     assert config.task is not None
     task = registry.create(config.task)
-    params = setup.initial_params(config, task, model.vocabulary, init)
+    params = network.initial_params(config, task, model.vocabulary, init)
     network, _ = peer.classifier(Model(config, dict(params), model.vocabulary, init))
     network.save_pretrained(folder)
     examples = task.read_examples(config.task.train, labelled=True)

@@ -188,8 +188,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    row = verbs.add_parser("run")
+    commands = parser.add_subparsers(dest="command", required=True)
+    row = commands.add_parser("run")
     row.add_argument("track", choices=TRACKS)
     row.add_argument("name")
     row.add_argument("--data", required=True)
@@ -197,11 +197,11 @@ def main() -> None:
     row.add_argument("--seeds", type=int, default=5)
     row.add_argument("--pairs")
     row.add_argument("--note", default="")
-    verbs.add_parser("page")
+    commands.add_parser("page")
     arguments = sys.argv[1:]
     cut = arguments.index("--") if "--" in arguments else len(arguments)
     options = parser.parse_args(arguments[:cut])
-    if options.verb == "run":
+    if options.command == "run":
         run(options, arguments[cut + 1 :])
     PAGE.write_text(page([json.loads(line) for line in ROWS.read_text().splitlines()]))
 

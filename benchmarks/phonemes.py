@@ -125,7 +125,7 @@ def measure(model: models.Model, rows: int, symbols: int) -> Table:
     """The numbers of one run."""
     config, size = model.run_config, model.vocabulary.size
     objective = dataclasses.replace(
-        config.phases[-1].objective, words="masked", mask_rate=pretraining.MASK_RATE
+        config.phases[-1].objective, word_prediction="masked", mask_rate=pretraining.MASK_RATE
     )
     phase = dataclasses.replace(config.phases[-1], objective=objective, batch_size=ROWS)
     config = dataclasses.replace(config, phases=(phase,))
@@ -138,7 +138,7 @@ def measure(model: models.Model, rows: int, symbols: int) -> Table:
         batch_size=pretraining.BATCH_SIZE,
     )
     reference = pretraining.Reference.from_corpora(train, model.vocabulary)
-    ours = pretraining.measure(held_out, pretraining.local_score(model.params, config), reference)
+    ours = pretraining.measure(held_out, pretraining.local_sums(model.params, config), reference)
     builder = BatchBuilder(train, model.vocabulary, phase, seed=1, phase_index=0)
     steps = min(builder.rows_per_epoch(), rows) // ROWS
     known = [around(builder.batch(step, np.arange(ROWS)), size) for step in range(max(1, steps))]

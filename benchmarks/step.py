@@ -34,7 +34,7 @@ from accelerator import MODELS
 from albert_jax import configfile
 from albert_jax.bench import step as bench
 from albert_jax.config import Config
-from albert_jax.observe import flops
+from albert_jax.model import flops
 
 CPU = (
     "--shapes 8x128 2x512",

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # A pretraining on Cloud TPU VMs (v2 to v6e), from any machine where gcloud is logged in.
 #
-#   bash launch/tpu_vm.sh VERB NAME [OPTIONS] [-- PRETRAIN OPTIONS]
+#   bash launch/tpu_vm.sh COMMAND NAME [OPTIONS] [-- PRETRAIN OPTIONS]
 #
 #   run     all that is missing of create and setup, then pretrain on every host; lost
 #           machines (--spot) are asked for again and the run goes on, until it is done
@@ -12,7 +12,7 @@
 #   delete  give the machines back: they cost money until then
 #
 #   --type TYPE        accelerator type, such as v5litepod-16 (run, create)
-#   --slices N         that many slices of it, as one job (the same for every verb)
+#   --slices N         that many slices of it, as one job (the same for every command)
 #   --spot             cheaper machines that may be taken away at any time
 #   --runtime VERSION  image of the machines; by default the one that belongs to TYPE
 #
@@ -32,8 +32,8 @@ fail() {
     sed -n '2,21{s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
     exit
 }
-[ $# -ge 2 ] || fail "needs a verb and a name (bash launch/tpu_vm.sh --help)"
-verb=$1 name=$2 type='' slices=1 spot=() runtime=''
+[ $# -ge 2 ] || fail "needs a command and a name (bash launch/tpu_vm.sh --help)"
+command=$1 name=$2 type='' slices=1 spot=() runtime=''
 shift 2
 [[ $name =~ ^[a-z]([a-z0-9-]*[a-z0-9])?$ ]] || fail "$name: a name has a-z, 0-9 and hyphens only"
 while [ $# -gt 0 ]; do
@@ -182,12 +182,12 @@ run() {
     done
 }
 
-case $verb in
+case $command in
 run) run "$@" ;;
 create) create ;;
 setup) setup ;;
 logs) on_first 'bash albert_jax/launch/host.sh follow' ;;
 stop) on_all 'bash albert_jax/launch/host.sh stop' ;;
 delete) give_back ;;
-*) fail "unknown verb $verb (bash launch/tpu_vm.sh --help)" ;;
+*) fail "unknown command $command (bash launch/tpu_vm.sh --help)" ;;
 esac

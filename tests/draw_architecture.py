@@ -44,7 +44,7 @@ def imports() -> dict[str, set[str]]:
         & {other for other in drawn if house.ROOMS.index(other) < house.ROOMS.index(room)}
         for room, paths in drawn.items()
     }
-    found["cli"].add("commands")  # It imports the module of the verb by its name.
+    found["cli"].add("commands")  # It imports the module of the command by its name.
     return found
 
 

@@ -5,7 +5,7 @@
 #
 # clones the commit of this checkout into FOLDER (default: a temporary one) and runs the two commands
 # of the README there, then fine-tuning on the reviews of examples/ in English and in Chinese with
-# no option but files and folders, every verb that looks at the result, the local page, the export
+# no option but files and folders, every command that looks at the result, the local page, the export
 # and its use in Hugging Face Transformers. It ends with the number of commands that failed. It
 # takes about 20 minutes of two cores and installs torch and transformers from the package index.
 set -u

@@ -11,7 +11,7 @@ from albert_jax import configfile
 from albert_jax.bench import step
 from albert_jax.data.batches.batch import batch_shapes
 from albert_jax.errors import ConfigError
-from albert_jax.observe import flops
+from albert_jax.model import flops
 from tests.test_house import _loaded
 
 BARE = {"grain", "orbax", "array_record", "tensorflow_datasets", "tyro", "tomli_w", "torch"}

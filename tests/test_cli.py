@@ -1,4 +1,4 @@
-"""The console command: verbs, errors and exit codes, help, output that others read."""
+"""The console command: commands, errors and exit codes, help, output that others read."""
 
 from __future__ import annotations
 
@@ -38,18 +38,18 @@ def _last(err):
     return err.rstrip("\n").splitlines()[-1]
 
 
-@pytest.mark.parametrize("verb", cli.VERBS)
-def test_every_verb_explains_itself(call, verb):
-    code, out, err = call(*verb.split(), "--help")
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_every_verb_explains_itself(call, command):
+    code, out, err = call(*command.split(), "--help")
     assert code == 0 and not err
-    assert f"albert-jax {verb}" in out and "show this help" in out
+    assert f"albert-jax {command}" in out and "show this help" in out
 
 
 def test_overview_names_every_verb(call):
     code, out, _ = call("--help")
     assert code == 0
-    for verb in cli.VERBS:
-        assert f"  {verb} " in out
+    for command in cli.COMMANDS:
+        assert f"  {command} " in out
     assert call()[0] == 2
     assert call("data")[0] == 2
     code, out, _ = call("--version")
@@ -114,7 +114,7 @@ def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):
         (["config", "show", "--config", "tiny", "--get", "optimizer.lr"], ["optimizer.lr"]),
         (["evaluate", "x", "--step", "last"], ["--step last", "newest"]),
         (["data", "prepare", "--text", "x", "--tokenizer", "t", "--out", "o", "--shard", "4/4"], ["t"]),
-        (["fill-mask", "x", "[MASK]", "--top", "0"], ["--top 0"]),
+        (["fill-mask", "x", "[MASK]", "--top-k", "0"], ["--top-k 0"]),
         (["pretrain", "--config", "tiny", "--out", "x", "--lr", "1e-3"],
          ["--lr", "did you mean --optimizer.learning-rate?"]),
         (["finetune", "--out", "x", "--batch_size", "8", "--lr=1e-3"],
@@ -131,7 +131,7 @@ def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):
         (["finetune", "--out", "x", "--gpu", "0"], ["JAX_PLATFORMS", "cuda"]),
         (["help", "pretran"], ["'pretran'", "did you mean pretrain"]),
     ],
-    ids=lambda v: " ".join(v) if isinstance(v, list) and v and v[0] in "".join(cli.VERBS) else "",
+    ids=lambda v: " ".join(v) if isinstance(v, list) and v and v[0] in "".join(cli.COMMANDS) else "",
 )  # fmt: skip
 def test_wrong_usage_is_one_last_line(call, arguments, parts, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -211,7 +211,7 @@ def test_tpu_vm_setup_logs_and_delete(cloud):
 
 @pytest.mark.parametrize(
     ("arguments", "text"),
-    [(["run"], "a verb and a name"), (["run", "Base"], "Base"), (["go", "base"], "unknown verb go"),
+    [(["run"], "a command and a name"), (["run", "Base"], "Base"), (["go", "base"], "unknown command go"),
      (["run", "base", "--typ", "x"], "--typ"), (["run", "base", "--type"], "--type needs"),
      (["create", "base", "--type", "7x-8"], "7x-8"), (["create", "base"], "--type"),
      (["run", "base", "--slices", "0"], "--slices 0")],
@@ -415,13 +415,13 @@ def test_the_schema_finds_a_misspelt_field_and_a_wrong_type():
 
 
 def test_exit_codes_that_end_a_job_are_those_that_no_restart_mends():
-    from albert_jax import ends, errors
+    from albert_jax import errors, exits
 
     mended = {errors.PeerError.exit_code, errors.Stopped.exit_code}
     known = {
         error.exit_code for error in vars(errors).values()
         if isinstance(error, type) and issubclass(error, errors.AlbertError)
-    } | {ends.USAGE, ends.INTERNAL}  # fmt: skip
+    } | {exits.USAGE, exits.INTERNAL}  # fmt: skip
     text = (ROOT / "launch" / "jobset.yaml").read_text()
     assert set(map(int, re.search(r"values: \[(.*)\]", text)[1].split(","))) == known - mended
     cases = re.search(r"^ +0 ((?:\| \d+ ?)+)\)", (ROOT / "launch" / "tpu_vm.sh").read_text(), re.M)
@@ -519,7 +519,7 @@ def _inputs(folder: Path, steps: int) -> tuple[Path, Path]:
 
 @pytest.mark.thorough
 def test_every_command_of_the_page_is_taken(cloud, monkeypatch, capsys):
-    """docs/cloud-tpu.md against the recorded gcloud, and its pretrain options against the verb."""
+    """docs/cloud-tpu.md against the recorded gcloud, and its pretrain options against the command."""
     from albert_jax import cli
     from albert_jax.commands.pretrain import Pretrain
 

@@ -1,4 +1,4 @@
-"""The verbs about machines: a budget becomes a config, and input is compared with steps."""
+"""The commands about machines: a budget becomes a config, and input is compared with steps."""
 
 from __future__ import annotations
 

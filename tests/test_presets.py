@@ -12,7 +12,7 @@ import pytest
 from albert_jax import configfile
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.config_fields import leaves
-from albert_jax.observe import flops
+from albert_jax.model import flops
 
 NAMES = [name for name in configfile.presets() if not name.startswith("finetune/")]
 """Those of pretraining; sizes of the others come with their weights (tests/train)."""
@@ -109,7 +109,7 @@ def _hours(config: Config, chips: int, peak: float) -> float:
             sequence_length=phase.sequence_length,
             predictions=phase.max_predictions_per_seq,
             num_layers=config.model.num_hidden_layers,
-            words=phase.objective.words,
+            word_prediction=phase.objective.word_prediction,
         )
         total += 3 * forward * phase.steps * phase.batch_size * phase.sequence_length
     return total / (0.6 * chips * peak) / 3600

@@ -74,7 +74,7 @@ def test_named_extras_exist():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_parses(page, monkeypatch, capsys):
-    """Also those that need a bucket or a TPU: verbs, options and fields exist."""
+    """Also those that need a bucket or a TPU: commands, options and fields exist."""
     import importlib
 
     text = page.read_text().replace("\\\n", " ")
@@ -85,8 +85,8 @@ def test_every_command_parses(page, monkeypatch, capsys):
         words = [
             "tiny" if w == "RUN" and words[i - 1] == "--config" else w for i, w in enumerate(words)
         ]
-        verb = " ".join(words[:2]) if " ".join(words[:2]) in cli.VERBS else words[0]
-        module, name = cli.VERBS[verb][0].split(":")
+        command = " ".join(words[:2]) if " ".join(words[:2]) in cli.COMMANDS else words[0]
+        module, name = cli.COMMANDS[command][0].split(":")
         command = getattr(importlib.import_module(module), name)
         run = Mock(return_value=None)
         monkeypatch.setattr(command, "run", run)
@@ -153,7 +153,7 @@ def place(tmp_path_factory):
     shutil.copytree(ROOT / "examples", place / "examples")
     (place / "bin").mkdir()
     program = place / "bin" / "albert-jax"
-    cases = " ".join(f'{verb}) set -- "$@" {options} ;;' for verb, options in QUICK.items())
+    cases = " ".join(f'{command}) set -- "$@" {options} ;;' for command, options in QUICK.items())
     program.write_text(
         f"#!/bin/sh\ncase $1 in {cases} esac\n"
         f'exec {shlex.quote(sys.executable)} -m albert_jax "$@"\n'

@@ -9,7 +9,7 @@ import jax
 from albert_jax import configfile
 from albert_jax.bench import step
 from albert_jax.config import Config
-from albert_jax.observe import flops
+from albert_jax.model import flops
 from albert_jax.plan import budget
 
 

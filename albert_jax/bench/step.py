@@ -2,7 +2,7 @@
 
 Neither the readers of data nor the checkpoints are loaded. The model FLOPs utilization is
 
-    MFU = FLOPs of a step by observe/flops.py / seconds of a step / devices / peak
+    MFU = FLOPs of a step by model/flops.py / seconds of a step / devices / peak
 
 where the peak is the data sheet's bfloat16 rate of the chip (plan/chips.py) or, for an unknown
 chip, the measured rate of a large matrix product in the config's type, which is always reported
@@ -25,7 +25,7 @@ import numpy as np
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.errors import AlbertError, ConfigError
-from albert_jax.observe import flops
+from albert_jax.model import flops
 from albert_jax.plan import chips
 
 Batch = dict[str, np.ndarray]

@@ -29,7 +29,7 @@ from albert_jax.tree import unflatten
 
 log = logging.getLogger(__name__)
 
-MARK = "words_mark"
+WORDS_MILESTONE = "words_milestone"
 """The metric of a step that is never deleted: the number of words at which it was to be saved."""
 
 CLEAN_UP_TRIES, CLEAN_UP_SECONDS = 10, 0.1
@@ -198,8 +198,8 @@ class Checkpoints:
           step: Number of steps done, larger than that of any earlier save.
           state: Pytree of finite arrays.
           record: JSON object that :meth:`restore` returns, covered by the same digests.
-          metrics: Finite numbers of this step, one of which may be `best`; with MARK among them
-            the step is kept for good.
+          metrics: Finite numbers of this step, one of which may be `best`; with WORDS_MILESTONE
+            among them the step is kept for good.
 
         Raises:
           StorageError: Two saves in a row failed; the line names the last complete step.
@@ -278,7 +278,7 @@ class Checkpoints:
             manifest.complete(self._layout, step, metrics)
             best = self.best_step()
             for old in self.steps()[: -self._keep]:
-                if old != best and MARK not in manifest.metrics_of(self._layout, old):
+                if old != best and WORDS_MILESTONE not in manifest.metrics_of(self._layout, old):
                     manifest.delete(self._layout, old)
 
         agreement.on_first("checkpoint", complete, key)

@@ -1,1 +1,1 @@
-"""The verbs of the console command; each imports its stage when it runs."""
+"""The commands of the command line; each module imports what its command needs when it runs."""

@@ -1,4 +1,4 @@
-"""`albert-jax bench`: the verb that measures how fast a config trains on this machine."""
+"""`albert-jax bench`: the command that measures how fast a config trains on this machine."""
 
 from __future__ import annotations
 

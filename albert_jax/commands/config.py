@@ -1,4 +1,4 @@
-"""`albert-jax config show`: the verb that prints a config."""
+"""`albert-jax config show`: the command that prints a config."""
 
 from __future__ import annotations
 

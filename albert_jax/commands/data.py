@@ -1,8 +1,7 @@
-"""`albert-jax data ...`: the verbs that prepare text and look at the rows made from it."""
+"""`albert-jax data ...`: the commands that prepare text and look at the rows made from it."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +11,7 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax import configfile
-from albert_jax.commands.options import Directory, OptionalFile, check_within
+from albert_jax.commands.options import Directory, OptionalFile, check_within, log
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ Sources = Annotated[
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions:
+class ReadingOptions:
     """Options for finding and reading text."""
 
     text: Sources
@@ -44,7 +43,7 @@ class TextOptions:
     """Field that holds the text in JSONL, Parquet, TFDS and Hugging Face datasets."""
     on_bad_text: Literal["stop", "skip"] = "stop"
     """Handling of lines that are not clean UTF-8: stop with an error, or skip them."""
-    rule: Literal["split", "line"] = "split"
+    sentences: Literal["split", "line"] = "split"
     """Rule for finding sentences: split each line into sentences, or take each line as one."""
     language: str = "en"
     """Language whose abbreviations the sentence splitter knows."""
@@ -61,13 +60,8 @@ class TextOptions:
         )
 
 
-def log(line: str) -> None:
-    """Prints a line of progress."""
-    print(line, file=sys.stderr, flush=True)
-
-
 @dataclass(frozen=True, kw_only=True)
-class DataPrepare(TextOptions):
+class DataPrepare(ReadingOptions):
     """Turn text into documents of token ids; some documents are held out for evaluation.
 
     A finished folder is left as it is, and an interrupted one is completed by the same command.
@@ -119,7 +113,7 @@ class DataPrepare(TextOptions):
         vocabulary = self._vocabulary()
         options = PrepareOptions(
             reading=self.reading(self.unit_tokens),
-            rule=self.rule,
+            sentences=self.sentences,
             language=self._sentence_language(),
             words=self.words,
             phonemes=self.phonemes,
@@ -185,7 +179,7 @@ def _shard(text: str) -> tuple[int, int]:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """The options of the verbs that make rows from prepared documents."""
+    """The options of the commands that make rows from prepared documents."""
 
     data: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")]] = ()
     """Prepared folders. By default they are those of the config, as in a run folder."""

@@ -1,4 +1,4 @@
-"""`albert-jax doctor`: the verb that looks for problems of this machine that could spoil a run."""
+"""`albert-jax doctor`: the command that looks for problems of this machine."""
 
 from __future__ import annotations
 

@@ -6,12 +6,17 @@ import io
 import sys
 from dataclasses import dataclass
 
-from albert_jax.commands.options import DepthOptions, OptionalFile, TextOptions, write_json_lines
+from albert_jax.commands.options import (
+    DepthOptions,
+    OptionalFile,
+    SentenceOptions,
+    write_json_lines,
+)
 from albert_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Embed(TextOptions, DepthOptions):
+class Embed(SentenceOptions, DepthOptions):
     """Turn sentences into vectors.
 
     A sentence-embedding run gives the vectors of its task, which have length 1. Any other model
@@ -33,8 +38,8 @@ class Embed(TextOptions, DepthOptions):
 
         model = self.load()
         rows = embed.token_rows(model, texts, where)
-        if cut := embed.cut_texts(rows):
-            print(cut, file=sys.stderr)
+        if truncated := embed.truncated_texts(rows):
+            print(truncated, file=sys.stderr)
         vectors = embed.embed_rows(model, rows, self.num_layers)
         if self.out is None or self.out.endswith(".jsonl"):
             found = zip(texts, vectors, strict=True)

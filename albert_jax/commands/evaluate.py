@@ -25,7 +25,7 @@ class Evaluate(ModelOptions):
 
     num_layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N,N,...")] = ()
     """Depths to measure side by side; the default is the model's own."""
-    changes: bool = False
+    cosines: bool = False
     """Add the mean cosine of a token's state after each layer to its state before."""
     max_samples: int | None = None
     """Most held-out rows (or examples of a fine-tuned run) to read; the default is
@@ -100,7 +100,7 @@ class Evaluate(ModelOptions):
             data = replace(model.run_config.data, prepared=self.data)
             model = replace(model, run_config=replace(model.run_config, data=data))
         results = pretraining.evaluate(
-            model, num_layers=depths, max_samples=self.max_samples, cosines=self.changes
+            model, num_layers=depths, max_samples=self.max_samples, cosines=self.cosines
         )
         length = model.run_config.phases[-1].sequence_length
         named = {f"{depth} layers": numbers for depth, numbers in results.items()}
@@ -126,7 +126,7 @@ class Evaluate(ModelOptions):
         interval: dict[str, Any] = {"metric": first, "level": 0.95}
         lines, wrong = [f"{task.name}, {len(examples)} examples of {path}"], {}
         for number, depth in enumerate(depths):
-            scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.changes)
+            scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.cosines)
             column = f"{depth} layers"
             results[column] = scores.values
             if scores.interval is not None:
@@ -136,7 +136,7 @@ class Evaluate(ModelOptions):
             if scores.single_answer:
                 lines.append(f"the answer at {column} is {scores.single_answer} for every example")
             if number == 0:  # The other depths have about the same.
-                lines += [scores.cut] if scores.cut else []
+                lines += [scores.truncated] if scores.truncated else []
                 lines += scores.errors.lines() if scores.errors else []
                 wrong = scores.errors.as_json() if scores.errors else {}
         if majority:

@@ -26,13 +26,13 @@ class Explain(DepthOptions):
     """A text, or two with a tab between; [MASK] for a word that is to be predicted."""
     out: Directory
     """Folder to make, with explain.html; it must not exist."""
-    top: int = 3
+    top_k: int = 3
     """Predictions per mask."""
 
     def run(self) -> None:
         """Prints a table and writes the folder: explain.html with everything drawn, and the
         numbers as explain.json and attention.npy."""
-        check_within(1, 100, top=self.top)
+        check_within(1, 100, top_k=self.top_k)
         import numpy as np
 
         from albert_jax.files import new_folder, write_files
@@ -40,7 +40,9 @@ class Explain(DepthOptions):
         from albert_jax.json_files import json_bytes
 
         model = self.load()
-        explanation = explain.explain(model, self.text, num_layers=self.num_layers, top_k=self.top)
+        explanation = explain.explain(
+            model, self.text, num_layers=self.num_layers, top_k=self.top_k
+        )
         attention = io.BytesIO()
         np.save(attention, explanation.attention, allow_pickle=False)
         contents = {

@@ -1,8 +1,9 @@
-"""`albert-jax export`: the verb that writes a model for other programs."""
+"""`albert-jax export`: the command that writes a model for other programs."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from albert_jax.commands.options import DepthOptions, Directory
 from albert_jax.errors import ConfigError
@@ -16,33 +17,30 @@ class Export(DepthOptions):
 
     out: Directory
     """Directory to make; it must not exist."""
-    to: Format = "huggingface"
-    """Files of Transformers, our own files, one graph of the network, or the PL-BERT of StyleTTS2
-    and Kokoro."""
+    to: Format | Literal["babylm"] = "huggingface"
+    """Files of Transformers, our own files, one graph of the network, the PL-BERT of StyleTTS2 and
+    Kokoro, or for BabyLM a directory of Transformers for each checkpoint of run.save_at_words
+    (chck_1M, ...) and main."""
     head: Head | None = None
     """Heads in the files of Transformers and graphs; the default is the task's head, or both
     heads of pretraining."""
     dtype: StoredType = "float32"
     """Type of the stored weights: bfloat16 for Transformers, int8 for ONNX."""
 
-    at_words: bool = False
-    """A directory with one for each checkpoint of run.save_at_words (chck_1M, ...) and main."""
-
     def run(self) -> None:
         """Writes the directory, and prints what was written."""
-        from albert_jax.export import at_words, export
+        from albert_jax.export import babylm, export
 
-        export.check(self.to, self.head, self.dtype)
-        if self.at_words:
-            if (self.to, self.num_layers, self.step, self.weights) != (
-                "huggingface", None, "newest", "trained",
-            ):  # fmt: skip
+        if self.to == "babylm":
+            export.check("huggingface", self.head, self.dtype)
+            if (self.num_layers, self.step, self.weights) != (None, "newest", "trained"):
                 raise ConfigError(
-                    "--at-words chooses the checkpoints and writes files of Transformers: leave "
-                    "out --to, --num-layers, --step and --weights"
+                    "--to babylm chooses the checkpoints: leave out --num-layers, --step and "
+                    "--weights"
                 )
-            print(at_words.export(self.model, self.out, head=self.head, dtype=self.dtype))
+            print(babylm.export(self.model, self.out, head=self.head, dtype=self.dtype))
             return
+        export.check(self.to, self.head, self.dtype)
         model = self.load()
         if self.num_layers is not None:
             model = model.at_depth(self.num_layers)

@@ -25,17 +25,17 @@ class FillMask(ModelOptions):
 
     texts: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")]] = ()
     """Texts, each with one [MASK] or more."""
-    top: int = 5
+    top_k: int = 5
     """Predictions per mask."""
 
     def run(self) -> None:
         """Prints each text and its predictions with their probabilities."""
-        check_within(1, 1000, top=self.top)
+        check_within(1, 1000, top_k=self.top_k)
         from albert_jax.inference.fill_mask import fill_mask
 
         model = self.load()
         if self.texts:
-            print(table(self.texts, fill_mask(model, self.texts, top_k=self.top)))
+            print(table(self.texts, fill_mask(model, self.texts, top_k=self.top_k)))
         else:
             print(held_out_table(model))
 
@@ -54,7 +54,8 @@ def table(texts: Sequence[str], predictions: Sequence[Sequence[Sequence[Candidat
 
 def held_out_table(model: Model) -> str:
     """The held-out sentences, five predictions each, and how often the true word is among them."""
-    from albert_jax.inference.fill_mask import HELD_OUT_SENTENCES, fill_mask
+    from albert_jax.data.sources.python_docs import HELD_OUT_SENTENCES
+    from albert_jax.inference.fill_mask import fill_mask
 
     predictions = fill_mask(model, [sentence.text for sentence in HELD_OUT_SENTENCES])
     lines, hits = [], 0

@@ -1,4 +1,4 @@
-"""`albert-jax finetune`: the verb that trains a task from labeled examples."""
+"""`albert-jax finetune`: the command that trains a task from labeled examples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tyro
 
 from albert_jax.commands import options
 from albert_jax.commands.options import Fields, File, RunFolder
-from albert_jax.finetuning import settings
+from albert_jax.finetuning import run_config
 from albert_jax.tasks import registry
 
 
@@ -54,7 +54,7 @@ class Finetune:
         """The defaults under the config and the task that are named in the arguments."""
         name = options.given(arguments, "--config")
         task = options.given(arguments, "--task") or options.given(arguments, "--task.name")
-        config, given = settings.defaults(name, options.given(arguments, "--init"), task)
+        config, given = run_config.defaults(name, options.given(arguments, "--init"), task)
         given |= {
             word[2:].split("=")[0].replace("-", "_") for word in arguments if word[:2] == "--"
         }
@@ -65,7 +65,7 @@ class Finetune:
     def run(self) -> None:
         """Trains, and returns when the last step is evaluated and saved."""
         columns = None if self.columns is None else options.column_names(self.columns)
-        config = settings.with_files(
+        config = run_config.with_files(
             self.fields, train=self.train, dev=self.dev, teacher=self.teacher, columns=columns
         )
         from albert_jax.finetuning import finetune

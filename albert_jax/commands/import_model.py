@@ -1,4 +1,4 @@
-"""`albert-jax import`: the verb that reads the weights of other programs."""
+"""`albert-jax import`: the command that reads the weights of other programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and those that are looked up before the others."""
+"""Options that several commands share, and those that are looked up before the others."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tyro.conf import Positional
 from albert_jax import configfile, files
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError, DataError
+from albert_jax.model_io.model import ParamsKind
 
 if TYPE_CHECKING:
     from albert_jax.data.sources.tables import Record
@@ -28,18 +29,17 @@ OptionalFile = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
 Directory = Annotated[str, tyro.conf.arg(metavar="DIR")]
 RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
 Step = Annotated[str, tyro.conf.arg(metavar="newest|best|N")]
-Weights = Literal["trained", "averaged"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """The options of the verbs that load a model."""
+    """The options of the commands that load a model."""
 
     model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN|DIR")]]
     """Run folder or exported directory."""
     step: Step = "newest"
     """Checkpoint of a run."""
-    weights: Weights = "trained"
+    weights: ParamsKind = "trained"
     """The parameters, or their running average."""
 
     def load(self) -> Model:
@@ -51,7 +51,7 @@ class ModelOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class DepthOptions(ModelOptions):
-    """The options of the verbs that apply a model at one depth."""
+    """The options of the commands that apply a model at one depth."""
 
     num_layers: int | None = None
     """Depth; the default is the model's own."""
@@ -67,8 +67,8 @@ class DepthOptions(ModelOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextOptions:
-    """The options of the verbs that read sentences."""
+class SentenceOptions:
+    """The options of the commands that read sentences."""
 
     texts: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")]] = ()
     """Texts."""
@@ -108,6 +108,11 @@ def sentences(records: Sequence[Record]) -> tuple[list[str], list[str]]:
     column = "text" if "text" in columns and "sentence" not in columns else "sentence"
     texts = [str(tables.field(record, column)).strip() for record in records]
     return texts, [record.where for record in records]
+
+
+def log(line: str) -> None:
+    """Prints a line of progress."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def step_number(step: str) -> int | Literal["best", "newest"]:

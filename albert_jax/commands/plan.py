@@ -1,4 +1,4 @@
-"""`albert-jax plan`: the verb that plans a run on a slice, or spends a budget of time."""
+"""`albert-jax plan`: the command that plans a run on a slice, or spends a budget of time."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class Predict(DepthOptions):
     """Names of the columns, - for one to ignore; the default is those of the training."""
     out: OptionalFile = None
     """File for the predictions; the default is stdout."""
-    top: int | None = None
+    top_k: int | None = None
     """Labels of a classifier, or answers to a question, to list; the default is all labels, and the
     one best answer."""
     denoising_steps: int | None = None
@@ -62,7 +62,7 @@ class Predict(DepthOptions):
         predictor = Predictor(
             self.load(),
             num_layers=self.num_layers,
-            top=self.top,
+            top_k=self.top_k,
             exit_confidence=self.exit_confidence,
             denoising_steps=self.denoising_steps,
             temperature=self.temperature,

@@ -1,4 +1,4 @@
-"""`albert-jax pretrain`: the verb that trains a model, or continues a run."""
+"""`albert-jax pretrain`: the command that trains a model, or continues a run."""
 
 from __future__ import annotations
 

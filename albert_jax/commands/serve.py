@@ -9,8 +9,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import Step, Weights, step_number
+from albert_jax.commands.options import Step, step_number
 from albert_jax.errors import ConfigError
+from albert_jax.model_io.model import ParamsKind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Serve:
     """Port; 0 takes a free one."""
     step: Step = "newest"
     """Checkpoint of the runs."""
-    weights: Weights = "trained"
+    weights: ParamsKind = "trained"
     """The parameters of the runs, or their running average."""
 
     def run(self) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import OptionalFile, TextOptions, write_json_lines
+from albert_jax.commands.options import OptionalFile, SentenceOptions, write_json_lines
 
 WIDTH = 100
 """Columns of a line of tokens."""
@@ -22,7 +22,7 @@ class _Vocabulary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokenize(TextOptions, _Vocabulary):
+class Tokenize(SentenceOptions, _Vocabulary):
     """Show the tokens of texts, with the id of each below it."""
 
     out: OptionalFile = None

@@ -1,16 +1,16 @@
-"""`albert-jax tokenizer train`: the verb that learns a vocabulary."""
+"""`albert-jax tokenizer train`: the command that learns a vocabulary."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from albert_jax.commands.data import TextOptions, log
-from albert_jax.commands.options import Directory
+from albert_jax.commands.data import ReadingOptions
+from albert_jax.commands.options import Directory, log
 
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerTrain(TextOptions):
+class TokenizerTrain(ReadingOptions):
     """Learn a vocabulary from text."""
 
     vocab_size: int
@@ -43,7 +43,7 @@ class TokenizerTrain(TextOptions):
             keep_width=self.keep_width,
             sample_bytes=self.sample_bytes,
             reading=self.reading(),
-            rule=self.rule,
+            sentences=self.sentences,
             language=self.language,
         )
         train(self.text, self.out, options, log)

@@ -1,4 +1,4 @@
-"""`albert-jax verify`: the verb that reads everything a folder holds, and changes nothing."""
+"""`albert-jax verify`: the command that reads everything a folder holds, and changes nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Verify:
 
     def run(self) -> None:
         """Prints a table for each path. Raises CheckpointError if anything is damaged."""
-        from albert_jax.model_io import verify
+        from albert_jax import verify
 
         if not self.paths:
             raise CheckpointError("no PATH: name a run, a prepared folder or an exported directory")

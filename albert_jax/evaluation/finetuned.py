@@ -12,12 +12,12 @@ from albert_jax.errors import AlbertError
 from albert_jax.evaluation import errors
 from albert_jax.evaluation.errors import Errors
 from albert_jax.inference.layer_similarity import mean_cosines
-from albert_jax.inference.predict import BATCH_SIZE, cut_examples, featurize, predict, task_of
+from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of, truncated_examples
+from albert_jax.model import flops
 from albert_jax.model_io.model import Model
-from albert_jax.observe import flops
 from albert_jax.tasks.support.encoder import flatten_groups
 from albert_jax.tasks.support.metrics import bootstrap
-from albert_jax.tasks.task import BatchSpec
+from albert_jax.tasks.support.rows import BatchSpec
 
 COSINE_EXAMPLES = 256
 """Examples over which the cosines of the layers are averaged."""
@@ -27,7 +27,7 @@ BOOTSTRAP_SAMPLES = 500
 
 
 @dataclass(frozen=True)
-class Scores:
+class Evaluation:
     """The scores of a model at one depth."""
 
     values: dict[str, float]
@@ -37,13 +37,13 @@ class Scores:
     """The wrong answers of a classifier."""
     single_answer: str = ""
     """The answer of all predictions, in words, if they are all the same."""
-    cut: str = ""
+    truncated: str = ""
     """The number of examples that are longer than a row, in words; empty if there are none."""
 
 
 def evaluate(
     model: Model, examples: Sequence[Any], *, num_layers: int | None = None, cosines: bool = False
-) -> Scores:
+) -> Evaluation:
     """Scores a model on labeled examples of its task.
 
     Beside the scores of the task stand forward_flops_per_token in the longest rows and, with
@@ -54,11 +54,8 @@ def evaluate(
     task = task_of(model)
     features = featurize(model, examples)
     predictions = predict(model, examples, features=features, num_layers=num_layers)
-    cut = cut_examples(model, features)
-    scores, single = task.score(examples, predictions), task.single_answer(examples, predictions)
-    if 1.0 in (scores.get("accuracy"), scores.get("exact")):
-        single = ""  # It is the right one.
-    values = {name: scores[name] for name in task.config.metrics if name in scores} | scores
+    truncated = truncated_examples(model, features)
+    values, single_answer = task.evaluate(examples, predictions)
     values["forward_flops_per_token"] = flops.forward_per_token(
         model.config,
         sequence_length=model.run_config.phases[-1].sequence_length,
@@ -79,9 +76,10 @@ def evaluate(
         return task.score(sample, [predictions[i] for i in chosen])[task.config.metrics[0]]
 
     if not task.confidence_interval:
-        return Scores(values, None, None, single, cut)
+        return Evaluation(values, None, None, single_answer, truncated)
     _, low, high = bootstrap(first_score, np.arange(len(examples)), BOOTSTRAP_SAMPLES)
-    return Scores(values, (low, high), errors.find(task, examples, predictions), single, cut)
+    wrong = errors.find(task, examples, predictions)
+    return Evaluation(values, (low, high), wrong, single_answer, truncated)
 
 
 def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, float], str]:

@@ -24,19 +24,19 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.evaluation.sentence_order import CutRule
 from albert_jax.inference.layer_similarity import mean_cosines
+from albert_jax.model import flops
 from albert_jax.model_io import run_record
 from albert_jax.model_io.model import Model
 from albert_jax.objectives.pretraining import pretraining_loss
-from albert_jax.observe import flops
 
 Batch = Mapping[str, np.ndarray]
-Score = Callable[[dict[str, np.ndarray]], Mapping[str, float]]
+BatchSums = Callable[[dict[str, np.ndarray]], Mapping[str, float]]
 """Sums over one batch, as the evaluation step of train/step.py gives them: "mlm_sum", "sop_sum"
 (weighted losses in nats) and "mlm_correct", "mlm_top5_correct", "sop_correct" (weighted correct
 predictions). Missing keys are omitted from the report; extra keys are ignored."""
 
-TOP = 5
-"""Number of best predictions that mlm_top5_accuracy considers (`top` of pretraining_loss)."""
+TOP_K = 5
+"""Number of best predictions that mlm_top5_accuracy considers (`top_k` of pretraining_loss)."""
 
 SEED = 1_000_003
 """Held-out rows and their masks are the same for every run, whatever its seed."""
@@ -119,13 +119,13 @@ def evaluate(
     cut_accuracy = _cut_accuracy(phase, train, model.vocabulary, batches)
     results = {}
     for depth in num_layers or (config.model.num_hidden_layers,):
-        numbers = measure(batches, local_score(params, config, depth), reference) | cut_accuracy
+        numbers = measure(batches, local_sums(params, config, depth), reference) | cut_accuracy
         numbers["forward_flops_per_token"] = flops.forward_per_token(
             config.model,
             sequence_length=phase.sequence_length,
             predictions=phase.max_predictions_per_seq,
             num_layers=depth,
-            words=phase.objective.words,
+            word_prediction=phase.objective.word_prediction,
         )
         if cosines:
             numbers |= mean_cosines(params, config.model, config.compute, batches, num_layers=depth)
@@ -177,13 +177,14 @@ def held_out_batches(
     """Batches of the held-out rows of all corpora, one corpus after the other.
 
     They have the shape of the phase, but the masks of the paper, so that runs can be compared:
-    n-grams (words, with an objective of words) and MASK_RATE, unless the phase draws a rate for
+    n-grams (words, where words are predicted) and MASK_RATE, unless the phase draws a rate for
     each row (uniform_mask_rate) or masks nothing, and at most SHORT_SEQ_PROB.
     `max_samples` is divided among the corpora by their numbers of tokens, at least one row each.
     Rows and masks do not depend on `batch_size`. Raises DataError for a corpus without a row.
     """
-    masks = {"mask_unit": "ngram", "max_ngram": 3} if phase.objective.words == "none" else {}
-    objective = dataclasses.replace(phase.objective, sampled_softmax_size=0, **masks)
+    objective = dataclasses.replace(phase.objective, sampled_softmax_size=0)
+    if objective.word_prediction == "none":
+        objective = dataclasses.replace(objective, mask_unit="ngram", max_ngram=3)
     if objective.mask_rate > 0 and not objective.uniform_mask_rate:
         objective = dataclasses.replace(objective, mask_rate=MASK_RATE)
     short_seq_prob = min(phase.short_seq_prob, SHORT_SEQ_PROB)
@@ -203,18 +204,20 @@ def held_out_batches(
     ]
 
 
-def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dict[str, float]:
+def measure(
+    batches: Iterable[Batch], batch_sums: BatchSums, reference: Reference
+) -> dict[str, float]:
     """Held-out numbers over all batches, each a mean over what has a weight above 0.
 
     mlm_loss (nats per masked token), unigram_loss (the same tokens under the frequencies of the
     corpus), nats_below_unigram, mlm_loss_per_byte, unigram_loss_per_byte, mlm_accuracy,
-    mlm_top5_accuracy, sop_loss and sop_accuracy, word_loss and word_accuracy (of the objective
-    `words`); masked_tokens and sop_pairs count them. A mean over nothing is left out.
+    mlm_top5_accuracy, sop_loss and sop_accuracy, word_loss and word_accuracy (of word
+    prediction); masked_tokens and sop_pairs count them. A mean over nothing is left out.
     """
     sums: dict[str, float] = {}
     unigram = tokens = pairs = words = weight_bytes = 0.0
     for batch in batches:
-        for name, value in score(dict(batch)).items():
+        for name, value in batch_sums(dict(batch)).items():
             sums[name] = sums.get(name, 0.0) + float(value)
         weights = batch["mlm_weights"].astype(np.float64)
         unigram += float(np.sum(weights * reference.unigram_nats[batch["mlm_labels"]]))
@@ -231,7 +234,7 @@ def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dic
         if weight_bytes:
             numbers["mlm_loss_per_byte"] = sums["mlm_sum"] / weight_bytes
             numbers["unigram_loss_per_byte"] = unigram / weight_bytes
-        for name in ("mlm", f"mlm_top{TOP}"):
+        for name in ("mlm", f"mlm_top{TOP_K}"):
             if f"{name}_correct" in sums:
                 numbers[f"{name}_accuracy"] = sums[f"{name}_correct"] / tokens
     if pairs:
@@ -244,13 +247,15 @@ def measure(batches: Iterable[Batch], score: Score, reference: Reference) -> dic
     return numbers | {"masked_tokens": tokens, "sop_pairs": pairs}
 
 
-def local_score(params: Mapping[str, Any], config: Config, num_layers: int | None = None) -> Score:
-    """A Score of the last phase's objective on this process's first device.
+def local_sums(
+    params: Mapping[str, Any], config: Config, num_layers: int | None = None
+) -> BatchSums:
+    """The sums of the last phase's objective on this process's first device.
 
     `num_layers` None is the model's own depth; each depth compiles anew.
     """
     objective = config.phases[-1].objective
-    loss = pretraining_loss(config.model, config.compute, objective=objective, top=TOP)
+    loss = pretraining_loss(config.model, config.compute, objective=objective, top_k=TOP_K)
 
     @jax.jit
     def sums(params: Any, batch: Any) -> dict[str, jax.Array]:

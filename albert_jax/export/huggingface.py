@@ -15,7 +15,7 @@ from albert_jax.model_io.huggingface import WEIGHTS_NAME, to_huggingface
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.parameter_names import OPTIONAL_MODULES
 from albert_jax.model_io.weights import check_modules
-from albert_jax.tasks.task import TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass
 
 _PIPELINES = {
     "fill-mask": "The [MASK] of the file.",

@@ -103,7 +103,7 @@ def _pretrained(model: Model, head: Head) -> Program:
         hidden = albert.encode(params, config, batch, compute=EXACT)
         if head == "mlm":
             return {"logits": albert.mlm_logits(params, config, hidden, batch["mlm_positions"])}
-        pooled = albert.pooled(params, config, hidden, batch)
+        pooled = albert.pooler_output(params, config, hidden, batch)
         if head == "base":
             return {"last_hidden_state": hidden, "pooler_output": pooled[:, 0]}
         return {

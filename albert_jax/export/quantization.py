@@ -15,15 +15,15 @@ import jax
 import numpy as np
 
 from albert_jax.config import ModelConfig
+from albert_jax.data.sources import python_docs
 from albert_jax.errors import AlbertError, DataError
 from albert_jax.export import Head
-from albert_jax.inference import fill_mask
 from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import predict, task_of
 from albert_jax.model import albert
 from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.support import features
+from albert_jax.tasks.support import rows
 from albert_jax.tree import flatten, unflatten
 
 _WORD_TABLE = "embeddings/word_embeddings/embedding"
@@ -63,12 +63,12 @@ def measure(
     """
     length = min(128, model.config.max_position_embeddings)
     try:
-        ids = model.vocabulary.encode([s.text for s in fill_mask.HELD_OUT_SENTENCES])
+        ids = model.vocabulary.encode([s.text for s in python_docs.HELD_OUT_SENTENCES])
     except DataError:  # A vocabulary of bare ids has no text.
         rng = np.random.default_rng(0)
         ids = list(rng.integers(0, model.config.vocab_size, (16, length)))
-    tokens = [features.sequence(model.vocabulary, [row], length) for row in ids]
-    batch = features.sequence_rows(tokens, length)
+    tokens = [rows.sequence(model.vocabulary, [row], length) for row in ids]
+    batch = rows.sequence_rows(tokens, length)
     record: dict[str, Any] = {"layers": drift(model.params, restored, model.config, batch)}
     lines = ["int8 to float32, states after layer:  mean cosine  largest difference"]
     lines += [

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 
 from albert_jax.data import counter_rng
+from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.errors import CheckpointError
 from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support import rows
 from albert_jax.tasks.support.prediction import length_buckets
 
 BATCH_SIZE = 32
 TOP_K = 20
 """Tokens that a word is drawn from."""
-_SPACE = "\u2581"
 _WORDS, _TOKENS = 0xA06, 0xA07
 
 
@@ -91,7 +91,7 @@ def _fill(model: Model, masked: Sequence[_MaskedText]) -> list[str]:
     allowed = vocabulary.starts_word.astype(bool).copy()
     allowed[special_ids(vocabulary)] = False
     # A lone word mark also begins a word but is not one.
-    allowed &= [bool(vocabulary.id_to_token(id).strip(_SPACE)) for id in range(vocabulary.size)]
+    allowed &= [bool(vocabulary.id_to_token(id).strip(SPACE)) for id in range(vocabulary.size)]
     count = min(TOP_K, int(allowed.sum()))
     logits = logits_function(run_config.model, run_config.compute, backend)
 

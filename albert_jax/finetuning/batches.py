@@ -12,8 +12,8 @@ from albert_jax.config import Config
 from albert_jax.data import counter_rng
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.tasks.support.features import fitting_length
-from albert_jax.tasks.task import AnyTask, Batch, BatchSpec
+from albert_jax.tasks.support.rows import Batch, BatchSpec, fitting_length
+from albert_jax.tasks.task import AnyTask
 
 LENGTH_MULTIPLE = 16
 """Row lengths of shortened batches are rounded up to a multiple of this many tokens."""

@@ -25,7 +25,7 @@ from albert_jax.model_io import model as models
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Batch, Encoder, Params
-from albert_jax.tasks.support.features import INPUTS
+from albert_jax.tasks.support.rows import INPUTS
 from albert_jax.tasks.task import AnyTask
 
 MAX_DEPTHS = 4

@@ -13,7 +13,7 @@ import numpy as np
 from albert_jax.config import Config
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.finetuning import setup, summary
+from albert_jax.finetuning import network, run_config, summary
 from albert_jax.finetuning.batches import TrainingBatches
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
@@ -53,34 +53,33 @@ def run(
     from albert_jax.train.run import run_training, set_up
 
     hosts.join()
-    teacher = models.load(task.config.teacher) if getattr(task.config, "teacher", "") else None
+    teacher = _load_teacher(task)
     continued = models.is_run(out)
     source = out if continued else init
+    new = ""
     if source is not None:
-        model, vocabulary = setup.pretrained_network(source, config.model, check=not continued)
+        model, vocabulary = network.pretrained_network(source, config.model, check=not continued)
     else:
         texts = [text for example in train for text in task.texts(example) if text]
-        model, vocabulary = setup.new_network(config.model, texts, teacher and teacher.vocabulary)
-    config = replace(config, model=setup.at_depth(model, num_layers), task=task.config)
-    config, fitted = setup.fit_to_weights(config, given, source or "the new network", teacher)
-    task = registry.create(setup.check_task(config, max_steps))
+        known = teacher and teacher.vocabulary
+        model, vocabulary, new = network.new_network(config.model, texts, known)
+    config = replace(config, model=run_config.at_depth(model, num_layers), task=task.config)
+    config, fitted = run_config.fit_to_weights(config, given, source or "the new network", teacher)
+    task = registry.create(run_config.check_task(config, max_steps))
     config.validate()
     facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))
-    if getattr(task.config, "augment", 0):
-        from albert_jax.finetuning.augmentation import augmented
-
-        train += augmented(models.load(task.config.augment_from), train, task.config, config.seed)
+    train += _augmented(task, train, config.seed)
     batches = TrainingBatches(task, vocabulary, train, config)
-    config = setup.with_steps(config, batches, max_steps)
+    config = run_config.with_steps(config, batches, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
     dev_features = prediction.featurize(task, vocabulary, dev, config.phases[-1].sequence_length)
-    initial = functools.cache(lambda: setup.initial_params(config, task, vocabulary, init))
+    initial = functools.cache(lambda: network.initial_params(config, task, vocabulary, init))
     if not continued:
         initial()  # Weights that do not fit are reported before the run folder is made.
     # With the augmented examples: hosts whose models drew other words must not train together.
     config, mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
     features, answers = (batches.features(len(config.phases) - 1), dev_features), []
-    summary.say(out, fitted, summary.of_examples(config, task, counts, features))
+    summary.say(out, new, fitted, summary.of_examples(config, task, counts, features))
     trained = finetuning_task(config, task, batches, dev, mesh, initial, teacher, answers=answers)
     run_training(
         config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change
@@ -93,7 +92,6 @@ def reopened(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep,
 
     `data` tells where the examples lie now. Raises DataError, ConfigError and CheckpointError.
     """
-    from albert_jax.model_io import model as models
     from albert_jax.model_io import run_record
     from albert_jax.train.replay import Reopened, RowText
 
@@ -107,15 +105,11 @@ def reopened(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep,
         raise DataError(f"{error}; or say with --data where the run's own examples are") from error
     vocabulary = run_record.load_vocabulary(past.folder)
     facts = {"data_order": digest(train), "vocabulary": vocabulary.fingerprint}
-    if getattr(task.config, "augment", 0):
-        from albert_jax.finetuning.augmentation import augmented
-
-        train += augmented(models.load(task.config.augment_from), train, task.config, config.seed)
-    teacher = models.load(task.config.teacher) if getattr(task.config, "teacher", "") else None
+    train += _augmented(task, train, config.seed)
     batches = TrainingBatches(task, vocabulary, train, config)
     init = past.record.get("init")
-    initial = functools.partial(setup.initial_params, config, task, vocabulary, init)
-    trained = finetuning_task(config, task, batches, (), past.mesh, initial, teacher)
+    initial = functools.partial(network.initial_params, config, task, vocabulary, init)
+    trained = finetuning_task(config, task, batches, (), past.mesh, initial, _load_teacher(task))
 
     def text(step: int, batch: Batch, rows: Sequence[int]) -> list[RowText]:
         return [
@@ -202,11 +196,10 @@ def _evaluation(
             task, vocabulary, held_out, evaluator.outputs,
             length=settings.sequence_length, batch_size=size,
         )  # fmt: skip
-        scores = task.score(held_out, predictions)
+        scores, answer = task.evaluate(held_out, predictions)
         if answers is not None:
-            right = 1.0 in (scores.get("accuracy"), scores.get("exact"))
-            answers.append("" if right else task.single_answer(held_out, predictions))
-        return {name: scores[name] for name in task.config.metrics if name in scores} | scores
+            answers.append(answer)
+        return scores
 
     return evaluate
 
@@ -214,6 +207,23 @@ def _evaluation(
 def _count(batch: Batch) -> dict[str, float]:
     real = batch["segment_ids"]
     return {"tokens": float(np.count_nonzero(real)), "positions": float(real.size)}
+
+
+def _load_teacher(task: AnyTask) -> Any:
+    """The model of the task's teacher, or None."""
+    from albert_jax.model_io import model as models
+
+    return models.load(task.teacher) if task.teacher else None
+
+
+def _augmented(task: AnyTask, examples: Sequence[Any], seed: int) -> list[Any]:
+    """The changed copies of the training examples that the task asks for."""
+    if not task.augment:
+        return []
+    from albert_jax.finetuning.augmentation import augmented
+    from albert_jax.model_io import model as models
+
+    return augmented(models.load(task.config.augment_from), examples, task.config, seed)
 
 
 def digest(examples: Sequence[Any]) -> str:
@@ -226,7 +236,7 @@ def digest(examples: Sequence[Any]) -> str:
 
 def _read(config: Config, init: str | None, max_steps: int | None) -> tuple[AnyTask, list, list]:
     """The config's task with its labels, and its training and dev examples."""
-    task = _with_models(registry.create(setup.check_task(config, max_steps)), init)
+    task = _with_models(registry.create(run_config.check_task(config, max_steps)), init)
     train = task.read_examples(task.config.train, labelled=True)
     dev = task.read_examples(task.config.dev, labelled=True)
     return task.resolve(train, dev), train, dev
@@ -234,11 +244,11 @@ def _read(config: Config, init: str | None, max_steps: int | None) -> tuple[AnyT
 
 def _with_models(task: AnyTask, init: str | None) -> AnyTask:
     """The task with the labels of its teacher, and with the model that augments."""
-    if getattr(task.config, "teacher", ""):
+    if task.teacher:
         from albert_jax.finetuning.distillation import with_teacher_labels
 
         task = with_teacher_labels(task)
-    if getattr(task.config, "augment", 0) and not task.config.augment_from:
+    if task.augment and not task.config.augment_from:
         if init is None:
             raise ConfigError(
                 "task.augment is above 0, but there is neither --init nor task.augment_from: name "

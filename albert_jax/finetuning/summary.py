@@ -11,7 +11,8 @@ from albert_jax.config import Config
 from albert_jax.data.batches.show import segment_lines
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.finetuning.batches import TrainingBatches
-from albert_jax.tasks.task import AnyTask, Batch
+from albert_jax.tasks.support.rows import Batch
+from albert_jax.tasks.task import AnyTask
 
 LABELS_SHOWN = 8
 """Labels that are named; of more only the number is told."""
@@ -44,9 +45,9 @@ def of_examples(
         names = f" ({', '.join(labels)})" if len(labels) <= LABELS_SHOWN else ""
         parts.append(f"{len(labels)} labels{names}")
     parts.append(f"rows of {config.phases[-1].sequence_length} tokens")
-    cut = [sum(map(task.is_cut, of_part)) for of_part in features]
-    lost = f"{cut[0]} training and {cut[1]} dev examples are longer and are cut"
-    clauses = [", ".join(parts), lost if any(cut) else "all examples fit"]
+    truncated = [sum(map(task.is_truncated, of_part)) for of_part in features]
+    lost = f"{truncated[0]} training and {truncated[1]} dev examples are longer and are truncated"
+    clauses = [", ".join(parts), lost if any(truncated) else "all examples fit"]
     if config.task is not None and config.task.train == config.task.dev:
         clauses.append("the dev examples are the training examples: scores say nothing of others")
     return "; ".join(clauses)
@@ -77,12 +78,12 @@ def of_origin(
     numbers = batches.numbers(phase, step)[row * per_row : (row + 1) * per_row].tolist()
     origin = []
     for number in numbers:
-        number_of_example = getattr(features[number], "question", None)
-        if number_of_example is None and len(features) != len(examples):
+        example_number = task.example_number(features[number])
+        if example_number is None and len(features) != len(examples):
             # Long examples have several features that do not tell whose they are.
             origin.append(f"part {number} of the {len(features)} parts of all examples")
             continue
-        example = examples[number if number_of_example is None else number_of_example]
+        example = examples[number if example_number is None else example_number]
         answer = task.truth(example)
         origin.append(f"{example.where}{f', {answer}' if answer is not None else ''}")
     return origin

@@ -19,8 +19,7 @@ from albert_jax.model import albert
 from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.support.features import INPUTS
-from albert_jax.tasks.task import Batch
+from albert_jax.tasks.support.rows import INPUTS, Batch
 
 RELATIVE, ABSOLUTE = 0.01, 1e-3
 """The contributions add up to the gain within RELATIVE x |gain| + ABSOLUTE (in logits)."""

@@ -22,8 +22,8 @@ from albert_jax.model import albert, attention
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.support.features import INPUTS
-from albert_jax.tasks.task import AnyTask, Batch
+from albert_jax.tasks.support.rows import INPUTS, Batch
+from albert_jax.tasks.task import AnyTask
 
 HALVINGS = 3
 """Largest number of times that the size of a batch is halved."""

@@ -17,8 +17,8 @@ from albert_jax.model.attention import XLA
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.support.features import Tokens, sequence, sequence_rows
 from albert_jax.tasks.support.prediction import length_buckets
+from albert_jax.tasks.support.rows import Tokens, sequence, sequence_rows
 from albert_jax.tasks.task import AnyTask
 
 BATCH_SIZE = 32
@@ -38,10 +38,10 @@ def token_rows(model: Model, texts: Sequence[str], where: Sequence[str]) -> list
     return found
 
 
-def cut_texts(rows: Sequence[Tokens]) -> str:
+def truncated_texts(rows: Sequence[Tokens]) -> str:
     """The number of texts that are longer than a row and lose tokens, in words; "" if none is."""
-    count = sum(row.is_cut for row in rows)
-    return f"{count} of {len(rows)} texts are longer than a row and are cut" if count else ""
+    count = sum(row.is_truncated for row in rows)
+    return f"{count} of {len(rows)} texts are longer than a row and are truncated" if count else ""
 
 
 def embed_rows(model: Model, rows: Sequence[Tokens], num_layers: int | None = None) -> np.ndarray:

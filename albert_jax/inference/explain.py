@@ -16,6 +16,7 @@ import numpy as np
 from scipy.special import softmax
 
 from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.inference import attributions
@@ -28,8 +29,7 @@ from albert_jax.model import albert
 from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.support.features import Tokens, fitting_length, sequence, sequence_rows
-from albert_jax.tasks.task import Batch
+from albert_jax.tasks.support.rows import Batch, Tokens, fitting_length, sequence, sequence_rows
 
 MAX_TOKENS = 128
 """Longest text that can be drawn."""
@@ -183,4 +183,4 @@ def _words(vocabulary: Vocabulary, layers: Layers) -> Iterator[Word]:
 
 def _readable(vocabulary: Vocabulary, id: int) -> str:
     token = vocabulary.id_to_token(id)
-    return token.replace("\u2581", " ").strip() or token
+    return token.replace(SPACE, " ").strip() or token

@@ -20,7 +20,7 @@ from albert_jax.inference.masked_lm import logits_function, masked_batches, spec
 from albert_jax.model.albert import EXACT
 from albert_jax.model.attention import XLA
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.support.features import sequence
+from albert_jax.tasks.support.rows import sequence
 
 BATCH_SIZE = 16
 
@@ -32,39 +32,6 @@ class Candidate(NamedTuple):
     """The token as text; one that continues a word begins with "##"."""
     id: int
     probability: float
-
-
-class HeldOutSentence(NamedTuple):
-    """A sentence from the held-out part of the default corpus with one word masked."""
-
-    text: str
-    word: str
-    """The word that stood where [MASK] stands."""
-    source: str
-    """The module or topic that it comes from."""
-
-
-HELD_OUT_SENTENCES = (
-    HeldOutSentence(
-        'Return "True" [MASK] the string is a valid identifier according to the language '
-        "definition, section Identifiers and keywords.",
-        "if",
-        "topic:string-methods",
-    ),
-    HeldOutSentence(
-        'Return "True" if there are only whitespace characters in the string and there is [MASK] '
-        'least one character, "False" otherwise.',
-        "at",
-        "topic:string-methods",
-    ),
-    HeldOutSentence(
-        "Raised when the Queue.put_nowait() method is [MASK] on a full Queue.",
-        "called",
-        "asyncio.queues",
-    ),
-)
-"""Sentences of the documentation that Python 3.11 to 3.13 carry, from modules and topics that the
-default split holds out."""
 
 
 def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[list[list[Candidate]]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model import albert
-from albert_jax.tasks.support.features import INPUTS
+from albert_jax.tasks.support.rows import ENCODER_INPUTS
 
 
 def mean_cosines(
@@ -41,7 +41,9 @@ def mean_cosines(
     total: Any = 0.0
     count = 0.0
     for batch in batches:
-        cosines, tokens = jax.device_get(sums(params, {name: batch[name] for name in INPUTS[:4]}))
+        cosines, tokens = jax.device_get(
+            sums(params, {name: batch[name] for name in ENCODER_INPUTS})
+        )
         total = total + cosines.astype(np.float64)
         count += float(tokens)
     if not count:

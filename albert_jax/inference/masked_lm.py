@@ -16,9 +16,8 @@ from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.model import albert
 from albert_jax.model.attention import Backend
-from albert_jax.tasks.support.features import Tokens, sequence_rows
 from albert_jax.tasks.support.prediction import length_buckets
-from albert_jax.tasks.task import Batch
+from albert_jax.tasks.support.rows import Batch, Tokens, sequence_rows
 
 
 def logits_function(

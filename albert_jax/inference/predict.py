@@ -16,7 +16,8 @@ from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.task import AnyTask, Forward, Prediction, Sampling
+from albert_jax.tasks.support.prediction import Sampling
+from albert_jax.tasks.task import AnyTask, Forward, Prediction
 
 if TYPE_CHECKING:
     from albert_jax.inference.early_exit import EarlyExit
@@ -55,13 +56,13 @@ def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
     return prediction.featurize(task_of(model), model.vocabulary, examples, length)
 
 
-def cut_examples(model: Model, features: Sequence[Any]) -> str:
+def truncated_examples(model: Model, features: Sequence[Any]) -> str:
     """The number of examples that lose tokens to the end of a row, in words; "" if none does."""
     task, length = task_of(model), model.run_config.phases[-1].sequence_length
-    count = sum(map(task.is_cut, features))
+    count = sum(map(task.is_truncated, features))
     if not count:
         return ""
-    return f"{count} of {len(features)} examples are longer than {length} tokens and are cut"
+    return f"{count} of {len(features)} examples are longer than {length} tokens and are truncated"
 
 
 def predict(

@@ -11,7 +11,8 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference import predict
 from albert_jax.model.sharing import check_depth
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.task import Prediction, Sampling
+from albert_jax.tasks.support.prediction import Sampling
+from albert_jax.tasks.task import Prediction
 
 if TYPE_CHECKING:
     from albert_jax.inference.early_exit import EarlyExit
@@ -29,7 +30,7 @@ class Predictor:
         model: Model,
         *,
         num_layers: int | None = None,
-        top: int | None = None,
+        top_k: int | None = None,
         exit_confidence: float | None = None,
         denoising_steps: int | None = None,
         temperature: float = 0.0,
@@ -40,7 +41,7 @@ class Predictor:
         """Checks the options. Raises ConfigError, and CheckpointError for a model without a task.
 
         See `albert_jax.predict`; `show_step` is called with each state of a generated text, and
-        `report` with a line that says how many examples are cut.
+        `report` with a line that says how many examples are truncated.
         """
         if temperature and not 1e-4 <= temperature <= 1e4:
             raise ConfigError(f"--temperature {temperature}: give 0, or 0.0001 to 10000")
@@ -48,8 +49,8 @@ class Predictor:
             raise ConfigError(f"--seed {seed}: give a number from 0 to {MAX_SEED}")
         if exit_confidence is not None and not 0 < exit_confidence <= 1:
             raise ConfigError(f"--exit-confidence {exit_confidence}: give a probability, as 0.9")
-        if top is not None and top < 1:
-            raise ConfigError(f"--top {top}: give at least 1")
+        if top_k is not None and top_k < 1:
+            raise ConfigError(f"--top-k {top_k}: give at least 1")
         if num_layers is not None:
             check_depth(model.config, num_layers)
         if denoising_steps is not None:
@@ -60,7 +61,7 @@ class Predictor:
             from albert_jax.inference.early_exit import EarlyExit
 
             self.early_exit = EarlyExit(model, exit_confidence, num_layers)
-        self._num_layers, self._top, self._report = num_layers, top, report
+        self._num_layers, self._top_k, self._report = num_layers, top_k, report
         self._sampling = Sampling(temperature=temperature, seed=seed, show_step=show_step)
 
     def predictions(self, examples: Sequence[Any]) -> Iterator[Prediction]:
@@ -69,7 +70,7 @@ class Predictor:
         bounds = pairwise(len(examples) * i // chunks for i in range(chunks + 1))
         parts = [examples[begin:end] for begin, end in bounds]
         features = [predict.featurize(self.model, part) for part in parts]
-        self._report_cut([feature for part in features for feature in part])
+        self._report_truncated([feature for part in features for feature in part])
         for part, part_features in zip(parts, features, strict=True):
             yield from self._predict(part, part_features)
 
@@ -91,15 +92,15 @@ class Predictor:
                     good.remove(i)
             features = predict.featurize(self.model, [examples[i] for i in good]) if good else []
         if good:
-            self._report_cut(features)
+            self._report_truncated(features)
             found = self._predict([examples[i] for i in good], features)
             for i, prediction in zip(good, found, strict=True):
                 answers[i] = prediction
         return answers
 
-    def _report_cut(self, features: Sequence[Any]) -> None:
-        if cut := predict.cut_examples(self.model, features):
-            self._report(cut)
+    def _report_truncated(self, features: Sequence[Any]) -> None:
+        if truncated := predict.truncated_examples(self.model, features):
+            self._report(truncated)
 
     def _predict(self, examples: Sequence[Any], features: Sequence[Any]) -> list[Prediction]:
         found = predict.predict(
@@ -113,15 +114,15 @@ class Predictor:
         return [self._readable(*pair) for pair in zip(examples, found, strict=True)]
 
     def _readable(self, example: Any, prediction: Prediction) -> Prediction:
-        """The prediction with its input, unless an id names that, and with `top` alternatives."""
+        """The prediction with its input, unless an id names that, and with `top_k` alternatives."""
         shown = dict(prediction)
         if isinstance(probabilities := shown.get("probabilities"), dict):
             ranked = sorted(probabilities.items(), key=lambda item: -item[1])
-            shown["probabilities"] = dict(ranked[: self._top])
+            shown["probabilities"] = dict(ranked[: self._top_k])
         if "best" in shown:
             best = shown.pop("best")
-            if self._top is not None:
-                shown["best"] = best[: self._top]
+            if self._top_k is not None:
+                shown["best"] = best[: self._top_k]
             elif best:
                 shown["probability"] = best[0]["probability"]
         if "id" in shown:

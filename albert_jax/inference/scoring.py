@@ -26,8 +26,7 @@ from albert_jax.errors import CheckpointError, DataError
 from albert_jax.inference.masked_lm import logits_function
 from albert_jax.model import attention
 from albert_jax.model_io.model import Model
-from albert_jax.tasks.support.features import encode_all, fitting_length
-from albert_jax.tasks.task import Batch
+from albert_jax.tasks.support.rows import Batch, encode_all, fitting_length
 
 BATCH_TOKENS = 2048
 """Tokens of a full batch, padding included: what a CPU keeps in its caches."""

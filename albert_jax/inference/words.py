@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.inference.masked_lm import special_ids
 
@@ -33,4 +34,4 @@ def _is_letter(token: str) -> bool:
 
 def _may_grow(token: str) -> bool:
     """Returns whether the word of this token may go on: a letter, or a space before one."""
-    return token == "\u2581" or _is_letter(token[-1:])
+    return token == SPACE or _is_letter(token[-1:])

@@ -58,7 +58,7 @@ def abstract_params(config: ModelConfig, with_heads: bool = True) -> dict[str, A
     if with_heads:
         params["mlm_head"] = layers.param_shapes(heads.MlmHead, config)
         params["sop_head"] = layers.param_shapes(heads.SopHead, config)
-        if config.num_words:
+        if config.word_vocab_size:
             params["word_head"] = layers.param_shapes(heads.WordHead, config)
     return params
 
@@ -211,19 +211,21 @@ def attention_probabilities(
     return jnp.stack(probabilities)
 
 
-def pooled(params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch) -> jax.Array:
+def pooler_output(
+    params: Params, config: ModelConfig, hidden: jax.Array, batch: Batch
+) -> jax.Array:
     """The pooler's output [B, K, H] at cls_positions [B, K], which classifiers read.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file", "is found"], length=8)
     >>> hidden = encode(model.params, model.config, batch)
-    >>> pooled(model.params, model.config, hidden, batch).shape
+    >>> pooler_output(model.params, model.config, hidden, batch).shape
     (2, 1, 16)
     """
-    return pool(params, config, layers.gather_positions(hidden, batch["cls_positions"]))
+    return apply_pooler(params, config, layers.gather_positions(hidden, batch["cls_positions"]))
 
 
-def pool(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
+def apply_pooler(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
     """The pooler's output [..., H] of the hidden states [..., H] at [CLS] tokens."""
     return layers.bind(heads.Pooler, config, params["pooler"])(states)
 
@@ -253,12 +255,12 @@ def mlm_logits(
 def sop_logits(params: Params, config: ModelConfig, states: jax.Array) -> jax.Array:
     """Float32 logits [B, K, 2] of the original sentence order (0) and the swapped one (1).
 
-    `states` [B, K, H] are those of `pooled`.
+    `states` [B, K, H] are those of `pooler_output`.
 
     >>> model = load(directory)
     >>> batch = rows(model.vocabulary, ["the file"], ["is not found"], length=12)
     >>> hidden = encode(model.params, model.config, batch)
-    >>> states = pooled(model.params, model.config, hidden, batch)
+    >>> states = pooler_output(model.params, model.config, hidden, batch)
     >>> sop_logits(model.params, model.config, states).shape
     (1, 1, 2)
     """

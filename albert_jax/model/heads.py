@@ -54,7 +54,7 @@ class WordHead(layers.Dense):
     """Dense layer from the hidden states to the words of the labels."""
 
     def __init__(self, config: ModelConfig):
-        super().__init__(config.hidden_size, config.num_words)
+        super().__init__(config.hidden_size, config.word_vocab_size)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., H] -> float32 logits [..., W]."""

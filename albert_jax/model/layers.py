@@ -157,12 +157,12 @@ class LayerNorm(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """x [..., size] -> same shape and type."""
-        return _layer_norm(x, self.scale[...], self.bias[...])
+        return layer_norm(x, self.scale[...], self.bias[...])
 
 
 @jax.custom_vjp
-def _layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """Normalizes x [..., size]."""
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """Normalizes x [..., size] in float32 (epsilon 1e-12); the result has the type of x."""
     # The backward pass recomputes from the input and two numbers per token; automatic
     # differentiation would keep three arrays of the size of x.
     return _layer_norm_forward(x, scale, bias)[0]
@@ -197,7 +197,7 @@ def _layer_norm_backward(
     return x_gradient.astype(x.dtype), scale_gradient, bias_gradient
 
 
-_layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
+layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
 class Table(nnx.Module):

@@ -12,17 +12,17 @@ MOST_BLOCKS = 12
 
 
 def with_unroll(
-    config: Config, device: Any, begun: Literal["auto", True, False] = "auto"
+    config: Config, device: Any, recorded: Literal["auto", True, False] = "auto"
 ) -> Config:
     """The config with compute.unroll decided for a jax.Device where it is "auto".
 
-    A run that was `begun` with either keeps it, so that continuing it repeats its numbers. Else a
-    few layers are unrolled on a CPU, whose compiler is quick and whose scans copy what they save
-    for the backward pass.
+    `recorded` is the value in the config of a run that is continued; unless it is "auto" it is
+    kept, so that the numbers repeat. Otherwise a few layers are unrolled on a CPU, whose compiler
+    is quick and whose scans copy what they save for the backward pass.
     """
     unroll = config.compute.unroll
     if unroll == "auto":
-        unroll = begun
+        unroll = recorded
     if unroll == "auto":
         layers = {config.model.num_hidden_layers}.union(*(p.depths for p in config.phases))
         blocks = max(layers) * config.model.inner_group_num

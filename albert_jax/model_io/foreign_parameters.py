@@ -128,7 +128,7 @@ def config_entries(config: ModelConfig) -> dict[str, Any]:
     The head of words has no place there.
     """
     entries = dataclasses.asdict(config)
-    del entries["sharing"], entries["num_words"]
+    del entries["sharing"], entries["word_vocab_size"]
     if _has_group_per_layer(config, "huggingface"):
         entries["num_hidden_groups"] = config.num_hidden_layers
         entries |= {"sharing": config.sharing, "sharing_groups": config.num_hidden_groups}

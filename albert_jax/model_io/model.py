@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 BEFORE_CONFIG = frozenset({"lock", "rows", "vocabulary", "record.json"})
 """Names that an interrupted start of a run leaves behind before config.toml, its last file."""
-Weights = Literal["trained", "averaged"]
+ParamsKind = Literal["trained", "averaged"]
+"""The parameters of a checkpoint, or their running average."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -37,7 +38,7 @@ class Model:
     """Number of training steps, if the model comes from a run."""
     has_run_config: bool = True
     """True if `run_config` is that of a training; weights of other programs come without one."""
-    weights: Weights = "trained"
+    weights: ParamsKind = "trained"
     """Kind of the parameters: the trained ones, or their average."""
 
     @property
@@ -68,7 +69,7 @@ class Model:
 
 
 def load(
-    path: str, *, step: int | Literal["best", "newest"] = "newest", weights: Weights = "trained"
+    path: str, *, step: int | Literal["best", "newest"] = "newest", weights: ParamsKind = "trained"
 ) -> Model:
     """Loads a model from a run folder or an exported directory.
 
@@ -128,7 +129,7 @@ def best_metric(config: Config) -> tuple[str, Literal["min", "max"]]:
     return config.task.metrics[0], "max" if task.greater_is_better else "min"
 
 
-def _load_run(path: str, step: int | Literal["best", "newest"], weights: Weights) -> Model:
+def _load_run(path: str, step: int | Literal["best", "newest"], weights: ParamsKind) -> Model:
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.model import albert
     from albert_jax.model_io import run_record

@@ -58,12 +58,14 @@ def weight_names(batch: Mapping[str, Any]) -> list[str]:
     return sorted(name for name in batch if name.endswith("_weights"))
 
 
+def means(terms: Mapping[str, LossTerm], weights: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+    """The mean of each term: total / divisor, where `weights` are the total weights by name."""
+    return {name: term.total / term.divisor(weights[term.weights]) for name, term in terms.items()}
+
+
 def mean(terms: Mapping[str, LossTerm], weights: Mapping[str, jax.Array]) -> jax.Array:
-    """The sum over the terms of total / divisor."""
-    return sum(
-        (term.total / term.divisor(weights[term.weights]) for term in terms.values()),
-        jnp.zeros((), jnp.float32),
-    )
+    """The loss: the sum of `means`, a float32 scalar."""
+    return sum(means(terms, weights).values(), jnp.zeros((), jnp.float32))
 
 
 def cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:

@@ -23,21 +23,21 @@ def masked_lm(
     states: jax.Array,
     batch: Mapping[str, jax.Array],
     *,
-    top: int = 1,
+    top_k: int = 1,
 ) -> LossTerms:
     """The term "mlm" and the weighted sum "mlm_correct" over the masked positions of a batch.
 
     `states` [B, P, H] are the hidden states at mlm_positions; the columns mlm_labels and
-    mlm_weights are [B, P]. For `top` above 1, "mlm_top<top>_correct" counts the labels among that
-    many most likely tokens.
+    mlm_weights are [B, P]. For `top_k` above 1, "mlm_top<top_k>_correct" counts the labels among
+    that many most likely tokens.
     """
     logits = albert.mlm_logits(params, model, states)
     labels, weights = batch["mlm_labels"], batch["mlm_weights"]
     losses = loss_terms.cross_entropy(logits, labels)
     term = LossTerm(jnp.sum(weights * losses), "mlm_weights", SMOOTHING)
     sums = {"mlm_correct": loss_terms.weighted_correct(logits, labels, weights)}
-    if top > 1:
+    if top_k > 1:
         label_logits = loss_terms.logit_at(logits, labels)[..., None]
         num_better = jnp.sum(logits > label_logits, axis=-1)
-        sums[f"mlm_top{top}_correct"] = jnp.sum(weights * (num_better < top))
+        sums[f"mlm_top{top_k}_correct"] = jnp.sum(weights * (num_better < top_k))
     return LossTerms({"mlm": term}, sums)

@@ -1,4 +1,4 @@
-"""The pretraining loss: masked tokens, with the order of sentences and words if asked.
+"""The pretraining loss: masked tokens, and optionally sentence order and word prediction.
 
 A new objective is a file like masked_lm.py, a field of ObjectiveConfig, and a line here.
 """
@@ -29,10 +29,10 @@ def pretraining_loss(
     backend: Backend = XLA,
     *,
     objective: ObjectiveConfig | None = None,
-    top: int = 1,
+    top_k: int = 1,
     by_frequency: np.ndarray | None = None,
 ) -> Loss:
-    """The loss of pretraining rows, by default of ObjectiveConfig(); for `top` see `masked_lm`.
+    """The loss of pretraining rows, by default of ObjectiveConfig(); for `top_k` see `masked_lm`.
 
     `by_frequency` [V] lists the token ids, the most frequent one first; by default they are taken
     to be in that order. Only the sampled softmax needs it.
@@ -40,7 +40,7 @@ def pretraining_loss(
     objective = objective or ObjectiveConfig()
     frequency = np.arange(model.vocab_size) if by_frequency is None else by_frequency
     softmax_size = objective.softmax_size(model)
-    has_order, words = objective.sentence_order != "none", objective.words
+    has_order, words = objective.sentence_order != "none", objective.word_prediction
 
     def loss(
         params: Mapping[str, Any],
@@ -64,14 +64,14 @@ def pretraining_loss(
                 params, model, states[:, :masked], batch, size=softmax_size, by_frequency=frequency
             )
         else:
-            result = masked_lm(params, model, states[:, :masked], batch, top=top)
+            result = masked_lm(params, model, states[:, :masked], batch, top_k=top_k)
         if has_order:
             order = sentence_order(params, model, states[:, masked:], batch)
             result = LossTerms(result.terms | order.terms, result.sums | order.sums)
         if words != "none":
-            asked = every_state if words == "all" else states[:, :masked]
-            found = word_prediction(params, model, asked, batch)
-            result = LossTerms(result.terms | found.terms, result.sums | found.sums)
+            symbols = every_state if words == "all" else states[:, :masked]
+            word = word_prediction(params, model, symbols, batch)
+            result = LossTerms(result.terms | word.terms, result.sums | word.sums)
         return result
 
     return loss

@@ -22,7 +22,7 @@ def sentence_order(
     `states` [B, K, H] are the hidden states at cls_positions; the columns sop_labels and
     sop_weights are [B, K].
     """
-    logits = albert.sop_logits(params, model, albert.pool(params, model, states))
+    logits = albert.sop_logits(params, model, albert.apply_pooler(params, model, states))
     labels, weights = batch["sop_labels"], batch["sop_weights"]
     losses = loss_terms.cross_entropy(logits, labels)
     term = LossTerm(jnp.sum(weights * losses), "sop_weights")

@@ -1,4 +1,4 @@
-"""The objective of words: the word that stands behind each symbol (PL-BERT, section 3.2)."""
+"""Word prediction: the word to which each symbol belongs (phoneme to grapheme, PL-BERT 3.2)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from albert_jax.objectives import loss_terms
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms
 
 MAX_LOGITS = 1 << 25
-"""Most logits that are computed at once, unless those of one place of each row are more: 128 MB.
+"""Most logits that are computed at once (128 MB), but at least those of a position of each row.
 A row of 512 symbols with 65,536 words has as many."""
 
 
@@ -27,20 +27,20 @@ def word_prediction(
     *,
     max_logits: int = MAX_LOGITS,
 ) -> LossTerms:
-    """The term "word" and the weighted sum "word_correct" over places of a batch.
+    """The term "word" and the weighted sum "word_correct" over positions of a batch.
 
-    `states` [B, P, H] are the hidden states at the places of the columns word_labels and
-    word_weights [B, P]. If there are more than `max_logits` logits, they are computed for a few
-    places of all rows after the other, and again in the backward pass, so that no more are kept.
+    `states` [B, P, H] are the hidden states at the positions of the columns word_labels and
+    word_weights [B, P]. Above `max_logits` logits the positions are processed in blocks, and each
+    block is computed again in the backward pass, so that no more logits are kept.
     """
-    rows, places = batch["word_labels"].shape
-    size = min(max(1, max_logits // (rows * model.num_words)), places)
-    blocks = math.ceil(places / size)
-    size = math.ceil(places / blocks)
+    rows, positions = batch["word_labels"].shape
+    size = min(max(1, max_logits // (rows * model.word_vocab_size)), positions)
+    blocks = math.ceil(positions / size)
+    size = math.ceil(positions / blocks)
 
     def divided(x: jax.Array) -> jax.Array:
-        """[B, P, ...] -> [blocks, B, size, ...]; places that are filled up have no weight."""
-        missing = blocks * size - places
+        """[B, P, ...] -> [blocks, B, size, ...]; padding has no weight."""
+        missing = blocks * size - positions
         x = jnp.pad(x, ((0, 0), (0, missing), *((0, 0),) * (x.ndim - 2)))
         return jnp.moveaxis(x.reshape(rows, blocks, size, *x.shape[2:]), 1, 0)
 
@@ -50,7 +50,7 @@ def word_prediction(
         correct = loss_terms.weighted_correct(logits, labels, weights)
         return jnp.stack([jnp.sum(weights * losses), correct])
 
-    # Places without a label have no weight, and any word serves as theirs.
+    # Positions without a label have no weight, and any word serves as theirs.
     head = layers.bind(heads.WordHead, model, params["word_head"])
     columns = states, jnp.maximum(batch["word_labels"], 0), batch["word_weights"]
     run = of_block if blocks == 1 else jax.checkpoint(of_block)

@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from albert_jax import ends
+from albert_jax import exits
 from albert_jax.errors import ConfigError, PeerError, Stopped
 from albert_jax.parallel.jax_internals import coordination_client, detect_job, process
 
@@ -98,7 +98,7 @@ def _connect(seconds: int, method: str, count: int, index: int, address: str | N
     where = f" at {address}" if address else ""
 
     def give_up() -> None:
-        ends.leave_at_once(
+        exits.abort(
             f"process {index}: the {count} processes did not all come together{where} "
             f"within {seconds} s: see the last line of those that did not, then start all of them "
             "again"
@@ -121,7 +121,7 @@ def _connect(seconds: int, method: str, count: int, index: int, address: str | N
         raise PeerError(f"process {index} cannot join its cluster{where}: {error}") from error
     finally:
         timer.cancel()
-    ends.before_leaving(_say_goodbye)
+    exits.before_exit(_say_goodbye)
 
 
 def _wait_for_coordinator(host: str, port: int) -> None:

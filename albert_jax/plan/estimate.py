@@ -12,9 +12,9 @@ from jax.sharding import AbstractMesh
 
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
+from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
-from albert_jax.observe import flops
 from albert_jax.parallel.mesh import AXES, check_rows
 from albert_jax.plan.compile import CompiledStep
 from albert_jax.plan.hlo import Collective

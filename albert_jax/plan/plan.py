@@ -8,9 +8,9 @@ from typing import Any
 
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
+from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
-from albert_jax.observe import flops
 from albert_jax.parallel.rules import unsharded
 from albert_jax.plan import estimate, hlo
 from albert_jax.plan.compile import CompiledStep, compile_phase

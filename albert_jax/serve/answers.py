@@ -14,7 +14,8 @@ from albert_jax.inference.fill_mask import Candidate, fill_mask
 from albert_jax.inference.predict import featurize, predict, task_of, with_denoising_steps
 from albert_jax.model_io.model import Model
 from albert_jax.serve import forms
-from albert_jax.tasks.task import AnyTask, Sampling
+from albert_jax.tasks.support.prediction import Sampling
+from albert_jax.tasks.task import AnyTask
 
 MAX_TOKENS = 64
 """Longest text whose attention is drawn."""
@@ -67,8 +68,8 @@ class Answers:
 
         The answer is {"prediction": ..., "steps": [text]}; for generation "denoising_steps",
         "temperature" and "seed" decide how the text is generated, and "steps" are its states. A
-        number for two texts comes with a "reference", see `_reference`, and a text that was cut
-        with a "note".
+        number for two texts comes with a "reference", see `_reference`, and a truncated text with
+        a "note".
         """
         name, model = self._model(fields)
         task = task_of(model)
@@ -92,9 +93,9 @@ class Answers:
         if "best" in shown:
             shown["best"] = shown["best"][:BEST_ANSWERS]
         answer = {"prediction": shown, "steps": steps}
-        if any(map(task.is_cut, features)):
+        if any(map(task.is_truncated, features)):
             length = model.run_config.phases[-1].sequence_length
-            answer["note"] = f"The model reads {length} tokens: the text is longer and was cut."
+            answer["note"] = f"The text is longer than {length} tokens and was truncated."
         for key in {"cosine", "score"} & set(shown) if len(parts) == 2 else ():
             answer["reference"] = self._reference(name, model, task, key)
         return answer

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
+from scipy.special import softmax
 
 from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
@@ -15,12 +16,12 @@ from albert_jax.data.sources import tables
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics
-from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support import columns, metrics, rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.support.page_form import PAIRS, PageForm
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.transformers_class import TransformersClass
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
+from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -263,7 +264,7 @@ class Classification(_TextTask[ClassificationConfig]):
                 "probability": float(row.max()),
                 "probabilities": dict(zip(labels, row.tolist(), strict=True)),
             }
-            for row in metrics.softmax(outputs)
+            for row in softmax(np.asarray(outputs, np.float64), axis=-1)
         ]
 
     def truth(self, example: TextExample) -> str | None:

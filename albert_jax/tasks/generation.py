@@ -22,19 +22,12 @@ from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics
-from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support import columns, metrics, rows
 from albert_jax.tasks.support.page_form import PageForm
+from albert_jax.tasks.support.prediction import Sampling
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.transformers_class import TransformersClass
-from albert_jax.tasks.task import (
-    Axes,
-    BatchSpec,
-    Forward,
-    Prediction,
-    Sampling,
-    Scores,
-    Task,
-)
+from albert_jax.tasks.task import Axes, Forward, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
@@ -80,7 +73,7 @@ class SourceTargetFeature:
 
     source: np.ndarray
     target: np.ndarray
-    is_cut: bool = False
+    is_truncated: bool = False
     """True if the source lost its oldest tokens."""
 
 
@@ -175,9 +168,9 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         """Source and target."""
         return len(feature.source) + len(feature.target)
 
-    def is_cut(self, feature: SourceTargetFeature) -> bool:
+    def is_truncated(self, feature: SourceTargetFeature) -> bool:
         """Only sources are; a target that does not fit is an error."""
-        return feature.is_cut
+        return feature.is_truncated
 
     def fitting_settings(self, length: int) -> dict[str, int]:
         """The target takes at most half of a row."""
@@ -233,6 +226,10 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
     ) -> list[Prediction]:
         """The texts."""
         return [{"text": text} for text in outputs]
+
+    def is_perfect(self, scores: Scores) -> bool:
+        """Returns whether all texts are exact."""
+        return scores.get("exact") == 1.0
 
     def score(self, examples: Sequence[SourceTarget], predictions: Sequence[Prediction]) -> Scores:
         """BLEU, chrF, and the share of texts that are equal apart from white space."""

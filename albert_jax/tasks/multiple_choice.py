@@ -7,18 +7,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from scipy.special import softmax
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics
-from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support import columns, metrics, rows
 from albert_jax.tasks.support.choice_files import ChoiceExample, read_choices
 from albert_jax.tasks.support.page_form import PageForm
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.transformers_class import TransformersClass
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
+from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder
@@ -121,8 +122,8 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
             for ending in endings:
                 texts = [context[: length - 3 - len(ending[-longest:])], ending[-longest:]]
                 row = rows.sequence(vocabulary, texts, length)
-                is_cut = sum(map(len, texts)) < len(context) + len(ending)
-                choices.append(replace(row, is_cut=is_cut))
+                is_truncated = sum(map(len, texts)) < len(context) + len(ending)
+                choices.append(replace(row, is_truncated=is_truncated))
             features.append(ChoiceFeature(tuple(choices), example.label))
         return features
 
@@ -130,9 +131,9 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         """The longest choice decides."""
         return max(len(choice.ids) for choice in feature.choices)
 
-    def is_cut(self, feature: ChoiceFeature) -> bool:
+    def is_truncated(self, feature: ChoiceFeature) -> bool:
         """One of the choices is enough."""
-        return any(choice.is_cut for choice in feature.choices)
+        return any(choice.is_truncated for choice in feature.choices)
 
     def fitting_settings(self, length: int) -> dict[str, int]:
         """Question and choice take at most half of a row."""
@@ -173,7 +174,8 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
     ) -> list[Prediction]:
         """Number of the chosen ending with its probability, and the probabilities of all."""
         predictions = []
-        for example, row in zip(examples, metrics.softmax(outputs), strict=True):
+        probabilities_of = softmax(np.asarray(outputs, np.float64), axis=-1)
+        for example, row in zip(examples, probabilities_of, strict=True):
             probabilities = row[: len(example.endings)].tolist()
             number = int(np.argmax(probabilities))
             predictions.append(

@@ -14,13 +14,13 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import answer_spans, columns, squad_metrics
-from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support import answer_spans, columns, rows, squad_metrics
 from albert_jax.tasks.support.answer_spans import WindowFeature
 from albert_jax.tasks.support.page_form import PageForm
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.squad_files import Question, read_questions
 from albert_jax.tasks.support.transformers_class import TransformersClass
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
+from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -117,6 +117,10 @@ class _Squad(Task[Q, Question, WindowFeature]):
             )
         return answer_spans.window_features(vocabulary, examples, length, stride, longest)
 
+    def example_number(self, feature: WindowFeature) -> int:
+        """The question of the window."""
+        return feature.question
+
     def fitting_settings(self, length: int) -> dict[str, int]:
         """A question takes at most half of a row, and windows overlap, as in the original's 384."""
         return {"max_query_length": length // 2, "doc_stride": length // 3}
@@ -166,6 +170,10 @@ class _Squad(Task[Q, Question, WindowFeature]):
     def answer(self, prediction: Prediction) -> str:
         """The text."""
         return prediction["text"]
+
+    def is_perfect(self, scores: Scores) -> bool:
+        """Returns whether all answers are exact."""
+        return scores.get("exact") == 100.0
 
 
 @register

@@ -14,12 +14,12 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.json_files import json_bytes
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics
-from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support import columns, metrics, rows
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.support.page_form import PAIRS, PageForm
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.transformers_class import TransformersClass
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
+from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
@@ -111,9 +111,9 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         """The longer text decides."""
         return max(len(feature.first.ids), len(feature.second.ids))
 
-    def is_cut(self, feature: PairFeature) -> bool:
+    def is_truncated(self, feature: PairFeature) -> bool:
         """One of both texts is enough."""
-        return feature.first.is_cut or feature.second.is_cut
+        return feature.first.is_truncated or feature.second.is_truncated
 
     @property
     def features_per_row(self) -> int:

@@ -11,21 +11,21 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Self, TypeVar
 
 import numpy as np
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.errors import ConfigError
-from albert_jax.tasks.support.features import Batch
 from albert_jax.tasks.support.page_form import PageForm
+from albert_jax.tasks.support.rows import Batch, BatchSpec
 from albert_jax.tasks.support.transformers_class import TransformersClass
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
     from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.support.encoder import Encoder
+    from albert_jax.tasks.support.prediction import Sampling
 
 Prediction = dict[str, Any]
 """The prediction for one example, ready for JSON."""
@@ -34,35 +34,6 @@ Forward = Callable[[Batch], Any]
 """A batch to the task's ``outputs`` as numpy arrays, one entry per row."""
 Axes = tuple[str | int, ...]
 """Names ("batch", "length") or sizes of an array's axes."""
-
-
-@dataclass(frozen=True)
-class BatchSpec:
-    """Vocabulary, shape and seed of a batch of features."""
-
-    vocabulary: Vocabulary
-    length: int
-    """Tokens of a row."""
-    batch_size: int
-    """Rows; those beyond the features are padding of weight 0."""
-    seed: int = 0
-    """Seed of the random draws, if the task has any."""
-
-    def rng(self) -> np.random.Generator:
-        """A generator for this batch."""
-        return np.random.Generator(np.random.Philox(key=self.seed))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """Sampling settings of generated text; only the generation task reads them."""
-
-    temperature: float = 0.0
-    """0 takes the most probable token; above 0 tokens are drawn."""
-    seed: int = 0
-    """Seed of the random draws."""
-    show_step: Callable[[str], None] | None = None
-    """Called with the text after each denoising step."""
 
 
 C = TypeVar("C", bound=TaskConfig)
@@ -154,6 +125,16 @@ class Task(abc.ABC, Generic[C, E, F]):
             )
         return self.with_config(metrics=self.config.metrics or known)
 
+    @property
+    def teacher(self) -> str:
+        """The run whose outputs the task learns to reproduce; "" if there is none."""
+        return getattr(self.config, "teacher", "")
+
+    @property
+    def augment(self) -> int:
+        """Copies of each training example in which a masked-language model replaces words."""
+        return getattr(self.config, "augment", 0)
+
     def texts(self, example: E) -> Sequence[str]:
         """All texts of an example, for a vocabulary that is trained on them."""
         return example.texts  # type: ignore[attr-defined]
@@ -168,9 +149,13 @@ class Task(abc.ABC, Generic[C, E, F]):
         """Tokens that a row needs to hold the feature."""
         return len(feature.tokens.ids)  # type: ignore[attr-defined]
 
-    def is_cut(self, feature: F) -> bool:
+    def example_number(self, feature: F) -> int | None:
+        """The example of a feature that tells it; None if features and examples are in step."""
+        return None
+
+    def is_truncated(self, feature: F) -> bool:
         """Returns whether the texts of the feature are longer than a row and lost tokens."""
-        return feature.tokens.is_cut  # type: ignore[attr-defined]
+        return feature.tokens.is_truncated  # type: ignore[attr-defined]
 
     def fitting_settings(self, length: int) -> dict[str, int]:
         """The largest values of those settings that rows of `length` tokens limit."""
@@ -222,7 +207,8 @@ class Task(abc.ABC, Generic[C, E, F]):
     def loss(self, encoder: Encoder, batch: Any) -> LossTerms:
         """The loss of a batch; by default the cross-entropy of `logits` with the labels.
 
-        Beside the loss stands the weight of the right answers, named after the weights.
+        It also returns the summed weight of the right answers, as "NAME_correct" for weights
+        "NAME_weights".
         """
         import jax.numpy as jnp
 
@@ -273,12 +259,27 @@ class Task(abc.ABC, Generic[C, E, F]):
         """The right label of an example as predictions write it, where there are labels."""
         return None
 
+    def evaluate(
+        self, examples: Sequence[E], predictions: Sequence[Prediction]
+    ) -> tuple[Scores, str]:
+        """(scores, those of the config's metrics first; the one answer to all examples, or "" where
+        answers differ or are all right)."""
+        scores = self.score(examples, predictions)
+        scores = {name: scores[name] for name in self.config.metrics if name in scores} | scores
+        perfect = self.is_perfect(scores)
+        return scores, "" if perfect else self.single_answer(examples, predictions)
+
+    def is_perfect(self, scores: Scores) -> bool:
+        """Returns whether these are the scores of right answers only."""
+        return scores.get("accuracy") == 1.0
+
     def single_answer(self, examples: Sequence[E], predictions: Sequence[Prediction]) -> str:
         """The answer of all predictions, in words; "" where they differ."""
         answers = {self.answer(prediction) for prediction in predictions}
         if len(answers) > 1 or len(predictions) < 2:
             return ""
-        return repr(*answers) if "".join(answers).strip() else "empty text"
+        answer = answers.pop()
+        return repr(answer) if answer.strip() else "empty text"
 
     @property
     def has_baseline(self) -> bool:

@@ -16,11 +16,11 @@ from albert_jax.data.sources.tables import read_text
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics
-from albert_jax.tasks.support import features as rows
+from albert_jax.tasks.support import columns, metrics, rows
 from albert_jax.tasks.support.page_form import PageForm
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.transformers_class import TransformersClass
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
+from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.tasks.support.encoder import Encoder

@@ -194,7 +194,7 @@ class _Loop:
             last, stopping = self.step == config.steps, self.stop(self.step)
             evaluates = last or _due(self.step, config.run.eval_steps)
             saves = last or stopping or _due(self.step, config.run.save_steps)
-            saves = saves or self.step in self.task.marks
+            saves = saves or self.step in self.task.milestones
             if evaluates or saves:
                 with self.clock.stage("step"):
                     self.report.flush()
@@ -260,7 +260,7 @@ class _Loop:
             if self.writer is not None:
                 self.writer.flush()
             record = {**self.record, "report": self.report.state()}
-            metrics = (scores or {}) | self.task.marks.get(self.step, {})
+            metrics = (scores or {}) | self.task.milestones.get(self.step, {})
             self.checkpoints.save(self.step, state, record, metrics)
 
 
@@ -314,7 +314,7 @@ def depth_at(config: Config, step: int) -> int | None:
     phase = config.phases[config.phase_at(step)[0]]
     if not phase.depths:
         return None
-    digest = hashlib.sha256(f"passes:{config.seed}:{step}".encode()).digest()
+    digest = hashlib.sha256(f"depth:{config.seed}:{step}".encode()).digest()
     return phase.depths[int.from_bytes(digest[:8], "little") % len(phase.depths)]
 
 

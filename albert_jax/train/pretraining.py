@@ -66,10 +66,11 @@ def run(
         )
     labels = train[0].columns.num_labels
     for phase in config.phases:
-        if phase.objective.words != "none" and labels > config.model.num_words:
+        if phase.objective.word_prediction != "none" and labels > config.model.word_vocab_size:
             raise ConfigError(
-                f"model.num_words is {config.model.num_words}, but {config.data.prepared[0]} has "
-                f"labels of {labels} words: set it to that or more, or prepare with --word-limit"
+                f"model.word_vocab_size is {config.model.word_vocab_size}, but "
+                f"{config.data.prepared[0]} has labels of {labels} words: set it to that or more, "
+                "or prepare with --word-limit"
             )
     parent_state = state_of_parent(branch, vocabulary) if branch else None
     config, mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
@@ -200,7 +201,7 @@ def pretraining_task(
     """The objectives of the phases on prepared documents."""
     backend = attention.choose(config, mesh.devices.flat[0])
     reference = evaluation.Reference.from_corpora(train, vocabulary)
-    marks = steps_at_words(config, builders, vocabulary)
+    milestones = steps_at_words(config, builders, vocabulary)
     pairs = []
     if config.run.minimal_pairs:
         pairs = minimal_pairs.read(config.run.minimal_pairs)
@@ -214,10 +215,10 @@ def pretraining_task(
         steps = config.phases[phase].steps
         return pipeline.batches(builders[phase], first_step, steps, rows, config.data.workers)
 
-    def loss(phase: int, top: int = 1) -> Any:
+    def loss(phase: int, top_k: int = 1) -> Any:
         objective = config.phases[phase].objective
         return pretraining_loss(
-            config.model, config.compute, backend, objective=objective, top=top,
+            config.model, config.compute, backend, objective=objective, top_k=top_k,
             by_frequency=reference.by_frequency,
         )  # fmt: skip
 
@@ -228,7 +229,7 @@ def pretraining_task(
         initial_params=initial_params,
         batches=batches,
         loss=loss,
-        evaluation_loss=lambda phase: loss(phase, top=evaluation.TOP),
+        evaluation_loss=lambda phase: loss(phase, top_k=evaluation.TOP_K),
         evaluate=_held_out_scores(
             config, held_out_rows, vocabulary, reference, pairs, row_shards(mesh)
         ),
@@ -238,7 +239,7 @@ def pretraining_task(
         left_out_documents=sum(c.documents_in(c.left_out) for c in (*train, *held_out)),
         reference_loss=reference.entropy,
         best=best_metric(config)[0],
-        marks=marks,
+        milestones=milestones,
         outputs=scoring.label_log_probs(config, None, backend) if pairs else None,
     )
 

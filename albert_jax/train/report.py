@@ -9,7 +9,8 @@ from typing import Any
 import jax
 
 from albert_jax.config import Config
-from albert_jax.observe import collapse, flops
+from albert_jax.model import flops
+from albert_jax.observe import collapse
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, progress_line
 from albert_jax.observe.metrics import MetricsWriter
@@ -131,7 +132,7 @@ class Report:
             "tokens_per_second": timed_tokens / max(stages["step"] + stages["input_wait"], 1e-9),
             "seconds": {name: round(value, 4) for name, value in stages.items() if value},
             "goodput": stages["step"] / max(seconds, 1e-9),
-            "eta": flops.eta_seconds(config, step, seconds_per_step=seconds / steps),
+            "eta": eta_seconds(config, step, seconds_per_step=seconds / steps),
         }
         if config.run.price_per_hour:
             row["cost"] = self._seconds / 3600 * config.run.price_per_hour
@@ -150,6 +151,19 @@ class Report:
         if message:
             self._collapsed = True
             self._console.say(message)
+
+
+def eta_seconds(config: Config, step: int, *, seconds_per_step: float) -> float:
+    """Seconds that the run still needs after `step` if its FLOPs per second stay the same.
+
+    The last steps up to `step` took `seconds_per_step` each, evaluations and checkpoints included.
+    """
+    remaining, end = 0.0, 0
+    for phase in config.phases:
+        end += phase.steps
+        remaining += min(phase.steps, max(0, end - step)) * flops.per_step(config.model, phase)
+    current = config.phases[config.phase_at(step - 1)[0]]
+    return remaining / flops.per_step(config.model, current) * seconds_per_step
 
 
 def _means(sums: Mapping[str, float], steps: float) -> dict[str, float]:

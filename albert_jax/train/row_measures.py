@@ -12,7 +12,7 @@ import optax
 
 from albert_jax.config import PhaseConfig
 from albert_jax.model.dropout import row_keys
-from albert_jax.objectives.loss_terms import Loss, weight_names
+from albert_jax.objectives.loss_terms import Loss, mean, weight_names
 from albert_jax.train.step import frozen_parameters
 from albert_jax.train.task import Batch
 
@@ -116,9 +116,8 @@ def _measure(
             lambda w, is_frozen: jax.lax.stop_gradient(w) if is_frozen else w, params, frozen
         )
         terms, _ = loss(params, columns, dropout=key, num_layers=num_layers)
-        totals = [(t.total, t.divisor(weights[t.weights])) for t in terms.values()]
-        own = [t.total / t.divisor(jnp.sum(columns[t.weights])) for t in terms.values()]
-        return sum((a / b for a, b in totals), jnp.zeros(())), sum(own, jnp.zeros(()))
+        own = {name: jnp.sum(columns[name]) for name in weight_names(columns)}
+        return mean(terms, weights), mean(terms, own)
 
     def measure(_: None, row: Any) -> tuple[None, Any]:
         gradient, own = jax.grad(part, has_aux=True)(params, row)

@@ -25,7 +25,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.dropout import row_keys
-from albert_jax.objectives.loss_terms import Loss, mean, weight_names
+from albert_jax.objectives.loss_terms import Loss, mean, means, weight_names
 from albert_jax.optim.optimizer import make_optimizer, map_state
 from albert_jax.parallel.mesh import ROW_AXES, batch_sharding
 from albert_jax.parallel.rules import fsdp_dimension, parameter_shardings, parameter_specs
@@ -200,10 +200,7 @@ def _gradient_function(
             )
             dropout = row_keys(seed, step, rows)
             terms, sums = loss(params, batch, dropout=dropout, num_layers=num_layers)
-            losses = {
-                f"{name}_loss": term.total / term.divisor(weights[term.weights])
-                for name, term in terms.items()
-            }
+            losses = {f"{name}_loss": value for name, value in means(terms, weights).items()}
             value = mean(terms, weights)
             return value, {"loss": value} | losses | sums
 

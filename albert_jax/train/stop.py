@@ -1,7 +1,7 @@
 """Decision to stop a run, made after each step and alike on every process.
 
 With one process, our own handler takes SIGTERM and SIGINT. The first signal lets the running step
-end (the loop then saves and exits with code 75); later ones mean what `ends.hear` says. With
+end (the loop then saves and exits with code 75); `exits.note_signal` tells of later ones. With
 several processes, JAX's preemption service hears SIGTERM on any of them and agrees on the step
 after which all stop. The service hears nothing else, so SIGINT is passed on as SIGTERM.
 
@@ -18,7 +18,7 @@ from typing import Any
 
 from jax.experimental import multihost_utils
 
-from albert_jax import ends
+from albert_jax import exits
 from albert_jax.parallel.jax_internals import process
 
 
@@ -46,7 +46,7 @@ class Stop:
     def __enter__(self) -> Stop:
         if threading.current_thread() is not threading.main_thread():
             return self  # The signals of a notebook's or test's thread belong to its main thread.
-        ends.forget()
+        exits.reset_signals()
         # Python runs its handlers between bytecodes of the main thread only, so not while XLA
         # compiles for a minute. The byte in this pipe reaches our thread at once.
         self._pipe = os.pipe()
@@ -74,7 +74,7 @@ class Stop:
             for number in data:
                 if number not in (signal.SIGINT, signal.SIGTERM):
                     continue
-                if not ends.hear(number):
+                if not exits.note_signal(number):
                     continue
                 self._received.append(number)
                 again = " (again: at once)" if number == signal.SIGINT else ""

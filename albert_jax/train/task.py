@@ -65,7 +65,7 @@ class TrainingTask:
     """The score that selects the best checkpoint (of the last phase)."""
     best_mode: Literal["min", "max"] = "min"
     """"min" if the smallest value of that score is the best, "max" if the largest is."""
-    marks: Mapping[int, dict[str, float]] = field(default_factory=dict)
+    milestones: Mapping[int, dict[str, float]] = field(default_factory=dict)
     """Steps that are saved and kept for good, with numbers that their checkpoints keep."""
     outputs: Callable[[Params, Any], Any] | None = None
     """(parameters, batch) to arrays with one entry per row, for Evaluator.outputs."""

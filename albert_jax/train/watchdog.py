@@ -23,7 +23,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from albert_jax import ends
+from albert_jax import exits
 from albert_jax.errors import AlbertError, Stopped
 from albert_jax.parallel.jax_internals import coordination_client, process
 
@@ -166,5 +166,5 @@ class Watchdog:
     def _end(self, line: str) -> None:
         if not self._ended.is_set():
             linger = LINGER_SECONDS if self._count > 1 and self._index == 0 else 0.0
-            ends.leave_at_once(line, stacks=True, linger=linger)
+            exits.abort(line, stacks=True, linger=linger)
             self._ended.set()

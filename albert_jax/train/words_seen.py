@@ -6,17 +6,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from albert_jax.checkpoint.manager import MARK
+from albert_jax.checkpoint.manager import WORDS_MILESTONE
 from albert_jax.config import Config
 from albert_jax.data.batches.batch import Batch
 from albert_jax.data.batches.builder import BatchBuilder
+from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError
 
 COUNTED_ROWS = 1 << 14
 """Rows of a phase whose words are counted, in whole batches; the mean is within about 0.3 %."""
-SPACE = "\u2581"
-"""The character that SentencePiece writes for the space before a word."""
 
 
 def word_beginnings(vocabulary: Vocabulary) -> np.ndarray:
@@ -56,25 +55,25 @@ def steps_at_words(
 ) -> dict[int, dict[str, float]]:
     """For each of run.save_at_words the first step with as many words seen, repetitions included.
 
-    The values are the mark and the words seen by then, which a checkpoint keeps. Raises ConfigError
-    for a mark beyond the run, or two for one step.
+    The values are the milestone and the words seen by then, which a checkpoint keeps. Raises
+    ConfigError for a milestone beyond the run, or two for one step.
     """
     found: dict[int, dict[str, float]] = {}
     if not config.run.save_at_words:
         return found
     begins = word_beginnings(vocabulary)
     seen = np.cumsum(np.concatenate([words_per_step(builder, begins) for builder in builders]))
-    for mark in config.run.save_at_words:
-        if mark > seen[-1]:
+    for words in config.run.save_at_words:
+        if words > seen[-1]:
             raise ConfigError(
-                f"run.save_at_words has {mark:,}, but the run sees {int(seen[-1]):,} words: leave "
-                "the mark out or give the phases more steps"
+                f"run.save_at_words has {words:,}, but the run sees {int(seen[-1]):,} words: leave "
+                "it out or give the phases more steps"
             )
-        step = int(np.searchsorted(seen, mark)) + 1
+        step = int(np.searchsorted(seen, words)) + 1
         if step in found:
             raise ConfigError(
-                f"run.save_at_words has two marks for step {step}: a step sees about "
+                f"run.save_at_words has two numbers for step {step}: a step sees about "
                 f"{int(seen[step - 1] / step):,} words; leave one out"
             )
-        found[step] = {MARK: float(mark), "words_seen": float(round(seen[step - 1]))}
+        found[step] = {WORDS_MILESTONE: float(words), "words_seen": float(round(seen[step - 1]))}
     return found

@@ -27,7 +27,7 @@ from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.errors import DataError
-from albert_jax.model_io.verify import verify
+from albert_jax.verify import verify
 
 from made import digest, documents  # isort: skip
 
@@ -164,7 +164,9 @@ def test_columns_stand_at_their_tokens_in_every_row(tmp_path, small_windows, pac
     make(tmp_path, "p", table(tmp_path / "t.parquet"))
     corpus = Corpus.open(tmp_path / "p")
     for words in ("none", "masked", "all"):
-        phase = dataclasses.replace(PHASE, packing=packing, objective=ObjectiveConfig(words=words))
+        phase = dataclasses.replace(
+            PHASE, packing=packing, objective=ObjectiveConfig(word_prediction=words)
+        )
         builder = builder_of([corpus], phase)
         batch = builder.batch(5, np.arange(32), columns=True)
         text = original(batch)
@@ -218,7 +220,7 @@ def test_any_workers_shards_and_hosts_and_a_kill_give_the_same(tmp_path, monkeyp
     monkeypatch.undo()
     make(tmp_path, "killed", spec)
     assert {digest(str(tmp_path / name)) for name in ("two", "killed")} == {expected}
-    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(words="masked"))
+    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(word_prediction="masked"))
     builder = builder_of([Corpus.open(tmp_path / "one")], phase)
     whole = builder.batch(7, np.arange(32))
     for hosts in (1, 2, 4):
@@ -239,7 +241,7 @@ def test_beam_gives_the_same_bytes(tmp_path):
 
 def test_held_out_filler_rows_have_no_labels(tmp_path):
     make(tmp_path, "p", table(tmp_path / "t.parquet"))
-    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(words="all"))
+    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(word_prediction="all"))
     corpus = Corpus.open(tmp_path / "p", "validation")
     rows = held_out(corpus, phase, VOCAB, max_rows=7, batch_size=4, seed=0)
     assert (rows[1]["word_labels"][3] == -1).all() and (rows[0]["word_labels"] >= 0).any()
@@ -252,7 +254,7 @@ def test_damaged_text_that_is_left_out_has_no_labels(tmp_path, small_windows):
     damaged.left_out = frozenset(range(0, damaged.num_windows, 3))
     for words in ("masked", "all"):
         phase = dataclasses.replace(
-            PHASE, objective=ObjectiveConfig(words=words, mask_unit="token")
+            PHASE, objective=ObjectiveConfig(word_prediction=words, mask_unit="token")
         )
         one, two = (
             builder_of([c], phase).batch(0, np.arange(32), columns=True) for c in (whole, damaged)
@@ -281,7 +283,7 @@ def test_mixtures_need_the_same_labels(tmp_path):
     WORDS.reverse()
     with pytest.raises(DataError, match="has other labels than"):
         builder_of([corpora[0], Corpus.open(tmp_path / "other")])
-    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(words="masked"))
+    phase = dataclasses.replace(PHASE, objective=ObjectiveConfig(word_prediction="masked"))
     with pytest.raises(DataError, match="bare has no labels, and the objective predicts words"):
         builder_of([corpora[2]], phase)
     starts = builder_of([corpora[2]]).batch(0, np.arange(4), columns=True)

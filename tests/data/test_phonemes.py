@@ -30,7 +30,7 @@ TABLE = from_spec("plbert")
 
 def espeak(voice: str = "en-us") -> phonemes.Reader:
     pytest.importorskip("phonemizer", reason="needs the extra speech")
-    return phonemes.reader(PrepareOptions(phonemes=voice, rule="line"), TABLE)
+    return phonemes.reader(PrepareOptions(phonemes=voice, sentences="line"), TABLE)
 
 
 def encode(reader: phonemes.Reader, text: str, labels: list[str], table=TABLE):  # noqa: ANN001
@@ -119,7 +119,7 @@ def test_other_languages(voice, text):
 
 
 def _prepare(path: Path, out: Path, **changed) -> dict:  # noqa: ANN003
-    options = {"phonemes": "file", "rule": "line", "min_characters": 1, "validation_share": 0.2,
+    options = {"phonemes": "file", "sentences": "line", "min_characters": 1, "validation_share": 0.2,
                "part_bytes": 400, "reading": ReadOptions(format="lines")}  # fmt: skip
     return prepare([str(path)], TABLE, str(out), PrepareOptions(**(options | changed)))
 
@@ -179,7 +179,9 @@ def test_rows_hold_whole_words_with_their_labels(text, tmp_path, words):
     """All symbols of a masked word are treated alike, no space is masked, labels follow."""
     _prepare(text, tmp_path / "d", workers=1)
     corpus = Corpus.open(str(tmp_path / "d"))
-    objective = ObjectiveConfig(sentence_order="none", mask_unit="word", mask_rate=0.4, words=words)
+    objective = ObjectiveConfig(
+        sentence_order="none", mask_unit="word", mask_rate=0.4, word_prediction=words
+    )
     phase = PhaseConfig(sequence_length=64, batch_size=64, packing=True, objective=objective)
     builder = BatchBuilder([corpus], corpus.vocabulary(), phase, seed=1, phase_index=0)
     batch = builder.batch(0, np.arange(64), columns=True)
@@ -233,7 +235,7 @@ def test_a_few_odd_symbols_are_left_out_and_reported(text, tmp_path):
     text.write_text(text.read_text() + "odd tone\tˈɑd5 tˈoʊn\n", encoding="utf-8")
     lines: list[str] = []
     options = PrepareOptions(
-        phonemes="file", rule="line", min_characters=1, reading=ReadOptions(format="lines")
+        phonemes="file", sentences="line", min_characters=1, reading=ReadOptions(format="lines")
     )
     manifest = prepare([str(text)], TABLE, str(tmp_path / "d"), options, lines.append)
     assert manifest["lacking"] == {"5": 1}

@@ -159,7 +159,7 @@ def test_second_run_is_done_and_other_inputs_are_refused(
     assert run(corpus, vocab, tmp_path / "p", log=lines.append) == first
     assert lines == [f"{tmp_path / 'p'} is prepared already"]
     with pytest.raises(DataError, match=r"other inputs \(sentences\)"):
-        run(corpus, vocab, tmp_path / "p", rule="line")
+        run(corpus, vocab, tmp_path / "p", sentences="line")
     assert digest(str(tmp_path / "p")) == before
 
 

@@ -81,7 +81,7 @@ def test_bad_tables_are_refused_in_one_line(content, message, tmp_path):
 def corpus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("symbols")
     (folder / "text.txt").write_text(TEXT, encoding="utf-8")
-    options = PrepareOptions(rule="line", min_characters=1, validation_share=0.1, workers=1)
+    options = PrepareOptions(sentences="line", min_characters=1, validation_share=0.1, workers=1)
     prepare([str(folder / "text.txt")], from_spec("plbert"), str(folder / "data"), options)
     return Corpus.open(str(folder / "data"))
 

@@ -7,7 +7,7 @@ import pytest
 
 from albert_jax.commands.evaluate import table
 from albert_jax.config import ComputeConfig, Config, ModelConfig, ObjectiveConfig, PhaseConfig
-from albert_jax.evaluation.pretraining import Reference, local_score, measure
+from albert_jax.evaluation.pretraining import Reference, local_sums, measure
 from albert_jax.model.init import init_params
 
 MODEL = ModelConfig(
@@ -97,7 +97,7 @@ def test_score_of_a_model_equals_brute_force() -> None:
         ranked = list(np.argsort(-scores))
         correct += ranked[0] == label
         top5 += label in ranked[:5]
-    found = local_score(params, CONFIG)(batch)
+    found = local_sums(params, CONFIG)(batch)
     assert found["mlm_sum"] == pytest.approx(loss, rel=1e-5)
     assert (found["mlm_correct"], found["mlm_top5_correct"]) == (correct, top5)
     assert loss > 1 and top5 > 0
@@ -105,16 +105,16 @@ def test_score_of_a_model_equals_brute_force() -> None:
 
 def test_depth_changes_the_score() -> None:
     params, batch = init_params(MODEL, 0), rows(3)
-    shallow, deep = (local_score(params, CONFIG, n)(batch) for n in (1, 2))
+    shallow, deep = (local_sums(params, CONFIG, n)(batch) for n in (1, 2))
     assert shallow["mlm_sum"] != deep["mlm_sum"]
-    assert local_score(params, CONFIG)(batch) == deep
+    assert local_sums(params, CONFIG)(batch) == deep
 
 
 def test_the_objective_of_the_phase_is_scored() -> None:
     params, batch = init_params(MODEL, 0), rows(3)
     phase = PhaseConfig(objective=ObjectiveConfig(sentence_order="none"))
-    alone = local_score(params, Config(model=MODEL, compute=FLOAT32, phases=(phase,)))(batch)
-    assert alone["mlm_sum"] == local_score(params, CONFIG)(batch)["mlm_sum"]
+    alone = local_sums(params, Config(model=MODEL, compute=FLOAT32, phases=(phase,)))(batch)
+    assert alone["mlm_sum"] == local_sums(params, CONFIG)(batch)["mlm_sum"]
     assert "sop_sum" not in alone and "sop_correct" not in alone
 
 

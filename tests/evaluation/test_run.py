@@ -74,7 +74,7 @@ def test_steps_and_weights_are_chosen(run: str) -> None:
 
 
 def evaluate(run: str, *options: str) -> dict:
-    """evaluation.json after the verb."""
+    """evaluation.json after the command."""
     assert cli.main(["evaluate", run, *options]) == 0
     return json.loads((Path(run) / "evaluation.json").read_text())
 

@@ -105,7 +105,7 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
          "attention_mask": rows["segment_ids"]}
     )  # fmt: skip
     hidden = api.encode(model.params, model.config, rows)
-    states = api.pooled(model.params, model.config, hidden, rows)
+    states = api.pooler_output(model.params, model.config, hidden, rows)
     ours = api.sop_logits(model.params, model.config, states)
     np.testing.assert_allclose(found["sop_logits"], ours[:, 0], atol=1e-5)
 

@@ -134,7 +134,7 @@ def test_other_vocabularies_heads_and_a_missing_torch_are_refused(tmp_path, monk
 def test_another_language_starts_from_the_body(folder):
     """Symbols of both tables keep their vectors, new ones and the heads start from nothing."""
     new = symbols.from_spec("plbert+ʥ")
-    config = dataclasses.replace(speech().config, vocab_size=new.size, num_words=7)
+    config = dataclasses.replace(speech().config, vocab_size=new.size, word_vocab_size=7)
     started = initial_params_from(str(folder), config, new, seed=5)
     body, fresh = speech().params, init_params(config, 5)
     assert same(started["encoder"], body["encoder"])
@@ -149,13 +149,13 @@ def test_another_language_starts_from_the_body(folder):
 
 
 def test_a_head_of_words_survives_our_own_formats_alone(tmp_path):
-    config = tiny(vocab_size=178, num_words=7)
+    config = tiny(vocab_size=178, word_vocab_size=7)
     model = pretrained(config, vocabulary=symbols.from_spec("plbert"))
     export(model, str(tmp_path / "ours"), to="native")
     assert same(directories.read(str(tmp_path / "ours")).params, model.params)
     export(model, str(tmp_path / "hub"))
     read = directories.read(str(tmp_path / "hub"))
-    assert read.config.num_words == 0 and "word_head" not in read.params
+    assert read.config.word_vocab_size == 0 and "word_head" not in read.params
     raw = json.loads((tmp_path / "hub" / "config.json").read_text())
-    assert "num_words" not in raw and "bos_token_id" not in raw
+    assert "word_vocab_size" not in raw and "bos_token_id" not in raw
     assert (tmp_path / "hub" / "symbols.json").is_file()

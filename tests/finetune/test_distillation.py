@@ -99,7 +99,7 @@ def test_terms_are_those_of_the_paper():
     )  # fmt: skip
     hidden, states = albert.encode_all_layers(model.params, model.config, batch, compute=api.EXACT)
     head = model.params["head"]["classifier"]
-    pooled = albert.pooled(model.params, model.config, hidden, batch)[:, 0]
+    pooled = albert.pooler_output(model.params, model.config, hidden, batch)[:, 0]
     logits = np.asarray(pooled @ head["kernel"] + head["bias"], np.float64)
 
     def softmax(x, temperature):

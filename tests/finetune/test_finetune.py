@@ -19,7 +19,7 @@ from small_runs import TASKS, call, command
 
 from albert_jax import configfile
 from albert_jax.config import Config
-from albert_jax.finetuning import setup
+from albert_jax.finetuning import network
 from albert_jax.finetuning.batches import TrainingBatches
 from albert_jax.model_io import model as models
 from albert_jax.observe.metrics import read_rows
@@ -101,7 +101,7 @@ def test_a_run_without_weights_says_so_continues_and_learns(tmp_path, capsys):
                  "--optimizer.learning-rate", "5e-3"]  # fmt: skip
     code, out, err = call(capsys, *arguments)
     assert code == 0, err
-    (line,) = [line for line in err.splitlines() if "no --init" in line]
+    (line,) = [line for line in out.splitlines() if "no --init" in line]
     assert "width 32" in line and "vocabulary of" in line
     assert configfile.load(str(tmp_path / "run")).steps == 40
     assert "accuracy 1.000" in out
@@ -154,7 +154,7 @@ def test_interrupted_equals_uninterrupted(data, tmp_path, monkeypatch, capsys):
 
 def test_presets_load_and_name_their_task(tmp_path):
     names = [name for name in configfile.presets() if name.startswith("finetune/")]
-    assert "finetune/sst-2" in names and setup.SCRATCH in names
+    assert "finetune/sst-2" in names and network.SCRATCH in names
     for name in names:
         config = configfile.load(name)
         assert config.task is not None and config.task == registry.get(
@@ -176,7 +176,7 @@ def test_commands_of_the_page(data, weights, tmp_path, monkeypatch, capsys, root
     commands = re.findall(r"^ {4}(albert-jax .*)$", page, re.M)
     assert len(commands) >= 6
     # tests/train/test_words_seen.py pretrains with marks and exports them.
-    commands = [c for c in commands if " pretrain " not in c and "--at-words" not in c]
+    commands = [c for c in commands if " pretrain " not in c and "--to babylm" not in c]
     if importlib.util.find_spec("onnx") is None:  # an extra
         commands = [line for line in commands if "onnx" not in line]
     (tmp_path / "runs" / "tiny").mkdir(parents=True)

@@ -13,7 +13,7 @@ from albert_jax.model_io import model as models
 
 
 def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
-    code, out, err = call(capsys, "evaluate", tuned, "--num-layers", "1,3", "--changes", "True")
+    code, out, err = call(capsys, "evaluate", tuned, "--num-layers", "1,3", "--cosines", "True")
     assert code == 0, err
     results = json.loads((tuned / "evaluation.json").read_text())["results"]
     one, three = results["1 layers"], results["3 layers"]

@@ -16,7 +16,7 @@ from albert_jax import cli, config_builder, configfile
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 from albert_jax.evaluation import errors
-from albert_jax.finetuning import setup
+from albert_jax.finetuning import run_config
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
 from albert_jax.tasks.support.columns import TextExample
@@ -88,10 +88,10 @@ def test_presets_follow_the_weights_and_typed_values_do_not(weights, begun, tmp_
 def test_rows_are_no_longer_than_those_of_the_teacher():
     config = config_builder.with_task(configfile.load("finetune/scratch"), "classification")
     teacher = tiny_models.model()
-    fitted, line = setup.fit_to_weights(config, (), "the new network", teacher)
+    fitted, line = run_config.fit_to_weights(config, (), "the new network", teacher)
     assert fitted.phases[0].sequence_length == 48 and "48" in line
     with pytest.raises(ConfigError, match="memory have 48 positions"):
-        setup.fit_to_weights(config, ("phases.0.sequence_length",), "the new network", teacher)
+        run_config.fit_to_weights(config, ("phases.0.sequence_length",), "the new network", teacher)
 
 
 @pytest.mark.parametrize(
@@ -101,10 +101,10 @@ def test_narrow_weights_learn_at_a_higher_rate_unless_it_is_given(width, rate):
     config = config_builder.with_task(configfile.load("finetune/default"), "classification")
     model = replace(config.model, hidden_size=width, num_attention_heads=4)
     config = replace(config, model=model)
-    fitted, line = setup.fit_to_weights(config, (), "RUN")
+    fitted, line = run_config.fit_to_weights(config, (), "RUN")
     assert fitted.optimizer.learning_rate == rate
     assert (f"learning rate {rate:g} (not 5e-05)" in line) == (width < 768)
-    fitted, line = setup.fit_to_weights(config, ("optimizer.learning_rate",), "RUN")
+    fitted, line = run_config.fit_to_weights(config, ("optimizer.learning_rate",), "RUN")
     assert fitted.optimizer.learning_rate == 5e-5 and "rate" not in line
 
 
@@ -116,12 +116,12 @@ def test_texts_that_are_cut_are_counted(data, tmp_path, capsys):
     code, out, err = call(capsys, *arguments, "--train", tmp_path / "long.tsv")
     assert code == 0, err
     assert "13 training and 12 dev examples, 2 labels (not, yes), rows of 32 tokens; " in out
-    assert "1 training and 0 dev examples are longer and are cut" in out
+    assert "1 training and 0 dev examples are longer and are truncated" in out
     _, out, err = call(capsys, "predict", run, "--input", tmp_path / "long.tsv")
-    assert "1 of 13 examples are longer than 32 tokens and are cut" in err
+    assert "1 of 13 examples are longer than 32 tokens and are truncated" in err
     assert len(out.splitlines()) == 13
     _, out, _ = call(capsys, "evaluate", run, "--input", tmp_path / "long.tsv")
-    assert "1 of 13 examples are longer than 32 tokens and are cut" in out
+    assert "1 of 13 examples are longer than 32 tokens and are truncated" in out
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Predictions as the verb and Python give them; sentences as vectors and as tokens."""
+"""Predictions as the command and Python give them; sentences as vectors and as tokens."""
 
 from __future__ import annotations
 
@@ -54,10 +54,10 @@ def test_a_classifier_names_all_labels_and_its_input(tuned, capsys):
     values = list(found["probabilities"].values())
     assert values == sorted(values, reverse=True) and sum(values) == pytest.approx(1)
     assert found["probability"] == values[0] == found["probabilities"][found["label"]]
-    [first] = lines_of(call(capsys, "predict", tuned, "the file is found", "--top", "1")[1])
+    [first] = lines_of(call(capsys, "predict", tuned, "the file is found", "--top-k", "1")[1])
     assert list(first["probabilities"]) == [found["label"]]
-    code, _, err = call(capsys, "predict", tuned, "the file", "--top", "0")
-    assert code == 2 and "--top 0" in err
+    code, _, err = call(capsys, "predict", tuned, "the file", "--top-k", "0")
+    assert code == 2 and "--top-k 0" in err
 
 
 def test_a_bad_line_keeps_the_answers_of_the_others(tuned, capsys, monkeypatch, tmp_path):
@@ -124,7 +124,7 @@ def test_one_answer_to_a_question(data, tmp_path, capsys):
     question = "what is found\tthe file is found in the folder"
     [found] = lines_of(call(capsys, "predict", run, question)[1])
     assert set(found) == {"id", "text", "probability"}
-    [more] = lines_of(call(capsys, "predict", run, question, "--top", "3")[1])
+    [more] = lines_of(call(capsys, "predict", run, question, "--top-k", "3")[1])
     assert len(more["best"]) == 3 and more["best"][0]["text"] == found["text"]
 
 
@@ -134,7 +134,7 @@ def test_python_gives_what_the_verb_prints(tuned, data, capsys, tmp_path):
     (tmp_path / "a.tsv").write_text("\n".join(["sentence", *texts]))
     for options, arguments in (
         ({}, ()),
-        ({"num_layers": 1, "top": 1}, ("--num-layers", 1, "--top", 1)),
+        ({"num_layers": 1, "top_k": 1}, ("--num-layers", 1, "--top-k", 1)),
     ):
         out = call(capsys, "predict", tuned, "--input", tmp_path / "a.tsv", *arguments)[1]
         assert lines_of(out) == albert_jax.predict(model, texts, **options)
@@ -158,9 +158,11 @@ def test_python_raises_what_the_verb_says(tuned, data):
         albert_jax.embed(plain, ["the file"], num_layers=0)
     with pytest.raises(DataError, match=r"texts\[1\]: text '' has no tokens"):
         albert_jax.embed(model, ["the file", ""])
-    with pytest.warns(UserWarning, match="1 of 1 examples are longer than 32 tokens and are cut"):
+    with pytest.warns(
+        UserWarning, match="1 of 1 examples are longer than 32 tokens and are truncated"
+    ):
         albert_jax.predict(model, ["the file " * 40])
-    with pytest.warns(UserWarning, match="1 of 1 texts are longer than a row and are cut"):
+    with pytest.warns(UserWarning, match="1 of 1 texts are longer than a row and are truncated"):
         albert_jax.embed(model, ["the file " * 40])
 
 

@@ -13,7 +13,7 @@ from small_runs import TEXTS
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
-from albert_jax.finetuning import setup
+from albert_jax.finetuning import run_config
 from albert_jax.finetuning.batches import TrainingBatches, batch_order
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
@@ -78,10 +78,10 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
     phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
     batches, config = training_batches(path, phase, num_train_epochs=2.5)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
-    complete = setup.with_steps(config, batches, None)
+    complete = run_config.with_steps(config, batches, None)
     assert (complete.steps, complete.optimizer.warmup_steps) == (25, 2)
-    assert setup.with_steps(complete, batches, None) == complete
-    short = setup.with_steps(config, batches, 10)
+    assert run_config.with_steps(complete, batches, None) == complete
+    short = run_config.with_steps(config, batches, 10)
     assert short.task is not None
     assert (short.steps, short.optimizer.warmup_steps) == (10, 1)
     assert short.task.num_train_epochs == 0

@@ -84,7 +84,7 @@ def test_the_gain_is_the_difference_of_margins(sure: Model) -> None:
 
     def margin(rows: dict[str, np.ndarray], label: int | None = None) -> tuple[float, int]:
         hidden = api.encode(sure.params, sure.config, rows)
-        pooled = api.pooled(sure.params, sure.config, hidden, rows)[:, 0]
+        pooled = api.pooler_output(sure.params, sure.config, hidden, rows)[:, 0]
         head = sure.params["head"]["classifier"]
         logits = np.asarray(pooled @ head["kernel"] + head["bias"])[0]
         label = int(logits.argmax()) if label is None else label

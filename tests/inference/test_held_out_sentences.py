@@ -4,7 +4,8 @@ import pytest
 
 from albert_jax.data.prepare.deduplication import hash_group
 from albert_jax.data.sources import python_docs
-from albert_jax.inference.fill_mask import HELD_OUT_SENTENCES, MASK, HeldOutSentence
+from albert_jax.data.sources.python_docs import HELD_OUT_SENTENCES, HeldOutSentence
+from albert_jax.inference.fill_mask import MASK
 
 HELD_OUT = int(0.05 * 2**64)
 

@@ -156,8 +156,10 @@ def test_heads_read_the_given_positions():
     assert logits.shape == (2, 3, 60) and logits.dtype == jnp.float32
     whole = albert.mlm_logits(params, TINY, hidden, jnp.tile(jnp.arange(10), (2, 1)))
     np.testing.assert_allclose(logits[0, 2], whole[0, 9], atol=1e-6)
-    pooled = albert.pooled(params, TINY, hidden, {"cls_positions": jnp.array([[0, 5], [5, 0]])})
-    one = albert.pooled(params, TINY, hidden, {"cls_positions": jnp.array([[5]] * 2)})
+    pooled = albert.pooler_output(
+        params, TINY, hidden, {"cls_positions": jnp.array([[0, 5], [5, 0]])}
+    )
+    one = albert.pooler_output(params, TINY, hidden, {"cls_positions": jnp.array([[5]] * 2)})
     np.testing.assert_allclose(pooled[0, 1], one[0, 0], atol=1e-6)
     assert albert.sop_logits(params, TINY, pooled).shape == (2, 2, 2)
 

@@ -17,7 +17,7 @@ from albert_jax.objectives.word_prediction import word_prediction
 
 MODEL = ModelConfig(
     vocab_size=40, embedding_size=8, hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
-    intermediate_size=32, max_position_embeddings=24, initializer_range=0.2, num_words=11,
+    intermediate_size=32, max_position_embeddings=24, initializer_range=0.2, word_vocab_size=11,
 )  # fmt: skip
 COMPUTE = ComputeConfig(dtype="float32", attention="xla")
 
@@ -25,7 +25,7 @@ COMPUTE = ComputeConfig(dtype="float32", attention="xla")
 def _batch(words):
     rng, rows, length, masked = np.random.default_rng(0), 3, 24, 5
     shape = (rows, length if words == "all" else masked)
-    labels = rng.integers(-1, MODEL.num_words, shape)
+    labels = rng.integers(-1, MODEL.word_vocab_size, shape)
     batch = {
         "input_ids": rng.integers(0, 40, (rows, length)),
         "token_type_ids": np.zeros((rows, length)),
@@ -90,7 +90,7 @@ def test_the_objective_stands_beside_the_masked_symbols(words, unroll):
     compute = dataclasses.replace(COMPUTE, unroll=unroll)
     found = {}
     for name in ("none", words):
-        objective = ObjectiveConfig(sentence_order="none", words=name)
+        objective = ObjectiveConfig(sentence_order="none", word_prediction=name)
         loss = pretraining_loss(MODEL, compute, objective=objective)
         found[name] = loss(params, batch, dropout=None, num_layers=None)
     assert set(found["none"].terms) == {"mlm"} and set(found[words].terms) == {"mlm", "word"}
@@ -107,6 +107,6 @@ def test_the_objective_stands_beside_the_masked_symbols(words, unroll):
 
 
 def test_without_words_there_is_no_head():
-    config = dataclasses.replace(MODEL, num_words=0)
+    config = dataclasses.replace(MODEL, word_vocab_size=0)
     assert "word_head" not in albert.abstract_params(config)
     assert albert.abstract_params(MODEL)["word_head"]["kernel"].shape == (16, 11)

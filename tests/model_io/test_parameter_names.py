@@ -28,7 +28,7 @@ FORMATS = {
 
 @pytest.mark.parametrize("kind", STRUCTURES)
 def test_table_knows_every_parameter(kind):
-    config = tiny(**STRUCTURES[kind], num_words=5)
+    config = tiny(**STRUCTURES[kind], word_vocab_size=5)
     paths = {parameter.path for parameter in TABLE}
     if config.embedding_size == config.hidden_size:
         paths -= {"embeddings/projection/kernel", "embeddings/projection/bias"}

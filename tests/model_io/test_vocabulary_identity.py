@@ -17,7 +17,7 @@ from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 from albert_jax.errors import AlbertError, CheckpointError, DataError
 from albert_jax.export import huggingface as writer
-from albert_jax.finetuning import setup
+from albert_jax.finetuning import network
 from albert_jax.model_io import directories, model, run_record, warm_start
 from albert_jax.model_io.huggingface import FINGERPRINT
 from albert_jax.train.run import RunFolder, state_of_parent
@@ -88,7 +88,7 @@ def test_a_run_with_another_vocabulary(run, other, capsys):
     _put(run / "vocabulary", other)
     assert vocabularies.load(str(run / "vocabulary")).size == OURS.size
     _refused(model.load, str(run))
-    _refused(setup.pretrained_network, str(run), CONFIG.model, check=True)
+    _refused(network.pretrained_network, str(run), CONFIG.model, check=True)
     _refused(warm_start.initial_params_from, str(run), CONFIG.model, OURS, seed=0)
     for arguments in (
         ["fill-mask", str(run), "the [MASK]"],

@@ -83,7 +83,7 @@ def our_logits(params, config: ModelConfig, batch) -> tuple[np.ndarray, np.ndarr
     @jax.jit
     def forward(params):
         hidden = albert.encode(params, config, batch, compute=COMPUTE)
-        pooled = albert.pooled(params, config, hidden, batch)
+        pooled = albert.pooler_output(params, config, hidden, batch)
         mlm = albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
         return mlm, albert.sop_logits(params, config, pooled)[:, 0]
 

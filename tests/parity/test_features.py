@@ -13,7 +13,7 @@ from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
 from albert_jax.tasks.question_answering import SquadV2Config
 from albert_jax.tasks.support.columns import TextExample
-from albert_jax.tasks.task import BatchSpec
+from albert_jax.tasks.support.rows import BatchSpec
 
 
 @pytest.fixture(scope="module")

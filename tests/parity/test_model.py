@@ -57,7 +57,7 @@ def test_outputs_losses_and_gradients(case, record_property):
     def forward(params):
         embedded = albert.embed(params, config, batch, compute=COMPUTE)
         hidden, each = albert.encode_all_layers(params, config, batch, compute=COMPUTE)
-        pooled = albert.pooled(params, config, hidden, batch)
+        pooled = albert.pooler_output(params, config, hidden, batch)
         mlm = albert.mlm_logits(params, config, hidden, batch["mlm_positions"])
         sop = albert.sop_logits(params, config, pooled)
         probs = albert.attention_probabilities(

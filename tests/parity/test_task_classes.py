@@ -18,7 +18,8 @@ from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.generation import SourceTarget
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.task import BatchSpec, Sampling
+from albert_jax.tasks.support.prediction import Sampling
+from albert_jax.tasks.support.rows import BatchSpec
 from tests.model_io.structures import LABELS, finetuned
 from tests.parity.test_conversion import (
     COMPUTE,

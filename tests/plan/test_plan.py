@@ -15,9 +15,8 @@ from albert_jax.bench import step
 from albert_jax.commands import plan as command
 from albert_jax.config import ParallelConfig
 from albert_jax.errors import ConfigError
-from albert_jax.model import attention
+from albert_jax.model import attention, flops
 from albert_jax.model.init import count
-from albert_jax.observe import flops
 from albert_jax.parallel import mesh
 from albert_jax.plan import budget, compile, estimate, hlo, plan, slices
 

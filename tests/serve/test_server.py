@@ -120,10 +120,10 @@ def test_predictions_are_those_of_the_command(server, models):
     assert set(answer["prediction"]) == {"cosine"}
 
 
-def test_a_text_that_is_cut_comes_with_a_note(server):
+def test_a_truncated_text_comes_with_a_note(server):
     for name in ("feelings", "chat"):
         _, answer = ask(server, "predict", model=name, parts=["the file is found " * 20])
-        assert answer["note"].startswith("The model reads 32 tokens"), name
+        assert answer["note"].startswith("The text is longer than 32 tokens"), name
         assert "note" not in ask(server, "predict", model=name, parts=["the file"])[1]
 
 

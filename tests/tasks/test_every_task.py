@@ -23,8 +23,9 @@ from albert_jax.tasks.sentence_embedding import SentenceEmbedding, SentenceEmbed
 from albert_jax.tasks.support.choice_files import ChoiceExample
 from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.support.encoder import Encoder, init_head
+from albert_jax.tasks.support.prediction import Sampling
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.squad_files import Answer, Question
-from albert_jax.tasks.task import BatchSpec, Sampling
 from albert_jax.tasks.token_classification import TaggedExample
 
 WORDS = Words("a b c d e f g h")

@@ -22,10 +22,10 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.sources.tables import read_records, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.tasks import registry
-from albert_jax.tasks.support import features as rows
-from albert_jax.tasks.support.features import Tokens
+from albert_jax.tasks.support import rows
+from albert_jax.tasks.support.rows import BatchSpec, Tokens
 from albert_jax.tasks.support.transformers_class import TransformersClass
-from albert_jax.tasks.task import Axes, BatchSpec, Prediction, Scores, Task
+from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms

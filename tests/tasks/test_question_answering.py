@@ -18,8 +18,8 @@ from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.question_answering import SquadV1, SquadV1Config, SquadV2, SquadV2Config
 from albert_jax.tasks.support.answer_spans import window_bounds
 from albert_jax.tasks.support.offsets import align
+from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.squad_files import Answer, Question, from_hub, read_questions
-from albert_jax.tasks.task import BatchSpec
 
 WORDS = Words("a b c d e f g h i j k l m n o p")
 CONTEXT = "A b  C d e f g"

@@ -13,10 +13,10 @@ from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
 from albert_jax.tasks.multiple_choice import MultipleChoiceConfig
 from albert_jax.tasks.sentence_embedding import SentenceEmbedding, SentenceEmbeddingConfig
-from albert_jax.tasks.support import features
+from albert_jax.tasks.support import rows
 from albert_jax.tasks.support.choice_files import ChoiceExample
 from albert_jax.tasks.support.columns import TextExample
-from albert_jax.tasks.task import Batch, BatchSpec
+from albert_jax.tasks.support.rows import Batch, BatchSpec
 from albert_jax.tasks.token_classification import (
     TaggedExample,
     TokenClassification,
@@ -46,7 +46,7 @@ def test_truncation_takes_single_tokens_from_the_longer() -> None:
                         left -= 1
                     else:
                         right -= 1
-                assert features.truncated_lengths(a, b, most) == (left, right)
+                assert rows.truncated_lengths(a, b, most) == (left, right)
 
 
 def test_rows_and_padding_rows() -> None:
@@ -120,9 +120,9 @@ def test_texts_without_tokens() -> None:
 
 
 def test_lengths_and_encoding_once() -> None:
-    assert features.fitting_length(20, 128) == 32
-    assert features.fitting_length(100, 128) == 128
-    assert features.fitting_length(600, 128) == 128
+    assert rows.fitting_length(20, 128) == 32
+    assert rows.fitting_length(100, 128) == 128
+    assert rows.fitting_length(600, 128) == 128
     seen = []
 
     class Counting(Words):
@@ -130,7 +130,7 @@ def test_lengths_and_encoding_once() -> None:
             seen.extend(texts)
             return super().encode(texts)
 
-    features.encode_all(Counting(TEXT), ["a", "b", "a"])
+    rows.encode_all(Counting(TEXT), ["a", "b", "a"])
     assert seen == ["a", "b"]
 
 

@@ -11,7 +11,8 @@ from word_vocabulary import Words
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.generation import Generation, GenerationConfig, SourceTarget
-from albert_jax.tasks.task import BatchSpec, Sampling
+from albert_jax.tasks.support.prediction import Sampling
+from albert_jax.tasks.support.rows import BatchSpec
 
 WORDS = Words("a b c d e f")
 SEP, MASK = WORDS.sep_id, WORDS.mask_id

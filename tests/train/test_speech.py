@@ -26,7 +26,7 @@ from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies.symbols import from_spec
 from albert_jax.errors import CheckpointError, ConfigError, DataError, Stopped
 from albert_jax.evaluation.pretraining import evaluate
-from albert_jax.finetuning.setup import pretrained_network
+from albert_jax.finetuning.network import pretrained_network
 from albert_jax.inference import scoring
 from albert_jax.inference.fill_mask import fill_mask
 from albert_jax.model_io import model as models
@@ -49,7 +49,7 @@ def data(tmp_path_factory):
     (folder / "text.txt").write_text("\n\n".join(
         "\n".join(lines[i : i + 4]) for i in range(0, 400, 4)), encoding="utf-8")  # fmt: skip
     options = PrepareOptions(
-        phonemes="file", rule="line", min_characters=1, workers=1, validation_share=0.1,
+        phonemes="file", sentences="line", min_characters=1, workers=1, validation_share=0.1,
         reading=ReadOptions(), word_limit=8,
     )  # fmt: skip
     prepare([str(folder / "text.txt")], from_spec("plbert"), str(folder / "data"), options)
@@ -57,14 +57,16 @@ def data(tmp_path_factory):
 
 
 def config(data: str, words: str, **changes) -> Config:
-    objective = ObjectiveConfig(sentence_order="none", mask_unit="word", mask_rate=0.2, words=words)
+    objective = ObjectiveConfig(
+        sentence_order="none", mask_unit="word", mask_rate=0.2, word_prediction=words
+    )
     phase = PhaseConfig(
         steps=60, sequence_length=48, batch_size=16, packing=True, objective=objective
     )
     model = ModelConfig(**({
         "vocab_size": 178, "embedding_size": 16, "hidden_size": 32, "num_hidden_layers": 2,
         "num_attention_heads": 2, "intermediate_size": 64, "max_position_embeddings": 48,
-        "initializer_range": 0.1, "num_words": 16,
+        "initializer_range": 0.1, "word_vocab_size": 16,
     } | changes))  # fmt: skip
     return Config(
         model=model,
@@ -114,8 +116,10 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch
 
 def test_more_words_than_the_model_has_room_for_are_refused(data, tmp_path):
     assert Corpus.open(data).columns.num_labels == 10
-    with pytest.raises(ConfigError, match="model.num_words is 9, but .* has labels of 10 words"):
-        run(config(data, "all", num_words=9), str(tmp_path / "run"))
+    with pytest.raises(
+        ConfigError, match="model.word_vocab_size is 9, but .* has labels of 10 words"
+    ):
+        run(config(data, "all", word_vocab_size=9), str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from albert_jax import ends
+from albert_jax import exits
 from albert_jax.train.stop import Stop
 from albert_jax.train.watchdog import Watchdog
 
@@ -241,7 +241,7 @@ with Watchdog(0.5) as dog:
 
 def test_no_watchdog_when_off_and_none_when_it_beats(monkeypatch):
     ended: list[str] = []
-    monkeypatch.setattr(ends, "leave_at_once", lambda line, **_: ended.append(line))
+    monkeypatch.setattr(exits, "abort", lambda line, **_: ended.append(line))
     with Watchdog(0):
         time.sleep(0.1)
     with Watchdog(0.6) as dog:

@@ -23,7 +23,7 @@ from albert_jax.config import (
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.export import at_words
+from albert_jax.export import babylm
 from albert_jax.train import pretraining, words_seen
 
 pytestmark = pytest.mark.thorough
@@ -95,14 +95,14 @@ def test_a_mark_is_the_first_step_with_as_many_words(data) -> None:
 
     assert steps() == {}
     assert steps(1, seen[3], seen[3] + 1, seen[-1]) == {
-        1: {"words_mark": 1, "words_seen": seen[0]},
-        4: {"words_mark": seen[3], "words_seen": seen[3]},
-        5: {"words_mark": seen[3] + 1, "words_seen": seen[4]},
-        8: {"words_mark": seen[-1], "words_seen": seen[-1]},
+        1: {"words_milestone": 1, "words_seen": seen[0]},
+        4: {"words_milestone": seen[3], "words_seen": seen[3]},
+        5: {"words_milestone": seen[3] + 1, "words_seen": seen[4]},
+        8: {"words_milestone": seen[-1], "words_seen": seen[-1]},
     }
     with pytest.raises(ConfigError, match=f"has {seen[-1] + 1}, but the run sees {seen[-1]} words"):
         steps(1, seen[-1] + 1)
-    with pytest.raises(ConfigError, match="two marks for step 1"):
+    with pytest.raises(ConfigError, match="two numbers for step 1"):
         steps(1, 2)
     with pytest.raises(ConfigError, match="give numbers > 0"):
         config(data, 0).validate()
@@ -116,31 +116,27 @@ def test_marked_checkpoints_are_kept_and_written_for_transformers(data, tmp_path
     pretraining.run(config(data, 1, 300), run)
     checkpoints = Checkpoints(run, keep=1, best=None, read_only=True)
     steps = checkpoints.steps()
-    marks = [checkpoints.metrics(step).get("words_mark") for step in steps]
+    marks = [checkpoints.metrics(step).get("words_milestone") for step in steps]
     checkpoints.close()
     assert steps[0] == 1 and steps[-1] == 8 and marks == [1, 300, None]
-    assert cli.main(["export", run, "--at-words", "True", "--out", out]) == 0, (
-        capsys.readouterr().err
-    )
+    assert cli.main(["export", run, "--to", "babylm", "--out", out]) == 0, capsys.readouterr().err
     assert f"{out}/chck_1e-06M: step 1, " in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "submission").iterdir())
     assert names == ["chck_0.0003M", "chck_1e-06M", "main"]
     for name in names:
         written = json.loads((tmp_path / "submission" / name / "config.json").read_text())
         assert written["architectures"] == ["AlbertForMaskedLM"]
-    assert (
-        cli.main(["export", run, "--at-words", "True", "--to", "native", "--out", out + "2"]) == 2
-    )
-    assert cli.main(["export", data, "--at-words", "True", "--out", out + "2"]) == 4
+    assert cli.main(["export", run, "--to", "babylm", "--step", "best", "--out", out + "2"]) == 2
+    assert cli.main(["export", data, "--to", "babylm", "--out", out + "2"]) == 4
     assert not Path(out + "2").exists()
 
 
 def test_names_are_those_of_the_benchmark() -> None:
-    assert [at_words.name_of(n) for n in (1e6, 1e7, 1e8, 2.5e6)] == [
+    assert [babylm.name_of(n) for n in (1e6, 1e7, 1e8, 2.5e6)] == [
         "chck_1M", "chck_10M", "chck_100M", "chck_2.5M"
     ]  # fmt: skip
 
 
 def test_a_run_without_marks_is_told(tmp_path) -> None:
     with pytest.raises(CheckpointError, match="no run folder"):
-        at_words.export(str(tmp_path), str(tmp_path / "out"))
+        babylm.export(str(tmp_path), str(tmp_path / "out"))

@@ -47,8 +47,8 @@ def batch_shapes(
         "sop_labels": (sequences, integer),
         "sop_weights": (sequences, real),
     }
-    if phase.objective.words != "none":
-        places = tokens if phase.objective.words == "all" else predictions
+    if phase.objective.word_prediction != "none":
+        places = tokens if phase.objective.word_prediction == "all" else predictions
         shapes |= {"word_labels": (places, integer), "word_weights": (places, real)}
     if phase.objective.sampled_softmax_size:
         shapes[SOFTMAX_SEED] = ((batch_size,), integer)
@@ -59,16 +59,16 @@ def empty_batch(phase: PhaseConfig, batch_size: int) -> Batch:
     """A batch of filler rows, which have no tokens and no weight."""
     shapes = batch_shapes(phase, batch_size)
     batch = {name: np.zeros(shape, dtype) for name, (shape, dtype) in shapes.items()}
-    if phase.objective.words == "all":
+    if phase.objective.word_prediction == "all":
         batch["word_labels"][:] = NO_LABEL
     return batch
 
 
 def set_word_weights(batch: Batch, phase: PhaseConfig) -> None:
     """Gives the labels of words, where an objective asks for them, the weights of their places."""
-    if phase.objective.words == "all":
+    if phase.objective.word_prediction == "all":
         batch["word_weights"][:] = batch["word_labels"] != NO_LABEL
-    elif phase.objective.words == "masked":
+    elif phase.objective.word_prediction == "masked":
         batch["word_weights"][:] = batch["mlm_weights"]
 
 
@@ -95,7 +95,7 @@ def clear_sequences(
     of_tokens = {"input_ids": pad_id, "word_starts": False, "labels": NO_LABEL}
     of_tokens |= dict.fromkeys(("token_type_ids", "segment_ids", "positions"), 0)
     of_masks = ["mlm_positions", "mlm_labels", "mlm_weights"]
-    if phase.objective.words == "masked":
+    if phase.objective.word_prediction == "masked":
         of_masks.append("word_labels")
     else:
         of_tokens["word_labels"] = NO_LABEL

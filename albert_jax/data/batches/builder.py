@@ -82,7 +82,7 @@ class BatchBuilder:
     ) -> None:
         for corpus in corpora:
             check_vocabulary(corpus, vocabulary)
-        check_labels(corpora, needed=phase.objective.words != "none")
+        check_labels(corpora, needed=phase.objective.word_prediction != "none")
         self.phase, self.phase_index, self.first_step = phase, phase_index, first_step
         self.vocab_size, self.mask_id = vocabulary.size, vocabulary.mask_id
         self.cls_id, self.sep_id = vocabulary.cls_id, vocabulary.sep_id
@@ -242,7 +242,7 @@ class BatchBuilder:
         batch["sop_labels"][batch_row, rows.slot] = rows.labels
         batch["sop_weights"][batch_row, rows.slot] = rows.weights
         if labels is not None:
-            every = self.phase.objective.words == "all"
+            every = self.phase.objective.word_prediction == "all"
             for name in batch.keys() & {"labels", "word_labels" if every else "labels"}:
                 batch[name].reshape(-1)[text] = labels
         if "word_starts" in batch:
@@ -271,7 +271,7 @@ class BatchBuilder:
         batch["mlm_positions"][batch_row, slot] = column
         batch["mlm_labels"][batch_row, slot] = labels
         batch["mlm_weights"][batch_row, slot] = 1.0
-        if text.labels is not None and objective.words == "masked":
+        if text.labels is not None and objective.word_prediction == "masked":
             batch["word_labels"][batch_row, slot] = text.labels[chosen]
         by_row = counter_rng.bits(self._key(_REPLACE, rows.step), rows.number[row])
         coins = draws = counter_rng.bits(by_row, column)

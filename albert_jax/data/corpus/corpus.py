@@ -275,7 +275,7 @@ def check_labels(corpora: Sequence[Corpus], *, needed: bool) -> None:
     if needed and not corpora[0].columns.num_labels:
         raise DataError(
             f"{corpora[0].directory} has no labels, and the objective predicts words: prepare text "
-            'with labels, or set objective.words to "none"'
+            'with labels, or set objective.word_prediction to "none"'
         )
 
 

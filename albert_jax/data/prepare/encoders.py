@@ -76,7 +76,7 @@ def columns(plan: Plan) -> Columns:
 
 def split(plan: Plan, documents: Sequence[Document]) -> tuple[list[str], np.ndarray]:
     """The sentences of some documents as the plan finds them, and their number in each."""
-    rule, language = plan.options.rule, plan.options.language
+    rule, language = plan.options.sentences, plan.options.language
     texts = [sentences(document.text, rule, language) for document in documents]
     return list(itertools.chain.from_iterable(texts)), np.array(list(map(len, texts)))
 

@@ -27,7 +27,7 @@ def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
         "sources": [part.identity() for part in plan.parts],
         "vocabulary": vocab.fingerprint,
         "reading": dataclasses.asdict(options.reading),
-        "sentences": sentences.description(options.rule, options.language),
+        "sentences": sentences.description(options.sentences, options.language),
         "validation_share": plan.validation_share,
         "min_characters": options.min_characters,
         "decontaminate": [f"{path} {files.sha256(path)}" for path in options.decontaminate],

@@ -75,7 +75,7 @@ class EspeakReader:
 
     def sentences(self, document: Document) -> list[list[Unit]]:
         """The words and marks of the sentences of a text."""
-        texts = sentences(document.text, self._options.rule, self._options.language)
+        texts = sentences(document.text, self._options.sentences, self._options.language)
         return [spoken_words.units(text, self._marks, self._cut) for text in texts]
 
     def spoken(self, units: Sequence[Unit]) -> list[str]:

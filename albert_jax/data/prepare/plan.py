@@ -20,7 +20,7 @@ class PrepareOptions:
     """Options for choosing and dividing documents, and for sharing the work."""
 
     reading: ReadOptions = field(default_factory=ReadOptions)
-    rule: Rule = "split"
+    sentences: Rule = "split"
     """Rule for finding sentences; see sentences.py."""
     language: str = "en"
     """Language whose abbreviations the sentence splitter knows."""

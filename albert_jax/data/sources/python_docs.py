@@ -14,6 +14,7 @@ import re
 import sysconfig
 from collections.abc import Iterator
 from functools import cache
+from typing import NamedTuple
 
 from albert_jax.data.sources.document import Document
 from albert_jax.errors import DataError
@@ -26,6 +27,39 @@ _SKIPPED = frozenset(
     "tests turtledemo".split()
 )
 _MIN_CHARACTERS = 200_000
+
+
+class HeldOutSentence(NamedTuple):
+    """A sentence of a held-out document with one word masked."""
+
+    text: str
+    word: str
+    """The word that stood where [MASK] stands."""
+    source: str
+    """The module or topic that it comes from."""
+
+
+HELD_OUT_SENTENCES = (
+    HeldOutSentence(
+        'Return "True" [MASK] the string is a valid identifier according to the language '
+        "definition, section Identifiers and keywords.",
+        "if",
+        "topic:string-methods",
+    ),
+    HeldOutSentence(
+        'Return "True" if there are only whitespace characters in the string and there is [MASK] '
+        'least one character, "False" otherwise.',
+        "at",
+        "topic:string-methods",
+    ),
+    HeldOutSentence(
+        "Raised when the Queue.put_nowait() method is [MASK] on a full Queue.",
+        "called",
+        "asyncio.queues",
+    ),
+)
+"""Sentences of the documentation that Python 3.11 to 3.13 carry, from modules and topics that the
+default split holds out."""
 
 
 @cache

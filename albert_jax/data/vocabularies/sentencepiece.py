@@ -24,6 +24,7 @@ from albert_jax.protobuf_wire import WireError, fields
 
 MODEL = "spiece.model"
 SPACE = "\u2581"
+"""The character that SentencePiece writes for the space before a word."""
 SPECIAL = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 """The special tokens; their ids are 0 to 4 in every ALBERT vocabulary."""
 

@@ -25,6 +25,7 @@ import tokenizers
 from albert_jax import files, protobuf_wire
 from albert_jax.data.sources import sentences, sources, text_files
 from albert_jax.data.sources.document import Document, Part, ReadCounts
+from albert_jax.data.sources.sentences import Rule
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary, wordpiece_training
 from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
@@ -74,7 +75,7 @@ class TrainingOptions:
     """Bytes of text that the trainer sees. Its time grows faster than the sample."""
     reading: ReadOptions = field(default_factory=ReadOptions)
     """Options for reading files."""
-    rule: sentences.Rule = "split"
+    sentences: Rule = "split"
     """Rule for finding sentences."""
     language: str = "en"
     """Language whose abbreviations the sentence splitter knows."""
@@ -126,7 +127,7 @@ def train(
     counts = ReadCounts()
     texts: list[str] = []
     for document in sample(parts, options, counts):
-        texts += sentences.sentences(document.text, options.rule, options.language)
+        texts += sentences.sentences(document.text, options.sentences, options.language)
     rules = TextRules(lower_case=options.lower_case, keep_accents=options.keep_accents)
     cleaned = rules.apply_all(texts)
     if not any(cleaned):
@@ -283,7 +284,7 @@ def _inputs(parts: Sequence[Part], options: TrainingOptions) -> dict[str, Any]:
     inputs = {
         "sources": [part.identity() for part in parts],
         "reading": [reading.format, reading.field, reading.on_bad_text],
-        "sentences": sentences.description(options.rule, options.language),
+        "sentences": sentences.description(options.sentences, options.language),
         "vocab_size": options.vocab_size,
         "seed": options.seed,
         "lower_case": options.lower_case,

@@ -14,10 +14,10 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 
-from albert_jax.tasks.support import metrics
-from albert_jax.tasks.support.features import Tokens, encode_all
 from albert_jax.tasks.support.offsets import Alignment, align
+from albert_jax.tasks.support.rows import Tokens, encode_all
 from albert_jax.tasks.support.squad_files import Question
 
 log = logging.getLogger(__name__)
@@ -83,11 +83,11 @@ def window_features(
         for index, (begin, stop) in enumerate(bounds):
             inside = answer is not None and begin <= answer[0] and answer[1] < stop
             row = np.concatenate((head, context[begin:stop], [vocabulary.sep_id]))
-            is_cut = index == 0 and len(query) < len(ids(example.question))
+            is_truncated = index == 0 and len(query) < len(ids(example.question))
             shift = len(head) - begin
             features.append(
                 WindowFeature(
-                    tokens=Tokens(row.astype(np.int32), len(head), is_cut),
+                    tokens=Tokens(row.astype(np.int32), len(head), is_truncated),
                     question=number,
                     offset=len(head),
                     starts=alignment.starts[begin:stop],
@@ -143,7 +143,7 @@ def rank(texts: Sequence[tuple[str, float]], n_best: int) -> list[dict[str, Any]
     for text, score in sorted(texts, key=lambda item: item[1], reverse=True):
         if len(scores) < n_best:
             scores.setdefault(text, score)
-    probabilities = metrics.softmax(list(scores.values())) if scores else ()
+    probabilities = softmax(list(scores.values())) if scores else ()
     return [
         {"text": text, "score": score, "probability": float(probability)}
         for (text, score), probability in zip(scores.items(), probabilities, strict=True)

@@ -19,7 +19,7 @@ from albert_jax.model import albert
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.model.init import init_leaf
-from albert_jax.tasks.support.features import INPUTS
+from albert_jax.tasks.support.rows import INPUTS
 from albert_jax.tasks.task import AnyTask
 
 Params = Mapping[str, Any]
@@ -68,7 +68,7 @@ class Encoder:
             real = (batch["segment_ids"] > 0).astype(jnp.float32)[..., None]
             total = jnp.sum(hidden.astype(jnp.float32) * real, axis=1)
             return total / jnp.maximum(jnp.sum(real, axis=1), 1.0)
-        return albert.pooled(self.params, self.model, hidden, batch)[:, 0]
+        return albert.pooler_output(self.params, self.model, hidden, batch)[:, 0]
 
     def classifier(self, x: jax.Array, rate: float) -> jax.Array:
         """Float32 outputs of the dense layer head/classifier behind dropout."""

@@ -45,13 +45,6 @@ def correlations(predicted: np.ndarray, true: np.ndarray) -> dict[str, float]:
     }
 
 
-def softmax(logits: Any) -> np.ndarray:
-    """Probabilities float64 over the last axis."""
-    logits = np.asarray(logits, np.float64)
-    powers = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
 MARKS = ("B", "I", "E", "S")
 """Prefixes of the tags of a span."""
 

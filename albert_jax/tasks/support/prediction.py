@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
-from albert_jax.tasks.support.features import LENGTHS, fitting_length
-from albert_jax.tasks.task import AnyTask, BatchSpec, Forward, Prediction, Sampling
+from albert_jax.tasks.support.rows import LENGTHS, BatchSpec, fitting_length
+from albert_jax.tasks.task import AnyTask, Forward, Prediction
 
 NEVER = -1e30
 """Logit that fills up a shorter row."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """Sampling settings of generated text; only the generation task reads them."""
+
+    temperature: float = 0.0
+    """0 takes the most probable token; above 0 tokens are drawn."""
+    seed: int = 0
+    """Seed of the random draws."""
+    show_step: Callable[[str], None] | None = None
+    """Called with the text after each denoising step."""
 
 
 def featurize(

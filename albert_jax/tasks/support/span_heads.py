@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.model.dropout import HEAD, drop
+from albert_jax.model.layers import layer_norm
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy, logit_at
 from albert_jax.tasks.support.encoder import NEGATIVE, Batch, Encoder, Params, dense
 
@@ -58,11 +58,8 @@ def _end_logits(head: Params, hidden: jax.Array, at_start: jax.Array) -> jax.Arr
     """Logits [B, S] of the end, from each state [B, S, H] and the start's state [B, 1, H]."""
     both = jnp.concatenate([hidden, jnp.broadcast_to(at_start, hidden.shape)], axis=-1)
     x = jnp.tanh(dense(head["dense"], both))
-    centered = x - jnp.mean(x, axis=-1, keepdims=True)
-    variance = jnp.mean(jnp.square(centered), axis=-1, keepdims=True)
-    x = centered * jax.lax.rsqrt(variance + LAYER_NORM_EPS)
-    x = x * head["layer_norm"]["scale"] + head["layer_norm"]["bias"]
-    return dense(head["output"], x)[..., 0]
+    norm = head["layer_norm"]
+    return dense(head["output"], layer_norm(x, norm["scale"], norm["bias"]))[..., 0]
 
 
 def _unanswerable(

@@ -1,29 +1,61 @@
-"""Fills in a fine-tuning config: the network, its vocabulary, its weights, the steps."""
+"""The config of a fine-tuning run: its defaults, and what the weights and examples decide."""
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
-import sys
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from albert_jax import configfile, files
+from albert_jax import config_builder, configfile
 from albert_jax.config import Config, ModelConfig, TaskConfig
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.finetuning.batches import TrainingBatches
+from albert_jax.config_fields import leaves
+from albert_jax.errors import ConfigError
 from albert_jax.tasks import registry
-from albert_jax.tasks.task import AnyTask
 
-SCRATCH = "finetune/scratch"
-"""The preset whose network is trained where no weights are given."""
+if TYPE_CHECKING:
+    from albert_jax.finetuning.batches import TrainingBatches
+
 PRESET_WIDTH = 768
 """Hidden size of the models that the learning rates of the presets are for (base)."""
 NARROWEST = 96
 """Narrower models take no larger learning rate than those of this width."""
-DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-"""Fields of the model that fine-tuning chooses; the others come with the weights."""
+
+
+def defaults(name: str | None, init: str | None, task: str | None) -> tuple[Config, set[str]]:
+    """The config of a name under a task, and the paths of the fields that a file sets by itself.
+
+    Without a name it is a preset: finetune/default, or finetune/scratch without weights in `init`.
+    What a preset says of the length of rows is adapted to the weights, but not what stands in a
+    file of the user's own.
+    """
+    name = name or ("finetune/default" if init else "finetune/scratch")
+    config = config_builder.with_task(configfile.load(name), task)
+    base = config_builder.with_task(configfile.base_of(name)[1], task)
+    return config, {path for path, _ in set(leaves(config)) - set(leaves(base))}
+
+
+def with_files(
+    config: Config,
+    *,
+    train: str | None,
+    dev: str | None,
+    teacher: str | None,
+    columns: Sequence[str] | None,
+) -> Config:
+    """The config with those settings of its task that are given (not None).
+
+    Raises ConfigError for one that the task does not have.
+    """
+    task = config.task
+    assert task is not None
+    changes: dict[str, Any] = {"train": train, "dev": dev, "teacher": teacher}
+    changes["columns"] = None if columns is None else tuple(columns)
+    changes = {name: value for name, value in changes.items() if value is not None}
+    for name in changes:
+        if not hasattr(task, name):
+            raise ConfigError(f"--{name}: {task.name} has no such setting; leave it out")
+    return dataclasses.replace(config, task=dataclasses.replace(task, **changes))
 
 
 def check_task(config: Config, max_steps: int | None) -> TaskConfig:
@@ -37,39 +69,6 @@ def check_task(config: Config, max_steps: int | None) -> TaskConfig:
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"--max-steps {max_steps}: give at least 1")
     return task
-
-
-def pretrained_network(
-    source: str, config: ModelConfig, *, check: bool
-) -> tuple[ModelConfig, Vocabulary]:
-    """Structure and vocabulary of a run or directory, with the dropout of `config`.
-
-    Raises CheckpointError where it cannot be read, its vocabulary has no [CLS] or another size than
-    its embeddings, or (with `check`) a field that the config sets differs.
-    """
-    from albert_jax.model_io import model as models
-    from albert_jax.model_io import run_record
-    from albert_jax.model_io.weights import check_vocabulary
-
-    if models.is_run(source):
-        model = configfile.load(files.join(source, "config.toml")).model
-        vocabulary = run_record.load_vocabulary(source)
-        check_vocabulary(vocabulary, model)
-    else:
-        loaded = models.load(source)
-        model, vocabulary = loaded.config, loaded.vocabulary
-    if vocabulary.cls_id < 0:
-        raise CheckpointError(
-            f"{source} has a vocabulary without [CLS], which all tasks read: speech programs "
-            "fine-tune what export --to plbert writes"
-        )
-    for name, value in _changed_fields(config).items() if check else ():
-        if value != getattr(model, name):
-            raise CheckpointError(
-                f"{source} has {name} {getattr(model, name)}, the config {value}: "
-                f"the network comes with its weights; leave model.{name} out"
-            )
-    return dataclasses.replace(model, **_dropout(config)), vocabulary
 
 
 def at_depth(model: ModelConfig, num_layers: int | None) -> ModelConfig:
@@ -124,44 +123,6 @@ def fit_to_weights(
     return config, "; ".join(dict.fromkeys(lines))
 
 
-def new_network(
-    config: ModelConfig, texts: Sequence[str], known: Vocabulary | None = None
-) -> tuple[ModelConfig, Vocabulary]:
-    """A small network to train without weights, and a vocabulary of the texts; says so in a line.
-
-    Fields of `config` that differ from the defaults are kept, the others are those of the preset
-    SCRATCH. `known` is used as the vocabulary if it is given (a teacher's). Raises DataError where
-    the texts do not make one.
-    """
-    from albert_jax.data.vocabularies import training
-
-    preset = configfile.load(SCRATCH).model
-    model = dataclasses.replace(preset, **_dropout(config), **_changed_fields(config))
-    vocabulary = known or training.from_texts(texts, model.vocab_size)
-    origin = "trained on the training texts" if known is None else "of its teacher"
-    print(
-        f"no --init: a random network of {model.num_hidden_layers} layers of width "
-        f"{model.hidden_size}, and a vocabulary of {vocabulary.size} tokens {origin}",
-        file=sys.stderr,
-    )
-    return dataclasses.replace(model, vocab_size=vocabulary.size), vocabulary
-
-
-def initial_params(config: Config, task: AnyTask, vocabulary: Vocabulary, init: str | None) -> Any:
-    """The weights of `init` (random ones if None) with a new head; raises CheckpointError."""
-    from albert_jax.model.init import init_params
-    from albert_jax.model_io.warm_start import initial_params_from
-    from albert_jax.tasks.support.encoder import init_head, task_params
-
-    model = config.model
-    if init is None:
-        pretrained = init_params(model, config.seed)
-    else:
-        pretrained = initial_params_from(init, model, vocabulary, seed=config.seed)
-    head = init_head(task.head_shapes(model.hidden_size), config.seed, model.initializer_range)
-    return task_params(task, pretrained, head)
-
-
 def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) -> Config:
     """The config with its epochs as steps, at most `max_steps`; warm-up keeps its share.
 
@@ -194,17 +155,3 @@ def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) 
     logging_steps = min(config.run.logging_steps, max(1, steps // 20))
     run = dataclasses.replace(config.run, logging_steps=logging_steps)
     return dataclasses.replace(config, phases=phases, optimizer=optimizer, task=task, run=run)
-
-
-def _dropout(model: ModelConfig) -> dict[str, Any]:
-    return {name: getattr(model, name) for name in DROPOUT_FIELDS}
-
-
-def _changed_fields(model: ModelConfig) -> dict[str, Any]:
-    """Fields of the structure that do not have their default, with their values."""
-    default = vars(ModelConfig())
-    return {
-        name: value
-        for name, value in vars(model).items()
-        if name not in DROPOUT_FIELDS and value != default[name]
-    }

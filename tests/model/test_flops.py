@@ -3,7 +3,8 @@
 import pytest
 
 from albert_jax.config import Config, ModelConfig, ObjectiveConfig, PhaseConfig
-from albert_jax.observe import flops
+from albert_jax.model import flops
+from albert_jax.train.report import eta_seconds
 
 LARGE = ModelConfig(
     hidden_size=1024, num_hidden_layers=24, num_attention_heads=16, intermediate_size=4096
@@ -62,11 +63,9 @@ def test_time_left_follows_the_cost_of_the_phases() -> None:
     config = Config(phases=(short, PhaseConfig(steps=10, sequence_length=512, batch_size=8)))
     ratio = flops.per_step(config.model, config.phases[1]) / flops.per_step(config.model, short)
     assert ratio > 4
-    assert flops.eta_seconds(config, 4, seconds_per_step=2.0) == pytest.approx(
-        6 * 2.0 + 10 * 2.0 * ratio
-    )
-    assert flops.eta_seconds(config, 15, seconds_per_step=2.0) == pytest.approx(10.0)
-    assert flops.eta_seconds(config, 20, seconds_per_step=2.0) == 0
+    assert eta_seconds(config, 4, seconds_per_step=2.0) == pytest.approx(6 * 2.0 + 10 * 2.0 * ratio)
+    assert eta_seconds(config, 15, seconds_per_step=2.0) == pytest.approx(10.0)
+    assert eta_seconds(config, 20, seconds_per_step=2.0) == 0
 
 
 def test_drawn_depths_count_with_their_mean() -> None:

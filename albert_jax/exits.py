@@ -1,8 +1,10 @@
-"""The end of a process: exit code, last line, complete files, and killed children.
+"""The exit of a process: its code, its last line, and leaving in bounded time.
 
-`ENDS` is the table. Every way out of the command line goes through this file: an error through
-`answer`, SIGTERM and SIGINT through `hear`, a peer that is gone or stuck through `leave_at_once`,
-and the process itself through `leave`.
+docs/reliability.md has the table of exits. After each of them data workers and their shared memory
+are gone, and so are temporary files unless the process was killed; the next start removes those of
+saves. Every way out of the command line goes through this file: an error through
+`report_error`, SIGTERM and SIGINT through `note_signal`, a peer that is gone or stuck through
+`abort`, and the process itself through `exit_process`.
 """
 
 from __future__ import annotations
@@ -19,41 +21,10 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import NamedTuple, NoReturn
+from typing import NoReturn
 
 from albert_jax.errors import AlbertError, PeerError, Stopped, StorageError, one_line
 from albert_jax.library_log import LibraryLog, catch_everything
-
-
-class End(NamedTuple):
-    """One way in which a process ends."""
-
-    code: int
-    cause: str
-    last_line: str
-    """The last line on stderr (for code 0, on stdout)."""
-    on_disk: str
-    """Complete output on the disk. Nothing half-written has its final name after any end."""
-
-
-ENDS = (
-    End(0, "done", "RUN: done, N steps", "all; a curves.png that fails is a warning"),
-    End(2, "wrong usage or config", "the field and its bounds", "nothing is written"),
-    End(3, "text, vocabulary or record", "the file and record", "the save in flight"),
-    End(4, "checkpoint, import or export", "the folder and file", "the save in flight"),
-    End(5, "three steps not finite", "the step", "the newest finite checkpoint"),
-    End(
-        6, "peer or data worker gone, hang, device out of memory", "who, in which stage",
-        "the newest checkpoint",
-    ),  # fmt: skip
-    End(7, "full disk, missing right", "the path, the last step", "the newest checkpoint"),
-    End(70, "a fault of ours", "internal error: TYPE: text", "the save in flight"),
-    End(75, "SIGTERM any number of times, SIGINT once in a run", "stopped by SIGNAL", "this step"),
-    End(130, "SIGINT twice; SIGINT outside a run", "SIGINT again, interrupted", "as before"),
-    End(141, "the reader of stdout has left", "none", "as before"),
-)
-"""Of every end: data workers and their shared memory are gone, and so are temporary files unless
-the process was killed; the next start removes those of saves."""
 
 USAGE, INTERNAL, BROKEN_PIPE = 2, 70, 141
 INTERRUPTED = 128 + signal.SIGINT
@@ -61,9 +32,9 @@ LEAVE_SECONDS = 20.0
 """Time that a process may take to end after its last line."""
 
 _log = LibraryLog()
-_heard: list[int] = []
+_received: list[int] = []
 _ending = threading.Event()
-_before_leaving: list[Callable[[int], None]] = []
+_before_exit: list[Callable[[int], None]] = []
 
 
 class Interrupted(KeyboardInterrupt):
@@ -77,23 +48,23 @@ class Interrupted(KeyboardInterrupt):
 # ---- signals -------------------------------------------------------------------------------------
 
 
-def hear(number: int) -> bool:
+def note_signal(number: int) -> bool:
     """Notes SIGTERM or SIGINT and returns whether the end begins with it.
 
     SIGTERM may come any number of times, as schedulers send it. A second SIGINT is a person in a
     hurry and ends the process at once.
     """
-    _heard.append(number)
-    if number == signal.SIGINT and _heard.count(signal.SIGINT) > 1:
-        leave_at_once("SIGINT again: leaving at once, nothing more is saved", INTERRUPTED)
+    _received.append(number)
+    if number == signal.SIGINT and _received.count(signal.SIGINT) > 1:
+        abort("SIGINT again: leaving at once, nothing more is saved", INTERRUPTED)
     first = not _ending.is_set()
     _ending.set()
     return first
 
 
-def forget() -> None:
-    """A new command or loop of this process begins: earlier signals do not count."""
-    _heard.clear()
+def reset_signals() -> None:
+    """Forgets earlier signals, because a new command or loop of this process begins."""
+    _received.clear()
     _ending.clear()
 
 
@@ -105,11 +76,11 @@ def signals() -> Iterator[None]:
     """
 
     def handle(number: int, frame: object) -> None:
-        if hear(number):
+        if note_signal(number):
             raise Interrupted(number)
 
     previous = {}
-    forget()
+    reset_signals()
     for number in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(number) is not signal.SIG_IGN:
             previous[number] = signal.signal(number, handle)
@@ -146,7 +117,7 @@ def log_libraries_in(run_dir: str) -> None:
     _log.use_folder(run_dir)
 
 
-def answer(error: BaseException, debug: bool = False) -> int:
+def report_error(error: BaseException, debug: bool = False) -> int:
     """Prints the last line of an error (after the traceback, with --debug); returns its code."""
     _ending.set()
     if isinstance(error, BrokenPipeError):
@@ -155,7 +126,7 @@ def answer(error: BaseException, debug: bool = False) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     code, text = _code_and_text(error, debug)
-    return say(text, code, error if debug else None)
+    return print_last_line(text, code, error if debug else None)
 
 
 def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
@@ -177,7 +148,7 @@ def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
     return code, f"{text} (messages of libraries: {file})" if file else text
 
 
-def say(text: str, code: int, traced: BaseException | None = None) -> int:
+def print_last_line(text: str, code: int, traced: BaseException | None = None) -> int:
     """Prints `text` as the last line, after the trace of `traced`, and returns `code`."""
     with contextlib.suppress(OSError, ValueError):
         sys.stdout.flush()
@@ -191,9 +162,9 @@ def say(text: str, code: int, traced: BaseException | None = None) -> int:
 # ---- leaving -------------------------------------------------------------------------------------
 
 
-def before_leaving(work: Callable[[int], None]) -> None:
+def before_exit(work: Callable[[int], None]) -> None:
     """Calls `work` with the exit code before the process ends."""
-    _before_leaving.append(work)
+    _before_exit.append(work)
 
 
 def run(command: Callable[[], int]) -> NoReturn:
@@ -203,18 +174,18 @@ def run(command: Callable[[], int]) -> NoReturn:
         try:
             code = command()
         except KeyboardInterrupt as error:
-            code = answer(error)
+            code = report_error(error)
         _ending.set()
-        leave(code)
+        exit_process(code)
 
 
-def leave(code: int) -> NoReturn:
+def exit_process(code: int) -> NoReturn:
     """Ends the process in bounded time, although threads of libraries may hang.
 
     Python would wait for every thread; those of Orbax wait for ever after a failed save or a jump
     of the clock. All that is ours is on the disk by now.
     """
-    for work in _before_leaving:
+    for work in _before_exit:
         work(code)
     timer = threading.Timer(LEAVE_SECONDS, os._exit, [code])
     timer.daemon = True
@@ -227,7 +198,7 @@ def leave(code: int) -> NoReturn:
     os._exit(code)
 
 
-def leave_at_once(
+def abort(
     line: str, code: int = PeerError.exit_code, *, stacks: bool = False, linger: float = 0.0
 ) -> NoReturn:
     """Ends the process from any thread without clean-up, which could wait for what hangs.

@@ -17,8 +17,10 @@ from albert_jax.errors import ConfigError, DataError
 
 Batch = dict[str, np.ndarray]
 """Columns of a batch; the first axis of each is the batch size."""
-INPUTS = ("input_ids", "token_type_ids", "segment_ids", "positions", "cls_positions")
-"""The columns of a batch that the encoder and the heads read."""
+ENCODER_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "positions")
+"""The columns of a batch that the encoder reads."""
+INPUTS = (*ENCODER_INPUTS, "cls_positions")
+"""The columns that the encoder and the heads read."""
 LENGTHS = (32, 64, 128, 256)
 """Row lengths of prediction batches below the longest, so that few programs are compiled."""
 
@@ -29,8 +31,25 @@ class Tokens:
 
     ids: np.ndarray
     first: int
-    is_cut: bool = False
+    is_truncated: bool = False
     """True if the texts lost tokens because they are longer than a row."""
+
+
+@dataclass(frozen=True)
+class BatchSpec:
+    """Vocabulary, shape and seed of a batch of features."""
+
+    vocabulary: Vocabulary
+    length: int
+    """Tokens of a row."""
+    batch_size: int
+    """Rows; those beyond the features are padding of weight 0."""
+    seed: int = 0
+    """Seed of the random draws, if the task has any."""
+
+    def rng(self) -> np.random.Generator:
+        """A generator for this batch."""
+        return np.random.Generator(np.random.Philox(key=self.seed))
 
 
 def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -> Tokens:
@@ -50,8 +69,8 @@ def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -
     ids = [np.array([vocabulary.cls_id])]
     for part in parts:
         ids += [part, np.array([vocabulary.sep_id])]
-    is_cut = sum(map(len, parts)) < sum(map(len, texts))
-    return Tokens(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2, is_cut)
+    is_truncated = sum(map(len, parts)) < sum(map(len, texts))
+    return Tokens(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2, is_truncated)
 
 
 def truncated_lengths(a: int, b: int, limit: int) -> tuple[int, int]:
@@ -73,7 +92,7 @@ def sequence_rows(sequences: Sequence[Tokens], length: int, batch_size: int | No
     `length`.
     """
     count = len(sequences) if batch_size is None else batch_size
-    batch = {name: np.zeros((count, length), np.int32) for name in INPUTS[:4]}
+    batch = {name: np.zeros((count, length), np.int32) for name in ENCODER_INPUTS}
     for i, tokens in enumerate(sequences):
         n = len(tokens.ids)
         if n > length:

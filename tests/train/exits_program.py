@@ -1,6 +1,6 @@
-"""The command line with one end at one stage: `python -m tests.train.ends_program VERB ...`.
+"""The command line with one end at one stage: `python -m tests.train.exits_program COMMAND ...`.
 
-STAGE and END, two environment variables, name a cell of the matrix in test_ends.py.
+STAGE and END, two environment variables, name a cell of the matrix in test_exits.py.
 """
 
 from __future__ import annotations

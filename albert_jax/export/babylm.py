@@ -1,4 +1,4 @@
-"""The checkpoints of a run at numbers of words seen, as one folder of Transformers folders."""
+"""A BabyLM submission: the checkpoints of a run at numbers of words seen, for Transformers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def name_of(words: float) -> str:
 
 
 def export(run: str, out: str, *, head: Head | None = None, dtype: StoredType = "float32") -> str:
-    """Writes `out` with a folder for each mark that the run passed, and main; returns a line each.
+    """Writes `out` with a folder for each milestone of words, and main; returns a line each.
 
-    The default of `head` is the masked-language head. Raises CheckpointError if no checkpoint has
-    a mark, and otherwise the errors of :func:`albert_jax.export.export.export`.
+    The default of `head` is the masked-language head. Raises CheckpointError if no checkpoint is
+    at a milestone, and otherwise the errors of :func:`albert_jax.export.export.export`.
     """
-    from albert_jax.checkpoint.manager import MARK, Checkpoints
+    from albert_jax.checkpoint.manager import WORDS_MILESTONE, Checkpoints
     from albert_jax.export import huggingface
     from albert_jax.files import new_folder
     from albert_jax.model_io import model as models
@@ -32,15 +32,15 @@ def export(run: str, out: str, *, head: Head | None = None, dtype: StoredType = 
     opened = Checkpoints(run, keep=1, best=None, read_only=True)
     with contextlib.closing(opened) as checkpoints:
         saved = {step: checkpoints.metrics(step) for step in checkpoints.steps()}
-    marked = {step: row for step, row in saved.items() if MARK in row}
-    if not marked:
+    milestones = {step: row for step, row in saved.items() if WORDS_MILESTONE in row}
+    if not milestones:
         raise CheckpointError(
             f"{run} kept no checkpoint at a number of words: train with --run.save-at-words"
         )
     lines = []
     with new_folder(out) as folder:
-        for step, row in marked.items():
-            name = name_of(row[MARK])
+        for step, row in milestones.items():
+            name = name_of(row[WORDS_MILESTONE])
             huggingface.export(
                 models.load(run, step=step), str(folder / name), head=head or "mlm", dtype=dtype
             )

@@ -6,7 +6,7 @@ an encoder whose layers are a scan.
 
 from __future__ import annotations
 
-from albert_jax.config import Config, ModelConfig, PhaseConfig
+from albert_jax.config import ModelConfig, PhaseConfig
 
 
 def forward_per_token(
@@ -15,7 +15,7 @@ def forward_per_token(
     sequence_length: int,
     predictions: int,
     num_layers: int | None = None,
-    words: str = "none",
+    word_prediction: str = "none",
     softmax_size: int = 0,
 ) -> float:
     """Matrix-product FLOPs of one forward pass, per position of a row of S = sequence_length:
@@ -26,7 +26,7 @@ def forward_per_token(
     are the four projections of attention, the feed-forward network, the attention scores and
     their product with the values (every query sees every key), the projection of the factorized
     embedding (none if E = H), the MLM head at the masked positions, and the pooler with the SOP
-    head. To these come 2 H W for each word that the objective `words` predicts. V is `softmax_size`
+    head. To these come 2 H W for each word that `word_prediction` asks for. V is `softmax_size`
     unless that is 0. A multiply-add counts as two operations.
 
     >>> round(forward_per_token(ModelConfig(), sequence_length=512, predictions=76) * 3 / 1e9, 3)
@@ -38,8 +38,8 @@ def forward_per_token(
     projection = 2 * embedding * hidden if embedding != hidden else 0
     mlm_head = 2 * (hidden * embedding + embedding * (softmax_size or model.vocab_size))
     sop_head = 2 * hidden**2 + 4 * hidden
-    num_words = {"none": 0, "masked": predictions, "all": sequence_length}[words]
-    heads = predictions * mlm_head + sop_head + num_words * 2 * hidden * model.num_words
+    num_words = {"none": 0, "masked": predictions, "all": sequence_length}[word_prediction]
+    heads = predictions * mlm_head + sop_head + num_words * 2 * hidden * model.word_vocab_size
     return depth * block + projection + heads / sequence_length
 
 
@@ -56,22 +56,9 @@ def per_step(model: ModelConfig, phase: PhaseConfig, *, num_layers: int | None =
             sequence_length=phase.sequence_length,
             predictions=phase.max_predictions_per_seq,
             num_layers=depth,
-            words=phase.objective.words,
+            word_prediction=phase.objective.word_prediction,
             softmax_size=phase.objective.softmax_size(model),
         )
         for depth in depths
     ]
     return 3 * sum(forward) / len(forward) * phase.batch_size * phase.sequence_length
-
-
-def eta_seconds(config: Config, step: int, *, seconds_per_step: float) -> float:
-    """Seconds that the run still needs after `step` if its FLOPs per second stay the same.
-
-    The last steps up to `step` took `seconds_per_step` each, evaluations and checkpoints included.
-    """
-    flops, end = 0.0, 0
-    for phase in config.phases:
-        end += phase.steps
-        flops += min(phase.steps, max(0, end - step)) * per_step(config.model, phase)
-    current = config.phases[config.phase_at(step - 1)[0]]
-    return flops / per_step(config.model, current) * seconds_per_step
