@@ -96,8 +96,8 @@ class ObjectiveConfig:
     """Draw each row's rate uniformly between 0 and mask_rate (masked diffusion)."""
     max_ngram: int = bounded(3, 1, 64)
     """Longest n-gram (in words) or span (in tokens)."""
-    ngram_distribution: Literal["inverse", "uniform", "proportional"] = "inverse"
-    """Probability of an n-gram's length n: 1/n (the paper), equal, or 1/n in reverse order."""
+    favor_shorter_ngram: bool = True
+    """Draw an n-gram's length n with a probability of 1/n (the paper), or in reverse order."""
     sampled_softmax_size: int = bounded(0, 0, MAX_VOCABULARY)
     """Tokens in the softmax of a training step, half frequent and half drawn; 0 takes all."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"

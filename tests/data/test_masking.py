@@ -17,14 +17,17 @@ def words_of(pairs=300, seed=0, most=60):
 
 def choose(sizes, words, budget, seed=0, **options):
     keys = counter_rng.bits(counter_rng.key(seed), np.arange(len(words)))
-    options = {"max_ngram": 3, "distribution": "inverse"} | options
+    options = {"max_ngram": 3, "favor_shorter": True} | options
     return masking.choose_ngrams(sizes, words, np.asarray(budget), keys, **options)
 
 
 def test_probabilities():
-    assert masking.ngram_probabilities(3, "inverse") == pytest.approx([6 / 11, 3 / 11, 2 / 11])
-    assert masking.ngram_probabilities(3, "proportional") == pytest.approx([2 / 11, 3 / 11, 6 / 11])
-    assert masking.ngram_probabilities(4, "uniform") == pytest.approx([0.25] * 4)
+    assert masking.ngram_probabilities(3, favor_shorter=True) == pytest.approx(
+        [6 / 11, 3 / 11, 2 / 11]
+    )
+    assert masking.ngram_probabilities(3, favor_shorter=False) == pytest.approx(
+        [2 / 11, 3 / 11, 6 / 11]
+    )
 
 
 def test_budgets_round_as_the_original_does():
@@ -98,18 +101,21 @@ def sequential(sizes, budget, probabilities, rng):
     return taken
 
 
-@pytest.mark.parametrize("distribution", ["inverse", "uniform", "proportional"])
-def test_chosen_lengths_and_places_are_those_of_the_sequential_process(distribution):
+@pytest.mark.parametrize("favor_shorter", [True, False])
+def test_chosen_lengths_and_places_are_those_of_the_sequential_process(favor_shorter):
     rng = np.random.default_rng(0)
     sizes = rng.choice([1, 1, 2, 3], 30)
     pairs, budget = 3000, 9
     found = choose(
-        np.tile(sizes, pairs), np.full(pairs, 30), np.full(pairs, budget), distribution=distribution
+        np.tile(sizes, pairs),
+        np.full(pairs, 30),
+        np.full(pairs, budget),
+        favor_shorter=favor_shorter,
     )
     theirs = []
     for _ in range(pairs):
         theirs += sequential(
-            sizes.tolist(), budget, masking.ngram_probabilities(3, distribution), rng
+            sizes.tolist(), budget, masking.ngram_probabilities(3, favor_shorter=favor_shorter), rng
         )
     for ours, other in (
         (found.lengths, [n for n, _ in theirs]), (found.first % 30, [k for _, k in theirs]),
@@ -123,11 +129,11 @@ def test_choices_depend_on_the_pair_s_own_key_only():
     sizes, words = words_of()
     keys = counter_rng.bits(1, np.arange(len(words)))
     budget = np.full(len(words), 8)
-    whole = masking.choose_ngrams(sizes, words, budget, keys, max_ngram=3, distribution="inverse")
+    whole = masking.choose_ngrams(sizes, words, budget, keys, max_ngram=3, favor_shorter=True)
     offset = int(words[:7].sum())
     part = slice(offset, offset + int(words[7]))
     alone = masking.choose_ngrams(
-        sizes[part], words[7:8], budget[7:8], keys[7:8], max_ngram=3, distribution="inverse"
+        sizes[part], words[7:8], budget[7:8], keys[7:8], max_ngram=3, favor_shorter=True
     )
     inside = (whole.first >= part.start) & (whole.first < part.stop)
     assert sorted(zip(whole.first[inside] - offset, whole.words[inside], strict=True)) == sorted(

@@ -86,7 +86,7 @@ def _phase(settings: dict) -> PhaseConfig:
         mask_unit=("ngram" if several else "word") if words else ("span" if several else "token"),
         mask_rate=settings["masked_lm_prob"],
         max_ngram=settings["ngram"],
-        ngram_distribution="inverse" if settings["favor_shorter_ngram"] else "proportional",
+        favor_shorter_ngram=settings["favor_shorter_ngram"],
         sentence_order="nsp" if settings["random_next_sentence"] else "sop",
     )
     return PhaseConfig(

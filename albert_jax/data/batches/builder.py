@@ -261,7 +261,7 @@ class BatchBuilder:
             self._budgets(rows, slots=batch["mlm_positions"].shape[1]),
             rows.draws(self._key(_CHOOSE_NGRAMS, rows.step)),
             max_ngram=objective.max_ngram if objective.mask_unit in ("ngram", "span") else 1,
-            distribution=objective.ngram_distribution,
+            favor_shorter=objective.favor_shorter_ngram,
         )
         chosen = masking.masked_tokens(ngrams, word_sizes, ids != self.separator_id)
         masked, labels = positions[chosen], ids[chosen]

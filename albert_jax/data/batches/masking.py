@@ -28,11 +28,10 @@ class Ngrams(NamedTuple):
     """[M]: n after shortening to the budget; above ``words`` where the sequence ends."""
 
 
-def ngram_probabilities(max_ngram: int, distribution: str) -> np.ndarray:
-    """p(n) for n = 1 to max_ngram, float64; "proportional" is the original's other choice."""
-    inverse = 1.0 / np.arange(1, max_ngram + 1)
-    weights = {"inverse": inverse, "uniform": np.ones(max_ngram), "proportional": inverse[::-1]}
-    return weights[distribution] / weights[distribution].sum()
+def ngram_probabilities(max_ngram: int, *, favor_shorter: bool) -> np.ndarray:
+    """p(n) for n = 1 to max_ngram, float64: in proportion to 1/n, or in the reverse order."""
+    weights = 1.0 / np.arange(1, max_ngram + 1)
+    return (weights if favor_shorter else weights[::-1]) / weights.sum()
 
 
 def budgets(lengths: np.ndarray, row: np.ndarray, rates: np.ndarray, slots: int) -> np.ndarray:
@@ -61,7 +60,7 @@ def choose_ngrams(
     keys: np.ndarray,
     *,
     max_ngram: int,
-    distribution: str,
+    favor_shorter: bool,
 ) -> Ngrams:
     """Chooses n-grams of whole words that do not leave their sequence.
 
@@ -79,7 +78,7 @@ def choose_ngrams(
     offsets = np.zeros(total + max_ngram + 1, np.int64)
     np.cumsum(word_sizes, out=offsets[1 : total + 1])
     offsets[total + 1 :] = offsets[total]
-    thresholds = np.cumsum(ngram_probabilities(max_ngram, distribution))[:-1]
+    thresholds = np.cumsum(ngram_probabilities(max_ngram, favor_shorter=favor_shorter))[:-1]
     covered = np.zeros(total + max_ngram, bool)
 
     chosen = [(np.zeros(0, np.int64),) * 3]
