@@ -37,10 +37,15 @@ def _fields(config: object, prefix: str) -> Iterator[tuple[str, Any, dataclasses
 def check_bounds(config: object) -> None:
     """Raises ConfigError for a number that is not finite or outside the bounds of its field."""
     for path, value, field in _fields(config, ""):
-        if isinstance(value, float) and not math.isfinite(value):
+        if not _is_finite(value):
             raise ConfigError(f"{path} is {value}: give a finite number")
         if "bounds" in field.metadata:
             check_within(path, value, *field.metadata["bounds"])
+
+
+def _is_finite(value: Any) -> bool:
+    numbers = value if isinstance(value, tuple) else (value,)
+    return all(math.isfinite(number) for number in numbers if isinstance(number, float))
 
 
 def check_within(path: str, value: float, low: float, high: float) -> None:

@@ -274,7 +274,7 @@ def _read(path: str) -> bytes:
 
 
 def _merged(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    """The tables of a file over those of the files it extends, each checked by itself."""
+    """The tables of a file over those of the files it extends, checked after each."""
     path = _find(name, seen[-1] if seen else "")
     if path in seen or len(seen) >= _MAX_EXTENDS:
         raise ConfigError(
@@ -282,12 +282,12 @@ def _merged(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         )
     tables = _tables(path)
     base = tables.pop("extends", None)
-    build(Config, tables, path, "")
-    if base is None:
-        return tables
-    if not isinstance(base, str):
+    if base is not None and not isinstance(base, str):
         raise ConfigError(f"config {path}: extends must be the name of a preset or file")
-    return _overlay(_merged(base, (*seen, path)), tables)
+    if base is not None:
+        tables = _overlay(_merged(base, (*seen, path)), tables)
+    build(Config, tables, path, "")  # The task that decides its fields may be named below.
+    return tables
 
 
 def _overlay(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:

@@ -180,13 +180,14 @@ def run(command: Callable[[], int]) -> NoReturn:
 
 
 def exit_process(code: int) -> NoReturn:
-    """Ends the process in bounded time, although threads of libraries may hang.
+    """Ends the process, at most LEAVE_SECONDS after the work of `before_exit`.
 
     Python would wait for every thread; those of Orbax wait for ever after a failed save or a jump
     of the clock. All that is ours is on the disk by now.
     """
     for work in _before_exit:
-        work(code)
+        with contextlib.suppress(Exception):
+            work(code)
     timer = threading.Timer(LEAVE_SECONDS, os._exit, [code])
     timer.daemon = True
     timer.start()

@@ -220,7 +220,8 @@ def file_sizes(path: str) -> dict[str, int]:
         for folder, _, entries in os.walk(path, onerror=local_disk.raise_unless_absent):
             for name in entries:
                 full = os.path.join(folder, name)
-                sizes[os.path.relpath(full, path).replace(os.sep, "/")] = os.lstat(full).st_size
+                with suppress(FileNotFoundError):  # It was deleted meanwhile.
+                    sizes[os.path.relpath(full, path).replace(os.sep, "/")] = os.lstat(full).st_size
         return dict(sorted(sizes.items()))
 
 

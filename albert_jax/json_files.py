@@ -25,10 +25,14 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path}: no such file: give the folder that holds it")
     with storage_errors(str(path)):
         if path.stat().st_size > MAX_BYTES:
-            raise CheckpointError(f"{path} is larger than {MAX_BYTES} bytes: it is no config")
+            raise CheckpointError(
+                f"{path} is larger than {MAX_BYTES} bytes: it is not a file of this kind"
+            )
         data = path.read_bytes()
     if _max_depth(data) > MAX_DEPTH:
-        raise CheckpointError(f"{path} is nested deeper than {MAX_DEPTH} levels: it is no config")
+        raise CheckpointError(
+            f"{path} is nested deeper than {MAX_DEPTH} levels: it is not a file of this kind"
+        )
     try:
         value = json.loads(data, object_pairs_hook=_unique_keys, parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:

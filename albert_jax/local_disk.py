@@ -34,11 +34,11 @@ def move(source: str, target: str) -> None:
         if error.errno != errno.EXDEV:
             raise
         temporary = f"{target}.{uuid.uuid4().hex[:8]}.tmp"
-        is_folder = os.path.isdir(source)
+        is_folder = os.path.isdir(source) and not os.path.islink(source)
         if is_folder:
             shutil.copytree(source, temporary, symlinks=True)
         else:
-            shutil.copy2(source, temporary)
+            shutil.copy2(source, temporary, follow_symlinks=False)
         os.rename(temporary, target)
         if is_folder:
             shutil.rmtree(source)

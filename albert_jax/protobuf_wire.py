@@ -25,7 +25,7 @@ def varint(data: bytes, position: int) -> tuple[int, int]:
         number |= (byte & 127) << shift
         shift += 7
         if byte < 128:
-            return number, position
+            return number & (1 << 64) - 1, position
 
 
 def encode_varint(number: int) -> bytes:

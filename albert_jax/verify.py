@@ -24,7 +24,7 @@ from albert_jax.data.corpus.shards import SUFFIXES, ShardReader
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import AlbertError, CheckpointError, DataError, OtherVersionError
 from albert_jax.json_files import read_json
-from albert_jax.model_io import directories, huggingface, run_record
+from albert_jax.model_io import directories, huggingface, plbert, run_record
 from albert_jax.model_io.safetensors_files import REPORT_NAME, Tensors
 from albert_jax.model_io.tokenizer_json import tokenizer_files
 from albert_jax.model_io.weights import LazyTensors, check_finite, check_vocabulary
@@ -106,7 +106,10 @@ def _run(path: str) -> Checks:
             yield Check(f"checkpoint {step}", "it is no folder", False)
             continue
         size = sum(files.file_sizes(layout.step(step)).values())
-        yield _check(f"checkpoint {step}", partial(_checkpoint, path, checkpoints, step), size)
+        found = _check(f"checkpoint {step}", partial(_checkpoint, path, checkpoints, step), size)
+        if not found.ok and step not in manifest.step_numbers(layout.checkpoints):
+            found = Check(found.name, "the run has deleted it meanwhile")
+        yield found
     checkpoints.close()
     yield _check("metrics.jsonl", lambda: _metrics(path))
 
@@ -192,7 +195,7 @@ def _export(path: str) -> Checks:
     for name in (name for name in names if (folder / name).exists()):
         size = (folder / name).stat().st_size
         yield _check(name, lambda name=name: _digest(folder, name), size)
-        if name == directories.PARAMS_NAME:
+        if name == directories.PARAMS_NAME or (folder / plbert.CONFIG_NAME).is_file():
             yield _check("parameters and vocabulary", lambda: _native(path))
             return
         if name == huggingface.WEIGHTS_NAME:
@@ -236,7 +239,7 @@ def _vocabulary(folder: Path) -> str:
     """The vocabulary beside weights or a graph, and what tokenizer.json holds of it."""
     described = folder / huggingface.CONFIG_NAME
     raw = read_json(described)
-    expected, config = huggingface.fingerprint_in(raw, described), None
+    expected = huggingface.fingerprint_in(raw, described)
     if not directories.holds_vocabulary(folder):
         return "none beside it"
     found = vocabularies.load(str(folder))

@@ -23,7 +23,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -230,8 +229,10 @@ def device_fault(options: argparse.Namespace) -> str | None:
     """Why this machine's device cannot be measured, in one line, or None."""
     if options.tiny:
         return None
-    if options.platform != "tpu" and (fault := accelerator_machine.gpu_fault(gpu_report())):
-        return fault
+    if options.platform != "tpu":
+        report = accelerator_machine.gpu_report()
+        if fault := accelerator_machine.gpu_fault(report):
+            return fault
     command = [sys.executable, str(HERE / "accelerator_stages.py"), "check", "--out", "."]
     try:
         found = subprocess.run(command, capture_output=True, text=True, timeout=90)
@@ -240,9 +241,6 @@ def device_fault(options: argparse.Namespace) -> str | None:
     if found.returncode:
         return (found.stderr.strip().splitlines() or ["jax ends without a word"])[-1]
     return None
-
-
-gpu_report: Callable[[], str] = accelerator_machine.gpu_report
 
 
 def main() -> int:

@@ -270,7 +270,8 @@ def main() -> None:
     began = time.perf_counter()
     config = run_config(options, options.out)
     texts = [text for pair in data["train"] for text in pair]
-    finetune.run(config, run, init=start(options, config.model, texts))
+    given = ("optimizer.learning_rate",)  # It is meant as it stands, whatever the width.
+    finetune.run(config, run, init=start(options, config.model, texts), given=given)
     cores = len(os.sched_getaffinity(0))
     print(f"training: {time.perf_counter() - began:.0f} s on {cores} cores, {options.steps} steps")
 

@@ -34,7 +34,7 @@ NEEDED = {"8 x H200": 7.2e6, "8 x v6e": 8.3e6}
 class Pieces:
     """A vocabulary without text: 70% of the ids start a word, as in English."""
 
-    size, pad_id, unk_id, cls_id, sep_id, mask_id = VOCAB, 0, 1, 2, 3, 4
+    size, pad_id, unk_id, cls_id, sep_id, mask_id, separator_id = VOCAB, 0, 1, 2, 3, 4, -1
     fingerprint = "0" * 64
     starts_word = np.random.default_rng(0).random(VOCAB) < 0.7
 

@@ -2,8 +2,8 @@
 
     python benchmarks/parity.py [--all]
 
-runs the tests of tests/parity (on the folder in ALBERT_JAX_GOLDEN), tests/convert and the
-parameter counts of the paper, and prints a table: check, cases, largest difference, bound. `--all`
+runs the tests of tests/parity (on the folder in ALBERT_JAX_GOLDEN) and of the parameter counts of
+the paper, and prints a table: check, cases, largest difference, bound. `--all`
 includes the tests that take minutes.
 Exit status 1 where a bound is broken or nothing was compared.
 """
@@ -66,7 +66,7 @@ def main(arguments: list[str]) -> int:
     sys.path.insert(0, str(ROOT))
     collector = Collector()
     chosen = [] if "--all" in arguments else ["-m", "not slow"]
-    names = ["tests/parity", "tests/convert", "tests/model/test_sharing.py"]
+    names = ["tests/parity", "tests/model/test_sharing.py"]
     code = pytest.main(["-q", "-p", "no:cacheprovider", *chosen, *names], plugins=[collector])
     print(table(collector))
     return int(code != 0 or not collector.rows)

@@ -57,8 +57,18 @@ def main() -> None:
     cuts = np.flatnonzero(np.diff(np.cumsum(list(map(len, raw))) // steps.BATCH_SIZE)) + 1
     batches = [raw[a:b] for a, b in itertools.pairwise([0, *cuts.tolist(), len(raw)])]
 
+    def forget_words() -> None:
+        """Empties the caches of words, which a preparation begins without."""
+        vocab.__dict__.pop("_words", None)
+        steps._vocabulary.cache_clear()
+
+    def encode() -> object:
+        forget_words()
+        return [vocab.encode_flat(batch) for batch in batches]
+
     def shards(workers: int) -> Callable[[], object]:
         def run() -> None:
+            forget_words()
             out = os.path.join(work, "out")
             shutil.rmtree(out, ignore_errors=True)
             options = PrepareOptions(workers=workers, part_bytes=len(content) // 4)
@@ -72,7 +82,7 @@ def main() -> None:
             "SentencePiece encode, numpy",
             lambda: bare.encode(cleaned, out_type="numpy", num_threads=1),
         ),
-        ("ours, raw sentences to ids", lambda: [vocab.encode_flat(batch) for batch in batches]),
+        ("ours, raw sentences to ids", encode),
         ("files to shards, 1 worker", shards(1)),
         ("files to shards, 2 workers", shards(2)),
     ]

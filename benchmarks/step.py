@@ -2,7 +2,6 @@
 
     python benchmarks/step.py [--config base-v2] [--shapes 8x128 2x512] [--peers eager compile]
     python benchmarks/step.py --suite cpu       four models beside eager PyTorch, in float32
-    python benchmarks/step.py --suite gpu --config xxlarge-v2       one model on a GPU, in bfloat16
 
 Both sides do masked-language and sentence-order loss at the same masked places, backward pass,
 clipping and AdamW, without dropout; PyTorch with SDPA and no mask, since no row is padded. Each
@@ -11,8 +10,8 @@ is taken within each round, so that what else the machine does falls out. On a G
 one runs after the other, so that each has the memory to itself, ours first; a side that fails is
 a line too. Results are printed as soon as they exist.
 
-"share" is FLOPs by formula over time and `--peak`, the rate of a plain matrix product: 790
-TFLOP/s in bfloat16 is what an H200 reaches; without it, it is measured here. Needs torch and
+"share" is FLOPs by formula over time and `--peak`, the rate of a plain matrix product in TFLOP/s,
+which is measured here if it is not given. Needs torch and
 transformers (extra parity), and of our own packages only jax, flax, optax and numpy.
 """
 
@@ -29,8 +28,6 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from accelerator import MODELS
-
 from albert_jax import configfile
 from albert_jax.bench import step as bench
 from albert_jax.config import Config
@@ -42,8 +39,6 @@ CPU = (
     "--shapes 8x32 --layers 2 --hidden 64 --heads 1 --embedding 64 --vocabulary 4000 --steps 200",
 )
 """Base, and two models of 4 x 312 and 2 x 64."""
-H200 = 790.0
-"""TFLOP/s of a plain bfloat16 matrix product there."""
 
 
 def run_config(options: argparse.Namespace, rows: int, length: int) -> Config:
@@ -290,7 +285,7 @@ PASSED_ON = (
 def main() -> None:
     """Parses the options; a worker gets the same ones."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--suite", choices=("cpu", "gpu"))
+    parser.add_argument("--suite", choices=("cpu",))
     parser.add_argument("--config", default="base-v2")
     parser.add_argument("--shapes", nargs="+", default=["8x128", "2x512"], metavar="ROWSxLENGTH")
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
@@ -317,12 +312,6 @@ def main() -> None:
         os.environ["JAX_PLATFORMS"] = "cpu"  # Else a TPU's library is loaded where it is installed.
         given = ["--rounds", str(options.rounds), "--unroll", options.unroll or "yes"]
         jobs = [parser.parse_args([*case.split(), *given]) for case in CPU]
-    elif options.suite == "gpu":
-        shapes = MODELS.get(options.config, options.shapes)
-        changes = {"shapes": shapes, "dtype": "bfloat16", "peers": ["compile", "eager"],
-                   "alone": True, "peak": options.peak or H200, "steps": 10, "rounds": 3,
-                   "remat": options.remat or "none", "unroll": options.unroll or "yes"}  # fmt: skip
-        vars(options).update(changes)
     for job in jobs:
         arguments = []
         for name in PASSED_ON:

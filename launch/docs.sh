@@ -14,7 +14,7 @@ make_environment "$root" "$root/.venv-docs" "[docs]"
 cd -- "$root"
 rm -rf build/docs build/site
 mkdir -p build/docs
-find . -path './.*' -prune -o -path ./build -prune -o -path ./runs -prune -o -path ./tests -prune -o \
+find . -path './.*' -prune -o -path ./build -prune -o -path ./runs -prune -o -path ./work -prune -o -path ./tests -prune -o \
     \( -name '*.md' -o -name '*.ipynb' -o -name '*.svg' -o -name '*.png' -o -name '*.yaml' \
     -o -path './albert_jax/*.py' -o -path './examples/*.py' -o -name LICENSE \
     -o -name CITATION.cff \) \

@@ -7,6 +7,12 @@
 # PYTHON names another interpreter.
 # shellcheck shell=bash
 
+# Before 4.4 an empty array is an unbound variable.
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
+    echo "$0: bash $BASH_VERSION is too old: 4.4 or later is needed" >&2
+    exit 2
+}
+
 make_environment() {
     local root=$1 folder=$2 extras=$3 python=${PYTHON:-python3} wanted
     if ! "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then

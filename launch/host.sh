@@ -27,6 +27,10 @@ start)
     echo $! >run.pid
     ;;
 follow)
+    [ -e run.pid ] || {
+        echo "host.sh: nothing was started on this host yet" >&2
+        exit 2
+    }
     tail --lines 50 --follow --pid "$(cat run.pid)" run.log
     ;;
 stop)
@@ -43,7 +47,7 @@ code)
     fi
     ;;
 *)
-    sed -n '3,9{s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}" >&2
+    sed -n '2,/^set /{/^#/{s/^# \{0,1\}//;p;}}' "${BASH_SOURCE[0]}" >&2
     exit 2
     ;;
 esac

@@ -15,7 +15,7 @@ root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 source "$root/launch/environment.sh"
 
 usage() {
-    sed -n '2,11{s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+    sed -n '2,/^set /{/^#/{s/^# \{0,1\}//;p;}}' "${BASH_SOURCE[0]}"
 }
 
 text=()
@@ -100,6 +100,12 @@ PY
 fi
 out=${out:-$root/runs/$name}
 mkdir -p -- "$out"
+# A folder that is named by hand may hold the results of other text, which the stages would keep.
+if [ -e "$out/made-of" ] && [ "$(cat -- "$out/made-of")" != "$name" ]; then
+    echo "local.sh: $out holds $(cat -- "$out/made-of"), not $name: give another --out" >&2
+    exit 2
+fi
+echo "$name" >"$out/made-of"
 run=$out/run
 
 # stage NAME RESULT COMMAND...: runs the command unless RESULT was already made by it.

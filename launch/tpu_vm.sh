@@ -19,6 +19,10 @@
 # Project and zone are those of `gcloud config`. In PRETRAIN OPTIONS folders are in a bucket
 # (--data gs://... --out gs://...): a machine that is taken away takes its disk along.
 set -euo pipefail
+((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 404)) || {
+    echo "tpu_vm.sh: bash $BASH_VERSION is too old: 4.4 or later is needed" >&2
+    exit 2
+}
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 pause=${TPU_VM_PAUSE:-30}
 tries=5
@@ -29,7 +33,7 @@ fail() {
 }
 
 [ "${1:-}" != --help ] && [ "${1:-}" != -h ] || {
-    sed -n '2,21{s/^# \{0,1\}//;p;}' "${BASH_SOURCE[0]}"
+    sed -n '2,/^set /{/^#/{s/^# \{0,1\}//;p;}}' "${BASH_SOURCE[0]}"
     exit
 }
 [ $# -ge 2 ] || fail "needs a command and a name (bash launch/tpu_vm.sh --help)"
@@ -55,6 +59,8 @@ while [ $# -gt 0 ]; do
     esac
 done
 [[ $slices =~ ^[1-9][0-9]{0,2}$ ]] || fail "--slices $slices: give a number of slices"
+[ "$command" != run ] || [ $# -gt 0 ] || fail "run needs PRETRAIN OPTIONS behind --"
+command -v gcloud >/dev/null || fail "gcloud is missing: install it and log in (docs/cloud-tpu.md)"
 nodes=("$name") layout=(--node-id "$name")
 if [ "$slices" -gt 1 ]; then
     nodes=()
@@ -134,12 +140,15 @@ on_first() {
 
 setup() {
     local folder node
-    folder=$(mktemp -d)
+    folder=$(mktemp -d) || return
     tar -C "$root" -czf "$folder/albert_jax.tgz" --exclude __pycache__ \
-        albert_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE
+        albert_jax configs launch setup.cfg pyproject.toml constraints.txt README.md LICENSE || return
     for node in "${nodes[@]}"; do
         gcloud compute tpus tpu-vm scp "$folder/albert_jax.tgz" "$node:" \
-            --worker all --batch-size all --quiet || return
+            --worker all --batch-size all --quiet || {
+            rm -r -- "$folder"
+            return 1
+        }
     done
     rm -r -- "$folder"
     # The images come with an older Python than we need; uv brings one.
@@ -160,7 +169,13 @@ run() {
     while true; do
         create
         if [ "$(on_first 'test -e albert_jax/ready && echo yes' || true)" != yes ]; then
-            setup || { sleep "$pause" && continue; }
+            setup || {
+                failures=$((failures + 1))
+                [ "$failures" -lt "$tries" ] || fail "the hosts of $name cannot be set up: see above"
+                sleep "$pause"
+                [ "$(state)" = ACTIVE ] || failures=0
+                continue
+            }
         fi
         # Ends when the run has ended on every host, or when the connection is lost.
         on_all "bash albert_jax/launch/host.sh start$words && bash albert_jax/launch/host.sh follow" ||

@@ -8,9 +8,10 @@
 # no option but files and folders, every command that looks at the result, the local page, the export
 # and its use in Hugging Face Transformers. It ends with the number of commands that failed. It
 # takes about 20 minutes of two cores and installs torch and transformers from the package index.
+# shellcheck disable=SC2329  # try calls the functions by their names.
 set -u
 here=$(cd "$(dirname "$0")/.." && pwd)
-folder=$(mkdir -p "${1:-/tmp}" && mktemp -d "${1:-/tmp}/first-hour-XXXXXX")
+mkdir -p "${1:-/tmp}" && folder=$(mktemp -d "$(cd "${1:-/tmp}" && pwd)/first-hour-XXXXXX") || exit 2
 count=0 failed=0
 
 try() {
@@ -20,15 +21,16 @@ try() {
     if "$@"; then
         echo "-- $((SECONDS - begin)) s"
     else
+        local code=$?
         failed=$((failed + 1))
-        echo "-- FAILED with exit code $? after $((SECONDS - begin)) s"
+        echo "-- FAILED with exit code $code after $((SECONDS - begin)) s"
     fi
 }
 
 page() { # page NAME MODEL ... : the page of these models answers, and is pictured where a browser is
     local name=$1 browser server port=8917
     shift
-    albert-jax serve "$@" --port $port &
+    albert-jax serve "$@" --port "$port" &
     server=$!
     for _ in $(seq 60); do
         python -c "import urllib.request as u; u.urlopen('http://127.0.0.1:$port/')" 2>/dev/null && break
@@ -41,8 +43,8 @@ page() { # page NAME MODEL ... : the page of these models answers, and is pictur
         "$browser" --headless --no-sandbox --disable-gpu --window-size=1200,1600 \
             --screenshot="$folder/$name.png" "http://127.0.0.1:$port/" >/dev/null 2>&1 || result=1
     fi
-    kill $server && wait $server 2>/dev/null
-    return $result
+    kill "$server" && wait "$server" 2>/dev/null
+    return "$result"
 }
 
 card() { # card EXPORT: the Python of an export's card runs as it stands there
@@ -74,7 +76,8 @@ reviews() { # reviews NAME LINE LINE [--init RUN]: from a table to a model in Tr
 try git clone --quiet "$here" "$folder/albert_jax"
 cd "$folder/albert_jax" || exit 1
 try bash launch/local.sh
-source .venv/bin/activate
+# shellcheck source=/dev/null
+source .venv/bin/activate || exit 1
 try python -m pip install --quiet torch transformers
 try page pretrained runs/tiny/run
 try albert-jax export runs/tiny/run --head mlm --out runs/tiny-export

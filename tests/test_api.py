@@ -12,11 +12,11 @@ import jax
 import numpy as np
 import optax
 import pytest
-import tiny_models
 
 import albert_jax
 from albert_jax import api, errors
 from albert_jax.errors import CheckpointError, ConfigError
+from tests import tiny_models
 
 
 def test_every_public_name_is_explained() -> None:
@@ -73,11 +73,6 @@ def test_a_model_is_shown_in_one_short_line() -> None:
     assert repr(model) == "Model(2 layers, hidden size 16, 64 tokens, from 'memory')"
     shown = repr(dataclasses.replace(tiny_models.classifier(), source="work/run", step=30))
     assert shown.startswith("Model(classification, 5 layers") and shown.endswith("at step 30)")
-
-
-def test_the_package_lists_the_public_names() -> None:
-    assert set(api.__all__) < set(dir(albert_jax))
-    assert albert_jax.encode is api.encode
 
 
 def test_a_model_survives_saving(tmp_path: Path) -> None:

@@ -17,8 +17,9 @@ from tests.test_house import _loaded
 BARE = {"grain", "orbax", "array_record", "tensorflow_datasets", "tyro", "tomli_w", "torch"}
 
 
-def test_random_rows_have_the_shapes_of_true_ones():
-    config = step.single_phase(configfile.load("tiny"), batch_size=4, length=24)
+@pytest.mark.parametrize("name", ["tiny", "small", "plbert-small", "plbert"])
+def test_random_rows_have_the_shapes_of_true_ones(name):
+    config = step.single_phase(configfile.load(name), batch_size=4, length=24)
     rows = step.random_rows(config.model, config.phases[0], 4)
     assert {k: (v.shape, v.dtype) for k, v in rows.items()} == batch_shapes(config.phases[0], 4)
     places = rows["mlm_positions"]

@@ -12,12 +12,12 @@ import sys
 import tomllib
 
 import pytest
-import tiny_models
 
 from albert_jax import cli, config_fields, configfile, errors
 from albert_jax.commands import options
 from albert_jax.commands.config import ConfigShow
 from albert_jax.tasks import registry
+from tests import tiny_models
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(configfile.preset_folder().parent)}
 

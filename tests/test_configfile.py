@@ -65,6 +65,14 @@ def test_extends_reads_relative_files_and_refuses_circles(write):
         configfile.load(circle)
 
 
+def test_a_task_may_be_named_by_the_config_below(write):
+    config = configfile.load(
+        write("extends = 'finetune/squad-v1'\n[task]\nmax_answer_length = 12\n")
+    )
+    assert config.task is not None and config.task.name == "squad-v1"
+    assert config.task.max_answer_length == 12  # type: ignore[attr-defined]
+
+
 def test_run_folder_is_read(tmp_path, write):
     write(configfile.dumps(Config(seed=3)), "config.toml")
     assert configfile.load(str(tmp_path)).seed == 3
@@ -86,6 +94,7 @@ def test_run_folder_is_read(tmp_path, write):
         ("[optimizer]\nname = 'lamp'\n", ["optimizer.name", "'lamb'"]),
         ("[optimizer]\nlearning_rate = nan\n", ["optimizer.learning_rate", "finite"]),
         ("[optimizer]\nlearning_rate = inf\n", ["optimizer.learning_rate", "finite"]),
+        ("[[phases]]\nmixture = [inf, 1.0]\n", ["phases.0.mixture", "finite"]),
         ("[optimizer]\nlearning_rate = 1000\n", ["optimizer.learning_rate", "between"]),
         ("[optimizer]\nlearning_rate = -0.1\n", ["optimizer.learning_rate", "between"]),
         ("[[phases]]\nsteps = 0\n", ["phases.0.steps", "at least 1"]),

@@ -28,10 +28,6 @@ INSIDE = {"data": ("counter_rng", "sources", "vocabularies", "corpus", "prepare"
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
-LONG_FILES: dict[str, str] = {}
-"""Files above the limit, each with the reason why it reads better in one piece."""
-LONG_FUNCTIONS: dict[str, str] = {}
-"""Functions above the limit, likewise."""
 
 PURE = ("model/", "objectives/", "optim/", "parallel/", "train/step.py", "train/state.py")
 """What also runs where only jax, flax, optax and numpy are installed."""
@@ -142,13 +138,12 @@ def test_modules_of_a_room_do_not_import_each_other_in_circles():
 def test_files_and_functions_stay_short():
     def check(path):
         text = path.read_text()
-        if _name(path) not in LONG_FILES and len(text.splitlines()) > MAX_FILE_LINES:
+        if len(text.splitlines()) > MAX_FILE_LINES:
             yield f"{len(text.splitlines())} lines"
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or 0) - node.lineno + 1
-                known = f"{_name(path)}:{node.name}" in LONG_FUNCTIONS
-                if length > MAX_FUNCTION_LINES and not known:
+                if length > MAX_FUNCTION_LINES:
                     yield f"{node.name} has {length} lines"
 
     _all(check)
@@ -240,6 +235,7 @@ def test_public_names_are_those_of_the_api():
     from albert_jax import api
 
     assert sorted(albert_jax.__all__) == sorted([*api.__all__, "__version__"])
+    assert set(api.__all__) < set(dir(albert_jax))
     for name in api.__all__:
         assert getattr(albert_jax, name) is getattr(api, name)
     with pytest.raises(AttributeError):
@@ -262,19 +258,6 @@ def test_every_package_and_data_file_is_installed():
         package = path.parent.relative_to(ROOT).as_posix().replace("/", ".")
         patterns = setup["options.package_data"].get(package, "").split()
         assert any(path.match(p) for p in patterns), f"{path} is not in package_data"
-
-
-def test_every_module_and_public_name_says_what_it_is():
-    def check(path):
-        tree = ast.parse(path.read_text())
-        if tree.body and not ast.get_docstring(tree):
-            yield "the module has no docstring"
-        for node in tree.body:
-            public = isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name[0] != "_"
-            if public and not ast.get_docstring(node):
-                yield f"{node.name} has no docstring"
-
-    _all(check)
 
 
 def test_constraints_pin_what_setup_asks_for():

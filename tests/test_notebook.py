@@ -3,16 +3,21 @@
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny_models
+
+from tests import tiny_models
+from tests.launch.stand_ins import inputs
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 NOTEBOOK = DOCS / "fine-tune.ipynb"
+FREE_TPU = DOCS / "free-tpu.ipynb"
 TUTORIALS = (DOCS / "tutorial.ipynb", DOCS / "tutorial.zh.ipynb")
 
 
@@ -57,13 +62,19 @@ def test_notebook_runs_and_learns(tmp_path: Path) -> None:
     assert before < 0.75 < 0.9 < after
 
 
-def test_notebook_is_clean() -> None:
-    notebook = json.loads(NOTEBOOK.read_text())
-    assert notebook["nbformat"] == 4
-    names = [cell["id"] for cell in notebook["cells"]]
+@pytest.mark.parametrize("notebook", [NOTEBOOK, FREE_TPU], ids=lambda path: path.stem)
+def test_notebook_is_clean(notebook: Path) -> None:
+    whole = json.loads(notebook.read_text())
+    assert whole["nbformat"] == 4
+    names = [cell["id"] for cell in whole["cells"]]
     assert len(set(names)) == len(names)
-    for cell in cells(NOTEBOOK, "code"):
+    for cell in cells(notebook, "code"):
         assert cell["outputs"] == [] and cell["execution_count"] is None
+        compile("".join(cell["source"]), cell["id"], "exec")
+
+
+def test_free_tpu_says_that_it_is_untried() -> None:
+    assert "untried" in "".join(sources(FREE_TPU, "markdown"))
 
 
 @pytest.mark.slow
@@ -100,3 +111,43 @@ def test_tutorial_keeps_its_outputs(notebook: Path) -> None:
         assert "(quick)" not in printed and "/tmp" not in printed
         pictures += kinds.count("display_data")
     assert pictures >= 8
+
+
+@pytest.mark.slow
+def test_free_tpu_is_interrupted_and_goes_on(tmp_path: Path):
+    """A session that ends in the middle of the run, and the next one that finishes it."""
+    steps = 1500
+    text, config = inputs(tmp_path, steps)
+    program = "\n\n".join(
+        "".join(cell["source"])
+        for cell in json.loads(FREE_TPU.read_text())["cells"]
+        if cell["cell_type"] == "code"
+    )
+    environment = {
+        **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(DOCS.parent),
+        "ALBERT_JAX_DISK": str(tmp_path), "ALBERT_JAX_TEXT": str(text),
+        "ALBERT_JAX_CONFIG": str(config),
+    }  # fmt: skip
+    run = tmp_path / "albert_jax_runs" / "nano" / "run"
+    told = tmp_path / "told"
+    # A shell starts its background jobs with the signal ignored, and they hand that down.
+    heard = "import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n\n"
+    with open(told, "w") as file:
+        session = subprocess.Popen(
+            [sys.executable, "-c", heard + program], env=environment, cwd=tmp_path,
+            stdout=file, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+    while session.poll() is None and not (run / "metrics.jsonl").exists():
+        time.sleep(0.05)
+    session.send_signal(signal.SIGINT)
+    assert session.wait(timeout=300) == 1, told.read_text()
+    assert "run all cells again" in told.read_text()
+    (saved,) = (int(path.name) for path in (run / "complete").iterdir())
+    assert 0 < saved < steps
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, cwd=tmp_path,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert (run / "complete" / str(steps)).exists()
+    assert (run.parent / "export" / "config.json").exists()

@@ -15,8 +15,8 @@ from albert_jax.config_fields import leaves
 from albert_jax.model import flops
 
 NAMES = [name for name in configfile.presets() if not name.startswith("finetune/")]
-"""Those of pretraining; sizes of the others come with their weights (tests/train)."""
-ON_CPU = ["tiny", "small", "small-zh", "plbert-small"]
+"""Those of pretraining; sizes of the others come with their weights (tests/finetuning)."""
+ON_CPU = ["tiny", "small", "medium", "small-zh", "plbert-small"]
 ENCODER = {"base": 11_683_584, "large": 17_683_968, "xlarge": 58_724_864, "xxlarge": 222_595_584}
 HEADS = {"base": 11_813_810, "large": 17_847_474, "xlarge": 59_021_490, "xxlarge": 223_158_450}
 PEAK = {"v5e": 197e12, "v6e": 918e12, "H200": 790e12}

@@ -43,12 +43,12 @@ QUICK = {
 }
 """Options that shorten a command."""
 LAUNCH = {
-    "bash launch/local.sh": "test_launch.py runs it",
-    "bash launch/local.sh --text 'my/*.txt'": "test_launch.py runs it",
-    "bash launch/test.sh": "test_launch.py runs it",
-    "bash launch/test.sh --all": "test_launch.py runs it",
+    "bash launch/local.sh": "tests/launch runs it",
+    "bash launch/local.sh --text 'my/*.txt'": "tests/launch runs it",
+    "bash launch/test.sh": "tests/launch runs it",
+    "bash launch/test.sh --all": "tests/launch runs it",
     "git clone ADDRESS albert_jax && cd albert_jax": "the tests run in a clone",
-    "source .venv/bin/activate": "test_launch.py makes the environment",
+    "source .venv/bin/activate": "tests/launch makes the environment",
     "pip install transformers torch": "the extra parity has them",
 }
 

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
+from albert_jax.data.batches.batch import empty_batch, set_word_weights
 from albert_jax.errors import AlbertError, ConfigError
 from albert_jax.model import flops
 from albert_jax.plan import chips
@@ -81,7 +82,7 @@ def random_rows(model: ModelConfig, phase: PhaseConfig, batch_size: int, seed: i
         return rng.integers(first_id, model.vocab_size, shape, dtype=np.int32)
 
     order = rng.random((batch_size, length)).argsort(1)
-    return {
+    batch = empty_batch(phase, batch_size) | {
         "input_ids": tokens(batch_size, length),
         "token_type_ids": (positions >= length // 2).astype(np.int32) * (model.type_vocab_size > 1),
         "segment_ids": np.ones((batch_size, length), np.int32),
@@ -89,10 +90,14 @@ def random_rows(model: ModelConfig, phase: PhaseConfig, batch_size: int, seed: i
         "mlm_positions": np.sort(order[:, :masked]).astype(np.int32),
         "mlm_labels": tokens(batch_size, masked),
         "mlm_weights": np.ones((batch_size, masked), np.float32),
-        "cls_positions": np.zeros((batch_size, 1), np.int32),
-        "sop_labels": rng.integers(0, 2, (batch_size, 1), dtype=np.int32),
-        "sop_weights": np.ones((batch_size, 1), np.float32),
     }
+    batch["sop_labels"][:, 0] = rng.integers(0, 2, batch_size)
+    batch["sop_weights"][:, 0] = 1
+    if "word_labels" in batch:
+        labels = batch["word_labels"]
+        labels[:] = rng.integers(0, max(1, model.word_vocab_size), labels.shape)
+        set_word_weights(batch, phase)
+    return batch
 
 
 def single_phase(

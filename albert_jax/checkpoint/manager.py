@@ -192,7 +192,7 @@ class Checkpoints:
         """Starts to save a step and returns as soon as `state` may be changed or donated.
 
         It first waits for the previous save. If that one failed, a line says so and this save is
-        the retry; the second failure in a row is raised.
+        the retry; the second failure in a row is raised. With several processes the first is.
 
         Args:
           step: Number of steps done, larger than that of any earlier save.

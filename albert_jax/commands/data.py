@@ -68,13 +68,12 @@ class DataPrepare(ReadingOptions):
     """
 
     text: Sources = ()
-    tokenizer: Directory | None = None
-    """Directory with the vocabulary."""
+    tokenizer: Annotated[str | None, tyro.conf.arg(metavar="DIR|FILE|plbert|kokoro")] = None
+    """Vocabulary: a directory, a *.model or a vocab.txt. With --phonemes it is a table of symbols,
+    by default plbert; +SYMBOLS behind its name adds some."""
     phonemes: Annotated[str, tyro.conf.arg(metavar="LANGUAGE|file")] = ""
     """Speak the text with espeak-ng (en-us, de, ...), or read lines of a sentence, a tab and its
     phonemes; docs/speech.md. Symbols and their words are trained on."""
-    vocab: Annotated[str, tyro.conf.arg(metavar="plbert|kokoro|FILE")] = "plbert"
-    """With --phonemes, the table of symbols; +SYMBOLS behind it adds some."""
     word_limit: int = 80_000
     """With --phonemes, the most words that are told apart."""
     ids: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FILE")] = ()
@@ -82,7 +81,7 @@ class DataPrepare(ReadingOptions):
     vocab_size: int | None = None
     """Number of different ids, with --ids."""
     special_ids: Annotated[tuple[int, ...], tyro.conf.arg(metavar="ID")] = ()
-    """With --ids, the ids of padding, start, separator, mask and, if there is one, unknown."""
+    """With --ids, the ids of [PAD], [CLS], [SEP], [MASK] and, if there is one, [UNK]."""
     words: Literal["none", "jieba", "spaces"] = "none"
     """Mark the words of Chinese text, which are then masked whole: those that jieba finds, or those
     between spaces."""
@@ -147,23 +146,24 @@ class DataPrepare(ReadingOptions):
         check_within(1, unit_tokens=self.unit_tokens)
         if self.phonemes:
             self._check_phoneme_options()
-            return symbols.from_spec(self.vocab)
+            return symbols.from_spec(self.tokenizer or "plbert")
         if self.tokenizer is not None:
             if self.vocab_size is not None or self.special_ids:
-                raise ConfigError("--vocab-size and --special-ids take the place of --tokenizer")
+                raise ConfigError(
+                    "--vocab-size and --special-ids describe --ids without a --tokenizer: "
+                    "leave them out"
+                )
             return vocabulary.load(self.tokenizer)
         if self.text:
             raise ConfigError("--text needs --tokenizer: `albert-jax tokenizer train` makes one")
         if self.vocab_size is None or len(self.special_ids) not in (4, 5):
-            raise ConfigError(
-                "--ids needs --vocab-size N and --special-ids PAD START SEPARATOR MASK [UNKNOWN]"
-            )
+            raise ConfigError("--ids needs --vocab-size N and --special-ids PAD CLS SEP MASK [UNK]")
         return IdRange(self.vocab_size, **dict(zip(NAMES, self.special_ids, strict=False)))
 
     def _check_phoneme_options(self) -> None:
         """Raises ConfigError for options that phonemes leave without effect."""
-        if self.ids or self.tokenizer is not None:
-            raise ConfigError("--phonemes takes --text, and --vocab instead of --tokenizer")
+        if self.ids:
+            raise ConfigError("--phonemes takes --text, not --ids")
         if self.labels or self.vocab_size is not None or self.special_ids:
             raise ConfigError("--labels, --vocab-size and --special-ids belong to --ids")
         if self.phonemes == "file" and (self.words != "none" or self.decontaminate):
@@ -296,7 +296,7 @@ class DataStats(_Rows):
 
         from albert_jax import files
         from albert_jax.data.batches import show
-        from albert_jax.observe import bars
+        from albert_jax.observe import figures
 
         check_within(1, batches=self.batches)
         if self.out is not None and not self.out.endswith(".svg"):
@@ -312,4 +312,6 @@ class DataStats(_Rows):
             print(f"{name:<20}  {figure}")
         if self.out is not None:
             values, shares = show.distributions(batches(), vocabulary)
-            files.write(self.out, bars.rows(self._title(config, number), values, shares))
+            files.write(
+                self.out, figures.row_statistics(self._title(config, number), values, shares)
+            )

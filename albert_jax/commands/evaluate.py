@@ -73,14 +73,16 @@ class Evaluate(ModelOptions):
         import numpy as np
 
         from albert_jax import files
-        from albert_jax.observe import bars, curves
+        from albert_jax.observe import curves, figures
         from albert_jax.observe.metrics import read_rows
 
         title = f"{self.model.rstrip('/').rpartition('/')[2]}, step {model.step}"
         pictures: dict[str, bytes] = {}
         if "confusion" in report:
             labels, counts = report["confusion"].values()
-            pictures["confusion"] = bars.confusion(title, heading, labels, np.array(counts))
+            pictures["confusion"] = figures.confusion_matrix(
+                title, heading, labels, np.array(counts)
+            )
         results = report["results"]
         if len(depths := {k: v for k, v in results.items() if k != "majority"}) > 1:
             pictures["depths"] = _picture_of_depths(title, heading, depths, report)
@@ -137,8 +139,8 @@ class Evaluate(ModelOptions):
                 lines.append(f"the answer at {column} is {scores.single_answer} for every example")
             if number == 0:  # The other depths have about the same.
                 lines += [scores.truncated] if scores.truncated else []
-                lines += scores.errors.lines() if scores.errors else []
-                wrong = scores.errors.as_json() if scores.errors else {}
+                lines += scores.confusion.lines() if scores.confusion else []
+                wrong = scores.confusion.as_json() if scores.confusion else {}
         if majority:
             results["majority"] = majority
         if missing:
@@ -185,7 +187,7 @@ def _picture_of_depths(
     title: str, heading: str, depths: Mapping[str, Any], report: Mapping[str, Any]
 ) -> bytes:
     """The score of each depth ("2 layers"), with its interval and what to compare it with."""
-    from albert_jax.observe import bars
+    from albert_jax.observe import figures
 
     interval = report.get("interval", {"metric": "mlm_loss"})
     metric = interval["metric"]
@@ -202,4 +204,4 @@ def _picture_of_depths(
         for name in depths
         if name in interval
     }
-    return bars.depths(title, heading, unit, values, intervals, guess)
+    return figures.scores_by_depth(title, heading, unit, values, intervals, guess)

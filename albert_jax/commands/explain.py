@@ -107,7 +107,7 @@ def as_json(explanation: Explanation) -> dict[str, Any]:
         values["attribution"] = attribution._asdict() | {
             "label": explanation.labels[attribution.label],
             "values": attribution.values.tolist(),
-            "error": attribution.error,
+            "convergence_delta": attribution.convergence_delta,
             "complete": attribution.complete,
         }
     return values

@@ -106,8 +106,11 @@ def sentences(records: Sequence[Record]) -> tuple[list[str], list[str]]:
 
     columns = records[0].fields
     column = "text" if "text" in columns and "sentence" not in columns else "sentence"
-    texts = [str(tables.field(record, column)).strip() for record in records]
-    return texts, [record.where for record in records]
+    texts = [tables.field(record, column) for record in records]
+    for text, record in zip(texts, records, strict=True):
+        if not isinstance(text, str | int | float):
+            raise DataError(f"{record.where}: {column} is {text!r}, not a text: fix the record")
+    return [str(text).strip() for text in texts], [record.where for record in records]
 
 
 def log(line: str) -> None:

@@ -88,7 +88,7 @@ class Plan:
         figures["nearest"] = nearest and nearest[0]
         if self.largest:
             figures["largest_rows_per_chip"] = planning.largest_rows_per_chip(config, where)
-        print(json.dumps(figures) if self.json else table(figures))
+        print(as_json(figures) if self.json else table(figures))
         print(verdict(figures))
         return 0 if figures["fits"] else ConfigError.exit_code
 
@@ -96,8 +96,10 @@ class Plan:
         budgets = [value for value in (self.hours, self.chip_hours) if value is not None]
         if len(budgets) > 1:
             raise ConfigError("--hours and --chip-hours exclude each other: give one")
-        if any(not value > 0 for value in budgets):
-            raise ConfigError("a budget must be above 0")
+        if any(not 0 < value < math.inf for value in budgets):
+            raise ConfigError("a budget must be a number above 0")
+        if not 0 < self.efficiency <= 1:
+            raise ConfigError(f"--efficiency {self.efficiency}: give a share above 0, at most 1")
         if budgets and not self.out:
             raise ConfigError("a budget needs --out FILE for the config that it buys")
         if self.config is None and not budgets:
@@ -152,6 +154,15 @@ class Plan:
             parallel=changed(config.parallel, "fsdp"),
             compute=changed(config.compute, "remat", "unroll"),
         )
+
+
+def as_json(figures: dict[str, Any]) -> str:
+    """The plan as JSON, in which an unknown number of bytes is null."""
+    phases = [
+        {name: None if value == math.inf else value for name, value in phase.items()}
+        for phase in figures["phases"]
+    ]
+    return json.dumps(figures | {"phases": phases})
 
 
 def table(figures: dict[str, Any]) -> str:

@@ -215,7 +215,7 @@ def as_json(found: Replay, reopened: Reopened) -> dict[str, Any]:
 
 def draw(found: Replay) -> bytes:
     """Loss and gradient norm of the steps around it, as an SVG."""
-    from albert_jax.observe import bars
+    from albert_jax.observe import figures
 
     past = found.past
     wanted = range(past.first, past.last + 1)
@@ -231,7 +231,7 @@ def draw(found: Replay) -> bytes:
     each = past.config.run.logging_steps
     note = f"a recorded loss is the mean of {each} steps" if each > 1 else ""
     title = f"{past.folder.rstrip('/').rpartition('/')[2]}, step {past.step}"
-    return bars.steps(title, note, panels, past.step)
+    return figures.replayed_steps(title, note, panels, past.step)
 
 
 def _number(value: float | None) -> str:

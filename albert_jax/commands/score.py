@@ -78,7 +78,7 @@ class Score(DepthOptions):
         """The accuracies as a file and as a picture."""
         from albert_jax import files
         from albert_jax.evaluation import minimal_pairs
-        from albert_jax.observe import bars
+        from albert_jax.observe import figures
 
         report = {
             "model": self.model, "step": model.step, "weights": self.weights, "file": self.file,
@@ -90,5 +90,5 @@ class Score(DepthOptions):
         title = f"Minimal pairs of {self.file}: {self.model}"
         values = {name: row.accuracy for name, row in rows.items()}
         counts = {name: row.pairs for name, row in rows.items()}
-        files.write(f"{self.out}.svg", bars.accuracies(title, values, counts))
+        files.write(f"{self.out}.svg", figures.minimal_pair_accuracies(title, values, counts))
         print(f"{self.out}.json holds these numbers, {self.out}.svg shows them", file=sys.stderr)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from albert_jax.errors import AlbertError
-from albert_jax.evaluation import errors
-from albert_jax.evaluation.errors import Errors
+from albert_jax.evaluation import confusion
+from albert_jax.evaluation.confusion import Confusion
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of, truncated_examples
 from albert_jax.model import flops
@@ -33,7 +33,7 @@ class Evaluation:
     values: dict[str, float]
     interval: tuple[float, float] | None
     """95 % bounds of the first metric, where it is cheap enough to be resampled."""
-    errors: Errors | None = None
+    confusion: Confusion | None = None
     """The wrong answers of a classifier."""
     single_answer: str = ""
     """The answer of all predictions, in words, if they are all the same."""
@@ -78,7 +78,7 @@ def evaluate(
     if not task.confidence_interval:
         return Evaluation(values, None, None, single_answer, truncated)
     _, low, high = bootstrap(first_score, np.arange(len(examples)), BOOTSTRAP_SAMPLES)
-    wrong = errors.find(task, examples, predictions)
+    wrong = confusion.confusion(task, examples, predictions)
     return Evaluation(values, (low, high), wrong, single_answer, truncated)
 
 

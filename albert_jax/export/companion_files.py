@@ -12,9 +12,9 @@ from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.evaluation import EVALUATION_NAME
 from albert_jax.json_files import json_bytes
-from albert_jax.model_io.foreign_parameters import config_entries
 from albert_jax.model_io.huggingface import CONFIG_NAME, FINGERPRINT
 from albert_jax.model_io.model import Model
+from albert_jax.model_io.parameter_conversion import config_entries
 from albert_jax.model_io.tokenizer_json import inexpressible_tokens, tokenizer_files
 from albert_jax.tasks.support.transformers_class import TransformersClass
 from albert_jax.tasks.task import AnyTask

@@ -1,6 +1,6 @@
 """Contributions of tokens to a label by integrated gradients (Sundararajan et al. 2017).
 
-The embeddings of the text are reached in a straight line from those of an empty row, which is the
+The embeddings of the text are reached in a straight line from those of the baseline, which is the
 same row with [MASK] for every token but the special ones. The gain of the label's margin along
 the line is distributed over the tokens, and the contributions add up to the whole gain.
 """
@@ -29,6 +29,10 @@ MAX_POINTS = 1024
 
 SMALL_CHANGE = 0.05
 """A smaller change of the probability says little about the words."""
+MIN_GAIN = 0.05
+"""Below this gain its ratio to the change of the probability is noise."""
+MAX_SLOPE = 0.25
+"""The steepest slope of a logistic function."""
 
 _CHUNK = 16
 
@@ -40,32 +44,32 @@ class Attribution(NamedTuple):
     values: np.ndarray
     """float64 [S]; a positive contribution speaks for the label."""
     gain: float
-    """Margin of the text less that of the empty row."""
+    """Margin of the text less that of the baseline."""
     points: int
     """Number of gradients that were averaged."""
     probabilities: tuple[float, float] = (0.0, 1.0)
-    """Probability of the label for the empty row and for the text."""
+    """Probability of the label for the baseline and for the text."""
 
     @property
-    def error(self) -> float:
+    def convergence_delta(self) -> float:
         """Difference between the sum of the contributions and the gain."""
         return abs(float(self.values.sum()) - self.gain)
 
     @property
     def complete(self) -> bool:
         """Returns whether the contributions add up to the gain within the bound of this module."""
-        return self.error <= RELATIVE * abs(self.gain) + ABSOLUTE
+        return self.convergence_delta <= RELATIVE * abs(self.gain) + ABSOLUTE
 
     @property
     def in_probability(self) -> np.ndarray:
-        """The contributions as parts of the change of the probability, float64 [S].
+        """The contributions scaled from logits to probability, float64 [S].
 
-        The gain is exchanged for the change. Where it is nearly nothing, or the other labels turn
-        the change around, the slope of the probability at the text takes the place of their ratio.
+        The factor is change of probability / gain, or p (1 - p) at the text where the gain is
+        under MIN_GAIN or has the other sign.
         """
         before, after = self.probabilities
-        ratio = (after - before) / self.gain if abs(self.gain) > 0.05 else 0.0
-        return self.values * (min(ratio, 0.25) if ratio > 0 else after * (1 - after))
+        ratio = (after - before) / self.gain if abs(self.gain) > MIN_GAIN else 0.0
+        return self.values * (min(ratio, MAX_SLOPE) if ratio > 0 else after * (1 - after))
 
     def in_words(self, label: str) -> str:
         """The probabilities, and a warning if the words hardly change them."""
@@ -98,8 +102,8 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     row: dict[str, Any] = {name: jnp.asarray(batch[name]) for name in INPUTS}
     special = np.isin(batch["input_ids"], [vocabulary.cls_id, vocabulary.sep_id])
     masked = np.where(special | (batch["segment_ids"] == 0), batch["input_ids"], vocabulary.mask_id)
-    empty_row = row | {"input_ids": jnp.asarray(masked)}
-    start = albert.embed(model.params, config, empty_row, compute=EXACT)[0]
+    baseline = row | {"input_ids": jnp.asarray(masked)}
+    start = albert.embed(model.params, config, baseline, compute=EXACT)[0]
     end = albert.embed(model.params, config, row, compute=EXACT)[0]
 
     def logits(params: Any, x: jax.Array) -> jax.Array:

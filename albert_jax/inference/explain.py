@@ -83,7 +83,7 @@ def explain(
 ) -> Explanation:
     """Looks at a text, or at two with a tab between, in float32.
 
-    The numbers of heads that the model does not have are left out; `top_k` is the number of
+    Results that need an output head which the model lacks are left empty; `top_k` is the number of
     predictions per mask and layer. Raises DataError for a text that is empty or too long.
     """
     config, params = model.config, model.params
@@ -168,10 +168,12 @@ def _encode(model: Model, text: str, max_length: int) -> Tokens:
     if not all(parts) or len(parts) > 2:
         raise DataError("the text: give one, or two with a tab between, and none of them empty")
     ids = [encode_masked(part, model.vocabulary) for part in parts]
-    size = sum(map(len, ids)) + len(ids) + 1
-    if size > max_length:
+    if not all(map(len, ids)):
+        raise DataError("the text has no tokens of this vocabulary: write another")
+    tokens = sequence(model.vocabulary, ids, sum(map(len, ids)) + len(ids) + 1)
+    if (size := len(tokens.ids)) > max_length:
         raise DataError(f"the text has {size} tokens; at most {max_length} are shown: shorten it")
-    return sequence(model.vocabulary, ids, size)
+    return tokens
 
 
 def _words(vocabulary: Vocabulary, layers: Layers) -> Iterator[Word]:

@@ -84,13 +84,13 @@ def _encode(text: str, number: int, vocabulary: Vocabulary, max_length: int) -> 
     """[CLS] text [SEP] as int32 ids."""
     if MASK not in text:
         raise DataError(f"text {number} has no {MASK}: write {MASK} where a word is wanted: {text}")
-    ids = encode_masked(text, vocabulary)
-    size = len(ids) + 2
-    if size > max_length:
+    text_ids = encode_masked(text, vocabulary)
+    ids = sequence(vocabulary, [text_ids], len(text_ids) + 2).ids
+    if len(ids) > max_length:
         raise DataError(
-            f"text {number} has {size} tokens, but the model reads {max_length}: shorten it"
+            f"text {number} has {len(ids)} tokens, but the model reads {max_length}: shorten it"
         )
-    return sequence(vocabulary, [ids], size).ids
+    return ids
 
 
 @functools.lru_cache(maxsize=8)

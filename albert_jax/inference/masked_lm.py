@@ -43,17 +43,13 @@ def masked_batches(
     positions: Sequence[Sequence[int] | np.ndarray],
     max_length: int,
     max_batch_size: int,
-    *,
-    shards: int = 1,
 ) -> Iterator[tuple[list[int], Batch]]:
     """Batches of sequences (special tokens included) with the positions to predict in each.
 
-    Yields the numbers of the sequences in a batch, and the batch, whose size is a multiple of
-    `shards`.
+    Yields the numbers of the sequences in a batch, and the batch.
     """
     for length, members in length_buckets([len(ids) for ids in sequences], max_length):
         size = min(max_batch_size, 1 << (len(members) - 1).bit_length())
-        size = -(-size // shards) * shards
         for start in range(0, len(members), size):
             chosen = members[start : start + size]
             rows = [sequences[i] for i in chosen]

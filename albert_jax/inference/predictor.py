@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 CHUNK = 1024
 """Most examples whose outputs are held at a time; the features of all are held."""
-MAX_SEED = 2**31 - 1
 
 
 class Predictor:
@@ -43,10 +42,7 @@ class Predictor:
         See `albert_jax.predict`; `show_step` is called with each state of a generated text, and
         `report` with a line that says how many examples are truncated.
         """
-        if temperature and not 1e-4 <= temperature <= 1e4:
-            raise ConfigError(f"--temperature {temperature}: give 0, or 0.0001 to 10000")
-        if not 0 <= seed <= MAX_SEED:
-            raise ConfigError(f"--seed {seed}: give a number from 0 to {MAX_SEED}")
+        self._sampling = Sampling(temperature=temperature, seed=seed, show_step=show_step)
         if exit_confidence is not None and not 0 < exit_confidence <= 1:
             raise ConfigError(f"--exit-confidence {exit_confidence}: give a probability, as 0.9")
         if top_k is not None and top_k < 1:
@@ -62,7 +58,6 @@ class Predictor:
 
             self.early_exit = EarlyExit(model, exit_confidence, num_layers)
         self._num_layers, self._top_k, self._report = num_layers, top_k, report
-        self._sampling = Sampling(temperature=temperature, seed=seed, show_step=show_step)
 
     def predictions(self, examples: Sequence[Any]) -> Iterator[Prediction]:
         """One prediction per example; every bad example is refused before the first one."""
@@ -75,7 +70,7 @@ class Predictor:
             yield from self._predict(part, part_features)
 
     def answers(self, examples: Sequence[Any]) -> list[Prediction]:
-        """One answer per example; that of a bad one, or of a DataError in its place, is "error"."""
+        """A prediction per example, or {"error": message} where it is bad or a DataError."""
         answers: list[Prediction] = [
             {"error": str(example)} if isinstance(example, DataError) else {}
             for example in examples

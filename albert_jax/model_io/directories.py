@@ -18,7 +18,7 @@ from albert_jax.data.vocabularies.fingerprint import SETTINGS
 from albert_jax.errors import CheckpointError
 from albert_jax.files import new_folder
 from albert_jax.model_io import huggingface, plbert, run_record, safetensors_files, tf1
-from albert_jax.model_io.foreign_parameters import from_foreign
+from albert_jax.model_io.parameter_conversion import from_format
 from albert_jax.model_io.weights import Weights, check_vocabulary, default_config
 from albert_jax.tree import flatten
 
@@ -128,7 +128,7 @@ def _read_native(path: Path) -> Weights:
     format, _, fingerprint = tensors.metadata.get("format", "").partition(_WITH_VOCABULARY)
     return Weights(
         config=run_config.model,
-        params=from_foreign(tensors, run_config.model, "native", str(tensors.path)),
+        params=from_format(tensors, run_config.model, "native", str(tensors.path)),
         format="native",
         run_config=None if format == _NO_RUN_CONFIG else run_config,
         fingerprint=fingerprint or None,

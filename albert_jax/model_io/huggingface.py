@@ -11,7 +11,7 @@ import numpy as np
 from albert_jax.config import ModelConfig
 from albert_jax.errors import CheckpointError
 from albert_jax.json_files import read_json
-from albert_jax.model_io import foreign_parameters
+from albert_jax.model_io import parameter_conversion
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.model_io.safetensors_files import Tensors
 from albert_jax.model_io.weights import LazyTensors, Weights
@@ -49,7 +49,7 @@ def read(source: Path, config_file: Path | None = None) -> Weights:
     if kind not in (None, "albert"):
         raise CheckpointError(f"{raw_path} describes a {kind} model, not ALBERT: import an ALBERT")
     config, tensors = read_config(raw, str(raw_path)), Tensors(path)
-    foreign_parameters.refuse_other_models(tensors, str(path))
+    parameter_conversion.refuse_other_models(tensors, str(path))
     params = from_huggingface(tensors, config, str(path))
     return Weights(
         config=config,
@@ -80,8 +80,8 @@ def read_config(raw: Mapping[str, Any], where: str) -> ModelConfig:
             f"{where}: hidden_act is 'gelu', but ALBERT's is the tanh form: set gelu_new if the "
             "weights are the original's"
         )
-    config = foreign_parameters.model_config_from(raw, act, where)
-    if "sharing" not in raw and not foreign_parameters.rounds_like_transformers(config):
+    config = parameter_conversion.model_config_from(raw, act, where)
+    if "sharing" not in raw and not parameter_conversion.rounds_like_transformers(config):
         raise CheckpointError(
             f"{where}: Transformers rounds {config.num_hidden_groups} groups of "
             f'{config.num_hidden_layers} layers in its own way: add "sharing": "none" if there are '
@@ -96,7 +96,7 @@ def to_huggingface(params: Mapping[str, Any], config: ModelConfig) -> dict[str, 
     A model whose embeddings are as wide as its hidden states gets the identity as the projection
     that Hugging Face always has. The tied decoder is left out, as Transformers does on saving.
     """
-    tensors = foreign_parameters.to_foreign(params, config, "huggingface")
+    tensors = parameter_conversion.to_format(params, config, "huggingface")
     if config.embedding_size == config.hidden_size:
         tensors[_PROJECTION + "weight"] = np.eye(config.hidden_size, dtype=np.float32)
         tensors[_PROJECTION + "bias"] = np.zeros(config.hidden_size, np.float32)
@@ -109,7 +109,7 @@ def from_huggingface(
     """Tensors of a Hugging Face ALBERT as our parameters.
 
     Copies of the tied decoder must equal the tensors that they are tied to, and the projection of
-    a model of equal sizes must be the identity. Raises CheckpointError as `from_foreign`.
+    a model of equal sizes must be the identity. Raises CheckpointError as `from_format`.
     """
     # AlbertModel saves its tensors without "albert.".
     bare = not any(name.startswith("albert.") for name in values)
@@ -138,4 +138,4 @@ def from_huggingface(
                     f"({size}), where ALBERT has no projection: this model cannot be expressed"
                 )
     tensors = LazyTensors(names, values.__getitem__)
-    return foreign_parameters.from_foreign(tensors, config, "huggingface", where)
+    return parameter_conversion.from_format(tensors, config, "huggingface", where)

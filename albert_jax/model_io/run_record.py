@@ -23,7 +23,7 @@ ALLOWED = "allowed_changes"
 """Entry of the record: all fields that --allow-change has named since the run began. Checkpoints
 from before a change differ in them."""
 FIXED_FACTS = ("task", "vocabulary", "data_order", "data")
-"""Facts that are the same in all checkpoints of a run; the last two unless `data` may change."""
+"""Facts that all checkpoints of a run share. With --allow-change data the last two may differ."""
 _MAX_BYTES = 1 << 20
 
 

@@ -19,7 +19,7 @@ from albert_jax.local_disk import require_regular
 from albert_jax.model_io.weights import LazyTensors
 
 REPORT_NAME = "conversion.json"
-HEADER_LIMIT = 1 << 20
+HEADER_LIMIT = 8 << 20
 """Largest header in bytes, far below the library's own limit of 100 MB."""
 
 

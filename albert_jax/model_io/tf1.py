@@ -20,7 +20,7 @@ from albert_jax.data.sources.tfrecord import masked_crc32c
 from albert_jax.errors import CheckpointError
 from albert_jax.files import storage_errors
 from albert_jax.json_files import read_json
-from albert_jax.model_io import albert_zh, foreign_parameters
+from albert_jax.model_io import albert_zh, parameter_conversion
 from albert_jax.model_io.parameter_names import Params
 from albert_jax.model_io.weights import LazyTensors, Weights
 from albert_jax.protobuf_wire import WireError, fields, varint
@@ -63,7 +63,7 @@ def read(index: Path, config_file: Path | None = None) -> Weights:
     is_albert_zh = albert_zh.PROJECTION in variables
     if is_albert_zh:
         variables = albert_zh.as_original(variables, str(index))
-    foreign_parameters.refuse_other_models(variables, str(index))
+    parameter_conversion.refuse_other_models(variables, str(index))
     raw_path = config_file or _config_beside(index)
     raw = read_json(raw_path)
     if is_albert_zh:
@@ -71,7 +71,7 @@ def read(index: Path, config_file: Path | None = None) -> Weights:
     act = raw.get("hidden_act", "gelu") or "linear"
     # The original's gelu is the tanh form.
     act = "gelu_new" if act == "gelu" else act
-    config = foreign_parameters.model_config_from(raw, act, str(raw_path))
+    config = parameter_conversion.model_config_from(raw, act, str(raw_path))
     return Weights(config=config, params=from_original(variables, config, str(index)), format="tf1")
 
 
@@ -85,7 +85,7 @@ def from_original(values: Mapping[str, Any], config: ModelConfig, where: str = "
     """Variables of the original as our parameters.
 
     Optimizer slots (adam_m, adam_v) and global_step are ignored, and the prefix ``module/`` of
-    TF-Hub is understood. Raises CheckpointError as `from_foreign`.
+    TF-Hub is understood. Raises CheckpointError as `from_format`.
     """
     names = {
         name.removeprefix("module/"): name
@@ -93,7 +93,7 @@ def from_original(values: Mapping[str, Any], config: ModelConfig, where: str = "
         if name != "global_step" and not name.endswith(("/adam_m", "/adam_v"))
     }
     tensors = LazyTensors(names, values.__getitem__)
-    return foreign_parameters.from_foreign(tensors, config, "original", where)
+    return parameter_conversion.from_format(tensors, config, "original", where)
 
 
 def read_variables(index: Path) -> LazyTensors:

@@ -39,7 +39,7 @@ _FIXED_FIELDS = (
 def initial_params_from(
     source: str, config: ModelConfig, vocabulary: Vocabulary | None, *, seed: int
 ) -> Params:
-    """Start parameters (numpy, float32, with both heads) for `config` from a run or directory.
+    """Start parameters (numpy, float32, all that `config` has) from a run or directory.
 
     Sharing, groups, depth, vocabulary and the number of positions may differ. Heads that the
     source lacks, positions and tokens that it does not know, and the head of words are initialized

@@ -44,12 +44,12 @@ def diagnose(
     if mlm is None or mlm <= unigram_loss - MLM_MARGIN:
         return None
     message = (
-        f"collapsed at step {recent[-1]['step']}: MLM loss {mlm:.2f} is the unigram value "
-        f"{unigram_loss:.2f} (word frequencies)"
+        f"collapsed at step {recent[-1]['step']}: MLM loss {mlm:.2f} is no better than that of "
+        f"word frequencies ({unigram_loss:.2f})"
     )
     sop_stuck = sop is not None and sop > math.log(2) - SOP_MARGIN
     if sop_stuck:
-        message += f" and SOP loss {sop:.2f} is chance (ln 2)"
+        message += f" and SOP loss {sop:.2f} no better than chance (ln 2)"
     return f"{message}. Start anew and {', '.join(_advice(model, sop_stuck=sop_stuck))}"
 
 
@@ -67,7 +67,7 @@ def _advice(model: ModelConfig, *, sop_stuck: bool) -> list[str]:
         advice.append(
             f"lower model.initializer_range from {model.initializer_range:g} to {scaled:.3f}"
         )
-    advice.append("begin with a phase of shorter rows (sequence_length 32)")
+    advice.append("cut the texts of the first phase to random lengths (short_seq_prob = 1.0)")
     if not sop_stuck:
         advice.append("lower optimizer.learning_rate if the loss was better before")
     return advice

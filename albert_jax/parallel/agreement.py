@@ -61,7 +61,7 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
       PeerError: A process did not answer within `seconds`.
     """
     index, count = process()
-    prefix = f"albert_jax/agree/{name}"
+    prefix = new_key(f"agree/{name}")
 
     def compare() -> None:
         for peer in range(1, count):

@@ -26,8 +26,8 @@ JOB_SECONDS = 300
 """The same time in a job, whose hosts may still be fetching the program."""
 HEARTBEAT_SECONDS = 60
 """After this silence JAX takes a process for dead and aborts the others (exit code 134). Heartbeats
-are sent twice in this time, so the abort may come half of it after a death, which is still later
-than the watchdog, which names the process, unless the coordinator died."""
+are sent twice in this time, so the abort may come after half of it. The watchdog, which names the
+lost process, is faster unless the coordinator died."""
 GOODBYE_SECONDS = 5.0
 """Time that a coordinator with an error stays, so that the others hear of the error."""
 

@@ -27,15 +27,7 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
     Raises ConfigError when there are none, or the axes do not multiply to their number.
     """
     devices = list(available_devices() if devices is None else devices)
-    fixed = config.slice * config.fsdp * config.tensor
-    data = config.data or len(devices) // fixed
-    shape = (config.slice, data, config.fsdp, config.tensor)
-    if math.prod(shape) != len(devices):
-        axes = " x ".join(f"{name} {size}" for name, size in zip(AXES, shape, strict=True))
-        raise ConfigError(
-            f"parallel: {axes} do not multiply to the {len(devices)} devices: change them, "
-            "or set parallel.data to 0 for all that the other axes leave"
-        )
+    shape = mesh_shape(config, len(devices))
     if config.slice > 1 and getattr(devices[0], "slice_index", None) is not None:
         grid = mesh_utils.create_hybrid_device_mesh(
             (1, *shape[1:]), (config.slice, 1, 1, 1), devices=devices,
@@ -45,6 +37,19 @@ def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> M
         # An axis of the mesh may be a part of an axis of the torus: 8 of 16 chips, say.
         grid = mesh_utils.create_device_mesh(shape, devices=devices, allow_split_physical_axes=True)
     return Mesh(grid, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def mesh_shape(config: ParallelConfig, devices: int) -> tuple[int, int, int, int]:
+    """The sizes of AXES for so many devices. Raises ConfigError if they do not multiply to them."""
+    fixed = config.slice * config.fsdp * config.tensor
+    shape = (config.slice, config.data or devices // fixed, config.fsdp, config.tensor)
+    if math.prod(shape) != devices:
+        axes = " x ".join(f"{name} {size}" for name, size in zip(AXES, shape, strict=True))
+        raise ConfigError(
+            f"parallel: {axes} do not multiply to the {devices} devices: change them, "
+            "or set parallel.data to 0 for all that the other axes leave"
+        )
+    return shape
 
 
 def row_shards(mesh: Mesh) -> int:
@@ -59,8 +64,9 @@ def check_rows(rows: int, gradient_accumulation_steps: int, mesh: Mesh, where: s
         below = rows // unit * unit
         usable = [str(count) for count in (below, below + unit, below + 2 * unit) if count]
         raise ConfigError(
-            f"{where}.batch_size {rows} is not divisible by {row_shards(mesh)} devices x "
-            f"{gradient_accumulation_steps} gradient accumulation steps: use {', '.join(usable)}"
+            f"{where}.batch_size {rows} is not divisible by {row_shards(mesh)} shards (slice x "
+            f"data x fsdp) x {gradient_accumulation_steps} gradient accumulation steps: use "
+            f"{', '.join(usable)}"
         )
 
 

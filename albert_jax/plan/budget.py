@@ -28,7 +28,7 @@ RESERVE = 0.05
 """Share of a budget that is kept for evaluations, checkpoints and compilation."""
 MIN_STEPS = 10
 
-CPU_PRESETS = ("tiny", "small")
+CPU_PRESETS = ("tiny", "small", "medium")
 ACCELERATOR_PRESETS = ("base-one-chip", "large-eight-chips", "xlarge-v2", "xxlarge-v2")
 """In the order of their size, as are the CPU presets."""
 PRESET_DEVICES = {

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import AbstractMesh
 
 from albert_jax.config import Config, PhaseConfig
-from albert_jax.errors import ConfigError
 from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
-from albert_jax.parallel.mesh import AXES, check_rows
+from albert_jax.parallel.mesh import AXES, check_rows, mesh_shape
 from albert_jax.plan.compile import CompiledStep
 from albert_jax.plan.hlo import Collective
 from albert_jax.plan.slices import Slice
@@ -57,7 +57,7 @@ def bound(
     blocks = model.num_hidden_layers * model.inner_group_num
     tokens = phase.batch_size * phase.sequence_length / where.chips
     width = 8 * model.hidden_size + 2 * model.intermediate_size
-    traffic = 3 * tokens * blocks * width * _item_bytes(config)
+    traffic = 3 * tokens * blocks * width * jnp.dtype(config.compute.dtype).itemsize
     traffic += 2 * state_bytes(config, where) + 3 * 4 * parameters / config.parallel.fsdp
     if collectives is None:
         sent = 2.0 * 4 * parameters if where.devices > 1 else 0.0
@@ -89,7 +89,9 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
     blocks = model.num_hidden_layers * model.inner_group_num
     softmax_size = phase.objective.softmax_size(model) or model.vocab_size
     logits = tokens * phase.max_predictions_per_seq / phase.sequence_length * softmax_size * 8
-    activations = tokens * (kept * blocks + everything) * _item_bytes(config) + logits
+    activations = (
+        tokens * (kept * blocks + everything) * jnp.dtype(config.compute.dtype).itemsize + logits
+    )
     reduction = Collective("all-reduce", ("f32",), 4 * parameters, False)
     return CompiledStep(
         limit=where.device_memory,
@@ -110,16 +112,4 @@ def state_bytes(config: Config, where: Slice) -> float:
 
 def _mesh(config: Config, where: Slice) -> Any:
     """The mesh of a run on the slice, without its devices."""
-    parallel = config.parallel
-    fixed = parallel.slice * parallel.fsdp * parallel.tensor
-    if where.devices % fixed:
-        raise ConfigError(
-            f"parallel: {fixed} shards do not divide the {where.devices} devices of {where.name}: "
-            "change parallel.slice, fsdp or tensor"
-        )
-    data = where.devices // fixed
-    return AbstractMesh((parallel.slice, data, parallel.fsdp, parallel.tensor), AXES)
-
-
-def _item_bytes(config: Config) -> int:
-    return 2 if config.compute.dtype == "bfloat16" else 4
+    return AbstractMesh(mesh_shape(config.parallel, where.devices), AXES)

@@ -37,8 +37,6 @@ def plan(
     out. Raises ConfigError for a config that does not divide over the slice.
     """
     config.validate()
-    if not 0 < efficiency <= 1:
-        raise ConfigError(f"--efficiency {efficiency}: give a share above 0, at most 1")
     steps = compile_steps(config, where) if steps is None else steps
     phases = [
         {"phase": number} | _phase_figures(config, phase, where, step, efficiency)
@@ -63,7 +61,6 @@ def plan(
         "hours": hours,
         "chip_hours": hours * where.chips,
         "cost": hours * where.chips * price if price else None,
-        "nearest": None,
     }
 
 

@@ -83,7 +83,7 @@ class Answers:
                 model, int(_number(fields, "denoising_steps", default, 1, most))
             )
             sampling = Sampling(
-                temperature=_number(fields, "temperature", 0.0, 0.0, 100.0),
+                temperature=_number(fields, "temperature", 0.0, 0.0, 1e4),
                 seed=int(_number(fields, "seed", 0, 0, 2**31 - 1)),
                 show_step=steps.append,
             )

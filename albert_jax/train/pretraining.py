@@ -183,8 +183,7 @@ def _check_held_out(corpora: list[Corpus]) -> None:
             corpus.check_records()
         except DamagedRecord as error:
             raise DataError(
-                f"{error}; or start again with --data.on-damage skip, which leaves its "
-                "documents out"
+                f"{error}; albert-jax pretrain ... --data.on-damage skip leaves its documents out"
             ) from error
 
 

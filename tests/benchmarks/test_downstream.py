@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-import tiny_models
+
+from tests import tiny_models
 
 WORDS = tiny_models.SENTENCES
 

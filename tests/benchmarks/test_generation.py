@@ -8,10 +8,10 @@ import random
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import api
 from albert_jax.tasks.support import metrics
+from tests import tiny_models
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,7 @@ import pytest
 
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.corpus.shard_writer import ShardWriter
-
-from made import SIZE, add_documents, documents  # isort: skip
+from tests.data.made import SIZE, add_documents, documents
 
 
 @pytest.fixture

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 
 from albert_jax import cli
-
-from made import digest  # isort: skip
+from tests.data.made import digest
 
 LINE = "The baker sold warm bread to every child near the old town bridge. It was good. "
 

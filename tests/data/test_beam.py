@@ -14,8 +14,7 @@ from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.training import TrainingOptions, train
 from albert_jax.data.vocabularies.vocabulary import load
 from albert_jax.errors import ConfigError, DataError
-
-from made import digest  # isort: skip
+from tests.data.made import digest
 
 WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()
 

@@ -12,8 +12,7 @@ from albert_jax.config import ObjectiveConfig, PhaseConfig
 from albert_jax.data.batches.batch import batch_shapes
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.errors import DataError
-
-from made import IdVocabulary, documents  # isort: skip
+from tests.data.made import IdVocabulary, documents
 
 PHASE = PhaseConfig(sequence_length=48, batch_size=64)
 

@@ -28,8 +28,7 @@ from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.errors import DataError
 from albert_jax.verify import verify
-
-from made import digest, documents  # isort: skip
+from tests.data.made import digest, documents
 
 VOCAB = IdRange(120, pad_id=0, unk_id=1, cls_id=2, sep_id=3, mask_id=4)
 WORDS = [f"w{i}" for i in range(300)]

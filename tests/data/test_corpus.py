@@ -15,8 +15,7 @@ import pytest
 from albert_jax import cli
 from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
 from albert_jax.errors import DataError, StorageError
-
-from made import IdVocabulary, documents  # isort: skip
+from tests.data.made import IdVocabulary, documents
 
 
 def test_windows_are_numbered_over_the_shards(prepared, small_windows):

@@ -8,8 +8,7 @@ import pytest
 from albert_jax import files
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import DataError, StorageError
-
-from made import documents  # isort: skip
+from tests.data.made import documents
 
 BUCKET = "memory://bucket/data"
 

@@ -11,8 +11,7 @@ from albert_jax.data import counter_rng
 from albert_jax.data.batches import order
 from albert_jax.data.batches.order import RowOrder
 from albert_jax.data.batches.row_plan import PlanSettings
-
-from made import documents  # isort: skip
+from tests.data.made import documents
 
 SETTINGS = PlanSettings(32, 0.1, "sop", False)
 

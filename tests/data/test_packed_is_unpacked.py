@@ -9,8 +9,7 @@ from albert_jax.config import ComputeConfig, ModelConfig, PhaseConfig
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.model.init import init_params
 from albert_jax.objectives.pretraining import pretraining_loss
-
-from made import SIZE, IdVocabulary, documents  # isort: skip
+from tests.data.made import SIZE, IdVocabulary, documents
 
 LENGTH = 64
 MODEL = ModelConfig(

@@ -20,8 +20,7 @@ from albert_jax.data.sources.document import Document
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies.symbols import from_spec
 from albert_jax.errors import ConfigError, DataError
-
-from made import digest  # isort: skip
+from tests.data.made import digest
 
 MARKS = frozenset(';:,.!?¡¿—…"«»“”')
 LINES = [f"The {w}, a {w}s {w}'s!\tðə {w}ˈ, ɐ {w}z {w}ˌ!" for w in "bat cat dog fig hen".split()]
@@ -226,7 +225,7 @@ def test_a_symbol_that_the_table_lacks_is_counted_and_named(tmp_path):
     _refused(
         "\n".join(lines), tmp_path,
         r"lacks \d+ of \d+ symbols, the first one '5' \(U\+0035\) in 'ah*', spoken 'ɐ5h*': .*"
-        r"--vocab TABLE\+(53|35)",
+        r"--tokenizer TABLE\+(53|35)",
     )  # fmt: skip
     assert not list(tmp_path.rglob("vocabulary"))  # Another table may be tried at the same place.
 
@@ -265,8 +264,8 @@ def test_a_missing_front_end_gets_the_pip_line(monkeypatch):
 
 def test_options_that_do_not_go_together(capsys):
     arguments = ["data", "prepare", "--phonemes", "de", "--out", "x"]
-    assert cli.main([*arguments, "--text", "t", "--tokenizer", "v"]) == 2
-    assert "--phonemes takes --text, and --vocab" in capsys.readouterr().err
+    assert cli.main([*arguments, "--ids", "t"]) == 2
+    assert "--phonemes takes --text, not --ids" in capsys.readouterr().err
     assert cli.main([*arguments, "--text", "t", "--labels", "l"]) == 2
     assert "--labels, --vocab-size and --special-ids belong to --ids" in capsys.readouterr().err
     arguments[3] = "file"

@@ -13,8 +13,7 @@ from albert_jax.config import PhaseConfig
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.batches.pipeline import batches, held_out
 from albert_jax.errors import DataError
-
-from made import IdVocabulary, documents  # isort: skip
+from tests.data.made import IdVocabulary, documents
 
 ROWS = 16
 

@@ -28,8 +28,7 @@ from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.training import TrainingOptions, train
 from albert_jax.errors import ConfigError, DataError, StorageError
-
-from made import digest  # isort: skip
+from tests.data.made import digest
 
 WORDS = "the baker sold warm bread and sweet cakes to every child near old town bridge".split()
 
@@ -398,6 +397,16 @@ def test_evaluation_text_is_found_in_json(vocab: vocabulary.Vocabulary, tmp_path
         options = PrepareOptions(decontaminate=(str(tmp_path / name),))
         manifest = prepare([str(tmp_path / "t.txt")], vocab, str(tmp_path / f"p{name}"), options)
         assert manifest["overlap"]["documents"] == 1
+    options = PrepareOptions(decontaminate=(str(tmp_path / "zh.txt"),))
+    chinese = "猫坐在垫子上看着窗外的雨下了一整天"
+    (tmp_path / "zh.txt").write_text(chinese, encoding="utf-8")
+    (tmp_path / "t2.txt").write_text("\n\n".join([*texts, f"{document(7)} {chinese}"]))
+    manifest = prepare([str(tmp_path / "t2.txt")], vocab, str(tmp_path / "pzh"), options)
+    assert manifest["overlap"]["documents"] == 1
+    (tmp_path / "gb.txt").write_bytes(chinese.encode("gb18030"))
+    options = PrepareOptions(decontaminate=(str(tmp_path / "gb.txt"),))
+    with pytest.raises(DataError, match=r"gb\.txt:1: not UTF-8"):
+        prepare([str(tmp_path / "t2.txt")], vocab, str(tmp_path / "pgb"), options)
     (tmp_path / "e.txt").write_bytes(b"PAR1" + bytes(100))
     options = PrepareOptions(decontaminate=(str(tmp_path / "e.txt"),))
     with pytest.raises(DataError, match=r"e\.txt: is not plain text but Parquet"):

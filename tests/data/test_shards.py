@@ -12,8 +12,7 @@ from albert_jax.data.corpus import shard_writer
 from albert_jax.data.corpus.shard_writer import ShardWriter
 from albert_jax.data.corpus.shards import ShardReader
 from albert_jax.errors import DataError, StorageError
-
-from made import add_documents  # isort: skip
+from tests.data.made import add_documents
 
 
 def write(folder, docs, vocab_size=120, at_once=False):

@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import cli, configfile
 from albert_jax.config import Config, DataConfig, ModelConfig, PhaseConfig
@@ -14,8 +13,8 @@ from albert_jax.data.batches.batch import empty_batch
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.batches.show import LEGEND, distributions, show, statistics
 from albert_jax.data.corpus.corpus import Corpus
-
-from made import IdVocabulary  # isort: skip
+from tests import tiny_models
+from tests.data.made import IdVocabulary
 
 PHASE = PhaseConfig(sequence_length=48, batch_size=64, packing=True)
 

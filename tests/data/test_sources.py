@@ -201,7 +201,7 @@ def test_long_documents_go_on_as_others(tmp_path: Path) -> None:
 
 
 def test_long_records_of_jsonl_are_not_cut_apart(tmp_path: Path) -> None:
-    path = tmp_path / "a.jsonl"
+    path = tmp_path / "a.JSONL"  # The case of an extension says nothing.
     rows = [{"text": f"{i} " + "word " * 600} for i in range(40)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     parts = sources.parts([str(path)], ReadOptions(), 10_000)

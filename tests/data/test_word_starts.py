@@ -18,11 +18,11 @@ from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.prepare import words
 from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.vocabularies import symbols
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.wordpiece import WordPiece, basic
 from albert_jax.errors import ConfigError
-
-from made import digest  # isort: skip
+from tests.data.made import digest
 
 TOKENS = """[PAD] [UNK] [CLS] [SEP] [MASK] 我 爱 北 京 天 安 门 ， 。 ！ 很 好 的 元 说 “ ” 大 学 gp ##t ##4 caf ##e
 don ' t 3 . 14 c + a ##b b 2008 年 ab""".split()
@@ -140,6 +140,8 @@ def test_what_cannot_be_is_refused(tmp_path, monkeypatch):
     bare = IdRange(30, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
     with pytest.raises(ConfigError, match="words spaces needs a WordPiece vocabulary"):
         make(tmp_path, "p", bare, words="spaces")
+    with pytest.raises(ConfigError, match="words spaces needs a WordPiece vocabulary"):
+        make(tmp_path, "p", symbols.from_spec("plbert"), words="spaces")
     np.save(tmp_path / "rows.npy", np.full((4, 9), 7))
     with pytest.raises(ConfigError, match="token ids have a column word_starts"):
         prepare(

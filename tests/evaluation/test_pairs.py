@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import cli
 from albert_jax.errors import DataError
 from albert_jax.evaluation import minimal_pairs
 from albert_jax.evaluation.minimal_pairs import MinimalPair, accuracies
 from albert_jax.tasks.support.metrics import mean_of_shares, share
+from tests import tiny_models
 
 
 def blimp(good="the dogs are", bad="the dogs is", uid="s", term="agreement", field="syntax"):

@@ -9,7 +9,6 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import api, cli, configfile
 from albert_jax.checkpoint.manager import Checkpoints
@@ -20,6 +19,7 @@ from albert_jax.errors import CheckpointError
 from albert_jax.evaluation import pretraining
 from albert_jax.model_io import model as loading
 from albert_jax.observe.metrics import MetricsWriter
+from tests import tiny_models
 
 CONFIG = dataclasses.replace(
     tiny_models.RECIPE,

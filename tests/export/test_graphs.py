@@ -8,7 +8,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import api, cli
 from albert_jax.errors import CheckpointError
@@ -16,6 +15,7 @@ from albert_jax.export import graph_folder, programs, quantization, stablehlo
 from albert_jax.export.export import export
 from albert_jax.model_io.model import Model
 from albert_jax.tree import flatten
+from tests import tiny_models
 from tests.model_io.structures import finetuned, pretrained, tiny, weights
 
 

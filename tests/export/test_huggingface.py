@@ -9,7 +9,6 @@ import os
 import ml_dtypes
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import config_builder
 from albert_jax.commands.import_model import Import
@@ -20,6 +19,7 @@ from albert_jax.model_io.model import load
 from albert_jax.model_io.safetensors_files import Tensors
 from albert_jax.model_io.weights import default_config
 from albert_jax.tree import flatten
+from tests import tiny_models
 from tests.model_io.structures import STRUCTURES, finetuned, pretrained, same, tiny, weights
 
 

@@ -15,6 +15,7 @@ from albert_jax.export.export import export
 from albert_jax.model.init import init_params
 from albert_jax.model_io import directories, plbert, safetensors_files
 from albert_jax.model_io.warm_start import initial_params_from
+from albert_jax.verify import verify
 from tests.model_io.structures import pretrained, same, tiny, weights
 
 PUBLISHED = """\
@@ -61,6 +62,7 @@ def test_it_holds_what_the_programs_look_for(folder):
 
 
 def test_our_own_folder_is_read_back(folder):
+    assert all(check.ok for check in verify(str(folder)))
     read = directories.read(str(folder))
     model = speech()
     assert read.format == "plbert" and read.vocabulary is not None

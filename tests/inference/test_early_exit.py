@@ -8,8 +8,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import tiny_models
-from tiny_models import classifier
 
 from albert_jax import api, cli
 from albert_jax.commands.evaluate import parse_depths
@@ -19,6 +17,8 @@ from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import predict
 from albert_jax.tasks.support.columns import TextExample
 from albert_jax.tasks.token_classification import TokenClassificationConfig
+from tests import tiny_models
+from tests.tiny_models import classifier
 
 pytestmark = pytest.mark.thorough
 

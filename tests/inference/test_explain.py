@@ -9,8 +9,6 @@ import json
 import jax
 import numpy as np
 import pytest
-import tiny_models
-from tiny_models import classifier
 
 from albert_jax import api, cli
 from albert_jax.commands import explain as command
@@ -18,6 +16,8 @@ from albert_jax.errors import DataError
 from albert_jax.inference import attributions
 from albert_jax.inference.explain import explain
 from albert_jax.model_io.model import Model
+from tests import tiny_models
+from tests.tiny_models import classifier
 
 TEXT = "the file is [MASK] in the folder"
 
@@ -65,7 +65,7 @@ def test_contributions_add_up_to_the_gain(sure: Model, text: str, pooling: str) 
     found = explain(model, text)
     shares = found.attribution
     assert shares is not None and shares.complete
-    assert shares.error <= 0.01 * abs(shares.gain) + 1e-3
+    assert shares.convergence_delta <= 0.01 * abs(shares.gain) + 1e-3
     assert abs(shares.gain) > 0.05  # there is something to share out
     assert len(shares.values) == len(found.tokens)
     # [CLS] and [SEP] are the same in both rows: they contribute nothing.

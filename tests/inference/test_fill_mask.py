@@ -5,12 +5,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import api
 from albert_jax.commands.fill_mask import table
 from albert_jax.errors import DataError
 from albert_jax.inference.fill_mask import Candidate, encode_masked, fill_mask, most_probable
+from tests import tiny_models
 
 MODEL = tiny_models.model()
 VOCABULARY = MODEL.vocabulary

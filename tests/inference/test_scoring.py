@@ -6,11 +6,11 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import api
 from albert_jax.errors import DataError
 from albert_jax.inference import scoring
+from tests import tiny_models
 
 
 class Letters:

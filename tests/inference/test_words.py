@@ -6,9 +6,9 @@ import types
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax.inference.words import word_spans
+from tests import tiny_models
 
 
 def words(tokens: list[str], starts: list[bool]) -> list[str]:

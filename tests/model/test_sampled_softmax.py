@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax.config import ComputeConfig, ModelConfig, ObjectiveConfig, PhaseConfig
 from albert_jax.data.batches.batch import SOFTMAX_SEED
@@ -22,6 +21,7 @@ from albert_jax.objectives.sampled_softmax import draw, sampled_masked_lm
 from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train.state import init_state
 from albert_jax.train.step import make_train_step
+from tests import tiny_models
 from tests.parallel.shape_program import QUICK, config_of
 
 MODEL = ModelConfig(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import tiny_models
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.data.vocabularies.id_range import IdRange
@@ -12,6 +11,7 @@ from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import init_head, task_params
 from albert_jax.tree import flatten, unflatten
+from tests import tiny_models
 
 STRUCTURES = {
     "shared": {},

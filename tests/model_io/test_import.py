@@ -15,7 +15,7 @@ from albert_jax.errors import CheckpointError, ConfigError, DataError, StorageEr
 from albert_jax.export import huggingface as writer
 from albert_jax.export.export import export
 from albert_jax.model_io import directories, huggingface, safetensors_files, tf1
-from albert_jax.model_io.foreign_parameters import config_entries, to_foreign
+from albert_jax.model_io.parameter_conversion import config_entries, to_format
 from albert_jax.model_io.safetensors_files import Tensors
 from albert_jax.tree import flatten
 from tests.model_io import tf1_files
@@ -39,7 +39,7 @@ def test_checkpoints_of_the_original(tmp_path, kind, capsys):
     model = pretrained(tiny(**STRUCTURES[kind]))
     source = tmp_path / "original"
     source.mkdir()
-    tf1_files.write(source / "model.ckpt", to_foreign(model.params, model.config, "original"))
+    tf1_files.write(source / "model.ckpt", to_format(model.params, model.config, "original"))
     acts = {"gelu_new": "gelu"}
     entries = config_entries(model.config)
     entries["hidden_act"] = acts.get(model.config.hidden_act, model.config.hidden_act)
@@ -109,7 +109,7 @@ def test_golden_checkpoints_become_hugging_faces_and_come_back(golden, tmp_path)
         writer.export(pretrained(found.config, found.params), tmp_path / case.name)
         again = directories.read(tmp_path / case.name)
         assert again.config == found.config and same(again.params, found.params)
-        ours = to_foreign(again.params, again.config, "original")
+        ours = to_format(again.params, again.config, "original")
         stored = tf1.read_variables(case / "model.ckpt.index")
         for name, array in ours.items():
             assert array.tobytes() == stored[name].tobytes()

@@ -8,8 +8,8 @@ import pytest
 from albert_jax.errors import CheckpointError
 from albert_jax.model import sharing
 from albert_jax.model.albert import abstract_params
-from albert_jax.model_io.foreign_parameters import to_foreign
 from albert_jax.model_io.huggingface import from_huggingface, to_huggingface
+from albert_jax.model_io.parameter_conversion import to_format
 from albert_jax.model_io.parameter_names import TABLE
 from albert_jax.model_io.tf1 import from_original
 from albert_jax.tree import flatten
@@ -17,7 +17,7 @@ from tests.model_io.structures import STRUCTURES, same, tiny, weights
 
 
 def to_original(params, config):
-    return to_foreign(params, config, "original")
+    return to_format(params, config, "original")
 
 
 FORMATS = {

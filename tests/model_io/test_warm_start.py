@@ -6,7 +6,6 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece
@@ -16,6 +15,7 @@ from albert_jax.model import albert
 from albert_jax.model.init import init_params
 from albert_jax.model_io import warm_start
 from albert_jax.model_io.weights import Weights
+from tests import tiny_models
 from tests.model_io.structures import pretrained, same, tiny, weights
 
 COMPUTE = ComputeConfig(dtype="float32", attention="xla")

@@ -28,7 +28,14 @@ def diagnosis(history: list[dict[str, Any]], **changes) -> str | None:
 def test_both_at_chance_names_numbers_and_fixes() -> None:
     message = diagnosis(rows(6.25, math.log(2)))
     assert message is not None and "\n" not in message
-    for part in ("6.25", "6.27", "ln 2", "lower optimizer.learning_rate", "0.049", "32"):
+    for part in (
+        "6.25",
+        "6.27",
+        "ln 2",
+        "lower optimizer.learning_rate",
+        "0.049",
+        "short_seq_prob",
+    ):
         assert part in message
 
 

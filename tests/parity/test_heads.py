@@ -12,7 +12,7 @@ import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model.attention import XLA
-from albert_jax.model_io.foreign_parameters import to_foreign
+from albert_jax.model_io.parameter_conversion import to_format
 from albert_jax.objectives import loss_terms
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
@@ -204,7 +204,7 @@ def test_head(file: Path, base: tuple[ModelConfig, dict]) -> None:
         check(null, out["cls_logits"], "cls_logits")
 
     assert grads
-    ours = to_foreign({k: v for k, v in gradients.items() if k != "head"}, config, "original")
+    ours = to_format({k: v for k, v in gradients.items() if k != "head"}, config, "original")
     ours = {**ours, **variables_of(gradients["head"])}
     for name, theirs in grads.items():
         check(ours[name], theirs, name)

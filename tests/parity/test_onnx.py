@@ -8,13 +8,13 @@ import json
 import jax
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.export import onnx_graph, programs, quantization
 from albert_jax.export.export import export
 from albert_jax.model_io import safetensors_files
 from albert_jax.tree import flatten
+from tests import tiny_models
 from tests.export.test_graphs import inputs_of, of_kind
 from tests.model_io.structures import STRUCTURES, finetuned, tiny
 

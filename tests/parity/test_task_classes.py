@@ -10,7 +10,6 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax.config import PhaseConfig
 from albert_jax.export import huggingface
@@ -20,6 +19,7 @@ from albert_jax.tasks.generation import SourceTarget
 from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.support.prediction import Sampling
 from albert_jax.tasks.support.rows import BatchSpec
+from tests import tiny_models
 from tests.model_io.structures import LABELS, finetuned
 from tests.parity.test_conversion import (
     COMPUTE,

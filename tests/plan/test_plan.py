@@ -144,7 +144,7 @@ def test_a_budget_chooses_preset_rows_and_rate(tokens, devices, name, rows):
 
 
 def test_a_machine_at_hand_is_measured_before_it_is_believed(monkeypatch):
-    """The limit promises base; measured, it is a thousandth of that, and small is left."""
+    """The limit promises base; measured, it is a thousandth of that, and medium is left."""
     measured = []
 
     def measure(config):
@@ -157,8 +157,8 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed(monkeypatch):
     monkeypatch.setattr(step, "product_rate", lambda dtype: 4e6 * per_token / jax.device_count())
     monkeypatch.setattr(step, "seconds_per_step", measure)
     name, config, seconds = measuring.choose(1.0)
-    assert name == "small"
-    assert measured == [c.model.hidden_size for c in (base, configfile.load("small"))]
+    assert name == "medium"
+    assert measured == [c.model.hidden_size for c in (base, configfile.load("medium"))]
     bought = budget.with_steps_for(config, seconds, 3600.0)
     assert bought.steps * budget.tokens_per_step(bought) == pytest.approx(
         3600 * 1e4 * (1 - budget.RESERVE), rel=0.01
@@ -185,7 +185,7 @@ def test_rows_that_do_not_divide_are_refused():
     tiny = configfile.load("tiny")
     rows = tiny.phases[0].batch_size
     with pytest.raises(
-        ConfigError, match=f"phases.batch_size {rows} is not divisible by 64 devices"
+        ConfigError, match=f"phases.batch_size {rows} is not divisible by 64 shards"
     ):
         plan.plan(tiny, slices.find("h200-64"))
 

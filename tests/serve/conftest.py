@@ -7,7 +7,6 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-import tiny_models
 
 from albert_jax import api
 from albert_jax.config import PhaseConfig, TaskConfig
@@ -21,6 +20,7 @@ from albert_jax.tasks.question_answering import SquadV2Config
 from albert_jax.tasks.sentence_embedding import SentenceEmbeddingConfig
 from albert_jax.tasks.support.encoder import init_head, task_params
 from albert_jax.tasks.token_classification import TokenClassificationConfig
+from tests import tiny_models
 
 TASKS = {
     "feelings": ClassificationConfig(labels=("no", "yes"), metrics=("accuracy",)),

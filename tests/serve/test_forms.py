@@ -6,10 +6,10 @@ import dataclasses
 import types
 
 import pytest
-import tiny_models
 
 from albert_jax.serve import forms
 from albert_jax.tasks import registry
+from tests import tiny_models
 
 
 @pytest.mark.parametrize(

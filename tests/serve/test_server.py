@@ -17,7 +17,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import api, cli
 from albert_jax.config import ComputeConfig
@@ -27,6 +26,7 @@ from albert_jax.model import albert
 from albert_jax.serve.server import MAX_BYTES, Server
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.columns import TextExample
+from tests import tiny_models
 
 
 def call(server: Server, method: str, path: str, body: bytes | None = None, **headers: str):

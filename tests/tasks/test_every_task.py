@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from word_vocabulary import Words
 
 from albert_jax.config import ComputeConfig, Config, ModelConfig
 from albert_jax.errors import ConfigError
@@ -27,6 +26,7 @@ from albert_jax.tasks.support.prediction import Sampling
 from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.squad_files import Answer, Question
 from albert_jax.tasks.token_classification import TaggedExample
+from tests.tasks.word_vocabulary import Words
 
 WORDS = Words("a b c d e f g h")
 MODEL = ModelConfig(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import cli
 from albert_jax.config import ModelConfig, TaskConfig
@@ -26,6 +25,7 @@ from albert_jax.tasks.support import rows
 from albert_jax.tasks.support.rows import BatchSpec, Tokens
 from albert_jax.tasks.support.transformers_class import TransformersClass
 from albert_jax.tasks.task import Axes, Prediction, Scores, Task
+from tests import tiny_models
 
 if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms

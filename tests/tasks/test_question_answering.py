@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from word_vocabulary import Words
 
 from albert_jax.data.sources.tables import Record
 from albert_jax.data.vocabularies.normalize import TextRules
@@ -20,6 +19,7 @@ from albert_jax.tasks.support.answer_spans import window_bounds
 from albert_jax.tasks.support.offsets import align
 from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.squad_files import Answer, Question, from_hub, read_questions
+from tests.tasks.word_vocabulary import Words
 
 WORDS = Words("a b c d e f g h i j k l m n o p")
 CONTEXT = "A b  C d e f g"

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from word_vocabulary import Words
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks import registry
@@ -22,6 +21,7 @@ from albert_jax.tasks.token_classification import (
     TokenClassification,
     TokenClassificationConfig,
 )
+from tests.tasks.word_vocabulary import Words
 
 TEXT = "a b c d e f g h i j k l m n o p"
 WORDS = Words(TEXT)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from word_vocabulary import Words
 
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.generation import Generation, GenerationConfig, SourceTarget
 from albert_jax.tasks.support.prediction import Sampling
 from albert_jax.tasks.support.rows import BatchSpec
+from tests.tasks.word_vocabulary import Words
 
 WORDS = Words("a b c d e f")
 SEP, MASK = WORDS.sep_id, WORDS.mask_id

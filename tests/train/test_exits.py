@@ -1,6 +1,6 @@
 """Every stage of a process times every end: code, last line, disk, processes, and the next start.
 
-A few cells by default; the whole matrix with ``-m slow``. docs/reliability.md has the table.
+`bash launch/test.sh --all` runs four cells, `--slow` all of them; docs/reliability.md has the table.
 """
 
 from __future__ import annotations

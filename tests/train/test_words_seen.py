@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import cli
 from albert_jax.checkpoint.manager import Checkpoints
@@ -25,6 +24,7 @@ from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export import babylm
 from albert_jax.train import pretraining, words_seen
+from tests import tiny_models
 
 pytestmark = pytest.mark.thorough
 

@@ -123,8 +123,8 @@ class BatchBuilder:
                     place = self._place_of_damage(error.window, corpus, located, step)
                     where = "held-out text" if self.phase_index < 0 else f"phase {self.phase_index}"
                     raise DataError(
-                        f"row {rows[index[0]]} of batch {step} of {where}: {error}{place}; or "
-                        "start again with --data.on-damage skip, which leaves its documents out"
+                        f"row {rows[index[0]]} of batch {step} of {where}: {error}{place}; "
+                        "albert-jax pretrain ... --data.on-damage skip leaves its documents out"
                     ) from error
                 planned = self._planned_rows(step, rows, index, group, located.places)
                 text, positions = self._write(batch, group, planned)

@@ -1,6 +1,7 @@
 """Finding documents that share an n-gram of 13 words with evaluation files.
 
 Words are compared in lower case, without punctuation or white space, across the ends of lines.
+Each Chinese character is a word.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from albert_jax.data.sources import text_files
+from albert_jax.data.sources import tables, text_files
 from albert_jax.errors import DataError
 
 NGRAM_WORDS = 13
@@ -21,7 +22,8 @@ NGRAM_WORDS = 13
 MAX_FILE_BYTES = 256 << 20
 """Larger evaluation files are refused."""
 
-_WORD = re.compile(r"\w+")
+_HAN = r"\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
+_WORD = re.compile(rf"[{_HAN}]|[^\W{_HAN}]+")
 
 
 class Overlap:
@@ -53,7 +55,7 @@ def _evaluation_ngrams(paths: tuple[str, ...]) -> np.ndarray:
         if len(content) >= MAX_FILE_BYTES:
             raise DataError(f"{path}: evaluation files have at most 256 MB: divide it")
         text_files.check_kind(path, content)
-        hashes += [_ngrams(text) for text in _texts(path, content.decode("utf-8", "replace"))]
+        hashes += [_ngrams(text) for text in _texts(path, tables.decode(content, path))]
     return np.unique(np.concatenate(hashes))
 
 

@@ -61,7 +61,7 @@ def reader(plan: Plan, vocab: Vocabulary) -> phonemes.Reader:
 def checked_table(vocab: Vocabulary) -> Symbols:
     """The vocabulary of phonemes. Raises ConfigError for one of another kind."""
     if not isinstance(vocab, Symbols):
-        raise ConfigError("phonemes need a table of symbols as their vocabulary: give --vocab")
+        raise ConfigError("phonemes need a table of symbols: give --tokenizer plbert or a file")
     return vocab
 
 
@@ -125,7 +125,8 @@ class IdsEncoder(Encoder):
     def _stripped(self, document: Document) -> Encoded:
         ids, lengths, vocab = document.ids, document.lengths, self.vocab
         assert ids is not None and lengths is not None
-        count = int(np.flatnonzero(ids != vocab.pad_id)[-1:].sum()) + 1
+        text = np.flatnonzero(ids != vocab.pad_id)
+        count = int(text[-1]) + 1 if len(text) else 0
         special = (vocab.pad_id, vocab.cls_id, vocab.sep_id, vocab.mask_id)
         inside = np.flatnonzero(np.isin(ids[:count], special))
         if len(inside):

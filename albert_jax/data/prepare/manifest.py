@@ -177,8 +177,8 @@ def summary(manifest: dict[str, Any]) -> list[str]:
             f"warning: {counts['cut_lines']:,} lines and {counts['cut_documents']:,} documents "
             "were longer than the limit and cut"
         )
-    has_labels = bool(manifest.get("columns", {}).get("labels"))  # Phonemes have no order task.
-    if not counts["documents_with_pairs"] and not has_labels:
+    is_speech = "phonemes" in manifest["inputs"]  # It has no sentence order.
+    if not counts["documents_with_pairs"] and not is_speech:
         lines.append(
             "warning: no document has two sentences, so the model cannot learn their order"
         )

@@ -213,7 +213,7 @@ class PhonemeEncoder:
     def _lacks(self, where: str, symbol: str, word: str) -> DataError:
         """The error for symbols that the table lacks."""
         new = "".join(symbol for symbol, _ in self.lacking.most_common())
-        advice = f"--vocab {shlex.quote(f'TABLE+{new}')} adds them to one"
+        advice = f"--tokenizer {shlex.quote(f'TABLE+{new}')} adds them to one"
         if PAD in new or MASK in new:
             advice = f"{PAD} is padding and {MASK} the mask there: write other symbols for them"
         return DataError(
@@ -231,8 +231,8 @@ def _espeak(voice: str) -> Any:
         loader = importlib.import_module("espeakng_loader")
     except ImportError as error:
         raise ConfigError(
-            f"phonemes {voice} need phonemizer and espeakng-loader: pip install -e '.[speech]' in "
-            "the checkout, or give text with its phonemes and --phonemes file"
+            f"--phonemes {voice} needs phonemizer and espeakng-loader: pip install -e '.[speech]' "
+            "in the checkout, or give text with its phonemes and --phonemes file"
         ) from error
     if "PHONEMIZER_ESPEAK_LIBRARY" not in os.environ:
         wrapper.set_library(loader.get_library_path())

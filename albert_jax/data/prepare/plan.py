@@ -72,6 +72,8 @@ class Plan:
     parts: tuple[Part, ...]
     options: PrepareOptions
     validation_share: float
+    vocabulary: str
+    """Fingerprint of the vocabulary."""
     columns: tuple[str, ...] = ()
     """Names of the columns that all documents have: word_starts, labels."""
 

@@ -56,7 +56,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     sentences.check_language(options.language)
-    words.check(options.words, vocab)
+    words.check(options.words, vocab, phonemes=bool(options.phonemes))
     out_dir = out_dir if files.is_bucket(out_dir) else os.path.abspath(out_dir)
     parts = tuple(sources.parts(specs, options.reading, options.part_bytes))
     share = options.validation_share
@@ -67,6 +67,7 @@ def prepare(
         parts=parts,
         options=options,
         validation_share=share,
+        vocabulary=vocab.fingerprint,
         columns=_columns(parts, options),
     )
     inputs = manifest.inputs(plan, vocab)
@@ -96,7 +97,7 @@ def _columns(parts: Sequence[Part], options: PrepareOptions) -> tuple[str, ...]:
         return "word_starts", "labels"
     columns = token_ids.columns(parts)
     if options.words != "none" and any(part.kind == "ids" for part in parts):
-        raise ConfigError("words are found in text: token ids have a column word_starts instead")
+        raise ConfigError("--words is for text: token ids have a column word_starts instead")
     if (options.labels is None) == ("labels" in columns):
         problem = "have a column labels" if "labels" in columns else "have no column labels"
         raise DataError(
@@ -142,7 +143,8 @@ def _held_out_threshold(plan: Plan, hashed: list[dict[str, Any]]) -> int:
         usable = sum(r["documents"] - r["short"] - r["overlapping"] for r in hashed)
         raise DataError(
             f"{plan.parts[0].path}: {usable} usable documents were found and at least 2 different "
-            "ones are needed, one of them held out: give more text, or part it by blank lines"
+            "ones are needed, one of them held out: give more text, or separate its documents by "
+            "blank lines"
         )
     if not plan.validation_share:
         return 0
@@ -179,7 +181,7 @@ def _lock(plan: Plan) -> Iterator[None]:
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             file.seek(0)
             owner = file.read(200).strip() or "another process"
             raise StorageError(

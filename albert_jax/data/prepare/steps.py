@@ -13,7 +13,6 @@ plan alone, not on workers, order or interruptions.
 from __future__ import annotations
 
 import dataclasses
-import json
 import tempfile
 from array import array
 from collections import Counter
@@ -95,22 +94,21 @@ def find_duplicates(plan: Plan, index: int, row_ranges: RowRanges) -> None:
 
 def count_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -> None:
     """Step 3 for one part; the arguments are those of `encode_part`."""
-    reader = encoders.reader(plan, _vocabulary(files.join(plan.out_dir, "vocabulary")))
+    reader = encoders.reader(plan, _vocabulary(plan.out_dir, plan.vocabulary))
     counts: Counter[str] = Counter()
     for split, documents in _batches(plan, index, row_ranges, threshold):
         if split == "train":
             for document in documents:
                 for units in reader.sentences(document):
                     counts.update(label_of(unit.word) for unit in units)
-    files.write(plan.array("words", index), json.dumps(counts).encode())
-    plan.write_record("words", index, {"words": len(counts)})
+    plan.write_record("words", index, {"counts": counts})
 
 
 def write_labels(plan: Plan) -> None:
     """Writes the commonest words of all parts, behind the label of all others and of the space."""
     counts: Counter[str] = Counter()
     for index in range(len(plan.parts)):
-        counts.update(json.loads(files.read(plan.array("words", index)) or b"{}"))
+        counts.update(plan.read_record("words", index)["counts"])
     reserved = [UNKNOWN, SEPARATOR]
     words = sorted(counts.keys() - reserved, key=lambda word: (-counts[word], word))
     lines = [*reserved, *words[: plan.options.word_limit]]
@@ -126,7 +124,7 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
       row_ranges: Where the list of duplicates of each hash partition has those of this part.
       threshold: Documents whose group has a smaller hash are held out.
     """
-    vocab = _vocabulary(files.join(plan.out_dir, "vocabulary"))
+    vocab = _vocabulary(plan.out_dir, plan.vocabulary)
     encoder = encoders.encoder(plan, plan.parts[index].kind, vocab)
     columns = encoders.columns(plan)
     unigram = np.zeros(vocab.size, np.int64)
@@ -208,5 +206,6 @@ def _kept_documents(
 
 
 @lru_cache(maxsize=2)
-def _vocabulary(path: str) -> Vocabulary:
-    return vocabulary.load(path)
+def _vocabulary(out_dir: str, fingerprint: str) -> Vocabulary:
+    """The vocabulary of a prepared folder, read once for each fingerprint."""
+    return vocabulary.load(files.join(out_dir, "vocabulary"))

@@ -15,7 +15,6 @@ from typing import Any, Literal
 import numpy as np
 
 from albert_jax.data.corpus.columns import Encoded
-from albert_jax.data.vocabularies.symbols import Symbols
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.errors import ConfigError
@@ -23,12 +22,12 @@ from albert_jax.errors import ConfigError
 Words = Literal["none", "jieba", "spaces"]
 
 
-def check(words: Words, vocab: Vocabulary) -> None:
+def check(words: Words, vocab: Vocabulary, *, phonemes: bool) -> None:
     """Raises ConfigError if words cannot be found, or the tokens are not those of WordPiece."""
-    if words != "none" and not isinstance(vocab, WordPiece | Symbols):
+    if words != "none" and not phonemes and not isinstance(vocab, WordPiece):
         raise ConfigError(
-            f"words {words} needs a WordPiece vocabulary, whose tokens do not reach over words: "
-            "make one with `albert-jax tokenizer train --kind characters`"
+            f"--words {words} needs a WordPiece vocabulary: make one with "
+            "`albert-jax tokenizer train --kind characters`"
         )
     description(words)
 
@@ -41,8 +40,8 @@ def description(words: Words) -> str:
         return f"jieba {metadata.version('jieba')}"
     except metadata.PackageNotFoundError as error:
         raise ConfigError(
-            "words jieba needs jieba, which is not installed: pip install -e '.[zh]' in the "
-            "checkout, or give text whose words are separated by spaces and words spaces"
+            "--words jieba needs jieba: pip install -e '.[zh]' in the checkout, or separate the "
+            "words by spaces and give --words spaces"
         ) from error
 
 

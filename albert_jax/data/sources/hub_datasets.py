@@ -3,8 +3,8 @@
 They are written `tfds:NAME[/CONFIG][:SPLIT]` and `hf:[OWNER/]NAME[/CONFIG][:SPLIT]`, for example
 "tfds:glue/sst2:validation" or "hf:wikimedia/wikipedia/20231101.en:train[:1%]". NAME may also be a
 local folder that the library can read, and the split is "train" by default. A dataset is
-opened once per process. TensorFlow is never imported: TFDS reads through its data source
-interface, which needs a dataset that was prepared as array_record.
+opened once per process. TensorFlow is never imported: array_record files are read through TFDS's
+data source interface, and text in TFRecord files by tfrecord.py.
 """
 
 from __future__ import annotations
@@ -162,9 +162,14 @@ def _load_hugging_face(name: str, split: str) -> Any:
     if os.path.isdir(name):
         try:
             data = datasets.load_from_disk(name)
-            return data[split] if isinstance(data, dict) else data
         except FileNotFoundError:  # The folder holds data files, which the library reads too.
-            pass
+            data = None
+        if isinstance(data, dict):
+            return data[split]
+        if data is not None and split != "train":
+            raise ValueError("the folder holds one dataset without splits: leave :SPLIT out")
+        if data is not None:
+            return data
     # The part after the last slash is the end of the dataset's name, or names a config.
     path, _, config = name.rpartition("/")
     try:

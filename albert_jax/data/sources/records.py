@@ -100,6 +100,8 @@ def parquet_texts(part: Part, field: str) -> Iterator[tuple[str, str]]:
                 for text in batch.column(0).to_pylist():
                     yield f"{where}, row {row}", decoded_text(text, field, f"{where}, row {row}")
                     row += 1
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: invalid UTF-8 in {field!r}: write the file again") from error
         except (pyarrow.ArrowInvalid, OSError) as error:
             raise DataError(f"{where}: is damaged: get the file again") from error
 
@@ -137,5 +139,5 @@ def decoded_text(value: object, field: str, where: str) -> str:
             message = f"{where}: invalid UTF-8 at byte {error.start} of {field!r}: fix the record"
             raise DataError(message) from error
     if not isinstance(value, str):
-        raise DataError(f"{where}: has no text in field {field!r}: give --field")
+        raise DataError(f"{where}: has no text in field {field!r}: fix the record or give --field")
     return value

@@ -47,6 +47,7 @@ def parts(specs: Sequence[str], options: ReadOptions, part_bytes: int = PART_BYT
     """
     all_parts: list[Part] = []
     for spec in specs:
+        before = len(all_parts)
         if spec == python_docs.SPEC:
             all_parts.append(Part("python-docs", spec, 0, -1, 2 << 20))
         elif hub_datasets.is_hub_dataset(spec):
@@ -58,8 +59,8 @@ def parts(specs: Sequence[str], options: ReadOptions, part_bytes: int = PART_BYT
                 # With the state of a local file, a change while it is read is noticed.
                 state = (0, 0) if files.is_bucket(path) else _state(path)
                 all_parts += [dataclasses.replace(part, state=state) for part in of_file]
-    if not all_parts:
-        raise DataError("no source of text was given: name files with --text")
+        if len(all_parts) == before:
+            raise DataError(f"{spec}: holds no documents: name files with text or token ids")
     return all_parts
 
 
@@ -133,7 +134,7 @@ def _parts(path: str, options: ReadOptions, part_bytes: int) -> list[Part]:
     if not size:
         raise DataError(f"{path}: is empty: leave it out or fill it")
     is_compressed = text_files.is_compressed(path)
-    stem = os.path.splitext(path)[0] if is_compressed else path
+    stem = (os.path.splitext(path)[0] if is_compressed else path).lower()
     if stem.endswith(".parquet"):
         return records.parquet_parts(path, options.field, part_bytes)
     is_jsonl = stem.endswith((".jsonl", ".ndjson"))

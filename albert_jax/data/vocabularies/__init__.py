@@ -1,1 +1,1 @@
-"""Vocabularies: SentencePiece, WordPiece, and bare id ranges."""
+"""Vocabularies: SentencePiece, WordPiece, tables of symbols, and bare id ranges."""

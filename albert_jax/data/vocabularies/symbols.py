@@ -19,6 +19,8 @@ from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json
 from albert_jax.errors import DataError
 
 FILE = "symbols.json"
+MAX_BYTES = 16 << 20
+"""Larger tables are refused."""
 """Name of the table in a folder."""
 PAD, MASK, SEPARATOR = "$", "M", " "
 _FREE = "\0"
@@ -76,7 +78,8 @@ class Symbols:
         self.pad_id, self.mask_id = table[PAD], table[MASK]
         self.separator_id = table[SEPARATOR]
         self.starts_word = np.ones(self.size, bool)
-        self.token_bytes = np.array([len(names.get(i, "").encode()) for i in range(self.size)])
+        sizes = [len(names.get(i, "").encode()) for i in range(self.size)]
+        self.token_bytes = np.array(sizes, np.int32)
         self.token_bytes[[self.pad_id, self.mask_id]] = 0
         self.fingerprint = fingerprint(self.files())
 
@@ -131,7 +134,7 @@ def parse(content: bytes, where: str) -> Symbols:
 
 
 def from_spec(spec: str) -> Symbols:
-    """The table that `--vocab` names: a name or a file, and after a "+" more symbols for its end.
+    """The table of a name, a file or a folder, and after a "+" more symbols for its end.
 
     `plbert+12345` are the symbols of PL-BERT with their ids, and five more behind them. Raises
     DataError for a table of another form, or if there is none.
@@ -140,13 +143,17 @@ def from_spec(spec: str) -> Symbols:
     if name in NAMED:
         symbols = Symbols(NAMED[name], name)
     else:
-        content = files.read(name, limit=MAX_VOCABULARY)
+        if files.is_folder(name):
+            name = files.join(name, FILE)
+        content = files.read(name, limit=MAX_BYTES + 1)
+        if content is not None and len(content) > MAX_BYTES:
+            raise DataError(f"{name}: is larger than {MAX_BYTES} bytes: it is no table of symbols")
         if content is None:
             raise DataError(
                 f"{name}: no such table of symbols: give plbert, kokoro, or a file with one symbol "
                 "a line"
             )
         symbols = parse(content, name)
-    new = [symbol for symbol in dict.fromkeys(more.replace("+", "")) if symbol not in symbols.table]
+    new = [symbol for symbol in dict.fromkeys(more) if symbol not in symbols.table]
     ids = range(symbols.size, symbols.size + len(new))
     return Symbols(symbols.table | dict(zip(new, ids, strict=True)), spec) if new else symbols

@@ -172,7 +172,7 @@ def from_texts(texts: Sequence[str], max_size: int) -> SentencePiece:
 def sample(
     parts: Sequence[Part], options: TrainingOptions, counts: ReadCounts
 ) -> Iterator[Document]:
-    """Yields a seeded sample of documents with about `sample_bytes` characters.
+    """Yields a seeded sample of documents with about `sample_bytes` bytes of text.
 
     Documents are chosen by a hash of seed, part and number, and each part that is read gives its
     share.
@@ -189,7 +189,7 @@ def sample(
             if allowance <= 0:
                 break
             if ratio >= 1 or _draw(seed, i, number) < ratio:
-                allowance -= len(document.text)
+                allowance -= len(document.text.encode("utf-8", "surrogatepass"))
                 yield document
 
 

@@ -70,8 +70,7 @@ class Vocabulary(Protocol):
 
 
 def load(path: str) -> Vocabulary:
-    """Reads a vocabulary from a folder or a file, which is a *.model or a vocab.txt, or takes the
-    table of symbols that is named.
+    """Loads a vocabulary: a folder, a *.model, a vocab.txt, or the name of a table of symbols.
 
     Unless its settings say otherwise, it has lower case and drops accents, as the English ALBERT
     models do.

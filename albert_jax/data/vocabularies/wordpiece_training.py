@@ -61,8 +61,8 @@ def _pieces(texts: Sequence[str], vocab_size: int) -> list[str]:
     """The tokens that the trainer of the tokenizers library learns, in its order."""
     tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    # Characters inside words would get their ids in an order that is another one each time, and the
-    # trainer settles ties by ids. As special tokens they have them before.
+    # The trainer would number the characters inside words differently on each run, and it breaks
+    # ties by number. As special tokens they have fixed numbers.
     inner = sorted({f"##{c}" for text in texts for word in set(text.split()) for c in word[1:]})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,

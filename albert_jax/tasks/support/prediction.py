@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import DataError
+from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.support.rows import LENGTHS, BatchSpec, fitting_length
 from albert_jax.tasks.task import AnyTask, Forward, Prediction
 
+MAX_SEED = 2**31 - 1
 NEVER = -1e30
 """Logit that fills up a shorter row."""
 
@@ -27,6 +28,13 @@ class Sampling:
     """Seed of the random draws."""
     show_step: Callable[[str], None] | None = None
     """Called with the text after each denoising step."""
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError for a value out of its range."""
+        if self.temperature and not 1e-4 <= self.temperature <= 1e4:
+            raise ConfigError(f"--temperature {self.temperature}: give 0, or 0.0001 to 10000")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ConfigError(f"--seed {self.seed}: give a number from 0 to {MAX_SEED}")
 
 
 def featurize(

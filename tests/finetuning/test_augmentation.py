@@ -7,13 +7,13 @@ import itertools
 
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import cli, configfile
 from albert_jax.errors import CheckpointError
 from albert_jax.finetuning import augmentation
 from albert_jax.tasks.classification import RegressionConfig
 from albert_jax.tasks.support.columns import TextExample
+from tests import tiny_models
 
 EXAMPLES = [
     TextExample(f"f:{i}", (text,) if i % 2 else (text, "the file"), str(i))

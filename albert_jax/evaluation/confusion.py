@@ -32,7 +32,7 @@ class WrongAnswer:
 
 
 @dataclass(frozen=True)
-class Errors:
+class Confusion:
     """The answers of a classifier beside the true labels."""
 
     labels: tuple[str, ...]
@@ -64,9 +64,9 @@ class Errors:
         return lines
 
 
-def find(
+def confusion(
     task: AnyTask, examples: Sequence[Any], predictions: Sequence[Prediction]
-) -> Errors | None:
+) -> Confusion | None:
     """The errors of a task whose examples have labels; None for other tasks."""
     truth = [task.truth(example) for example in examples]
     if None in truth:
@@ -80,7 +80,7 @@ def find(
             probability = prediction["probability"]
             wrong.append(WrongAnswer(example.where, str(label), predicted, probability, texts))
     wrong.sort(key=lambda answer: -answer.probability)
-    return Errors(labels, counts, tuple(wrong[:WORST]))
+    return Confusion(labels, counts, tuple(wrong[:WORST]))
 
 
 def _matrix(labels: Sequence[str], counts: np.ndarray) -> list[str]:

@@ -7,9 +7,9 @@ import json
 import shutil
 
 import pytest
-from small_runs import call, command
 
 from albert_jax.model_io import model as models
+from tests.finetuning.small_runs import call, command
 
 
 def test_depths_of_a_fine_tuned_run(data, tuned, capsys):

@@ -8,8 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_models
-from small_runs import TEXTS
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
@@ -17,6 +15,8 @@ from albert_jax.finetuning import run_config
 from albert_jax.finetuning.batches import TrainingBatches, batch_order
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
+from tests import tiny_models
+from tests.finetuning.small_runs import TEXTS
 
 
 def training_batches(path: Path, phase: PhaseConfig, **task: Any) -> tuple[TrainingBatches, Config]:

@@ -9,17 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import tiny_models
-from small_runs import call, command
 
 from albert_jax import cli, config_builder, configfile
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
-from albert_jax.evaluation import errors
+from albert_jax.evaluation import confusion
 from albert_jax.finetuning import run_config
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig, RegressionConfig
 from albert_jax.tasks.support.columns import TextExample
+from tests import tiny_models
+from tests.finetuning.small_runs import call, command
 from tests.test_examples import FOLDERS, TASKS, file
 
 POSITIONS = 64
@@ -173,7 +173,7 @@ def test_evaluate_shows_confusions_and_the_worst_errors(data, tuned, capsys):
     assert labels == ["not", "yes"] and sum(map(sum, counts)) == 12
     accuracy = report["results"]["2 layers"]["accuracy"]
     assert (counts[0][0] + counts[1][1]) / 12 == pytest.approx(accuracy)
-    assert len(report["worst_errors"]) == counts[0][1] + counts[1][0] <= errors.WORST
+    assert len(report["worst_errors"]) == counts[0][1] + counts[1][0] <= confusion.WORST
     for wrong in report["worst_errors"]:
         assert wrong["label"] != wrong["predicted"] and wrong["texts"][0] in out
     assert "true \\ predicted" in out
@@ -185,13 +185,13 @@ def test_errors_are_sorted_and_many_labels_are_listed():
     task = registry.create(ClassificationConfig(labels=labels))
     examples = [TextExample(f"f:{i}", (f"text {i}",), labels[i % 2]) for i in range(6)]
     predictions = [{"label": labels[0], "probability": 0.5 + 0.05 * i} for i in range(6)]
-    found = errors.find(task, examples, predictions)
+    found = confusion.confusion(task, examples, predictions)
     assert found is not None
     assert [wrong.where for wrong in found.worst] == ["f:5", "f:3", "f:1"]
     assert found.lines()[0] == "label 1, taken for label 0: 3 times"
     task = registry.create(ClassificationConfig(labels=("消极", "积极")))
     examples = [TextExample("f:1", ("好吃",), "积极"), TextExample("f:2", ("难吃",), "消极")]
-    found = errors.find(task, examples, [{"label": "积极", "probability": 0.9}] * 2)
+    found = confusion.confusion(task, examples, [{"label": "积极", "probability": 0.9}] * 2)
     assert found is not None
     assert found.lines()[:4] == [
         "true \\ predicted  消极   积极  recall",

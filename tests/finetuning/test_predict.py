@@ -11,13 +11,13 @@ import sys
 
 import numpy as np
 import pytest
-import tiny_models
-from small_runs import call, command
 
 import albert_jax
 from albert_jax.configfile import preset_folder
 from albert_jax.errors import CheckpointError, ConfigError, DataError
 from albert_jax.model_io import model as models
+from tests import tiny_models
+from tests.finetuning.small_runs import call, command
 
 
 @pytest.fixture(scope="session")
@@ -211,7 +211,7 @@ def test_vectors_of_sentences(data, tmp_path, capsys):
     assert vectors.dtype == np.float32 and np.allclose(np.linalg.norm(vectors, axis=1), 1)
     assert np.allclose(vectors, [pair["first"], pair["second"]], atol=1e-2)  # bfloat16
 
-    # Any other model gives the mean of its states; long texts are cut, and that is said.
+    # Any other model gives the mean of its states; long texts are truncated, and that is said.
     model = albert_jax.load(str(data / "model"))
     batch = albert_jax.rows(model.vocabulary, ["the name"], length=48)
     states = albert_jax.encode(model.params, model.config, batch)[0]
@@ -231,6 +231,9 @@ def test_vectors_of_sentences(data, tmp_path, capsys):
     (tmp_path / "b.txt").write_text("the file\n\nthe name\n")
     code, _, err = call(capsys, "embed", run, "--input", tmp_path / "b.txt")
     assert code == 3 and "b.txt:2: text '' has no tokens" in err
+    (tmp_path / "b.jsonl").write_text('{"sentence": null}\n')
+    code, _, err = call(capsys, "embed", run, "--input", tmp_path / "b.jsonl")
+    assert code == 3 and "b.jsonl:1: sentence is None, not a text" in err
 
 
 def test_tokens_stand_above_their_ids(data, tuned, capsys, tmp_path, monkeypatch):

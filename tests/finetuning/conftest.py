@@ -6,11 +6,11 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-import tiny_models
-from small_runs import command, write_files
 
 from albert_jax import api, cli
 from albert_jax.data.vocabularies import training
+from tests import tiny_models
+from tests.finetuning.small_runs import command, write_files
 from tests.test_examples import file
 
 

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import tiny_models
-
 from albert_jax import cli
+from tests import tiny_models
 
 QUICK = ["--phases.0.sequence-length", "32", "--phases.0.batch-size", "4", "--max-steps", "3",
          "--run.logging-steps", "1", "--optimizer.learning-rate", "3e-3"]  # fmt: skip

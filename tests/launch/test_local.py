@@ -1,4 +1,4 @@
-"""The scripts of launch/: stages in order, what is complete is skipped, odd places, clean shell."""
+"""launch/local.sh and test.sh: stages in order, complete ones skipped, odd places; clean shell."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from albert_jax.checkpoint.manifest import Layout
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # Stands for python3: makes a virtual environment whose pip and programs only write down how they
 # were called, so that a script runs as it is, but installs and trains nothing.
@@ -150,6 +150,11 @@ def test_local_takes_own_text(checkout, tmp_path):
     (tmp_path / "my text" / "b.txt").write_text("changed")
     _, log = checkout.run("launch/local.sh", "--text", "my text/*.txt")
     assert f"runs/{name}/" not in log and _verbs(log)[0] == "tokenizer"
+    # A folder that is named by hand holds the results of one text.
+    done, _ = checkout.run("launch/local.sh", "--text", "my text/b.txt", "--out", "mine")
+    assert done.returncode == 0, done.stderr
+    done, log = checkout.run("launch/local.sh", "--out", "mine")
+    assert done.returncode == 2 and "holds tiny-" in done.stderr and "pretrain" not in log
 
 
 @pytest.mark.parametrize(
@@ -202,7 +207,8 @@ def test_slow_tests_run_on_request(checkout):
 
 
 def test_scripts_are_clean_shell():
-    scripts = [*(ROOT / "launch").glob("*.sh"), ROOT / ".ci" / "run"]
+    others = (".ci/run", "launch/slurm.sbatch", "benchmarks/accelerator.sh", "tests/first_hour.sh")
+    scripts = [*(ROOT / "launch").glob("*.sh"), *(ROOT / name for name in others)]
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed (extra test)")

@@ -52,7 +52,7 @@ def _stored_names(parameter: Parameter, config: ModelConfig, format: Format) -> 
     return {name.format(g=n // inner, i=n % inner): index for n, index in enumerate(sets)}
 
 
-def to_foreign(
+def to_format(
     params: Mapping[str, Any], config: ModelConfig, format: Format
 ) -> dict[str, np.ndarray]:
     """Our parameters under the names of a format. They are views: nothing is copied."""
@@ -67,7 +67,7 @@ def to_foreign(
     return tensors
 
 
-def from_foreign(
+def from_format(
     values: Mapping[str, Any], config: ModelConfig, format: Format, where: str
 ) -> Params:
     """Tensors with the names of a format as our parameters in float32.
@@ -136,7 +136,7 @@ def config_entries(config: ModelConfig) -> dict[str, Any]:
 
 
 def model_config_from(raw: Mapping[str, Any], hidden_act: Any, where: str) -> ModelConfig:
-    """The ModelConfig of a foreign config with the activation in our words.
+    """The ModelConfig of another program's config, with the activation in our words.
 
     Keys that we do not know are ignored, and absent ones keep our defaults. Raises CheckpointError
     naming a key that is missing, has the wrong type or is impossible.
@@ -147,7 +147,7 @@ def model_config_from(raw: Mapping[str, Any], hidden_act: Any, where: str) -> Mo
             f"{where}: layer_norm_eps is {eps}, ALBERT's is {LAYER_NORM_EPS}: this model cannot be "
             "expressed"
         )
-    for name in ("vocab_size", "hidden_size", "num_hidden_layers"):
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"):
         if name not in raw:
             raise CheckpointError(f"{where}: {name} is missing: is it an ALBERT config?")
     fields = [field.name for field in dataclasses.fields(ModelConfig)]

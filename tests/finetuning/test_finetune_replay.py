@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from small_runs import TASKS, call, command
 
 from albert_jax.observe.metrics import read_rows
+from tests.finetuning.small_runs import TASKS, call, command
 
 
 def replayed(capsys, run: Path, step: int, *more: object) -> dict:

@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny_models
 
 from albert_jax import api, cli, configfile
 from albert_jax.data.vocabularies import training
@@ -19,6 +18,7 @@ from albert_jax.model_io import model as models
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import Classification, ClassificationConfig
 from albert_jax.tasks.support.encoder import Encoder
+from tests import tiny_models
 
 
 def rows() -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""Figures of single measurements: rows of data, confusions of a classifier, sets of sentences."""
+"""Figures of single measurements: rows, confusions, minimal pairs, replayed steps, depths."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MAX_NUMBERS = 20
 """Most labels of a matrix whose cells hold their numbers."""
 
 
-def rows(
+def row_statistics(
     title: str, values: Mapping[str, np.ndarray], shares: Mapping[str, Mapping[str, float]]
 ) -> bytes:
     """Histograms of what varies among rows, and bars of shares, as an SVG.
@@ -57,7 +57,7 @@ def rows(
         return style.encoded(figure, "svg")
 
 
-def confusion(title: str, note: str, labels: Sequence[str], counts: np.ndarray) -> bytes:
+def confusion_matrix(title: str, note: str, labels: Sequence[str], counts: np.ndarray) -> bytes:
     """A confusion matrix as an SVG: rows are true labels, and colors the shares of a row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(labels)
@@ -83,7 +83,9 @@ def confusion(title: str, note: str, labels: Sequence[str], counts: np.ndarray) 
         return style.encoded(figure, "svg")
 
 
-def accuracies(title: str, found: Mapping[str, Sequence[Any]], counts: Mapping[str, int]) -> bytes:
+def minimal_pair_accuracies(
+    title: str, found: Mapping[str, Sequence[Any]], counts: Mapping[str, int]
+) -> bytes:
     """The accuracy (value, low, high) of each set of minimal pairs, as an SVG."""
     names = list(found)
     values, lows, highs = (np.array([found[name][i] for name in names]) for i in range(3))
@@ -105,7 +107,7 @@ def accuracies(title: str, found: Mapping[str, Sequence[Any]], counts: Mapping[s
         return style.encoded(figure, "svg")
 
 
-def steps(
+def replayed_steps(
     title: str,
     note: str,
     panels: Mapping[str, tuple[Mapping[int, float], Mapping[int, float]]],
@@ -133,7 +135,7 @@ def steps(
         return style.encoded(figure, "svg")
 
 
-def depths(
+def scores_by_depth(
     title: str,
     note: str,
     unit: str,

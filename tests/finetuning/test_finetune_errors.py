@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-import tiny_models
-from small_runs import call, command
 
 from albert_jax import api
 from albert_jax.data.vocabularies import training
 from albert_jax.data.vocabularies import vocabulary as vocabularies
+from tests import tiny_models
+from tests.finetuning.small_runs import call, command
 
 TOO_MANY_STARTS = (
     "--task squad-v2 --train SQUAD --dev SQUAD --task.max-query-length 8 --task.start-n-top 500"
