@@ -16,7 +16,7 @@ import resource
 import sys
 from typing import NoReturn
 
-from albert_jax import compilation_cache, exits
+from albert_jax import compilation_cache, exits, logs
 from albert_jax.errors import nearest
 from albert_jax.exits import USAGE
 
@@ -76,7 +76,7 @@ def main(argv: list[str] | None = None) -> int:
     debug = "--debug" in options
     if debug:
         arguments.remove("--debug")
-    exits.set_up_logging(debug)
+    logs.set_up(debug)
     _allow_many_open_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

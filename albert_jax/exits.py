@@ -13,7 +13,6 @@ import atexit
 import contextlib
 import faulthandler
 import io
-import logging
 import os
 import signal
 import sys
@@ -23,15 +22,14 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+from albert_jax import logs
 from albert_jax.errors import AlbertError, PeerError, Stopped, StorageError, one_line
-from albert_jax.library_log import LibraryLog, catch_everything
 
 USAGE, INTERNAL, BROKEN_PIPE = 2, 70, 141
 INTERRUPTED = 128 + signal.SIGINT
 LEAVE_SECONDS = 20.0
 """Time that a process may take to end after its last line."""
 
-_log = LibraryLog()
 _received: list[int] = []
 _ending = threading.Event()
 _before_exit: list[Callable[[int], None]] = []
@@ -94,29 +92,6 @@ def signals() -> Iterator[None]:
 # ---- the last line -------------------------------------------------------------------------------
 
 
-def set_up_logging(debug: bool) -> None:
-    """Our own messages are plain lines on stderr; those of libraries go to LibraryLog."""
-    global _log
-    ours, _log = logging.StreamHandler(), LibraryLog(debug=debug)
-    ours.setFormatter(_OneLine())
-    package, root = logging.getLogger("albert_jax"), logging.getLogger()
-    package.handlers, package.propagate = [ours], False
-    package.setLevel(logging.INFO)
-    root.handlers = [_log]
-
-
-class _OneLine(logging.Formatter):
-    """Warnings quote foreign files as errors do."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return one_line(record.getMessage())
-
-
-def log_libraries_in(run_dir: str) -> None:
-    """From now on the messages of libraries go into a file of the run folder."""
-    _log.use_folder(run_dir)
-
-
 def report_error(error: BaseException, debug: bool = False) -> int:
     """Prints the last line of an error (after the traceback, with --debug); returns its code."""
     _ending.set()
@@ -140,9 +115,9 @@ def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
         where = f"{error.filename}: " if error.filename else ""
         code, text = StorageError.exit_code, f"{where}{error.strerror or error}"
     else:
-        _log.keep_trace(error)
+        logs.keep_trace(error)
         code, text = INTERNAL, f"internal error: {type(error).__name__}: {error}"
-    file = None if isinstance(error, Stopped) else _log.file()
+    file = None if isinstance(error, Stopped) else logs.library_file()
     if code == INTERNAL:
         return code, f"{text}; {f'its trace is in {file}' if file else 'add --debug for its trace'}"
     return code, f"{text} (messages of libraries: {file})" if file else text
@@ -169,7 +144,7 @@ def before_exit(work: Callable[[int], None]) -> None:
 
 def run(command: Callable[[], int]) -> NoReturn:
     """Runs the command line as the whole of a process, which ends with its exit code."""
-    catch_everything()
+    logs.catch_everything()
     with signals():
         try:
             code = command()

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "albert_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 ROOMS = (
-    "errors", "library_log", "exits", "version", "tree", "protobuf_wire", "config_fields", "config", "local_disk", "files", "json_files", "compilation_cache", "data",
+    "errors", "logs", "exits", "version", "tree", "protobuf_wire", "config_fields", "config", "local_disk", "files", "json_files", "compilation_cache", "data",
     "model", "objectives", "optim", "parallel", "checkpoint", "observe", "tasks", "config_builder", "configfile",
     "model_io", "inference", "evaluation", "train", "finetuning", "export", "plan", "bench", "serve", "verify",
     "api", "__init__", "commands", "cli", "__main__",

@@ -21,7 +21,7 @@ from albert_jax.data.vocabularies import sentencepiece
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.data.vocabularies.wordpiece import MAX_WORD, VOCAB, WordPiece, basic
+from albert_jax.data.vocabularies.wordpiece import MAX_WORD, VOCAB, WordPiece, basic_tokenize
 from albert_jax.errors import CheckpointError
 from albert_jax.json_files import json_bytes
 from albert_jax.protobuf_wire import WireError, fields
@@ -172,10 +172,12 @@ def _text_rules(rules: TextRules) -> list[Any]:
 _KINDS: dict[str, Callable[[str], bool]] = {
     "space": str.isspace,
     "marks": lambda char: unicodedata.combining(char) != 0,
-    "blank": lambda char: not basic(char, False).strip() and basic(char, False) != "",
-    "dropped": lambda char: basic(char, False) == "",
+    "blank": lambda char: (
+        not basic_tokenize(char, False).strip() and basic_tokenize(char, False) != ""
+    ),
+    "dropped": lambda char: basic_tokenize(char, False) == "",
     "nonspacing": lambda char: unicodedata.category(char) == "Mn",
-    "alone": lambda char: len(basic(char, False)) > 1,
+    "alone": lambda char: len(basic_tokenize(char, False)) > 1,
 }
 """Sets of characters as the vocabularies see them."""
 

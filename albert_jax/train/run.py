@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 
-from albert_jax import configfile, exits, files
+from albert_jax import configfile, files, logs
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
@@ -185,7 +185,7 @@ def run_training(
             return folder.open(config, facts, vocabulary.files(), allow_change=allow_change)
 
         changes = agreement.on_first("run folder", open_folder)
-        exits.log_libraries_in(out)
+        logs.keep_libraries_in(out)
         if leading:
             for line in changes:
                 print(f"{out}: {line}", file=sys.stderr)

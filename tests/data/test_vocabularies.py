@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from albert_jax.data.vocabularies import vocabulary, word_cache
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece
-from albert_jax.data.vocabularies.wordpiece import WordPiece, basic
+from albert_jax.data.vocabularies.wordpiece import WordPiece, basic_tokenize
 from albert_jax.errors import AlbertError, DataError
 
 SENTENCES = [
@@ -201,8 +201,14 @@ def test_special_pieces_missing_or_elsewhere() -> None:
 
 
 def test_wordpiece_words() -> None:
-    assert basic("Caf\u00e9, \u4e2d\u6587!", True).split() == ["cafe", ",", "\u4e2d", "\u6587", "!"]
-    assert basic("Caf\u00e9", False) == "Caf\u00e9"
+    assert basic_tokenize("Caf\u00e9, \u4e2d\u6587!", True).split() == [
+        "cafe",
+        ",",
+        "\u4e2d",
+        "\u6587",
+        "!",
+    ]
+    assert basic_tokenize("Caf\u00e9", False) == "Caf\u00e9"
     vocab = WordPiece("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nab\n##c\n\u4e2d\n".encode())
     ids = vocab.encode(["ABC \u4e2dabx", "", "a" * 201])
     assert [row.tolist() for row in ids] == [[5, 6, 7, 1], [], [1]]

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 from albert_jax.config import ObjectiveConfig, PhaseConfig
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
-from albert_jax.data.prepare import words
+from albert_jax.data.prepare import word_segmentation
 from albert_jax.data.prepare.plan import PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.vocabularies import symbols
 from albert_jax.data.vocabularies.id_range import IdRange
-from albert_jax.data.vocabularies.wordpiece import WordPiece, basic
+from albert_jax.data.vocabularies.wordpiece import WordPiece, basic_tokenize
 from albert_jax.errors import ConfigError
 from tests.data.made import digest
 
@@ -29,9 +29,9 @@ don ' t 3 . 14 c + a ##b b 2008 年 ab""".split()
 VOCAB = WordPiece("\n".join(TOKENS).encode())
 
 
-def borders(text: str, how: words.Words) -> str:
+def borders(text: str, how: word_segmentation.Words) -> str:
     """The tokens of a text with a bar before each word."""
-    encoded = words.encode([text], np.array([1]), how, VOCAB)
+    encoded = word_segmentation.encode([text], np.array([1]), how, VOCAB)
     assert encoded.word_starts is not None and len(encoded.word_starts) == len(encoded.ids)
     tokens = [VOCAB.id_to_token(int(id)) for id in encoded.ids]
     return " ".join("|" * bool(s) + t for t, s in zip(tokens, encoded.word_starts, strict=True))
@@ -70,17 +70,19 @@ def test_words_between_spaces():
 @given(st.text())
 def test_every_character_is_cleaned_alone(text):
     for lower_case in (False, True):
-        assert len(basic(text, lower_case)) == sum(len(basic(c, lower_case)) for c in text)
+        assert len(basic_tokenize(text, lower_case)) == sum(
+            len(basic_tokenize(c, lower_case)) for c in text
+        )
 
 
 @given(st.lists(st.text(max_size=20), max_size=4))
 def test_ids_are_those_without_words_and_places_ascend(texts):
-    ids, lengths, begins = VOCAB.encode_placed(texts)
+    ids, lengths, begins = VOCAB.encode_with_offsets(texts)
     expected, counts = VOCAB.encode_flat(texts)
     assert ids.tolist() == expected.tolist() and lengths.tolist() == counts.tolist()
     for text, part in zip(texts, np.split(begins, np.cumsum(lengths)[:-1]), strict=False):
         assert (np.diff(part) >= 0).all() and all(0 <= begin < len(text) for begin in part)
-    found = words.encode(texts, np.array([len(texts)]), "spaces", VOCAB)
+    found = word_segmentation.encode(texts, np.array([len(texts)]), "spaces", VOCAB)
     assert found.ids.tolist() == expected.tolist()
 
 
@@ -166,8 +168,8 @@ def test_jieba_leaves_no_file_behind(tmp_path, monkeypatch):
     pytest.importorskip("jieba", reason="jieba (extra zh) is not installed")
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    words._jieba.cache_clear()
-    assert list(words._jieba()("我爱北京天安门")) == ["我", "爱", "北京", "天安门"]
+    word_segmentation._jieba.cache_clear()
+    assert list(word_segmentation._jieba()("我爱北京天安门")) == ["我", "爱", "北京", "天安门"]
     assert not list(tmp_path.iterdir())
 
 
@@ -177,7 +179,7 @@ def test_a_real_text(tmp_path):
     if not os.path.isfile(path):
         pytest.skip("the Chinese corpus is not there")
     text = Path(path).read_text(encoding="utf-8")
-    characters = sorted({c for c in basic(text, True) if not c.isspace()})
+    characters = sorted({c for c in basic_tokenize(text, True) if not c.isspace()})
     vocab = WordPiece("\n".join([*TOKENS[:5], *characters]).encode())
     prepare([path], vocab, str(tmp_path / "p"), PrepareOptions(words="jieba", language="zh"))
     ids, starts, _ = (corpus := Corpus.open(tmp_path / "p")).tokens(range(1))

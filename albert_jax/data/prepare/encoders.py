@@ -14,7 +14,7 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS, Columns, Encoded, read_labels
-from albert_jax.data.prepare import phonemes, words
+from albert_jax.data.prepare import phonemes, word_segmentation
 from albert_jax.data.prepare.phonemes import PhonemeEncoder
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources.document import Document
@@ -102,7 +102,7 @@ class WordsEncoder(Encoder):
     def encode(self, documents: Sequence[Document]) -> Encoded:
         """The tokens of documents that have text, and where their words begin."""
         texts, counts = split(self.plan, documents)
-        return words.encode(texts, counts, self.plan.options.words, self.vocab)
+        return word_segmentation.encode(texts, counts, self.plan.options.words, self.vocab)
 
 
 class IdsEncoder(Encoder):

@@ -13,7 +13,7 @@ import numpy as np
 from albert_jax import files
 from albert_jax.data.corpus import columns
 from albert_jax.data.corpus.corpus import FORMAT, MANIFEST
-from albert_jax.data.prepare import deduplication, encoders, phonemes, words
+from albert_jax.data.prepare import deduplication, encoders, phonemes, word_segmentation
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sentences
 from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
@@ -35,7 +35,7 @@ def inputs(plan: Plan, vocab: Vocabulary) -> dict[str, Any]:
     if plan.columns:
         found["columns"] = list(plan.columns)
     if options.words != "none":
-        found["words"] = words.description(options.words)
+        found["words"] = word_segmentation.description(options.words)
     if options.labels is not None:
         found["labels"] = files.sha256(options.labels)
     if options.phonemes:

@@ -22,8 +22,8 @@ import numpy as np
 from albert_jax.data.corpus.columns import Encoded
 from albert_jax.data.prepare import spoken_words
 from albert_jax.data.prepare.plan import PrepareOptions
-from albert_jax.data.prepare.spoken_words import Unit, label_of
-from albert_jax.data.prepare.words import finder
+from albert_jax.data.prepare.spoken_words import WordOrMark, label_of
+from albert_jax.data.prepare.word_segmentation import segmenter
 from albert_jax.data.sources.document import Document
 from albert_jax.data.sources.sentences import sentences
 from albert_jax.data.vocabularies.symbols import MASK, PAD, SEPARATOR, Symbols
@@ -42,11 +42,11 @@ _CACHED_WORDS = 1 << 17
 class Reader(Protocol):
     """Finds the words of documents, and their phonemes."""
 
-    def sentences(self, document: Document) -> list[list[Unit]]:
+    def sentences(self, document: Document) -> list[list[WordOrMark]]:
         """The units of each sentence, perhaps without their phonemes."""
         ...
 
-    def spoken(self, units: Sequence[Unit]) -> list[str]:
+    def spoken(self, units: Sequence[WordOrMark]) -> list[str]:
         """The phonemes of each unit of a sentence."""
         ...
 
@@ -70,15 +70,15 @@ class EspeakReader:
     def __init__(self, options: PrepareOptions, marks: frozenset[str]) -> None:
         self._espeak, self._marks = _espeak(options.phonemes), marks
         self._options = options
-        self._cut = iter if options.words == "none" else finder(options.words)
+        self._cut = iter if options.words == "none" else segmenter(options.words)
         self._alone: dict[str, str] = {}
 
-    def sentences(self, document: Document) -> list[list[Unit]]:
+    def sentences(self, document: Document) -> list[list[WordOrMark]]:
         """The words and marks of the sentences of a text."""
         texts = sentences(document.text, self._options.sentences, self._options.language)
         return [spoken_words.units(text, self._marks, self._cut) for text in texts]
 
-    def spoken(self, units: Sequence[Unit]) -> list[str]:
+    def spoken(self, units: Sequence[WordOrMark]) -> list[str]:
         """Speaks clause by clause."""
         found: list[str] = []
         for _, group in itertools.groupby(units, key=lambda unit: unit.clause):
@@ -113,15 +113,15 @@ class FileReader:
     def __init__(self, marks: frozenset[str]) -> None:
         self._marks = marks
 
-    def sentences(self, document: Document) -> list[list[Unit]]:
+    def sentences(self, document: Document) -> list[list[WordOrMark]]:
         """The words and phonemes of each line. Raises DataError for a line of another form."""
         return [self._units(line, document) for line in document.text.split("\n") if line.strip()]
 
-    def spoken(self, units: Sequence[Unit]) -> list[str]:
+    def spoken(self, units: Sequence[WordOrMark]) -> list[str]:
         """The phonemes that stood in the file."""
         return [unit.spoken or "" for unit in units]
 
-    def _units(self, line: str, document: Document) -> list[Unit]:
+    def _units(self, line: str, document: Document) -> list[WordOrMark]:
         text, _, spoken = line.partition("\t")
         words, sounds = text.split(), spoken.split()
         if len(words) != len(sounds):
@@ -130,7 +130,7 @@ class FileReader:
                 f"in {line[:60]!r}: write a sentence, a tab, and its phonemes with a space between "
                 "two words wherever the sentence has one"
             )
-        found: list[Unit] = []
+        found: list[WordOrMark] = []
         for word, sound in zip(words, sounds, strict=True):
             inner = spoken_words.without_marks(sound)
             before, _, after = sound.partition(inner) if inner else (sound, "", "")
@@ -141,7 +141,7 @@ class FileReader:
                 *self._known_marks(after),
             ):
                 if part:
-                    found.append(Unit(name, part, spaced, 0))
+                    found.append(WordOrMark(name, part, spaced, 0))
                     spaced = False
         return found
 

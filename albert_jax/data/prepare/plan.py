@@ -8,7 +8,7 @@ from typing import Any
 
 from albert_jax import files
 from albert_jax.config import MAX_VOCABULARY
-from albert_jax.data.prepare.words import Words
+from albert_jax.data.prepare.word_segmentation import Words
 from albert_jax.data.sources.document import Part
 from albert_jax.data.sources.sentences import Rule
 from albert_jax.data.sources.sources import PART_BYTES, ReadOptions

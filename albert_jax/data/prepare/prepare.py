@@ -17,7 +17,7 @@ from typing import Any
 
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS, read_labels
-from albert_jax.data.prepare import deduplication, manifest, steps, words
+from albert_jax.data.prepare import deduplication, manifest, steps, word_segmentation
 from albert_jax.data.prepare.executor import Executor
 from albert_jax.data.prepare.plan import Plan, PrepareOptions
 from albert_jax.data.sources import sentences, sources, token_ids
@@ -56,7 +56,7 @@ def prepare(
     """
     options = options or PrepareOptions()
     sentences.check_language(options.language)
-    words.check(options.words, vocab, phonemes=bool(options.phonemes))
+    word_segmentation.check(options.words, vocab, phonemes=bool(options.phonemes))
     out_dir = out_dir if files.is_bucket(out_dir) else os.path.abspath(out_dir)
     parts = tuple(sources.parts(specs, options.reading, options.part_bytes))
     share = options.validation_share

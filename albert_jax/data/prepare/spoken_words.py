@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from functools import lru_cache
 from typing import NamedTuple
 
-_KIN = {
+_EQUIVALENT_MARKS = {
     "\u201e": "\u201c", "\u201f": "\u201c", "\u300c": "\u201c", "\u300d": "\u201d",
     "\u300e": "\u201c", "\u300f": "\u201d", "\u300a": "\u00ab", "\u300b": "\u00bb",
     "\u2013": "\u2014", "\u2015": "\u2014", "\u3002": ".", "\u0964": ".", "\u06d4": ".",
@@ -25,10 +25,10 @@ _JOINING = frozenset("./-\u2010\u2011")
 _IN_NUMBERS = frozenset(",:")
 """Marks that may stand inside words and numbers."""
 _IDEOGRAPH = re.compile("[\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
-_STRESS = frozenset(" \u02c8\u02cc\u02d0")
+_IGNORED_IN_ALIGNMENT = frozenset(" \u02c8\u02cc\u02d0")
 
 
-class Unit(NamedTuple):
+class WordOrMark(NamedTuple):
     """A word or a mark of a sentence."""
 
     word: str
@@ -49,30 +49,33 @@ def label_of(word: str) -> str:
 
 def known_mark(mark: str, marks: Collection[str]) -> str:
     """The one of `marks` that a mark is written with, or "" if it is left out."""
-    return mark if mark in marks else known if (known := _KIN.get(mark, "")) in marks else ""
+    if mark in marks:
+        return mark
+    known = _EQUIVALENT_MARKS.get(mark, "")
+    return known if known in marks else ""
 
 
 def units(
     sentence: str, marks: Collection[str], cut: Callable[[str], Iterable[str]] = iter
-) -> list[Unit]:
+) -> list[WordOrMark]:
     """The words and marks of a sentence; of all marks those in `marks` are kept.
 
     Words are what stands between spaces and marks; those of Chinese text are what `cut` finds, by
     default the characters.
     """
-    found: list[Unit] = []
+    found: list[WordOrMark] = []
     clause = 0
     for chunk in _with_spaces(sentence, cut).split():
         spaced = bool(found)
         for part in filter(None, _parts(chunk)):
             if not is_mark(part[0]):
-                found.append(Unit(part, None, spaced, clause))
+                found.append(WordOrMark(part, None, spaced, clause))
                 spaced = False
                 continue
             clause += 1
             for mark in part:
                 if known := known_mark(mark, marks):
-                    found.append(Unit(known, known, spaced, clause))
+                    found.append(WordOrMark(known, known, spaced, clause))
                     spaced = False
     return found
 
@@ -158,14 +161,14 @@ def divided(words: Sequence[str], spoken: str, alone: Callable[[str], str]) -> l
 
 
 def _bare(phonemes: str) -> str:
-    return "".join(symbol for symbol in phonemes if symbol not in _STRESS)
+    return "".join(symbol for symbol in phonemes if symbol not in _IGNORED_IN_ALIGNMENT)
 
 
 def _fitted(parts: Sequence[str], whole: str) -> list[str]:
     """`whole` cut where the borders of the parts lie in their best common alignment."""
     if len(parts) < 2:
         return [whole] * len(parts)
-    places = [i for i, symbol in enumerate(whole) if symbol not in _STRESS]
+    places = [i for i, symbol in enumerate(whole) if symbol not in _IGNORED_IN_ALIGNMENT]
     left, right = "".join(map(_bare, parts)), "".join(whole[i] for i in places)
     places.append(len(whole))
     blocks = SequenceMatcher(None, left, right, autojunk=False).get_matching_blocks()

@@ -85,7 +85,7 @@ class WordPiece:
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """int32 ids of each text, without special tokens around it."""
-        words = [basic(text, self.lower_case) for text in texts]
+        words = [basic_tokenize(text, self.lower_case) for text in texts]
         encodings = self._tokenizer.encode_batch_fast(words, add_special_tokens=False)
         return [np.array(encoding.ids, np.int32) for encoding in encodings]
 
@@ -95,9 +95,11 @@ class WordPiece:
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         return np.concatenate(ids) if ids else np.zeros(0, np.int32), lengths
 
-    def encode_placed(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def encode_with_offsets(
+        self, texts: Sequence[str]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """As `encode_flat`, and for each token the character of its text at which it begins."""
-        words = [basic(text, self.lower_case) for text in texts]
+        words = [basic_tokenize(text, self.lower_case) for text in texts]
         # Only encodings with offsets are needed here; those of `encode` are faster to make.
         encodings = self._tokenizer.encode_batch(words, add_special_tokens=False)
         flat = [np.zeros((0, 2), np.int64)]
@@ -110,15 +112,15 @@ class WordPiece:
         return ids.astype(np.int32), lengths, begins
 
     def _sizes(self, text: str) -> list[int]:
-        """The characters that `basic` makes of each character; none of its rules joins any."""
+        """Characters that `basic_tokenize` makes of each character; none of its rules joins any."""
         sizes, lower_case = self._size_of, self.lower_case
         for character in set(text) - sizes.keys():
-            sizes[character] = len(basic(character, lower_case))
+            sizes[character] = len(basic_tokenize(character, lower_case))
         return [sizes[character] for character in text]
 
     def spell(self, text: str) -> list[str]:
         """The characters that each token of a text covers, with a " " in front of each word."""
-        words = basic(text, self.lower_case)
+        words = basic_tokenize(text, self.lower_case)
         encoding = self._tokenizer.encode(words, add_special_tokens=False)
         begins = [" " * (not token.startswith("##")) for token in encoding.tokens]
         parts = [words[begin:end] for begin, end in encoding.offsets]
@@ -138,7 +140,7 @@ class WordPiece:
         return {VOCAB: self._content, SETTINGS: json_bytes(settings)}
 
 
-def basic(text: str, lower_case: bool) -> str:
+def basic_tokenize(text: str, lower_case: bool) -> str:
     """The words of a text, separated by spaces, as the original's BasicTokenizer finds them."""
     text = text.translate(_CLEANED)
     if lower_case:

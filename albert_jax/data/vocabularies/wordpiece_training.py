@@ -9,7 +9,7 @@ from typing import Literal
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from albert_jax.data.vocabularies.wordpiece import SPECIAL, WordPiece, basic
+from albert_jax.data.vocabularies.wordpiece import SPECIAL, WordPiece, basic_tokenize
 from albert_jax.errors import DataError
 
 Kind = Literal["characters", "wordpiece"]
@@ -33,7 +33,7 @@ def train(texts: Sequence[str], kind: Kind, vocab_size: int, *, lower_case: bool
     letters and digits do; a Chinese character is a word. Raises DataError if the text supports
     fewer tokens or, for pieces of words, has more characters.
     """
-    words = [basic(text, lower_case) for text in texts]
+    words = [basic_tokenize(text, lower_case) for text in texts]
     tokens = _characters(words) if kind == "characters" else _pieces(words, vocab_size)
     if len(tokens) < vocab_size - len(SPECIAL):
         raise VocabularyTooLargeError(vocab_size, len(tokens) + len(SPECIAL))

@@ -33,7 +33,7 @@ def check(words: Words, vocab: Vocabulary, *, phonemes: bool) -> None:
 
 
 def description(words: Words) -> str:
-    """The name and version of the finder; equal descriptions give equal words."""
+    """The name and version of the segmenter; equal descriptions give equal words."""
     if words != "jieba":
         return words
     try:
@@ -45,7 +45,7 @@ def description(words: Words) -> str:
         ) from error
 
 
-def finder(words: Words) -> Callable[[str], Iterator[str]]:
+def segmenter(words: Words) -> Callable[[str], Iterator[str]]:
     """A function that cuts a text into its words, which together are the text."""
     return _jieba() if words == "jieba" else _between_spaces
 
@@ -56,10 +56,10 @@ def encode(texts: Sequence[str], counts: np.ndarray, words: Words, vocab: WordPi
     A token starts a word if it begins in another word than the token before it. A token "##..."
     never does, because it continues a run of letters or digits.
     """
-    ids, lengths, begins = vocab.encode_placed(texts)
+    ids, lengths, begins = vocab.encode_with_offsets(texts)
     ends = np.cumsum(lengths)
     starts = vocab.starts_word[ids]
-    find = finder(words)
+    find = segmenter(words)
     for text, begin, end in zip(texts, ends - lengths, ends, strict=True):
         word = np.searchsorted(np.cumsum(list(map(len, find(text)))), begins[begin:end], "right")
         starts[begin + 1 : end] &= word[1:] != word[:-1]

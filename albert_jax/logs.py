@@ -1,4 +1,4 @@
-"""The log messages of libraries: to stderr, or for a run into a file of its folder.
+"""Log messages: our own as lines on stderr, those of libraries in a run into a file of its folder.
 
 A failed save makes Orbax print hundreds of lines, from several threads and perhaps after our own
 last line. In a run they are kept in ``RUN/libraries.log``, which our last line names.
@@ -12,6 +12,8 @@ import sys
 import tempfile
 import threading
 from typing import Any
+
+from albert_jax.errors import one_line
 
 FILE = "libraries.log"
 MAX_WAITING = 1000
@@ -71,6 +73,42 @@ class LibraryLog(logging.Handler):
         except OSError:
             return
         self._waiting = []
+
+
+_libraries = LibraryLog()
+
+
+def set_up(debug: bool) -> None:
+    """Our own messages are plain lines on stderr; those of libraries go to LibraryLog."""
+    global _libraries
+    ours, _libraries = logging.StreamHandler(), LibraryLog(debug=debug)
+    ours.setFormatter(_OneLine())
+    package, root = logging.getLogger("albert_jax"), logging.getLogger()
+    package.handlers, package.propagate = [ours], False
+    package.setLevel(logging.INFO)
+    root.handlers = [_libraries]
+
+
+class _OneLine(logging.Formatter):
+    """Warnings quote the files of others as errors do."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return one_line(record.getMessage())
+
+
+def keep_libraries_in(run_dir: str) -> None:
+    """From now on the messages of libraries go into a file of the run folder."""
+    _libraries.use_folder(run_dir)
+
+
+def keep_trace(error: BaseException) -> None:
+    """Puts the trace of an error of ours into that file, if there is one."""
+    _libraries.keep_trace(error)
+
+
+def library_file() -> str | None:
+    """The path of that file if this process has written to it."""
+    return _libraries.file()
 
 
 def catch_everything() -> None:
