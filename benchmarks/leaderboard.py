@@ -58,7 +58,7 @@ TRACKS = {
         "tiny", 190, 5, "the default corpus (the documentation that Python carries with it)"
     ),
     "B": Track("small", 1200, 3, "11 million words of English: half books, half textbooks"),
-    "C": Track("small", 7200, 1, "11 million words of English: half books, half textbooks"),
+    "C": Track("medium", 7200, 1, "11 million words of English: half books, half textbooks"),
 }
 
 
