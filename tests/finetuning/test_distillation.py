@@ -186,7 +186,7 @@ def test_a_shallower_student_and_a_narrower_one(data, tmp_path, capsys):
     narrow = ["--model.hidden-size", 8, "--model.intermediate-size", 8,
               "--model.num-attention-heads", 2]  # fmt: skip
     assert cli.main(command(data, out, "--teacher", teacher, *narrow)) == 0
-    assert "of its teacher" in capsys.readouterr().err
+    assert "of its teacher" in capsys.readouterr().out
     model = models.load(str(out))
     assert model.config.hidden_size == 8
     assert model.vocabulary.fingerprint == tiny_models.vocabulary().fingerprint
