@@ -48,7 +48,7 @@ COMMANDS = {
 MAX_OPEN_FILES = 1 << 16
 """Number of files that a command may have open at a time, if the system allows as many."""
 
-OURS = {
+EQUIVALENT_OPTIONS = {
     "--lr": "--optimizer.learning-rate",
     "--learning-rate": "--optimizer.learning-rate",
     "--batch-size": "--phases.0.batch-size",
@@ -183,7 +183,9 @@ def _usage_error(box: str, command: str) -> str:
         text = "missing " + ", ".join(line for line in message if re.match(r"--|[A-Z|]+$", line))
     elif devices := [word for word in typed if word in DEVICE_OPTIONS]:
         text += f"; {devices[0]}: the variable JAX_PLATFORMS (cuda, tpu, cpu) chooses the devices"
-    elif command in WITH_FIELDS and (ours := [OURS[word] for word in typed if word in OURS]):
+    elif command in WITH_FIELDS and (
+        ours := [EQUIVALENT_OPTIONS[word] for word in typed if word in EQUIVALENT_OPTIONS]
+    ):
         if command == "pretrain":
             ours = [word.replace("task.num-train-epochs", "phases.0.steps") for word in ours]
         text += f"; did you mean {' and '.join(ours)}?"

@@ -64,7 +64,7 @@ class Confusion:
         return lines
 
 
-def confusion(
+def of_predictions(
     task: AnyTask, examples: Sequence[Any], predictions: Sequence[Prediction]
 ) -> Confusion | None:
     """The errors of a task whose examples have labels; None for other tasks."""

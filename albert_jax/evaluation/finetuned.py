@@ -78,7 +78,7 @@ def evaluate(
     if not task.confidence_interval:
         return Evaluation(values, None, None, single_answer, truncated)
     _, low, high = bootstrap(first_score, np.arange(len(examples)), BOOTSTRAP_SAMPLES)
-    wrong = confusion.confusion(task, examples, predictions)
+    wrong = confusion.of_predictions(task, examples, predictions)
     return Evaluation(values, (low, high), wrong, single_answer, truncated)
 
 

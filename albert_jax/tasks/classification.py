@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
-from scipy.special import softmax
 
 from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
@@ -257,6 +256,8 @@ class Classification(_TextTask[ClassificationConfig]):
         self, examples: Sequence[TextExample], features: Sequence[TextFeature], outputs: Any
     ) -> list[Prediction]:
         """The most probable label with its probability, and the probabilities of all labels."""
+        from scipy.special import softmax  # It takes a tenth of a second to import.
+
         labels = self.output_names
         return [
             {

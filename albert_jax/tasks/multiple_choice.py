@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from scipy.special import softmax
 
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
@@ -173,9 +172,11 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         self, examples: Sequence[ChoiceExample], features: Sequence[ChoiceFeature], outputs: Any
     ) -> list[Prediction]:
         """Number of the chosen ending with its probability, and the probabilities of all."""
+        from scipy.special import softmax
+
         predictions = []
-        probabilities_of = softmax(np.asarray(outputs, np.float64), axis=-1)
-        for example, row in zip(examples, probabilities_of, strict=True):
+        shares = softmax(np.asarray(outputs, np.float64), axis=-1)
+        for example, row in zip(examples, shares, strict=True):
             probabilities = row[: len(example.endings)].tolist()
             number = int(np.argmax(probabilities))
             predictions.append(

@@ -185,13 +185,13 @@ def test_errors_are_sorted_and_many_labels_are_listed():
     task = registry.create(ClassificationConfig(labels=labels))
     examples = [TextExample(f"f:{i}", (f"text {i}",), labels[i % 2]) for i in range(6)]
     predictions = [{"label": labels[0], "probability": 0.5 + 0.05 * i} for i in range(6)]
-    found = confusion.confusion(task, examples, predictions)
+    found = confusion.of_predictions(task, examples, predictions)
     assert found is not None
     assert [wrong.where for wrong in found.worst] == ["f:5", "f:3", "f:1"]
     assert found.lines()[0] == "label 1, taken for label 0: 3 times"
     task = registry.create(ClassificationConfig(labels=("消极", "积极")))
     examples = [TextExample("f:1", ("好吃",), "积极"), TextExample("f:2", ("难吃",), "消极")]
-    found = confusion.confusion(task, examples, [{"label": "积极", "probability": 0.9}] * 2)
+    found = confusion.of_predictions(task, examples, [{"label": "积极", "probability": 0.9}] * 2)
     assert found is not None
     assert found.lines()[:4] == [
         "true \\ predicted  消极   积极  recall",

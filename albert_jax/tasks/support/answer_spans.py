@@ -14,7 +14,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from scipy.special import softmax
 
 from albert_jax.tasks.support.offsets import Alignment, align
 from albert_jax.tasks.support.rows import Tokens, encode_all
@@ -139,6 +138,8 @@ def span_texts(
 
 def rank(texts: Sequence[tuple[str, float]], n_best: int) -> list[dict[str, Any]]:
     """The best different texts of a question, each with its score and probability among them."""
+    from scipy.special import softmax
+
     scores: dict[str, float] = {}
     for text, score in sorted(texts, key=lambda item: item[1], reverse=True):
         if len(scores) < n_best:
