@@ -17,8 +17,10 @@ from albert_jax.tasks.task import AnyTask
 
 LENGTH_MULTIPLE = 16
 """Row lengths of shortened batches are rounded up to a multiple of this many tokens."""
+POOL = 16
+"""So many batches in a row of an epoch exchange examples, so that each has texts of one length."""
 
-_ORDER, _BATCH = 0x7A5C, 0xF17E
+_ORDER, _BATCH, _POOLED = 0x7A5C, 0xF17E, 0x9001
 
 
 class TrainingBatches:
@@ -31,13 +33,27 @@ class TrainingBatches:
         self._examples, self._seed = examples, config.seed
         self._phases = [(phase.sequence_length, phase.batch_size) for phase in config.phases]
         self._features: dict[int, list[Any]] = {}
+        self._lengths: dict[int, np.ndarray] = {}
+        self._epoch: tuple[tuple[int, int], list[np.ndarray]] = ((-1, -1), [])
 
     def features(self, phase: int) -> list[Any]:
         """The features for the rows of a phase."""
         length = self._phases[phase][0]
         if length not in self._features:
-            self._features[length] = self.task.featurize(self.vocabulary, self._examples, length)
+            features = self.task.featurize(self.vocabulary, self._examples, length)
+            if not features:
+                raise DataError("no training examples; give a file with at least one")
+            self._lengths[length] = np.array([self._row_length(phase, one) for one in features])
+            self._features[length] = features
         return self._features[length]
+
+    def _row_length(self, phase: int, *features: Any) -> int:
+        """Tokens of the rows of a batch of features: what its longest one needs, in quarters of
+        the phase's length, so that at most four programs are compiled."""
+        maximum = self._phases[phase][0]
+        quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
+        longest = max(map(self.task.feature_length, features))
+        return fitting_length(longest, maximum, range(quarter, maximum, quarter))
 
     def per_batch(self, phase: int) -> int:
         """Features in a batch of a phase."""
@@ -48,36 +64,44 @@ class TrainingBatches:
         return math.ceil(len(self.features(0)) / self.per_batch(0))
 
     def numbers(self, phase: int, step: int) -> np.ndarray:
-        """Numbers of the features in the batch of a step of the run, in the order of its rows."""
-        count = len(self.features(phase))
-        return batch_order(self._seed, step, count, self.per_batch(phase))
+        """Numbers of the features in the batch of a step of the run, in the order of its rows.
+
+        int64, at most `per_batch`: no batch spans two epochs, so one of an epoch may be short.
+        """
+        epoch, index = divmod(step, math.ceil(len(self.features(phase)) / self.per_batch(phase)))
+        if self._epoch[0] != (phase, epoch):  # The last epoch asked for is kept.
+            lengths = self._lengths[self._phases[phase][0]]
+            batches = epoch_batches(self._seed, epoch, lengths, self.per_batch(phase))
+            self._epoch = ((phase, epoch), batches)
+        return self._epoch[1][index]
 
     def batch(self, phase: int, step: int, rows: np.ndarray) -> Batch:
         """The given rows of the batch of a step of the run.
 
-        Rows are as long as the longest text of the batch needs, in quarters of the phase's
-        length, so that at most four programs are compiled. Every host draws the whole batch, so
-        that no row depends on the number of hosts.
+        Every host draws the whole batch, so that no row depends on the number of hosts.
         """
-        features, (maximum, batch_size) = self.features(phase), self._phases[phase]
+        features = self.features(phase)
         chosen = [features[i] for i in self.numbers(phase, step)]
-        quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
-        longest = max(map(self.task.feature_length, chosen))
-        length = fitting_length(longest, maximum, range(quarter, maximum, quarter))
         seed = counter_rng.key(self._seed, _BATCH, step)
-        spec = BatchSpec(self.vocabulary, length, batch_size, seed)
+        length = self._row_length(phase, *chosen)
+        spec = BatchSpec(self.vocabulary, length, self._phases[phase][1], seed)
         batch = self.task.collate(chosen, spec)
         return {name: column[rows] for name, column in batch.items()}
 
 
-def batch_order(seed: int, step: int, examples: int, per_batch: int) -> np.ndarray:
-    """Numbers of the examples of a step's batch, int64, at most `per_batch`.
+def epoch_batches(seed: int, epoch: int, lengths: np.ndarray, per_batch: int) -> list[np.ndarray]:
+    """Numbers of the examples in each batch of an epoch, by the row lengths [n] that they need.
 
-    Each epoch has an order of its own, and no batch spans two epochs: the last one may be short.
+    The examples have a random order. Those of every POOL batches are then sorted by length, since a
+    batch is as long as its longest row and the rest would be padding, and the batches have a random
+    order again.
     """
-    if examples < 1:
-        raise DataError("no training examples; give a file with at least one")
-    epoch, index = divmod(step, math.ceil(examples / per_batch))
-    bits = counter_rng.bits(counter_rng.key(seed, _ORDER, epoch), np.arange(examples))
-    order = np.argsort(bits, kind="stable")
-    return order[index * per_batch : (index + 1) * per_batch]
+
+    def shuffled(purpose: int, count: int) -> np.ndarray:
+        bits = counter_rng.bits(counter_rng.key(seed, purpose, epoch), np.arange(count))
+        return np.argsort(bits, kind="stable")
+
+    order = shuffled(_ORDER, len(lengths))
+    order = order[np.lexsort((lengths[order], np.arange(len(order)) // (POOL * per_batch)))]
+    batches = np.split(order, range(per_batch, len(order), per_batch))
+    return [batches[i] for i in shuffled(_POOLED, len(batches))]

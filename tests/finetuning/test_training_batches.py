@@ -12,7 +12,7 @@ import pytest
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
 from albert_jax.finetuning import run_config
-from albert_jax.finetuning.batches import TrainingBatches, batch_order
+from albert_jax.finetuning.batches import POOL, TrainingBatches, epoch_batches
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
 from tests import tiny_models
@@ -45,7 +45,7 @@ def test_rows_of_a_batch_do_not_depend_on_what_was_made_before(data):
 def test_an_epoch_reads_every_example_once(data):
     batches, _ = training_batches(data / "classes.tsv", PhaseConfig(steps=3, batch_size=5))
     epoch = [batches.batch(0, step, np.arange(5)) for step in range(3)]
-    assert [batch["example_weights"].sum() for batch in epoch] == [5, 5, 2]
+    assert sorted(batch["example_weights"].sum() for batch in epoch) == [2, 5, 5]
     seen = [
         tuple(row[segments > 0].tolist())
         for batch in epoch
@@ -88,13 +88,32 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
 
 
 def test_batches_cover_each_epoch_once() -> None:
+    lengths = np.array([16, 32] * 5)
     for epoch in range(2):
-        steps = range(3 * epoch, 3 * epoch + 3)
-        parts = [batch_order(7, step, 10, 4) for step in steps]
-        assert [len(part) for part in parts] == [4, 4, 2]
+        parts = epoch_batches(7, epoch, lengths, 4)
+        assert sorted(len(part) for part in parts) == [2, 4, 4]
         assert sorted(np.concatenate(parts).tolist()) == list(range(10))
-    first = batch_order(7, 0, 50, 50)
-    assert (first != batch_order(7, 1, 50, 50)).any()
-    assert (first != batch_order(8, 0, 50, 50)).any()
+    (first,), (second,), (other,) = (
+        epoch_batches(seed, epoch, np.full(50, 16), 50) for seed, epoch in ((7, 0), (7, 1), (8, 0))
+    )
+    assert (first != second).any()
+    assert (first != other).any()
+
+
+def test_a_batch_has_texts_of_one_length_and_batches_come_in_any_order() -> None:
+    """Only batches at the border of two lengths are mixed, and short texts do not come first."""
+    generator = np.random.default_rng(0)
+    lengths = generator.choice([16, 32, 48, 64], 2 * POOL * 8)
+    batches = epoch_batches(3, 0, lengths, 8)
+    mixed = [len(set(lengths[batch])) > 1 for batch in batches]
+    assert sum(mixed) <= 2 * 3
+    longest = [int(lengths[batch].max()) for batch in batches]
+    assert longest[:POOL] != sorted(longest[:POOL])
+    assert len({lengths[batch].max() for batch in batches[:POOL]}) > 2
+
+
+def test_no_examples_are_told(data) -> None:
+    batches, _ = training_batches(data / "classes.tsv", PhaseConfig(steps=3, batch_size=5))
+    batches._examples = ()
     with pytest.raises(DataError, match="no training examples"):
-        batch_order(1, 0, 0, 4)
+        batches.numbers(0, 0)
