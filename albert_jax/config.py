@@ -192,6 +192,9 @@ class OptimizerConfig:
     """Decay of the second moment."""
     eps: float = bounded(1e-6, 1e-20, 1.0)
     """Added to the denominator, outside the square root."""
+    bias_correction: bool = False
+    """Correct the bias of the moments' first steps, as optax.adamw does and the original does not.
+    Without it the first hundred steps are three to six times as long."""
     max_grad_norm: float = bounded(1.0, 1e-6, 1e6)
     """Largest global norm of the gradient, after its reduction over all devices."""
     ema_decay: float = bounded(0.0, 0.0, 0.999999)

@@ -5,10 +5,8 @@
 
 DATA is that of benchmarks/splits.py. For each seed both sides start from the same exported
 network and the same new head, see the same examples in the same order at the same rates, and are
-scored on the same test. Transformers' Trainer is given torch.optim.AdamW, whose bias correction
-is undone in every step, since the original has none (ours follows it; with the correction the first
-steps are three times smaller). Its rows are ids already, padded to the longest of their batch as
-its collator does; ours are read, tokenized and padded in the time that is measured.
+scored on the same test. Its rows are ids already, padded to the longest of their batch as its
+collator does; ours are read, tokenized and padded in the time that is measured.
 
 Each side is a process of its own. Its time, and that of its processor, is from the start of the
 process to the end of the training: imports, compilation (without a cache) and the checkpoint are
@@ -22,7 +20,6 @@ import argparse
 import contextlib
 import dataclasses
 import json
-import math
 import os
 import resource
 import shutil
@@ -123,7 +120,6 @@ def theirs(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str
     from transformers import (
         AlbertForSequenceClassification,
         Trainer,
-        TrainerCallback,
         TrainingArguments,
     )
 
@@ -145,11 +141,6 @@ def theirs(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str
         lr=adam["learning_rate"], betas=(adam["b1"], adam["b2"]), eps=adam["eps"],
     )  # fmt: skip
 
-    class Uncorrected(TrainerCallback):
-        def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            step = state.global_step
-            _without_correction(optimizer, adam, float(rates[step]), step + 1)
-
     class Batches(Trainer):
         def get_train_dataloader(self) -> Any:
             batches = [
@@ -163,22 +154,13 @@ def theirs(options: argparse.Namespace, paths: dict[str, str]) -> tuple[dict[str
         use_cpu=True, report_to=[], logging_steps=options.steps, save_steps=options.steps,
         disable_tqdm=True, seed=options.seed,
     )  # fmt: skip
-    constant = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda _: 1.0)
-    Batches(
-        model, arguments, optimizers=(optimizer, constant), callbacks=[Uncorrected()],
-    ).train()  # fmt: skip
+    # The scheduler asks for one rate more than there are steps.
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: rates[min(step, len(rates) - 1)] / adam["learning_rate"]
+    )
+    Batches(model, arguments, optimizers=(optimizer, schedule)).train()
     took = spent()
     return took, their_score(model.eval(), options.out / "run", paths["test"])
-
-
-def _without_correction(optimizer: Any, adam: dict[str, float], rate: float, step: int) -> None:
-    """Sets rate, epsilon and decay so that step number `step` is that of Adam as the original has
-    it: torch multiplies the rate by root / first, and epsilon by root."""
-    first, root = 1 - adam["b1"] ** step, math.sqrt(1 - adam["b2"] ** step)
-    for group, decay in zip(optimizer.param_groups, (adam["weight_decay"], 0.0), strict=True):
-        group["lr"] = rate * first / root
-        group["eps"] = adam["eps"] / root
-        group["weight_decay"] = decay * root / first
 
 
 def their_score(model: Any, run: Path, test: str) -> float:

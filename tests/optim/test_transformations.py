@@ -3,6 +3,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
@@ -46,6 +47,22 @@ def test_stacking_changes_no_number(name):
     if name == "lamb":
         ratios = trust_ratio(jnp.stack(sets), jnp.stack(gradients), per_entry=True)
         assert ratios.shape == (2, 1, 1) and float(ratios[1, 0, 0] / ratios[0, 0, 0]) > 5
+
+
+def test_with_bias_correction_adamw_is_that_of_optax():
+    draw = np.random.default_rng(0)
+    params = {"pooler": {"kernel": jnp.asarray(draw.normal(size=(5, 4)))}}
+    config = OptimizerConfig(name="adamw", bias_correction=True, weight_decay=0.1)
+    optimizers = make_optimizer(config, 0.01), optax.adamw(0.01, eps=config.eps, weight_decay=0.1)
+    ours, theirs = params, params
+    states = [optimizer.init(params) for optimizer in optimizers]
+    for _ in range(5):
+        gradient = {"pooler": {"kernel": jnp.asarray(draw.normal(size=(5, 4)))}}
+        step, states[0] = optimizers[0].update(gradient, states[0], ours)
+        ours = optax.apply_updates(ours, step)
+        step, states[1] = optimizers[1].update(gradient, states[1], theirs)
+        theirs = optax.apply_updates(theirs, step)
+        np.testing.assert_allclose(ours["pooler"]["kernel"], theirs["pooler"]["kernel"], rtol=1e-6)
 
 
 def test_a_zero_norm_has_ratio_one():
