@@ -53,12 +53,16 @@ class Track:
     text: str
 
 
+ENGLISH = (
+    "11.2 million words of English: 110 books of Standard Ebooks, 26 open textbooks (OpenStax)"
+)
+
 TRACKS = {
     "A": Track(
         "tiny", 190, 5, "the default corpus (the documentation that Python carries with it)"
     ),
-    "B": Track("small", 1200, 3, "11 million words of English: half books, half textbooks"),
-    "C": Track("medium", 7200, 1, "11 million words of English: half books, half textbooks"),
+    "B": Track("small", 1200, 3, ENGLISH),
+    "C": Track("medium", 7200, 1, ENGLISH),
 }
 
 
