@@ -95,7 +95,7 @@ def test_rows_are_no_longer_than_those_of_the_teacher():
 
 
 @pytest.mark.parametrize(
-    ("width", "rate"), [(1024, 5e-5), (768, 5e-5), (256, 2.6e-4), (128, 7.3e-4), (16, 1.1e-3)]
+    ("width", "rate"), [(1024, 5e-5), (768, 5e-5), (512, 2.5e-4), (384, 8e-4), (16, 8e-4)]
 )
 def test_narrow_weights_learn_at_a_higher_rate_unless_it_is_given(width, rate):
     config = config_builder.with_task(configfile.load("finetune/default"), "classification")
