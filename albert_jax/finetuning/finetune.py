@@ -41,8 +41,8 @@ def run(
     Weights and vocabulary are those of `init`, a run or directory. Without it a small random
     network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
     the depth (None: that of the weights), `max_steps` ends the run early, and the config may
-    differ from the one that the run began with in the fields `allow_change`. Row lengths and the
-    learning rate are adapted to the weights unless they are among the paths `given`.
+    differ from the one that the run began with in the fields `allow_change`. Row lengths, learning
+    rate and epochs are adapted to weights and examples unless they are among the paths `given`.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
@@ -70,6 +70,7 @@ def run(
     facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))
     train += _augmented(task, train, config.seed)
     batches = TrainingBatches(task, vocabulary, train, config)
+    config, more = run_config.with_more_epochs(config, given, batches)
     config = run_config.with_steps(config, batches, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
     dev_features = prediction.featurize(task, vocabulary, dev, config.phases[-1].sequence_length)
@@ -79,7 +80,7 @@ def run(
     # With the augmented examples: hosts whose models drew other words must not train together.
     config, mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
     features, answers = (batches.features(len(config.phases) - 1), dev_features), []
-    summary.say(out, new, fitted, summary.of_examples(config, task, counts, features))
+    summary.say(out, new, fitted, more, summary.of_examples(config, task, counts, features))
     trained = finetuning_task(config, task, batches, dev, mesh, initial, teacher, answers=answers)
     run_training(
         config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,10 @@ PRESET_WIDTH = 768
 NARROWEST = 384
 """Narrower models take no larger learning rate than those of this width: 8e-4 instead of 5e-5 was
 best on dev sets at widths of 384, 256 and 128."""
+
+FEWEST_STEPS, MOST_EPOCHS = 200, 10
+"""A preset's epochs grow until they make so many steps, or are so many: a few hundred texts have
+taught little after three epochs (Zhang et al. 2021, arXiv 2006.05987)."""
 
 
 def defaults(name: str | None, init: str | None, task: str | None) -> tuple[Config, set[str]]:
@@ -122,6 +127,20 @@ def fit_to_weights(
         lines.append(f"learning rate {fitted:g} (not {rate:g}), for weights of width {width}")
     config = dataclasses.replace(config, phases=tuple(phases), task=task, optimizer=optimizer)
     return config, "; ".join(dict.fromkeys(lines))
+
+
+def with_more_epochs(
+    config: Config, given: Collection[str], batches: TrainingBatches
+) -> tuple[Config, str]:
+    """(the config with more epochs where a preset's make few steps, what was changed or "")."""
+    task, per_epoch = config.task, batches.steps_per_epoch()
+    assert task is not None
+    epochs = float(min(MOST_EPOCHS, math.ceil(FEWEST_STEPS / per_epoch)))
+    if not 0 < task.num_train_epochs < epochs or "task.num_train_epochs" in given:
+        return config, ""
+    line = f"{epochs:g} epochs (not {task.num_train_epochs:g}) of {per_epoch} steps"
+    task = dataclasses.replace(task, num_train_epochs=epochs)
+    return dataclasses.replace(config, task=task), line
 
 
 def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) -> Config:

@@ -87,6 +87,26 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
     assert short.task.num_train_epochs == 0
 
 
+def test_few_examples_have_more_epochs_unless_they_were_asked_for(tmp_path):
+    def epochs(examples, asked=3.0, given=()):
+        path = tmp_path / f"classes-{examples}.tsv"
+        path.write_text("sentence\tlabel\n" + "the file\tyes\n" * examples)
+        phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
+        batches, config = training_batches(path, phase, num_train_epochs=asked)
+        config, line = run_config.with_more_epochs(config, given, batches)
+        again, nothing = run_config.with_more_epochs(config, given, batches)
+        assert (again, nothing) == (config, "")
+        assert config.task is not None
+        return config.task.num_train_epochs, line
+
+    assert epochs(800) == (3.0, "")
+    assert epochs(400) == (4.0, "4 epochs (not 3) of 50 steps")
+    assert epochs(40) == (10.0, "10 epochs (not 3) of 5 steps")
+    assert epochs(40, given=("task.num_train_epochs",)) == (3.0, "")
+    assert epochs(40, asked=0.0) == (0.0, "")
+    assert epochs(40, asked=20.0) == (20.0, "")
+
+
 def test_batches_cover_each_epoch_once() -> None:
     lengths = np.array([16, 32] * 5)
     for epoch in range(2):
