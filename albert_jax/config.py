@@ -125,8 +125,7 @@ class PhaseConfig:
     depths: tuple[int, ...] = ()
     """Numbers of layers, of which each step draws one; by default all layers are applied."""
     schedule: Literal["run", "warmup", "constant", "decay"] = "run"
-    """Learning rate: the run's polynomial schedule, or within this phase a linear warm-up to the
-    peak, the peak, or a linear decay to the end."""
+    """Learning rate: the run's polynomial schedule, or a phase's own warm-up, peak or decay."""
     packing: bool = False
     """Let several short pairs share a row, each with its own attention, positions and [CLS]."""
     short_seq_prob: float = bounded(0.1, 0.0, 1.0)
@@ -166,10 +165,8 @@ class PhaseConfig:
         if self.objective.word_prediction != "none" and not model.word_vocab_size:
             raise ConfigError(f"{where}.objective.word_prediction needs model.word_vocab_size")
         if self.objective.max_ngram > self.sequence_length:
-            raise ConfigError(
-                f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than "
-                f"{where}.sequence_length {self.sequence_length}: lower it"
-            )
+            what = f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than"
+            raise ConfigError(f"{what} {where}.sequence_length {self.sequence_length}: lower it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +190,7 @@ class OptimizerConfig:
     eps: float = bounded(1e-6, 1e-20, 1.0)
     """Added to the denominator, outside the square root."""
     bias_correction: bool = False
-    """Correct the bias of the moments' first steps, as optax.adamw does and the original does not.
-    Without it the first hundred steps are three to six times as long."""
+    """Correct the bias of the moments, as optax.adamw does and the original does not."""
     max_grad_norm: float = bounded(1.0, 1e-6, 1e6)
     """Largest global norm of the gradient, after its reduction over all devices."""
     ema_decay: float = bounded(0.0, 0.0, 0.999999)

@@ -28,12 +28,11 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """LAMB (You et al. 2019, arXiv 1904.00962) or AdamW as in the original, or Muon.
 
-    AdamW has decoupled weight decay, eps outside the square root, and no bias correction (the
-    original's optimization.py) unless the config asks for it. LAMB scales AdamW's direction by the
-    trust ratio of each parameter (lamb_optimizer.py). Muon (Jordan 2024) takes the nearest
-    orthogonal matrix to the momentum as the direction of every weight matrix, at MUON_RMS and with
-    decoupled weight decay (with a trust ratio they grow without bound). All else has LAMB. The
-    state is alike for any learning rate.
+    AdamW has decoupled weight decay, eps outside the square root, and (unless the config asks) no
+    bias correction (the original's optimization.py). LAMB scales its direction by the trust ratio
+    of each parameter (lamb_optimizer.py). Muon (Jordan 2024) takes the nearest orthogonal matrix to
+    the momentum as the direction of every weight matrix, at MUON_RMS and with decoupled weight
+    decay (a trust ratio lets them grow without bound). All else has LAMB.
     """
     rule = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
     adam = rule(config.b1, config.b2, config.eps)
