@@ -18,7 +18,7 @@ from albert_jax.tasks.task import AnyTask
 LENGTH_MULTIPLE = 16
 """Row lengths of shortened batches are rounded up to a multiple of this many tokens."""
 POOL = 16
-"""So many batches in a row of an epoch exchange examples, so that each has texts of one length."""
+"""Consecutive batches of an epoch whose examples are sorted together by length."""
 
 _ORDER, _BATCH, _POOLED = 0x7A5C, 0xF17E, 0x9001
 
@@ -32,28 +32,27 @@ class TrainingBatches:
         self.task, self.vocabulary = task, vocabulary
         self._examples, self._seed = examples, config.seed
         self._phases = [(phase.sequence_length, phase.batch_size) for phase in config.phases]
-        self._features: dict[int, list[Any]] = {}
-        self._lengths: dict[int, np.ndarray] = {}
+        self._features: dict[int, tuple[list[Any], np.ndarray]] = {}
         self._epoch: tuple[tuple[int, int], list[np.ndarray]] = ((-1, -1), [])
 
     def features(self, phase: int) -> list[Any]:
         """The features for the rows of a phase."""
-        length = self._phases[phase][0]
-        if length not in self._features:
-            features = self.task.featurize(self.vocabulary, self._examples, length)
-            if not features:
-                raise DataError("no training examples; give a file with at least one")
-            self._lengths[length] = np.array([self._row_length(phase, one) for one in features])
-            self._features[length] = features
-        return self._features[length]
+        return self._with_lengths(phase)[0]
 
-    def _row_length(self, phase: int, *features: Any) -> int:
-        """Tokens of the rows of a batch of features: what its longest one needs, in quarters of
+    def _with_lengths(self, phase: int) -> tuple[list[Any], np.ndarray]:
+        """The features for the rows of a phase, and the row length that each needs: in quarters of
         the phase's length, so that at most four programs are compiled."""
         maximum = self._phases[phase][0]
-        quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
-        longest = max(map(self.task.feature_length, features))
-        return fitting_length(longest, maximum, range(quarter, maximum, quarter))
+        if maximum not in self._features:
+            features = self.task.featurize(self.vocabulary, self._examples, maximum)
+            if not features:
+                raise DataError("no training examples; give a file with at least one")
+            quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
+            quarters = range(quarter, maximum, quarter)
+            needed = map(self.task.feature_length, features)
+            lengths = np.array([fitting_length(length, maximum, quarters) for length in needed])
+            self._features[maximum] = features, lengths
+        return self._features[maximum]
 
     def per_batch(self, phase: int) -> int:
         """Features in a batch of a phase."""
@@ -68,24 +67,24 @@ class TrainingBatches:
 
         int64, at most `per_batch`: no batch spans two epochs, so one of an epoch may be short.
         """
-        epoch, index = divmod(step, math.ceil(len(self.features(phase)) / self.per_batch(phase)))
-        if self._epoch[0] != (phase, epoch):  # The last epoch asked for is kept.
-            lengths = self._lengths[self._phases[phase][0]]
-            batches = epoch_batches(self._seed, epoch, lengths, self.per_batch(phase))
-            self._epoch = ((phase, epoch), batches)
-        return self._epoch[1][index]
+        lengths, per_batch = self._with_lengths(phase)[1], self.per_batch(phase)
+        epoch, index = divmod(step, math.ceil(len(lengths) / per_batch))
+        kept, batches = self._epoch
+        if kept != (phase, epoch):
+            batches = epoch_batches(self._seed, epoch, lengths, per_batch)
+            self._epoch = (phase, epoch), batches
+        return batches[index]
 
     def batch(self, phase: int, step: int, rows: np.ndarray) -> Batch:
         """The given rows of the batch of a step of the run.
 
         Every host draws the whole batch, so that no row depends on the number of hosts.
         """
-        features = self.features(phase)
-        chosen = [features[i] for i in self.numbers(phase, step)]
+        (features, lengths), numbers = self._with_lengths(phase), self.numbers(phase, step)
         seed = counter_rng.key(self._seed, _BATCH, step)
-        length = self._row_length(phase, *chosen)
-        spec = BatchSpec(self.vocabulary, length, self._phases[phase][1], seed)
-        batch = self.task.collate(chosen, spec)
+        longest = int(lengths[numbers].max())
+        spec = BatchSpec(self.vocabulary, longest, self._phases[phase][1], seed)
+        batch = self.task.collate([features[i] for i in numbers], spec)
         return {name: column[rows] for name, column in batch.items()}
 
 
