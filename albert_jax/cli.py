@@ -63,7 +63,10 @@ EQUIVALENT_OPTIONS = {
 """Our options for those of other trainers, in the commands of WITH_FIELDS."""
 WITH_FIELDS = ("pretrain", "finetune", "config show")
 """Commands that have every field of a config as an option."""
-LISTS = ("--text", "--ids", "--decontaminate")
+LISTS = (
+    "--text", "--ids", "--decontaminate", "--data", "--data.prepared", "--allow-change",
+    "--special-ids",
+)  # fmt: skip
 """Options with several values, of which a repetition would silently lose the first."""
 DEVICE_OPTIONS = ("--gpu", "--gpus", "--cuda", "--tpu", "--cpu", "--device", "--devices")
 """Options of other programs for what an environment variable decides here."""
@@ -194,7 +197,3 @@ def _usage_error(box: str, command: str) -> str:
         closest = difflib.get_close_matches(next(iter(typed), ""), options, 1, 0.0) or options
         text += f"; did you mean {closest[0]}?"
     return f"{text} (albert-jax {command} --help)"
-
-
-if __name__ == "__main__":
-    entry()

@@ -151,7 +151,6 @@ class PhaseConfig:
                 f"{where}.sequence_length is {self.sequence_length}, but the model has {longest} "
                 "positions: lower it, or raise model.max_position_embeddings"
             )
-        check_within(f"{where}.sequence_length", self.sequence_length, 8, longest)
         if self.batch_size % self.gradient_accumulation_steps:
             raise ConfigError(
                 f"{where}.batch_size {self.batch_size} is not divisible by "
@@ -163,7 +162,10 @@ class PhaseConfig:
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
         if self.objective.word_prediction != "none" and not model.word_vocab_size:
-            raise ConfigError(f"{where}.objective.word_prediction needs model.word_vocab_size")
+            raise ConfigError(
+                f"{where}.objective.word_prediction needs model.word_vocab_size: set it to "
+                "the number of words of the labels"
+            )
         if self.objective.max_ngram > self.sequence_length:
             what = f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than"
             raise ConfigError(f"{what} {where}.sequence_length {self.sequence_length}: lower it")
@@ -174,7 +176,7 @@ class OptimizerConfig:
     """LAMB or AdamW exactly as in the original (lamb_optimizer.py, optimization.py), or Muon."""
 
     name: Literal["lamb", "adamw", "muon"] = "lamb"
-    """The optimizer; muon takes LAMB for all that is not a weight matrix."""
+    """The optimizer; muon takes LAMB for embedding tables, biases, norms and classifiers."""
     learning_rate: float = bounded(0.00176, 1e-12, 10.0)
     """Peak learning rate."""
     warmup_steps: int = bounded(3125, 0)
@@ -263,7 +265,7 @@ class RunConfig:
     """First and last step (from 1) of a profiler trace in the run folder."""
 
     def validate(self) -> None:
-        """Raises ConfigError for steps to profile that are not a range."""
+        """Raises ConfigError for steps to profile that are no range, and words below 1."""
         steps = list(self.profile_steps)
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise ConfigError(f"run.profile_steps is {steps}: give the first and the last step")

@@ -296,7 +296,7 @@ def new_folder(out_dir: str | os.PathLike[str]) -> Iterator[Path]:
     out = Path(os.path.abspath(out_dir))
     if os.path.lexists(out):
         raise CheckpointError(f"{out_dir} exists already: choose another name or remove it first")
-    temporary = out.with_name(f".{out.name}.partial-{os.getpid()}")
+    temporary = out.with_name(f".{out.name}.partial-{uuid.uuid4().hex[:8]}")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()

@@ -97,7 +97,7 @@ def _run(path: str) -> Checks:
 
     yield _check("vocabulary", vocabulary)
     layout = Layout(path)
-    checkpoints = Checkpoints(path, keep=1, best=None, read_only=True)
+    checkpoints = Checkpoints(path, read_only=True)
     for step in manifest.step_numbers(layout.checkpoints):
         if manifest.is_unfinished(layout, step):
             yield Check(f"checkpoint {step}", "an unfinished save, which no start takes")

@@ -35,7 +35,7 @@ def scores(model: loading.Model, path: str, depths: list[int]) -> dict[str, floa
 def exits(model: loading.Model, path: str, num_layers: int) -> dict[str, list[float]]:
     """For each confidence [score, mean number of layers, time of all layers over its time]."""
     from albert_jax.inference import predict
-    from albert_jax.inference.early_exit import COMPARED, EarlyExit, Tally
+    from albert_jax.inference.early_exit import EarlyExit
 
     task = predict.task_of(model)
     config = task.config
@@ -47,12 +47,11 @@ def exits(model: loading.Model, path: str, num_layers: int) -> dict[str, list[fl
         early = EarlyExit(model, confidence, num_layers)
 
         def answer(early: EarlyExit = early) -> Any:
-            early.tally = Tally(batches=COMPARED)  # It has been compared enough: no second run.
             return predict.predict(model, examples, early_exit=early)
 
         value = task.score(examples, answer())[config.metrics[0]]
         ratio = whole / tuning.seconds(answer)
-        found[str(confidence)] = [100 * value, statistics.fmean(early.tally.num_layers), ratio]
+        found[str(confidence)] = [100 * value, statistics.fmean(early.layers_used), ratio]
     return found
 
 

@@ -312,7 +312,7 @@ def main() -> None:
         from albert_jax.inference import scoring
         from albert_jax.model_io import model as models
 
-        checkpoints = Checkpoints(run, keep=1, best=None, read_only=True)
+        checkpoints = Checkpoints(run, read_only=True)
         steps = [s for s in checkpoints.steps() if not options.steps or s in options.steps]
         checkpoints.close()
         print(run)

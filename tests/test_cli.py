@@ -193,7 +193,7 @@ def test_overrides_reach_pretraining(monkeypatch, tmp_path, capsys):
                  "--phases.0.objective.mask-unit", "span", "--from", "q@5", "--allow-change", "seed", "run"]  # fmt: skip
     assert cli.main(arguments) == 0
     config, tiny = seen.pop("config"), configfile.load("tiny")
-    assert seen == {"out": "r", "init": None, "branch": "q@5", "allow_change": ("seed", "run")}
+    assert seen == {"out": "r", "init": None, "parent": "q@5", "allow_change": ("seed", "run")}
     changed = {line.split(" ")[0] for line in configfile.difference(config, tiny)}
     assert changed == {"data.prepared", "phases.0.steps", "phases.0.depths", "compute.unroll",
                        "optimizer.learning_rate", "phases.0.objective.mask_unit", "model.vocab_size"}  # fmt: skip
@@ -339,9 +339,12 @@ def test_a_line_of_many_words_has_an_end():
     assert line.startswith("begin word") and line.endswith(" end") and len(line) < 2100
 
 
-def test_a_second_list_of_texts_is_refused(capsys, tmp_path):
-    code = cli.main(["data", "prepare", "--text", "a.txt", "--text", "b.txt", "--out", "x"])
-    assert code == 2 and "--text is given twice: give it once" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "command", ["data prepare --text a --text b --out x", "pretrain --data a --data b --out x"]
+)
+def test_a_second_list_of_values_is_refused(capsys, command):
+    assert cli.main(command.split()) == 2
+    assert re.search(r"--(text|data) is given twice: give it once", capsys.readouterr().err)
 
 
 def test_an_argument_that_is_not_utf8_is_one_line(capsys):

@@ -25,7 +25,7 @@ import numpy as np
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.data.batches.batch import empty_batch, set_word_weights
-from albert_jax.errors import AlbertError, ConfigError
+from albert_jax.errors import ConfigError, NumericsError
 from albert_jax.model import flops
 from albert_jax.plan import chips
 
@@ -174,7 +174,9 @@ class Stepper:
 
     def _read(self, loss: Any) -> None:
         if not np.isfinite(np.asarray(loss)):
-            raise AlbertError(f"the loss of step {self._count} is not finite")
+            raise NumericsError(
+                f"the loss of step {self._count} is not finite: try it with compute.dtype float32"
+            )
 
 
 def measure(config: Config, name: str, *, steps: int = 20) -> Figures:

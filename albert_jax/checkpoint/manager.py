@@ -63,8 +63,8 @@ class Checkpoints:
         self,
         run_dir: str,
         *,
-        keep: int,
-        best: str | None,
+        keep: int = 1,
+        best: str | None = None,
         best_mode: Literal["min", "max"] = "min",
         read_only: bool = False,
     ) -> None:

@@ -160,12 +160,13 @@ def column_names(columns: str) -> tuple[str, ...]:
 
 
 def write_json_lines(values: Iterable[Mapping[str, Any]], out: str | None) -> None:
-    """Writes one JSON object per line to stdout, or to a file that appears only when complete.
+    """Writes one JSON object per line to stdout (also for "-"), or to a file, which appears only
+    when it is complete.
 
     A reader of stdout sees each line as soon as there is one.
     """
     lines = (json.dumps(value, ensure_ascii=False) + "\n" for value in values)
-    if out is None:
+    if out in (None, "-"):
         for line in lines:
             sys.stdout.write(line)
             sys.stdout.flush()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any
 
 from albert_jax import configfile, files
 from albert_jax.commands.options import File
@@ -25,20 +25,11 @@ class Plan:
     """
 
     config: File | None = None
-    """Preset (base-v2), TOML file, or the folder of a run; optional with a budget."""
+    """Preset (base-v2), TOML file (config show writes one with other fields), or the folder of a
+    run; optional with a budget."""
     slice: str
     """Google's name (v5e-256, v5p-128, v6e-64, 7x-4x4x4), h100-8 or h200-8; "here" measures this
     machine (only with a budget)."""
-    remat: Literal["none", "dots", "full"] | None = None
-    """Rematerialization instead of the config's."""
-    unroll: bool | None = None
-    """Unroll the layers, or scan them, instead of what the config says."""
-    batch_size: int | None = None
-    """Rows of a step instead of each phase's."""
-    gradient_accumulation_steps: int | None = None
-    """Gradient accumulation steps instead of each phase's."""
-    fsdp: int | None = None
-    """Shards of parameters and optimizer state instead of the config's."""
     efficiency: float = 0.5
     """Share of the chips' peak that hours and cost assume."""
     price: float = 0.0
@@ -71,7 +62,6 @@ class Plan:
         else:
             assert hours is not None
             name, config = budget.choose_for_slice(hours, where, self.efficiency)
-            config = self._changed(config)
         steps, nearest = planning.compile_steps(config, where), None
         if not all(step.fits for step in steps):
             nearest = planning.nearest_that_fits(config, where)
@@ -97,7 +87,7 @@ class Plan:
         if len(budgets) > 1:
             raise ConfigError("--hours and --chip-hours exclude each other: give one")
         if any(not 0 < value < math.inf for value in budgets):
-            raise ConfigError("a budget must be a number above 0")
+            raise ConfigError(f"a budget of {budgets[0]} hours: give a number above 0")
         if not 0 < self.efficiency <= 1:
             raise ConfigError(f"--efficiency {self.efficiency}: give a share above 0, at most 1")
         if budgets and not self.out:
@@ -134,26 +124,9 @@ class Plan:
 
     def _given(self, name: str) -> Config:
         """The config of --config, checked."""
-        config = self._changed(configfile.load(name))
+        config = configfile.load(name)
         config.validate()
         return config
-
-    def _changed(self, config: Config) -> Config:
-        """The config with the options that replace its fields."""
-
-        def changed(section: Any, *names: str) -> Any:
-            values = {name: getattr(self, name) for name in names}
-            return replace(section, **{k: v for k, v in values.items() if v is not None})
-
-        return replace(
-            config,
-            phases=tuple(
-                changed(phase, "batch_size", "gradient_accumulation_steps")
-                for phase in config.phases
-            ),
-            parallel=changed(config.parallel, "fsdp"),
-            compute=changed(config.compute, "remat", "unroll"),
-        )
 
 
 def as_json(figures: dict[str, Any]) -> str:

@@ -67,8 +67,8 @@ class Predict(DepthOptions):
             denoising_steps=self.denoising_steps,
             temperature=self.temperature,
             seed=self.seed,
-            show_step=_say if self.show_steps else None,
-            report=_say,
+            show_step=options.log if self.show_steps else None,
+            report=options.log,
         )
         faults: list[str] = []
         if self.input == "-":
@@ -76,8 +76,8 @@ class Predict(DepthOptions):
         else:
             predictions = predictor.predictions(self._examples(predictor.task))
         options.write_json_lines(predictions, self.out)
-        if predictor.early_exit is not None and predictor.early_exit.tally.num_layers:
-            _say(predictor.early_exit.summary())
+        if predictor.early_exit is not None and predictor.early_exit.layers_used:
+            options.log(predictor.early_exit.summary())
         if faults:
             plural = "line has" if len(faults) == 1 else "lines have"
             raise DataError(f"{len(faults)} {plural} no answer: {faults[0]}")
@@ -89,10 +89,6 @@ class Predict(DepthOptions):
             return task.read_for_prediction(self.input, columns)
         lines = str(self.text).rstrip("\n").split("\n")
         return [task.parse_line(line, f"line {i}") for i, line in enumerate(lines, start=1)]
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 def _answers(predictor: Predictor, faults: list[str]) -> Iterator[dict[str, Any]]:
@@ -107,7 +103,7 @@ def _answers(predictor: Predictor, faults: list[str]) -> Iterator[dict[str, Any]
             return error
 
     if sys.stdin.isatty():
-        _say("an example per line, with tabs between its parts; Ctrl-D ends")
+        options.log("an example per line, with tabs between its parts; Ctrl-D ends")
     first = 1
     for lines in _lines_as_they_come(sys.stdin.buffer):
         answers = predictor.answers([example(*pair) for pair in enumerate(lines, first)])

@@ -31,7 +31,7 @@ class Pretrain:
     """Prepared folders; short for --data.prepared."""
     init: Annotated[str | None, tyro.conf.arg(metavar="RUN|DIR")] = None
     """Start from the parameters of a run or an exported directory."""
-    branch: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN@STEP")] = None
+    parent: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN@STEP")] = None
     """Start a child run from the whole train state of another run at a step."""
     allow_change: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIELD")] = ()
     """Fields (or sections) of the config that may differ from those the run began with."""
@@ -49,7 +49,7 @@ class Pretrain:
         if self.data:
             data = dataclasses.replace(config.data, prepared=self.data)
             config = dataclasses.replace(config, data=data)
-        if self.init and self.branch:
+        if self.init and self.parent:
             raise ConfigError("--init and --from exclude each other: give one")
         if config.task is not None:
             raise ConfigError(
@@ -66,7 +66,7 @@ class Pretrain:
             self._with_vocabulary_size(config),
             self.out,
             init=self.init,
-            branch=self.branch,
+            parent=self.parent,
             allow_change=self.allow_change,
         )
 

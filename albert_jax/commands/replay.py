@@ -157,7 +157,7 @@ def verdict_lines(found: Replay) -> Iterator[str]:
     """Yields lines on how far the step is unlike others, and on the rows that explain it."""
     step, values, measures = found.past.step, found.metrics[found.past.step], found.measures
     norm, typical = values["grad_norm"], found.typical_norm()
-    rows = measures.conspicuous.tolist()
+    rows = measures.outliers.tolist()
     named = ", ".join(map(str, rows[:NAMED_ROWS])) + ", ..." * (len(rows) > NAMED_ROWS)
     if not (math.isfinite(norm) and math.isfinite(values["loss"])):
         guilty = f"not finite in row {named}"
@@ -203,7 +203,7 @@ def as_json(found: Replay, reopened: Reopened) -> dict[str, Any]:
         "replayed": again,
         "equal": None if not differences else not any(differences.values()),
         "differences_now": list(past.differences_now),
-        "conspicuous": found.measures.conspicuous.tolist(),
+        "outliers": found.measures.outliers.tolist(),
         "rows": [
             {"row": row}
             | plain({n: column[row] for n, column in found.measures._asdict().items()})

@@ -18,6 +18,7 @@ from albert_jax.commands.options import (
     sentences,
     write_json_lines,
 )
+from albert_jax.errors import DataError
 
 if TYPE_CHECKING:
     from albert_jax.data.sources.tables import Record
@@ -47,7 +48,10 @@ class Score(DepthOptions):
             return
         from albert_jax.inference import scoring
 
-        texts, where = sentences([r for r in records if any(map(str, r.fields.values()))])
+        records = [r for r in records if any(map(str, r.fields.values()))]
+        if not records:
+            raise DataError(f"{self.file}: no sentences: give at least one")
+        texts, where = sentences(records)
         found = scoring.scored(self.load(), texts, where, num_layers=self.num_layers)
         write_json_lines(found, self.out)
 

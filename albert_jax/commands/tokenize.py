@@ -43,7 +43,7 @@ class Tokenize(SentenceOptions, _Vocabulary):
         vocabulary = run_record.load_vocabulary(self.vocabulary) if run else vocabularies.load(path)
         found = masked_text.tokenize(vocabulary, texts)
         if self.out is not None:
-            write_json_lines(found, None if self.out == "-" else self.out)
+            write_json_lines(found, self.out)
             return
         for each in found:
             print(each["text"], *table(each["tokens"], each["ids"]), sep="\n")

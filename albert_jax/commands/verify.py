@@ -9,7 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.errors import CheckpointError, one_line
+from albert_jax.errors import CheckpointError, ConfigError, one_line
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,12 @@ class Verify:
     """Runs, prepared folders, exported directories."""
 
     def run(self) -> None:
-        """Prints a table for each path. Raises CheckpointError if anything is damaged."""
+        """Prints a table for each path. Raises CheckpointError if anything is damaged, ConfigError
+        without a path."""
         from albert_jax import verify
 
         if not self.paths:
-            raise CheckpointError("no PATH: name a run, a prepared folder or an exported directory")
+            raise ConfigError("no PATH: name a run, a prepared folder or an exported directory")
         kinds = {path: verify.kind_of(path) for path in self.paths}
         wrong: list[str] = []
         for path, kind in kinds.items():

@@ -11,12 +11,12 @@ import numpy as np
 from albert_jax.errors import AlbertError
 from albert_jax.evaluation import confusion
 from albert_jax.evaluation.confusion import Confusion
+from albert_jax.evaluation.intervals import bootstrap
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of, truncated_examples
 from albert_jax.model import flops
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import flatten_groups
-from albert_jax.tasks.support.metrics import bootstrap
 from albert_jax.tasks.support.rows import BatchSpec
 
 COSINE_EXAMPLES = 256

@@ -14,7 +14,7 @@ import numpy as np
 
 from albert_jax.data.sources.tables import Record, read_records, text_field
 from albert_jax.errors import DataError
-from albert_jax.tasks.support.metrics import Interval, mean_of_shares, share
+from albert_jax.evaluation.intervals import Interval, mean_of_shares, share
 
 SENTENCES = ("sentence_good", "sentence_bad")
 """Columns of the sentences; a table with one of them holds pairs."""

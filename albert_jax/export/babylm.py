@@ -29,7 +29,7 @@ def export(run: str, out: str, *, head: Head | None = None, dtype: StoredType = 
 
     if not models.is_run(run):
         raise CheckpointError(f"{run} is no run folder: name the --out of albert-jax pretrain")
-    opened = Checkpoints(run, keep=1, best=None, read_only=True)
+    opened = Checkpoints(run, read_only=True)
     with contextlib.closing(opened) as checkpoints:
         saved = {step: checkpoints.metrics(step) for step in checkpoints.steps()}
     milestones = {step: row for step, row in saved.items() if WORDS_MILESTONE in row}

@@ -77,8 +77,8 @@ def export(
             f"{len(content):,} bytes, largest difference {difference:.3g}"
         ]
         if to == "stablehlo":
-            record["promise"] = stablehlo.promise()
-            lines.append(stablehlo.promise())
+            record["compatibility"] = stablehlo.compatibility()
+            lines.append(stablehlo.compatibility())
         if int8:
             record["int8"], effects = quantization.measure(model, restored, head)
             lines += effects

@@ -18,7 +18,7 @@ from albert_jax.export.quantization import Int8
 from albert_jax.model import sharing
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
-from albert_jax.tasks.support.encoder import NEGATIVE
+from albert_jax.tasks.support.rows import NEGATIVE
 from albert_jax.tree import flatten
 
 OPSET = 20

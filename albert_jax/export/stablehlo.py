@@ -46,7 +46,7 @@ def run(path: Path, program: Program, inputs: dict[str, np.ndarray]) -> Mapping[
     return outputs
 
 
-def promise() -> str:
+def compatibility() -> str:
     """Until when the program is promised to load; a release of JAX does not tell its own date."""
     return (
         f"written by jax {jax.__version__}: it loads with that and with releases of the six months "
@@ -57,7 +57,7 @@ def promise() -> str:
 def usage(program: Program) -> list[str]:
     """Python that loads the program and shows what it takes and gives."""
     return [
-        *(f"# {part}" for part in promise().split(": ")),
+        *(f"# {part}" for part in compatibility().split(": ")),
         "import jax, numpy",
         "",
         'content = open("THIS_FOLDER/model.stablehlo", "rb").read()',

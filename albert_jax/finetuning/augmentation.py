@@ -19,6 +19,7 @@ from albert_jax.tasks.support.prediction import length_buckets
 BATCH_SIZE = 32
 TOP_K = 20
 """Tokens that a word is drawn from."""
+# Keys of the draws of one purpose each.
 _WORDS, _TOKENS = 0xA06, 0xA07
 
 
@@ -71,8 +72,7 @@ def _mask_words(model: Model, ids: np.ndarray, share: float, key: int) -> _Maske
     begins = model.vocabulary.starts_word[ids].astype(bool)
     begins[:1] = True
     word, count = np.cumsum(begins) - 1, int(begins.sum())
-    bits = counter_rng.bits(counter_rng.key(key, _WORDS), np.arange(count))
-    order = np.argsort(bits, kind="stable")
+    order = counter_rng.permutation(counter_rng.key(key, _WORDS), count)
     masked = np.isin(word, order[: max(1, round(share * count))])
     kept = ~masked | begins  # A masked word becomes one mask, at its first token.
     changed = np.where(masked, model.vocabulary.mask_id, ids)[kept]

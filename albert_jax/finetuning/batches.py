@@ -20,6 +20,7 @@ LENGTH_MULTIPLE = 16
 POOL = 16
 """Consecutive batches of an epoch whose examples are sorted together by length."""
 
+# Keys of the draws of one purpose each.
 _ORDER, _BATCH, _POOLED = 0x7A5C, 0xF17E, 0x9001
 
 
@@ -96,11 +97,8 @@ def epoch_batches(seed: int, epoch: int, lengths: np.ndarray, per_batch: int) ->
     order again.
     """
 
-    def shuffled(purpose: int, count: int) -> np.ndarray:
-        bits = counter_rng.bits(counter_rng.key(seed, purpose, epoch), np.arange(count))
-        return np.argsort(bits, kind="stable")
-
-    order = shuffled(_ORDER, len(lengths))
+    order = counter_rng.permutation(counter_rng.key(seed, _ORDER, epoch), len(lengths))
     order = order[np.lexsort((lengths[order], np.arange(len(order)) // (POOL * per_batch)))]
     batches = np.split(order, range(per_batch, len(order), per_batch))
-    return [batches[i] for i in shuffled(_POOLED, len(batches))]
+    shuffled = counter_rng.permutation(counter_rng.key(seed, _POOLED, epoch), len(batches))
+    return [batches[i] for i in shuffled]

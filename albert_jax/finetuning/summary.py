@@ -16,10 +16,6 @@ from albert_jax.tasks.task import AnyTask
 
 LABELS_SHOWN = 8
 """Labels that are named; of more only the number is told."""
-SMALL_WIDTH = 512
-"""Networks up to this width learn with larger learning rates than the published ones."""
-SMALL_RATE = 1e-3
-"""A learning rate for them."""
 
 
 def say(out: str, *lines: str) -> None:
@@ -96,7 +92,7 @@ def of_single_answer(config: Config, answers: Sequence[str], init: str | None) -
     """
     if not answers or not answers[-1]:
         return ""
-    task, model, rate = config.task, config.model, config.optimizer.learning_rate
+    task, rate = config.task, config.optimizer.learning_rate
     assert task is not None
     advice = []
     if getattr(task, "pooling", "") == "cls":
@@ -105,10 +101,7 @@ def of_single_answer(config: Config, answers: Sequence[str], init: str | None) -
         advice.append(f"more epochs (--task.num-train-epochs {5 * task.num_train_epochs:g})")
     else:
         advice.append("more steps")
-    if model.hidden_size > SMALL_WIDTH:
-        advice.append(f"--optimizer.learning-rate {rate / 2:g} and another --seed")
-    elif rate < SMALL_RATE:
-        advice.append(f"--optimizer.learning-rate {SMALL_RATE:g}")
+    advice.append(f"--optimizer.learning-rate {rate / 2:g} and another --seed")
     if init is None:
         advice.append("pretrained weights (--init)")
     return (

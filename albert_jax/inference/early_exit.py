@@ -9,8 +9,6 @@ elsewhere.
 
 from __future__ import annotations
 
-import dataclasses
-import time
 from typing import Any
 
 import jax
@@ -27,27 +25,6 @@ from albert_jax.tasks.task import AnyTask
 
 HALVINGS = 3
 """Largest number of times that the size of a batch is halved."""
-
-COMPARED = 4
-"""Batches that also run through all layers, to measure what is saved."""
-
-NEVER = 2.0
-"""A confidence that no probability reaches."""
-
-
-@dataclasses.dataclass
-class Tally:
-    """The layers that were spent, and a comparison with all layers over the first batches."""
-
-    num_layers: list[int] = dataclasses.field(default_factory=list)
-    """Layers of each example."""
-    batches: int = 0
-    """Batches that were compared; the fields below are about their rows."""
-    rows: int = 0
-    agreeing: int = 0
-    """Rows whose label is the one after all layers."""
-    exit_seconds: float = 0.0
-    full_seconds: float = 0.0
 
 
 class _WithDepths:
@@ -97,7 +74,8 @@ class EarlyExit:
         """Depths at which a row may leave; the last layer ends all rows."""
         self.task: AnyTask = _WithDepths(task)  # type: ignore[assignment]
         """The task, reading the outputs of this object."""
-        self.tally = Tally()
+        self.layers_used: list[int] = []
+        """Layers of each example so far."""
         self._confidence = confidence
         self._params = jax.device_put(model.params)
 
@@ -119,45 +97,10 @@ class EarlyExit:
         self._embed, self._advance, self._take = jax.jit(embed), jax.jit(advance), jax.jit(take)
 
     def outputs(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Logits float32 [B, C] and numbers of layers int64 [B] of a batch."""
+        """Logits float32 [B, C] and numbers of layers int64 [B]; rows of padding are undefined."""
         real = batch["example_weights"] > 0
-        columns = {name: batch[name] for name in INPUTS}
-        logits, depths = self._run(columns, real, self._confidence)
-        self.tally.num_layers += depths[real].tolist()
-        if self.tally.batches < COMPARED:
-            self._compare(columns, real, logits)
-        return logits, depths
-
-    def summary(self) -> str:
-        """One line with the mean depth, and time and labels beside those of all layers."""
-        tally = self.tally
-        return (
-            f"{np.mean(tally.num_layers):.2f} of {self.num_layers} layers on average over "
-            f"{len(tally.num_layers)} examples; the first {tally.rows}: "
-            f"{tally.exit_seconds:.3g} s, with all layers {tally.full_seconds:.3g} s "
-            f"and the same label for {tally.agreeing}"
-        )
-
-    def _compare(self, columns: Batch, real: np.ndarray, logits: np.ndarray) -> None:
-        """Adds a batch to the comparison with all layers, once its programs are compiled."""
-        full, _ = self._run(columns, real, NEVER)
-        start = time.perf_counter()
-        self._run(columns, real, self._confidence)
-        middle = time.perf_counter()
-        self._run(columns, real, NEVER)
-        tally = self.tally
-        tally.batches += 1
-        tally.rows += int(real.sum())
-        tally.agreeing += int(np.sum((full.argmax(-1) == logits.argmax(-1))[real]))
-        tally.exit_seconds += middle - start
-        tally.full_seconds += time.perf_counter() - middle
-
-    def _run(
-        self, columns: Batch, real: np.ndarray, confidence: float
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """(logits, numbers of layers) of a batch; rows that are not `real` are undefined."""
         size = len(real)
-        rows = self._embed(self._params, columns)
+        rows = self._embed(self._params, {name: batch[name] for name in INPUTS})
         index, active = np.arange(size), real.copy()
         depths = np.full(size, self.num_layers)
         logits: Any = None
@@ -169,7 +112,7 @@ class EarlyExit:
             exit_logits = np.asarray(exit_logits)
             if logits is None:
                 logits = np.zeros((size, exit_logits.shape[1]), np.float32)
-            confident = softmax(exit_logits.astype(np.float64), -1).max(-1) >= confidence
+            confident = softmax(exit_logits.astype(np.float64), -1).max(-1) >= self._confidence
             leaving = active & (last | confident)
             logits[index[leaving]] = exit_logits[leaving]
             depths[index[leaving]] = layer + 1
@@ -182,4 +125,12 @@ class EarlyExit:
                 kept = np.resize(left, smallest)  # Padded with rows that are not read again.
                 rows = self._take(rows, kept)
                 index, active = index[kept], np.arange(smallest) < len(left)
+        self.layers_used += depths[real].tolist()
         return logits, depths
+
+    def summary(self) -> str:
+        """One line with the mean depth of all examples so far."""
+        return (
+            f"{np.mean(self.layers_used):.2f} of {self.num_layers} layers on average over "
+            f"{len(self.layers_used)} examples"
+        )

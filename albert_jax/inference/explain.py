@@ -16,12 +16,13 @@ import numpy as np
 from scipy.special import softmax
 
 from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.masked_text import encode_masked
 from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.inference import attributions
 from albert_jax.inference.attributions import Attribution
-from albert_jax.inference.fill_mask import Candidate, encode_masked, most_probable
+from albert_jax.inference.fill_mask import Candidate, most_probable
 from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import task_of
 from albert_jax.inference.words import word_spans

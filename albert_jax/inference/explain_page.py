@@ -163,7 +163,10 @@ def _attention(explanation: Explanation) -> str:
     """A table for each head in each layer, or for the mean of the heads of a long text."""
     attention = explanation.attention
     inside = {i for word in explanation.words for i in range(word.first + 1, word.end)}
-    names = [f"##{t}" if i in inside else t for i, t in enumerate(explanation.tokens)]
+    names = [
+        f"##{token.removeprefix('##')}" if i in inside else token
+        for i, token in enumerate(explanation.tokens)
+    ]
     note = f"Shares under {FAINTEST:.0%} are left blank."
     if averaged := attention.size > MAX_CELLS:
         attention = attention.mean(axis=1, keepdims=True)

@@ -57,12 +57,12 @@ def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
 
 
 def truncated_examples(model: Model, features: Sequence[Any]) -> str:
-    """The number of examples that lose tokens to the end of a row, in words; "" if none does."""
+    """How many examples (of a long context: windows) lose tokens to a row's end; "" if none."""
     task, length = task_of(model), model.run_config.phases[-1].sequence_length
     count = sum(map(task.is_truncated, features))
     if not count:
         return ""
-    return f"{count} of {len(features)} examples are longer than {length} tokens and are truncated"
+    return f"examples that lose tokens, because a row holds {length}: {count}"
 
 
 def predict(

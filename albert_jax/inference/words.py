@@ -27,9 +27,9 @@ def word_spans(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[
 
 
 def _is_letter(token: str) -> bool:
-    """Returns whether an inner token begins with a letter or digit that is not Chinese."""
+    """Returns whether an inner token begins with a letter or digit, but no ideograph."""
     first = token.removeprefix("##")[:1]
-    return first.isalnum() and not "\u2e80" <= first <= "\ud7ff"
+    return first.isalnum() and not "\u3400" <= first <= "\u9fff"
 
 
 def _may_grow(token: str) -> bool:

@@ -127,6 +127,8 @@ def _cudnn_limitation(device: Any, dtype: str) -> str | None:
     if dtype != "bfloat16":
         return f"computes in bfloat16, not in {dtype}"
     capability = str(getattr(device, "compute_capability", "")) or "8.0"
+    if not capability.replace(".", "").isdecimal():  # ROCm names an architecture.
+        return f"needs an NVIDIA GPU, this one is {capability}"
     if float(capability) < 8.0:
         return f"needs compute capability 8.0 (Ampere), this GPU has {capability}"
     return None

@@ -7,6 +7,7 @@ checkpoint compares its record with the run's.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -107,12 +108,17 @@ def differences(
         except AlbertError as error:
             problems = [str(error)]
     fixed = FIXED_FACTS[:2] if "data" in free else FIXED_FACTS
-    return problems + [
-        f"its {name.replace('_', ' ')} is {_shown(saved[name])}, not {_shown(record[name])}"
-        for name in fixed
-        if name in saved and name in record and saved[name] != record[name]
-    ]
+    for name in fixed:
+        if name in saved and name in record and saved[name] != record[name]:
+            old, new = shown_change(saved[name], record[name])
+            problems.append(f"its {name.replace('_', ' ')} is {old}, not {new}")
+    return problems
 
 
-def _shown(fact: Any) -> str:
-    return str(fact[0] if isinstance(fact, list) and fact else fact)[:16]
+def shown_change(old: Any, new: Any) -> tuple[str, str]:
+    """The beginnings of two unequal facts, for a message; of lists, their first unequal entries."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = next(
+            ((a, b) for a, b in itertools.zip_longest(old, new, fillvalue="none") if a != b)
+        )
+    return str(old)[:12], str(new)[:12]

@@ -145,7 +145,10 @@ def _contents(model: bytes) -> tuple[list[tuple[str, float, int]], bytes]:
             elif number == 3:
                 character_map = inner.get(2, b"")
     except (WireError, UnicodeDecodeError, struct.error) as error:
-        raise CheckpointError(f"the SentencePiece model is damaged ({error})") from None
+        raise CheckpointError(
+            f"the SentencePiece model of this vocabulary is damaged ({error}): copy it again, or "
+            "train one with albert-jax tokenizer train"
+        ) from None
     return tokens, character_map
 
 

@@ -67,7 +67,9 @@ def _advice(model: ModelConfig, *, sop_stuck: bool) -> list[str]:
         advice.append(
             f"lower model.initializer_range from {model.initializer_range:g} to {scaled:.3f}"
         )
-    advice.append("cut the texts of the first phase to random lengths (short_seq_prob = 1.0)")
+    advice.append(
+        "cut the texts of the first phase to random lengths (phases.0.short_seq_prob = 1.0)"
+    )
     if not sop_stuck:
         advice.append("lower optimizer.learning_rate if the loss was better before")
     return advice

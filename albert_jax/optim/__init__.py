@@ -1,1 +1,1 @@
-"""Optimizers of the original, and learning rates as plain functions of the step."""
+"""Optimizers as chains of optax, and learning rates as plain functions of the step."""

@@ -31,8 +31,8 @@ def make_optimizer(
     AdamW has decoupled weight decay, eps outside the square root, and (unless the config asks) no
     bias correction (the original's optimization.py). LAMB scales its direction by the trust ratio
     of each parameter (lamb_optimizer.py). Muon (Jordan 2024) takes the nearest orthogonal matrix to
-    the momentum as the direction of every weight matrix, at MUON_RMS and with decoupled weight
-    decay (a trust ratio lets them grow without bound). All else has LAMB.
+    the momentum as the direction of each weight matrix (`is_matrix`), at MUON_RMS and with
+    decoupled weight decay (a trust ratio lets them grow without bound). All else has LAMB.
     """
     rule = optax.scale_by_adam if config.bias_correction else scale_by_uncorrected_adam
     adam = rule(config.b1, config.b2, config.eps)

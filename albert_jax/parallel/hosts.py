@@ -72,8 +72,10 @@ def available_devices() -> list[Any]:
         # JAX 0.10 fails an assertion without a message where the plugin for CUDA is missing.
         reason = (str(error).splitlines() or ["its plugin is not installed or finds no device"])[0]
         platform = os.environ.get("JAX_PLATFORMS", "")
-        extra = {"cuda": "cuda12", "gpu": "cuda12", "tpu": "tpu"}.get(platform)
-        install = f"pip install 'jax[{extra}]' where there is one, or " if extra else ""
+        extra = {"cuda": "cuda", "gpu": "cuda", "tpu": "tpu"}.get(platform)
+        install = f"pip install -e '.[{extra}]' in the checkout where there is one, or " * bool(
+            extra
+        )
         raise ConfigError(
             f"JAX_PLATFORMS={platform}: {reason}: {install}set JAX_PLATFORMS=cpu"
         ) from error

@@ -77,7 +77,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
     scores, because a fused kernel computes it.
     """
     accumulation = phase.gradient_accumulation_steps
-    check_rows(phase.batch_size, accumulation, _mesh(config, where), "phases")
+    check_rows(phase.batch_size, accumulation, abstract_mesh(config, where), "phases")
     model, parameters, shards = config.model, count(config.model), config.parallel.fsdp
     tokens = phase.batch_size * phase.sequence_length / where.devices / accumulation
     everything = 13 * model.hidden_size + 4 * model.intermediate_size
@@ -103,13 +103,13 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
 
 def state_bytes(config: Config, where: Slice) -> float:
     """Bytes of the train state on one device, for the optimizer of the config."""
-    state = abstract_state(config, abstract_params(config.model), _mesh(config, where))
+    state = abstract_state(config, abstract_params(config.model), abstract_mesh(config, where))
     return sum(
         math.prod(leaf.sharding.shard_shape(leaf.shape)) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(state)
     )
 
 
-def _mesh(config: Config, where: Slice) -> Any:
+def abstract_mesh(config: Config, where: Slice) -> Any:
     """The mesh of a run on the slice, without its devices."""
     return AbstractMesh(mesh_shape(config.parallel, where.devices), AXES)

@@ -11,6 +11,7 @@ from albert_jax.errors import ConfigError
 from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
+from albert_jax.parallel.mesh import check_rows
 from albert_jax.parallel.rules import unsharded
 from albert_jax.plan import estimate, hlo
 from albert_jax.plan.compile import CompiledStep, compile_phase
@@ -65,7 +66,13 @@ def plan(
 
 
 def compile_steps(config: Config, where: Slice) -> list[CompiledStep]:
-    """The needs of each phase's step on the slice: compiled for TPUs, by formula for GPUs."""
+    """The needs of each phase's step on the slice: compiled for TPUs, by formula for GPUs.
+
+    Raises ConfigError for a phase whose rows do not divide over the slice.
+    """
+    mesh = estimate.abstract_mesh(config, where)
+    for number, phase in enumerate(config.phases):
+        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
     return [_compile(config, phase, where) for phase in config.phases]
 
 

@@ -15,7 +15,7 @@ from albert_jax.data.sources import tables
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics, rows
+from albert_jax.tasks.support import columns, metrics, rows, typed_line
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.support.page_form import PAIRS, PageForm
 from albert_jax.tasks.support.rows import BatchSpec
@@ -162,7 +162,7 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         """One text, or two with a tab between them."""
         least = self.config.num_texts or 1
         return TextExample(
-            where, columns.parse_parts(line, where, self.name, least, self.config.num_texts or 2)
+            where, typed_line.parse_parts(line, where, self.name, least, self.config.num_texts or 2)
         )
 
     def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:

@@ -22,7 +22,7 @@ from albert_jax.data.sources.tables import Record, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics, rows
+from albert_jax.tasks.support import columns, metrics, rows, typed_line
 from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.support.prediction import Sampling
 from albert_jax.tasks.support.rows import BatchSpec
@@ -113,7 +113,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
 
     def parse_line(self, line: str, where: str) -> SourceTarget:
         """The turns with tabs between them."""
-        return SourceTarget(where, columns.parse_parts(line, where, self.name, 1, MAX_TURNS))
+        return SourceTarget(where, typed_line.parse_parts(line, where, self.name, 1, MAX_TURNS))
 
     def resolve(self, train: Sequence[SourceTarget], dev: Sequence[SourceTarget]) -> Self:
         """Counts the turns; without sacrebleu the share of equal texts is the only score."""
@@ -287,7 +287,7 @@ def decode(
 
     Each step fills those masked positions whose best token is most probable, an equal share of all
     positions. Filled positions keep their token. With a temperature tokens are drawn instead of
-    the best one taken. Special tokens are never written, except for the end.
+    the best one taken. [MASK], [PAD] and [CLS] are never written.
     """
     vocabulary, size = spec.vocabulary, len(features[0].target)
     steps = min(steps, size)  # Each step fills a position or more.

@@ -13,7 +13,7 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics, rows
+from albert_jax.tasks.support import metrics, rows, typed_line
 from albert_jax.tasks.support.choice_files import ChoiceExample, read_choices
 from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.support.rows import BatchSpec
@@ -90,7 +90,7 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
 
     def parse_line(self, line: str, where: str) -> ChoiceExample:
         """Context and choices with tabs between them."""
-        context, *endings = columns.parse_parts(line, where, self.name, 1, MAX_PARTS)
+        context, *endings = typed_line.parse_parts(line, where, self.name, 1, MAX_PARTS)
         if not 2 <= len(endings) <= self.config.max_choices:
             raise DataError(
                 f"{where}: {len(endings)} choices after the context: give 2 to "
@@ -157,8 +157,6 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         """Logits of the choices [B, max_choices], far below all others where there is none."""
         import jax.numpy as jnp
 
-        from albert_jax.tasks.support.encoder import NEGATIVE
-
         size = batch["input_ids"].shape[1]
         encoder, flat = encoder.flattened(batch)
         pooled = encoder.pool(encoder.hidden_states(flat), flat, self.config.pooling)
@@ -166,7 +164,7 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         # A padding row has no choice at all: its logits stay as they are, and its weight is 0.
         present = jnp.any(batch["choice_mask"] > 0, axis=1, keepdims=True)
         absent = present & (batch["choice_mask"] == 0)
-        return jnp.where(absent, NEGATIVE, logits.reshape(-1, size))
+        return jnp.where(absent, rows.NEGATIVE, logits.reshape(-1, size))
 
     def predict(
         self, examples: Sequence[ChoiceExample], features: Sequence[ChoiceFeature], outputs: Any

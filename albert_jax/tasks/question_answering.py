@@ -14,7 +14,7 @@ from albert_jax.config_fields import bounded
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import answer_spans, columns, rows, squad_metrics
+from albert_jax.tasks.support import answer_spans, rows, squad_metrics, typed_line
 from albert_jax.tasks.support.answer_spans import WindowFeature
 from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.support.rows import BatchSpec
@@ -90,7 +90,7 @@ class _Squad(Task[Q, Question, WindowFeature]):
 
     def parse_line(self, line: str, where: str) -> Question:
         """Question and context with a tab between them."""
-        question, context = columns.parse_parts(line, where, self.name, 2, 2)
+        question, context = typed_line.parse_parts(line, where, self.name, 2, 2)
         return Question(where, where, question, context)
 
     def texts(self, example: Question) -> Sequence[str]:
@@ -173,7 +173,7 @@ class _Squad(Task[Q, Question, WindowFeature]):
 
     def is_perfect(self, scores: Scores) -> bool:
         """Returns whether all answers are exact."""
-        return scores.get("exact") == 100.0
+        return 100.0 in (scores.get("exact"), scores.get("exact_match"))
 
 
 @register
@@ -281,19 +281,28 @@ class SquadV2(_Squad[SquadV2Config]):
     def predict(
         self, examples: Sequence[Question], features: Sequence[WindowFeature], outputs: Any
     ) -> list[Prediction]:
-        """The same with the null score of a question, which is the lowest of its windows."""
+        """The same with the null score of a question, which is the lowest of its windows.
+
+        "unanswerable" is the probability that it stands for; above one half the text is "".
+        """
+        from scipy.special import expit
+
         scores: list[list[float]] = [[] for _ in examples]
         for feature, score in zip(features, outputs[-1], strict=True):
             scores[feature.question].append(float(score))
         predictions = super().predict(examples, features, outputs)
-        return [
-            prediction | {"null_score": min(of_windows, default=0.0)}
-            for prediction, of_windows in zip(predictions, scores, strict=True)
-        ]
+        for prediction, of_windows in zip(predictions, scores, strict=True):
+            null_score = min(of_windows, default=0.0)
+            unanswerable = float(expit(null_score))
+            prediction |= {"null_score": null_score, "unanswerable": unanswerable}
+            if unanswerable > 0.5:
+                prediction["text"] = ""
+        return predictions
 
     def score(self, examples: Sequence[Question], predictions: Sequence[Prediction]) -> Scores:
         """F1 and exact match in percent at the best threshold, their parts and thresholds."""
-        texts = {p["id"]: p["text"] for p in predictions}
+        # The best threshold is found here, so the text counts even where the answer would be "".
+        texts = {p["id"]: p["best"][0]["text"] if p["best"] else "" for p in predictions}
         nulls = {p["id"]: p["null_score"] for p in predictions}
         return squad_metrics.squad_v2(texts, _gold(examples), nulls)
 

@@ -54,5 +54,8 @@ def create(config: TaskConfig) -> AnyTask:
     """
     task = get(config.name)
     if not isinstance(config, task.config_class):
-        raise ConfigError(f"settings of {config.name}: make a {task.config_class.__name__}")
+        raise ConfigError(
+            f"task {config.name} takes a {task.config_class.__name__}, not a "
+            f"{type(config).__name__}: make one"
+        )
     return task(config)

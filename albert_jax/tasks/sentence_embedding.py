@@ -14,7 +14,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
 from albert_jax.json_files import json_bytes
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics, rows
+from albert_jax.tasks.support import columns, metrics, rows, typed_line
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.support.page_form import PAIRS, PageForm
 from albert_jax.tasks.support.rows import BatchSpec
@@ -86,7 +86,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
 
     def parse_line(self, line: str, where: str) -> TextExample:
         """Two texts with a tab between them."""
-        return TextExample(where, columns.parse_parts(line, where, self.name, 2, 2))
+        return TextExample(where, typed_line.parse_parts(line, where, self.name, 2, 2))
 
     def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Correlations where all dev examples have a similarity, else retrieval of the partner."""
@@ -147,7 +147,6 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         import jax.numpy as jnp
 
         from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
-        from albert_jax.tasks.support.encoder import NEGATIVE
 
         vectors = self.logits(encoder, batch)  # [B, 2G, H]
         pairs = vectors.reshape(len(vectors), -1, 2, vectors.shape[-1])
@@ -157,8 +156,8 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         # Empty pairs are no negatives; rows without weight keep finite logits.
         absent = (weights == 0) & jnp.any(weights > 0, axis=1, keepdims=True)
         partner = jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape)
-        forward = jnp.where(absent[:, None, :], NEGATIVE, logits)
-        backward = jnp.where(absent[:, None, :], NEGATIVE, jnp.swapaxes(logits, 1, 2))
+        forward = jnp.where(absent[:, None, :], rows.NEGATIVE, logits)
+        backward = jnp.where(absent[:, None, :], rows.NEGATIVE, jnp.swapaxes(logits, 1, 2))
         losses = (cross_entropy(forward, partner) + cross_entropy(backward, partner)) / 2
         # A pair without weight compares itself with nothing: its loss may be huge, never NaN.
         losses = jnp.where(weights > 0, losses, 0.0)

@@ -16,7 +16,7 @@ from albert_jax.data.sources.tables import read_text
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
-from albert_jax.tasks.support import columns, metrics, rows
+from albert_jax.tasks.support import columns, metrics, rows, typed_line
 from albert_jax.tasks.support.page_form import PageForm
 from albert_jax.tasks.support.rows import BatchSpec
 from albert_jax.tasks.support.transformers_class import TransformersClass
@@ -111,7 +111,7 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
 
     def parse_line(self, line: str, where: str) -> TaggedExample:
         """Words with spaces between them."""
-        (text,) = columns.parse_parts(line, where, self.name, 1, 1)
+        (text,) = typed_line.parse_parts(line, where, self.name, 1, 1)
         return TaggedExample(where, tuple(text.split()))
 
     def resolve(self, train: Sequence[TaggedExample], dev: Sequence[TaggedExample]) -> Self:

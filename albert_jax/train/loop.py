@@ -96,6 +96,7 @@ class _Loop:
     ) -> None:
         self.config, self.task, self.run_dir, self.mesh = config, task, run_dir, mesh
         self.record, self.lock, self.step = record, lock, 0
+        self.evaluation_due = False  # The run was stopped before the evaluation of its last step.
         leading = process()[0] == 0
         self.clock, self.console = Clock(), Console(quiet=not leading)
         self.checkpoints = Checkpoints(
@@ -150,6 +151,7 @@ class _Loop:
                 run_record.check_checkpoint(run_dir, restored.step, restored.record)
                 state = restored.state
                 row_seconds = self.report.restore(restored.record["report"])
+                self.evaluation_due = restored.record.get("evaluation_due", False)
             elif parent_state is not None:
                 state = parent_state(shapes)
             else:
@@ -180,6 +182,8 @@ class _Loop:
     def run(self, state: TrainState) -> TrainState:
         """Trains to the end of the last phase."""
         config = self.config
+        if self.evaluation_due and self.step < config.steps:
+            self._evaluate(state, config.phase_at(self.step - 1)[0])
         while self.step < config.steps:
             number, step_in_phase = config.phase_at(self.step)
             phase = config.phases[number]
@@ -206,7 +210,9 @@ class _Loop:
                     "optimizer.learning_rate or look at the rows of these steps (albert-jax "
                     f"replay {self.run_dir} --step {newest})"
                 )
-            scores = self._evaluate(state, number) if evaluates and not stopping else {}
+            # A process that was told to stop may have seconds left, so it saves first.
+            self.evaluation_due = evaluates and stopping and not last
+            scores = self._evaluate(state, number) if evaluates and not self.evaluation_due else {}
             if saves:
                 self._save(state, scores if number == len(config.phases) - 1 else None)
             if stopping and not last:
@@ -260,6 +266,7 @@ class _Loop:
             if self.writer is not None:
                 self.writer.flush()
             record = {**self.record, "report": self.report.state()}
+            record["evaluation_due"] = self.evaluation_due
             metrics = (scores or {}) | self.task.milestones.get(self.step, {})
             self.checkpoints.save(self.step, state, record, metrics)
 

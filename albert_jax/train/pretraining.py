@@ -43,12 +43,12 @@ def run(
     out: str,
     *,
     init: str | None = None,
-    branch: str | None = None,
+    parent: str | None = None,
     allow_change: tuple[str, ...] = (),
 ) -> None:
     """Trains `config`, which has no task, in the run folder `out`, or continues the run there.
 
-    `init` is a run or directory whose parameters are the initial weights; `branch` is "RUN@STEP",
+    `init` is a run or directory whose parameters are the initial weights; `parent` is "RUN@STEP",
     to start from the complete state of another run. In the fields `allow_change` the config may
     differ from the one that the run began with.
 
@@ -72,8 +72,8 @@ def run(
                 f"{config.data.prepared[0]} has labels of {labels} words: set it to that or more, "
                 "or prepare with --word-limit"
             )
-    parent_state = state_of_parent(branch, vocabulary) if branch else None
-    config, mesh = set_up(config, out, {"--init": str(init), "--from": str(branch)})
+    parent_state = state_of_parent(parent, vocabulary) if parent else None
+    config, mesh = set_up(config, out, {"--init": str(init), "--from": str(parent)})
     if config.data.on_damage == "skip":
         _leave_out_damage([*train, *held_out])
     else:
@@ -90,7 +90,7 @@ def run(
         facts={
             "data": [corpus.content for corpus in train],
             "data_order": order,
-            "parent": branch,
+            "parent": parent,
             "init": init,
         },
         vocabulary=vocabulary,

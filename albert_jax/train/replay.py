@@ -143,7 +143,7 @@ def look_up(folder: str, step: int, *, around: int = 0) -> RecordedStep:
             f"{folder} has no training row in metrics.jsonl to compare with: let it log one, or "
             "restore the file from a copy"
         )
-    with contextlib.closing(Checkpoints(folder, keep=1, best=None, read_only=True)) as checkpoints:
+    with contextlib.closing(Checkpoints(folder, read_only=True)) as checkpoints:
         saved = checkpoints.steps()
         done = max([rows[-1]["step"], *saved])
         # A run that ended early has done steps after its last row.
@@ -180,7 +180,8 @@ def check_data(past: RecordedStep, facts: Mapping[str, Any], *, allow_other: boo
     for name in run_record.FIXED_FACTS:
         then, now = past.record.get(name), facts.get(name)
         if None not in (then, now) and then != now:
-            lines.append(f"another {name.replace('_', ' ')} ({_short(then)}, now {_short(now)})")
+            then, now = run_record.shown_change(then, now)
+            lines.append(f"another {name.replace('_', ' ')} ({then}, now {now})")
     if lines and not allow_other:
         raise DataError(
             f"{past.folder}: the run was trained with {lines[0]}: name its own with --data, or add "
@@ -244,7 +245,7 @@ class _Rows:
 def _first_state(past: RecordedStep, task: TrainingTask, report: Report) -> TrainState:
     shapes = abstract_state(past.config, task.abstract_params, past.mesh)
     if past.start is not None:
-        opened = Checkpoints(past.folder, keep=1, best=None, read_only=True)
+        opened = Checkpoints(past.folder, read_only=True)
         with contextlib.closing(opened) as checkpoints:
             restored = checkpoints.restore(shapes, past.start)
         assert restored is not None
@@ -296,7 +297,3 @@ def _on_these_devices(
     )
     config = replace(config, phases=phases, parallel=ParallelConfig())
     return config, make_mesh(config.parallel, jax.local_devices()[:1]), tuple(differences_now)
-
-
-def _short(fact: Any) -> str:
-    return str(fact[0] if isinstance(fact, list) and fact else fact)[:12]

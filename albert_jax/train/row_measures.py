@@ -56,7 +56,7 @@ class RowMeasures(NamedTuple):
         return np.argsort(-self.excess, kind="stable")
 
     @property
-    def conspicuous(self) -> np.ndarray:
+    def outliers(self) -> np.ndarray:
         """Numbers of the rows that explain the step, worst first: those that are not finite, or
         else those that stand out."""
         order, finite = self.worst_first, self.finite

@@ -12,7 +12,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -115,9 +115,10 @@ class RunFolder:
             # Other documents may follow, but never with other words: ids would change their sense.
             may_change = data_may_change and name in ("data", "data_order")
             if name in common and facts[name] != recorded[name] and not may_change:
+                then, now = run_record.shown_change(recorded[name], facts[name])
                 raise DataError(
                     f"{self.record}: the run was started with another {name.replace('_', ' ')} "
-                    f"({str(recorded[name])[:16]}, now {str(facts[name])[:16]}): use the data and "
+                    f"({then}, now {now}): use the data and "
                     "package versions it was started with, or another --out"
                     + (" with --init, which carries the words over" * (name == "vocabulary"))
                 )
@@ -223,7 +224,8 @@ def state_of_parent(source: str, vocabulary: Vocabulary) -> Callable[[TrainState
     folder = folder if mark else source
 
     def parent_state(shapes: TrainState) -> TrainState:
-        restored = Checkpoints(folder, keep=1, best=None, read_only=True).restore(shapes, step)
+        with closing(Checkpoints(folder, read_only=True)) as checkpoints:
+            restored = checkpoints.restore(shapes, step)
         assert restored is not None  # A reader of a run without checkpoints gets an error.
         run_record.check_checkpoint(folder, restored.step, restored.record)
         parents = restored.record.get("vocabulary", vocabulary.fingerprint)

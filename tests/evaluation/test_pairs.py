@@ -12,7 +12,6 @@ from albert_jax import cli
 from albert_jax.errors import DataError
 from albert_jax.evaluation import minimal_pairs
 from albert_jax.evaluation.minimal_pairs import MinimalPair, accuracies
-from albert_jax.tasks.support.metrics import mean_of_shares, share
 from tests import tiny_models
 
 
@@ -99,22 +98,6 @@ def test_sets_of_any_size_count_alike() -> None:
     assert list(minimal_pairs.drawn(found)) == ["mean over sets", "all", "t", "u"]
     headings = [line for line in minimal_pairs.table(found).splitlines() if line.endswith(":")]
     assert headings == ["fields:", "terms:", "sets:"]
-
-
-def test_intervals_hold_what_they_promise() -> None:
-    """Of many files with known shares, about 95 % have them inside; a set of zeros has a width."""
-    assert share(0, 500).low == 0 and 0.005 < share(0, 500).high < 0.01
-    assert share(8, 10)[1:] == pytest.approx((0.4902, 0.9433), abs=1e-4)  # Wilson, by hand
-    rng = np.random.default_rng(0)
-    truth, sizes = np.array([0.02, 0.5, 0.7, 0.95, 0.99]), np.array([40, 30, 50, 20, 60])
-    inside = []
-    for _ in range(2000):
-        found = mean_of_shares(
-            [share(*row) for row in zip(rng.binomial(sizes, truth), sizes, strict=True)]
-        )
-        inside.append(found.low <= truth.mean() <= found.high)
-    assert 0.93 < np.mean(inside) < 0.98
-    assert mean_of_shares([share(3, 7)]) == pytest.approx(share(3, 7))
 
 
 def test_scores_of_sets_are_written_and_drawn(tmp_path, capsys) -> None:

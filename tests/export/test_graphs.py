@@ -93,7 +93,7 @@ def test_the_folder_of_a_graph(tmp_path, capsys):
     record = json.loads((tmp_path / "x" / "conversion.json").read_text())
     assert record["max_difference"] < 1e-5
     promise = f"written by jax {jax.__version__}: it loads with that and with releases of the six "
-    assert record["promise"].startswith(promise) and promise in printed
+    assert record["compatibility"].startswith(promise) and promise in printed
     card = (tmp_path / "x" / "README.md").read_text()
     assert f"# written by jax {jax.__version__}\n# it loads with that and with" in card
     assert record["outputs"]["prediction_logits"] == ["batch", "length", 64]

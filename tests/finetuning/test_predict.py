@@ -158,9 +158,7 @@ def test_python_raises_what_the_verb_says(tuned, data):
         albert_jax.embed(plain, ["the file"], num_layers=0)
     with pytest.raises(DataError, match=r"texts\[1\]: text '' has no tokens"):
         albert_jax.embed(model, ["the file", ""])
-    with pytest.warns(
-        UserWarning, match="1 of 1 examples are longer than 32 tokens and are truncated"
-    ):
+    with pytest.warns(UserWarning, match="examples that lose tokens, because a row holds 32: 1"):
         albert_jax.predict(model, ["the file " * 40])
     with pytest.warns(UserWarning, match="1 of 1 texts are longer than a row and are truncated"):
         albert_jax.embed(model, ["the file " * 40])

@@ -309,17 +309,21 @@ def test_beam_and_null_score() -> None:
     assert [answer["text"] for answer in found["best"]] == ["d", "d e", "e"]
     assert found["best"][0]["score"] == pytest.approx(-0.3)
     assert found["null_score"] == -1  # the lowest of the windows
+    assert found["unanswerable"] == pytest.approx(1 / (1 + np.e)) and found["text"] == "d"
     assert (empty["text"], empty["best"], empty["null_score"]) == ("", [], 0.0)
+    [unanswered] = SquadV2(V2).predict([QUESTION], features[:1], [part[:1] for part in beam])
+    assert unanswered["unanswerable"] > 0.8 and unanswered["text"] == ""
+    assert unanswered["best"][0]["text"] == "d"
 
 
 def test_the_task_scores_and_its_baseline() -> None:
     questions = [QUESTION, dataclasses.replace(QUESTION, id="n", answers=())]
     predictions = [
-        {"id": "q", "text": "C d", "null_score": -1.0},
-        {"id": "n", "text": "b", "null_score": 1.0},
+        {"id": "q", "text": "C d", "best": [{"text": "C d"}], "null_score": -1.0},
+        {"id": "n", "text": "", "best": [{"text": "b"}], "null_score": 1.0},
     ]
     scores = SquadV2(V2).score(questions, predictions)
     assert list(scores)[:2] == ["f1", "exact"] and scores["f1"] == scores["exact"] == 100
     assert SquadV2(V2).baseline(questions, questions)["exact"] == 50
     scores = SquadV1(V1).score(questions[:1], predictions[:1])
-    assert scores == {"f1": 100, "exact_match": 100}
+    assert scores == {"f1": 100, "exact_match": 100} and SquadV1(V1).is_perfect(scores)

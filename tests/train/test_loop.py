@@ -107,7 +107,7 @@ def test_every_error_closes_record_trace_and_checkpoints(
     assert len(rows) > 5  # The save has flushed five.
     assert events(bucket) == 1 + len(rows)  # The first event names the format.
     assert list((tmp_path / "profile").rglob("*.xplane.pb"))
-    assert 5 in Checkpoints(str(tmp_path), keep=1, best=None, read_only=True).steps()
+    assert 5 in Checkpoints(str(tmp_path), read_only=True).steps()
     assert (sys.stdout, sys.stderr) == streams
 
 

@@ -89,7 +89,7 @@ def micro(data: str, **changes) -> Config:
 def final_state(run: Path, config: Config) -> dict[str, np.ndarray]:
     """Every leaf of the newest checkpoint."""
     shapes = abstract_state(config, abstract_params(config.model), make_mesh(config.parallel))
-    restored = Checkpoints(str(run), keep=1, best=None, read_only=True).restore(shapes)
+    restored = Checkpoints(str(run), read_only=True).restore(shapes)
     assert restored is not None
     leaves = jax.tree_util.tree_leaves_with_path(restored.state)
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -378,7 +378,7 @@ def test_a_child_run_begins_with_the_whole_state_of_its_parent(data, whole, tmp_
     config = micro(data)
     last = dataclasses.replace(config.phases[1], steps=8, schedule="decay")
     child = dataclasses.replace(config, phases=(config.phases[0], last))
-    pretraining.run(child, str(tmp_path / "child"), branch=f"{whole}@12")
+    pretraining.run(child, str(tmp_path / "child"), parent=f"{whole}@12")
     rows = read_rows(str(tmp_path / "child"))
     assert [row["step"] for row in rows if row["kind"] == "train"] == [14]
     assert json.loads((tmp_path / "child" / "record.json").read_text())["parent"]

@@ -250,16 +250,16 @@ def test_a_skipped_step_names_the_row_that_is_not_finite(data, tmp_path, monkeyp
 
 def test_rows_that_explain_a_step():
     losses, norms = np.array([3.0, 2.9, 3.1, 3.0, 2.8, 3.2]), np.full(6, 0.5)
-    assert not len(RowMeasures(losses, norms).conspicuous)
+    assert not len(RowMeasures(losses, norms).outliers)
     losses[4], norms[2] = 6.0, 4.0
     measures = RowMeasures(losses, norms)
-    assert sorted(measures.conspicuous.tolist()) == [2, 4] == sorted(measures.worst_first[:2])
+    assert sorted(measures.outliers.tolist()) == [2, 4] == sorted(measures.worst_first[:2])
     assert measures.share.sum() == pytest.approx(1) and measures.share.argmax() == 2
     norms[0] = np.nan
     measures = RowMeasures(losses, norms)
-    assert measures.conspicuous.tolist() == [0] and sorted(measures.worst_first[1:3]) == [2, 4]
+    assert measures.outliers.tolist() == [0] and sorted(measures.worst_first[1:3]) == [2, 4]
     broken = RowMeasures(np.full(3, np.nan), np.full(3, np.nan))
-    assert broken.conspicuous.tolist() == [0, 1, 2]
+    assert broken.outliers.tolist() == [0, 1, 2]
 
 
 def test_fewer_devices_take_the_rows_in_more_parts(data):
@@ -322,7 +322,7 @@ def test_a_run_that_began_with_the_state_of_another_one(run, data, tmp_path, cap
     longer = dataclasses.replace(config.phases[1], steps=14)
     child = str(tmp_path / "child")
     pretraining.run(
-        dataclasses.replace(config, phases=(config.phases[0], longer)), child, branch=f"{run}@20"
+        dataclasses.replace(config, phases=(config.phases[0], longer)), child, parent=f"{run}@20"
     )
     assert cli.main(["replay", child, "--step", "20"]) == 2
     assert f"began at step 20 of {run}@20: replay the step there" in capsys.readouterr().err

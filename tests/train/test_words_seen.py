@@ -114,7 +114,7 @@ def test_marked_checkpoints_are_kept_and_written_for_transformers(data, tmp_path
         pretraining.run(config(data, 9_999_999), run)
     assert not (tmp_path / "run" / "config.toml").exists()
     pretraining.run(config(data, 1, 300), run)
-    checkpoints = Checkpoints(run, keep=1, best=None, read_only=True)
+    checkpoints = Checkpoints(run, read_only=True)
     steps = checkpoints.steps()
     marks = [checkpoints.metrics(step).get("words_milestone") for step in steps]
     checkpoints.close()

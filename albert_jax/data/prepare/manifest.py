@@ -150,9 +150,12 @@ def summary(manifest: dict[str, Any]) -> list[str]:
         f"train: {counts['train_documents']:,} documents, {counts['train_tokens']:,} tokens; held "
         f"out: {counts['validation_documents']:,} documents, "
         f"{counts['validation_tokens']:,} tokens",
-        f"unknown tokens: {counts['unknown'] / max(tokens, 1):.4%}; bytes per token: "
-        f"{counts['text_bytes'] / max(tokens, 1):.2f}",
     ]
+    if counts["text_bytes"]:  # Given ids have no text.
+        lines.append(
+            f"unknown tokens: {counts['unknown'] / max(tokens, 1):.4%}; bytes per token: "
+            f"{counts['text_bytes'] / max(tokens, 1):.2f}"
+        )
     if "columns" in manifest:
         labels = manifest["columns"].get("labels")
         names = ["word starts"] * ("word_starts" in manifest["columns"])

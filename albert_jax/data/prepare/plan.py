@@ -30,7 +30,7 @@ class PrepareOptions:
     min_characters: int = 20
     """Shorter documents are left out and counted."""
     words: Words = "none"
-    """The way to find words that the tokens do not show; see words.py."""
+    """The way to find words that the tokens do not show; see word_segmentation.py."""
     labels: str | None = None
     """File with the words of the labels that come with token ids, one a line."""
     phonemes: str = ""

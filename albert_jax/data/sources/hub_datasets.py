@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
+
 from albert_jax.data.sources.document import Part, record_parts
 from albert_jax.data.sources.records import decoded_text
 from albert_jax.data.sources.tables import Record
@@ -49,7 +51,10 @@ def load_records(spec: str) -> list[Record]:
     records = [
         Record(
             f"{spec} record {number}",
-            {name: _field(value, classes.get(name)) for name, value in row.items()},
+            {
+                name: _plain(value, classes.get(name), name, f"{spec} record {number}")
+                for name, value in row.items()
+            },
         )
         for number, row in enumerate(rows)
     ]
@@ -58,15 +63,19 @@ def load_records(spec: str) -> list[Record]:
     return records
 
 
-def _field(value: Any, class_names: list[str] | None) -> object:
-    if class_names:
-        return class_names[int(value)] if int(value) >= 0 else None
-    return value.decode("utf-8") if isinstance(value, bytes) else value
-
-
-def text(value: object) -> str:
-    """A field as text, because TFDS gives bytes."""
-    return value.decode("utf-8") if isinstance(value, bytes) else str(value)
+def _plain(value: Any, class_names: list[str] | None, field: str, where: str) -> Any:
+    """A field as JSON has it: TFDS gives arrays and bytes, and classes are numbers."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, bytes):
+        return decoded_text(value, field, where)
+    if isinstance(value, dict):
+        return {name: _plain(inner, None, name, where) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner, class_names, field, where) for inner in value]
+    if class_names and isinstance(value, int):
+        return class_names[value] if value >= 0 else None
+    return value
 
 
 def text_parts(spec: str, field: str, part_bytes: int) -> list[Part]:

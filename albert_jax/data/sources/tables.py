@@ -229,3 +229,14 @@ def json_lines(path: str | Path, columns: Sequence[str] = ()) -> Iterator[Record
                     f"{where}: no column {name!r} among {', '.join(fields)}; correct --columns"
                 )
         yield Record(where, fields)
+
+
+def require(holder: Any, name: str, where: str, kind: type = object) -> Any:
+    """The value of a key; DataError, which names `where`, if it is missing or of another type."""
+    if not isinstance(holder, dict) or name not in holder:
+        raise DataError(f"{where}: no {name!r}; add it")
+    value = holder[name]
+    if not isinstance(value, kind):
+        names = {str: "a text", int: "a whole number", list: "a list"}
+        raise DataError(f"{where}: {name} is {str(value)[:60]!r}, not {names[kind]}; fix it")
+    return value

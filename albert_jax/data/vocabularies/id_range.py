@@ -58,7 +58,10 @@ class IdRange:
 
     def encode(self, texts: Sequence[str]) -> NoReturn:
         """Raises DataError, because there is no text."""
-        raise DataError("a vocabulary of bare ids has no text: give rows of ids with --ids")
+        raise DataError(
+            "this vocabulary has ids without text: only pretrain, evaluate and data prepare --ids "
+            "can use it"
+        )
 
     encode_flat = encode
 

@@ -19,9 +19,9 @@ from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json
 from albert_jax.errors import DataError
 
 FILE = "symbols.json"
+"""Name of the table in a folder."""
 MAX_BYTES = 16 << 20
 """Larger tables are refused."""
-"""Name of the table in a folder."""
 PAD, MASK, SEPARATOR = "$", "M", " "
 _FREE = "\0"
 _LATIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
@@ -145,7 +145,7 @@ def from_spec(spec: str) -> Symbols:
     else:
         if files.is_folder(name):
             name = files.join(name, FILE)
-        content = files.read(name, limit=MAX_BYTES + 1)
+        content = files.read(name, limit=MAX_BYTES)
         if content is not None and len(content) > MAX_BYTES:
             raise DataError(f"{name}: is larger than {MAX_BYTES} bytes: it is no table of symbols")
         if content is None:

@@ -111,7 +111,12 @@ def load(path: str) -> Vocabulary:
 def _settings_and_file(path: str) -> tuple[dict[str, Any], str]:
     """The settings of a vocabulary, and the path of its main file."""
     if not files.is_folder(path):
-        settings = _settings_of_transformers(os.path.dirname(path) or ".")
+        folder, name = os.path.dirname(path) or ".", os.path.basename(path)
+        beside = files.join(folder, SETTINGS)
+        saved = files.read(beside, limit=MAX_SETTINGS)
+        if saved is not None and (ours := _parsed(beside, saved)).get("file") == name:
+            return ours, path
+        settings = _settings_of_transformers(folder)
         kind = "wordpiece" if os.path.basename(path).endswith(".txt") else "sentencepiece"
         return settings | {"kind": kind}, path
     saved = files.read(files.join(path, SETTINGS), limit=MAX_SETTINGS)

@@ -8,12 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from albert_jax.data.sources import hub_datasets, tables
-from albert_jax.data.sources.tables import Record, text_field
+from albert_jax.data.sources.tables import Record, require, text_field
 from albert_jax.errors import DataError
-from albert_jax.tasks.support.columns import require
 
 BLANK = re.compile(r"(?<!\w)_+(?!\w)")
 """A gap in a question, which the choice fills."""
@@ -67,7 +64,7 @@ def _records(path: str, columns: Sequence[str]) -> list[Record]:
 def _passage(record: Record, max_choices: int, labelled: bool) -> list[ChoiceExample]:
     """The examples of a passage of RACE, which may hold a single question, as hubs have it."""
     where = record.where
-    passage = {name: _decoded(value) for name, value in record.fields.items()}
+    passage = dict(record.fields)
     if "question" in passage and "questions" not in passage:
         passage["questions"] = [passage["question"]]
         passage["options"] = [passage.get("options", [])]
@@ -93,13 +90,6 @@ def _passage(record: Record, max_choices: int, labelled: bool) -> list[ChoiceExa
         label = None if answers[i] is None else _label(where_question, answers[i], len(options[i]))
         examples.append(ChoiceExample(where_question, article, endings, label, group))
     return examples
-
-
-def _decoded(value: Any) -> Any:
-    """A field with texts and lists where TFDS has bytes and arrays."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return [_decoded(item) for item in value]
-    return value.decode() if isinstance(value, bytes) else value
 
 
 def _level(name: str) -> str:

@@ -6,7 +6,6 @@ import contextlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from albert_jax.config import TaskConfig
 from albert_jax.data.sources import hub_datasets
@@ -154,30 +153,6 @@ def read_unlabeled(
             with contextlib.suppress(DataError):
                 return read(config.columns, hidden=(label,))
         raise
-
-
-def require(holder: Any, name: str, where: str, kind: type = object) -> Any:
-    """The value of a key; DataError, which names `where`, if it is missing or of another type."""
-    if not isinstance(holder, dict) or name not in holder:
-        raise DataError(f"{where}: no {name!r}; add it")
-    value = holder[name]
-    if not isinstance(value, kind):
-        names = {str: "a text", int: "a whole number", list: "a list"}
-        raise DataError(f"{where}: {name} is {str(value)[:60]!r}, not {names[kind]}; fix it")
-    return value
-
-
-def parse_parts(line: str, where: str, name: str, low: int, high: int) -> tuple[str, ...]:
-    """The parts of a typed line between its tabs; DataError for an empty one or a wrong count."""
-    parts = tuple(part.strip() for part in line.split("\t"))
-    if not all(parts):
-        part = "the text" if len(parts) == 1 else f"part {parts.index('') + 1}"
-        raise DataError(f"{where}: {part} is empty: write something")
-    if not low <= len(parts) <= high:
-        taken = f"{low}" if low == high else f"{low} to {high}"
-        count = "1 part" if len(parts) == 1 else f"{len(parts)} parts"
-        raise DataError(f"{where}: {count} where {name} takes {taken}: put a tab between two parts")
-    return parts
 
 
 def check_labels(labels: Sequence[str], where: str) -> None:

@@ -26,9 +26,6 @@ Params = Mapping[str, Any]
 Batch = Mapping[str, jax.Array]
 Pooling = Literal["cls", "mean"]
 
-NEGATIVE = -1e30
-"""Logit of what can be no answer (squad_utils.py)."""
-
 
 @dataclass(frozen=True)
 class Encoder:

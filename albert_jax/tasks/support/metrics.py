@@ -1,4 +1,4 @@
-"""Scores of predictions, their uncertainty, and the baseline of the commonest answer.
+"""Scores of predictions, and the baseline of the commonest answer.
 
 Shares lie between 0 and 1; BLEU and chrF are on sacrebleu's scale of 0 to 100. Span F1 is our own,
 because the package that is known for it has had no release or wheel since 2020.
@@ -7,7 +7,7 @@ because the package that is known for it has had no release or wheel since 2020.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,8 @@ import numpy as np
 def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dict[str, float]:
     """Accuracy, F1 (of class 1 if there are two, else the mean over classes), Matthews correlation.
 
-    `predicted` and `true` are class numbers; scores that are undefined count as 0.
+    `predicted` and `true` are class numbers. A class that occurs in neither is left out of the
+    mean, as scikit-learn does; other scores that are undefined count as 0.
     """
     counts = np.zeros((classes, classes))  # Of each pair (true, predicted).
     np.add.at(counts, (true, predicted), 1)
@@ -28,7 +29,7 @@ def classification(predicted: np.ndarray, true: np.ndarray, classes: int) -> dic
     variances = (total**2 - of_true @ of_true) * (total**2 - of_predicted @ of_predicted)
     return {
         "accuracy": float(np.mean(predicted == true)),
-        "f1": float(f1[1] if classes == 2 else f1.mean()),
+        "f1": float(f1[1] if classes == 2 else f1[of_true + of_predicted > 0].mean()),
         "matthews": float(covariance / math.sqrt(variances)) if variances else 0.0,
     }
 
@@ -112,54 +113,6 @@ def bleu_chrf(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]
         "bleu": float(sacrebleu.corpus_bleu(list(predicted), references).score),
         "chrf": float(sacrebleu.corpus_chrf(list(predicted), references).score),
     }
-
-
-_Z95 = 1.959963984540054
-"""The normal quantile of a 95 % interval."""
-
-
-class Interval(NamedTuple):
-    """A value with the bounds of its 95 % confidence interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-def bootstrap(metric: Callable[..., float], column: Any, samples: int = 1000) -> Interval:
-    """Percentile interval of a metric over entries of `column` drawn with replacement."""
-    values = np.asarray(column)
-    rng = np.random.Generator(np.random.Philox(key=0))
-    count = len(values)
-    drawn = [metric(values[rng.integers(0, count, count)]) for _ in range(samples)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return Interval(float(metric(values)), float(low), float(high))
-
-
-def share(right: float, count: int) -> Interval:
-    """The share right / count with Wilson's score interval, which holds near 0 and 1 too.
-
-    Halves may be among what is right; the interval is then a little wide.
-    """
-    z, p = _Z95, right / count
-    middle, scale = (p + z * z / (2 * count)), 1 + z * z / count
-    half = z * math.sqrt(p * (1 - p) / count + z * z / (4 * count * count))
-    return Interval(
-        p, max(0.0, min(p, (middle - half) / scale)), min(1.0, max(p, (middle + half) / scale))
-    )
-
-
-def mean_of_shares(shares: Sequence[Interval]) -> Interval:
-    """The mean of shares of independent samples, whose number and kind are taken as fixed.
-
-    The bounds combine the distances of the shares' own bounds (Zou and Donner 2008, MOVER), so that
-    those of one share are its own.
-    """
-    value, low, high = np.array(shares).T
-    mean, count = float(value.mean()), len(shares)
-    below = math.sqrt(float(np.square(value - low).sum())) / count
-    above = math.sqrt(float(np.square(high - value).sum())) / count
-    return Interval(mean, mean - below, mean + above)
 
 
 def commonest(labels: Any) -> int:

@@ -10,12 +10,10 @@ import numpy as np
 
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.tasks.support.rows import LENGTHS, BatchSpec, fitting_length
+from albert_jax.tasks.support.rows import LENGTHS, NEGATIVE, BatchSpec, fitting_length
 from albert_jax.tasks.task import AnyTask, Forward, Prediction
 
 MAX_SEED = 2**31 - 1
-NEVER = -1e30
-"""Logit that fills up a shorter row."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +97,7 @@ def length_buckets(
 def _stack(outputs: Sequence[Any]) -> Any:
     """Outputs of all features as arrays (or a tuple of arrays); texts stay a list.
 
-    In rows of several lengths the first axis is filled up with NEVER.
+    In rows of several lengths the first axis is filled up with NEGATIVE.
     """
     if isinstance(outputs[0], str):
         return list(outputs)
@@ -109,7 +107,7 @@ def _stack(outputs: Sequence[Any]) -> Any:
     if len(shapes) == 1:
         return np.stack(outputs)
     size = (len(outputs), max(shape[0] for shape in shapes), *np.shape(outputs[0])[1:])
-    result = np.full(size, NEVER, np.asarray(outputs[0]).dtype)
+    result = np.full(size, NEGATIVE, np.asarray(outputs[0]).dtype)
     for i, array in enumerate(outputs):
         result[i, : len(array)] = array
     return result

@@ -21,6 +21,8 @@ ENCODER_INPUTS = ("input_ids", "token_type_ids", "segment_ids", "positions")
 """The columns of a batch that the encoder reads."""
 INPUTS = (*ENCODER_INPUTS, "cls_positions")
 """The columns that the encoder and the heads read."""
+NEGATIVE = -1e30
+"""Logit of what can be no answer (squad_utils.py)."""
 LENGTHS = (32, 64, 128, 256)
 """Row lengths of prediction batches below the longest, so that few programs are compiled."""
 
@@ -96,7 +98,10 @@ def sequence_rows(sequences: Sequence[Tokens], length: int, batch_size: int | No
     for i, tokens in enumerate(sequences):
         n = len(tokens.ids)
         if n > length:
-            raise ConfigError(f"a sequence of {n} tokens does not fit rows of {length}")
+            raise ConfigError(
+                f"a sequence of {n} tokens does not fit rows of {length}: raise the length, or "
+                "shorten it"
+            )
         batch["input_ids"][i, :n] = tokens.ids
         batch["token_type_ids"][i, tokens.first : n] = 1
         batch["segment_ids"][i, :n] = 1

@@ -14,7 +14,8 @@ import numpy as np
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.model.layers import layer_norm
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy, logit_at
-from albert_jax.tasks.support.encoder import NEGATIVE, Batch, Encoder, Params, dense
+from albert_jax.tasks.support.encoder import Batch, Encoder, Params, dense
+from albert_jax.tasks.support.rows import NEGATIVE
 
 
 def conditioned_scores(

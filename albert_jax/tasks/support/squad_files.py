@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from albert_jax.data.sources import hub_datasets
-from albert_jax.data.sources.tables import Record, parse_json, read_text
+from albert_jax.data.sources.tables import Record, parse_json, read_text, require
 from albert_jax.errors import DataError
-from albert_jax.tasks.support.columns import require
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ def read_questions(path: str, *, answered: bool) -> list[Question]:
         return [from_hub(record, answered) for record in hub_datasets.load_records(path)]
     content = parse_json(read_text(path), path, 1, "fix the file")
     if not isinstance(content, dict) or not isinstance(content.get("data"), list):
-        raise DataError(f"{path}: no 'data' list; this is not SQuAD's JSON")
+        raise DataError(f"{path}: no list 'data': give SQuAD's JSON, with data, paragraphs and qas")
     questions: dict[str, Question] = {}
     for a, article in enumerate(content["data"]):
         for p, paragraph in enumerate(require(article, "paragraphs", f"{path}: data[{a}]", list)):
@@ -68,13 +67,13 @@ def from_hub(record: Record, answered: bool) -> Question:
         answers: Any = require(item, "answers", where)
         try:
             item["answers"] = [
-                {"text": hub_datasets.text(text), "answer_start": int(start)}
+                {"text": text, "answer_start": start}
                 for text, start in zip(answers["text"], answers["answer_start"], strict=True)
             ]
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 f"{where}: answers {str(answers)[:60]!r} are not lists 'text' and "
-                "'answer_start' of one length; not SQuAD's layout"
+                "'answer_start' of one length: give SQuAD's layout"
             ) from error
         item.setdefault("is_impossible", not item["answers"])
     return _question(item, where, require(item, "context", where, str), answered)
