@@ -162,10 +162,8 @@ class PhaseConfig:
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
         if self.objective.word_prediction != "none" and not model.word_vocab_size:
-            raise ConfigError(
-                f"{where}.objective.word_prediction needs model.word_vocab_size: set it to "
-                "the number of words of the labels"
-            )
+            what = f"{where}.objective.word_prediction needs model.word_vocab_size"
+            raise ConfigError(f"{what}: set it to the number of words of the labels")
         if self.objective.max_ngram > self.sequence_length:
             what = f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than"
             raise ConfigError(f"{what} {where}.sequence_length {self.sequence_length}: lower it")

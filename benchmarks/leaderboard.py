@@ -116,7 +116,8 @@ def run(options: argparse.Namespace, rest: list[str]) -> None:
         "name": options.name,
         "date": datetime.date.today().isoformat(),
         "processor": processor(),
-        "command": f"albert-jax pretrain --config {track.preset} {shlex.join(rest)}".strip(),
+        "command": f"albert-jax pretrain --config {track.preset} --data DATA --out RUN "
+        + shlex.join(rest),
         "note": options.note,
         "runs": [asdict(one) for one in runs],
     }
@@ -142,11 +143,11 @@ def page(rows: list[dict[str, Any]]) -> str:
         "loss of word frequencies on held-out rows, mean and standard deviation over the seeds;",
         "p is that of Welch's one-sided t-test against the record before it: how often chance",
         "alone gives so large a difference (a record needs five seeds on track A, three on B, and",
-        f"less than {LEVEL}; on C one seed, and any larger value is a record); seconds are those of",
-        "the training steps, without compilation. The English text of tracks B and C is not in this",
-        "repository. It is made of the works in [works.tsv](works.tsv), each with its",
-        "licence and the commit that was read: one paragraph a line, blank lines between documents,",
-        "without headings, notes, tables and exercises.",
+        f"less than {LEVEL}; on C one seed, any larger value is a record); seconds are those of",
+        "the training steps, without compilation. The English text of tracks B and C is not in",
+        "this repository. It is made of the works in [works.tsv](works.tsv), which tells licence",
+        "and commit of each: one paragraph a line, blank lines between documents, without",
+        "headings, notes, tables and exercises.",
     ]
     for name, track in TRACKS.items():
         lines += [

@@ -32,28 +32,28 @@ class Collector:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Called by pytest for each phase of each test."""
-        room = Path(report.nodeid.split("::")[0]).stem.removeprefix("test_")
+        file = Path(report.nodeid.split("::")[0]).stem.removeprefix("test_")
         if report.failed:
             self.failed.append(report.nodeid)
         if report.when != "call":
             return
         if report.passed:
-            self.passed[room] = self.passed.get(room, 0) + 1
+            self.passed[file] = self.passed.get(file, 0) + 1
         for check, difference, bound in LINE.findall(report.capstdout):
             found = (float(difference), float(bound))
-            self.rows.setdefault((room, check), []).append(found)
+            self.rows.setdefault((file, check), []).append(found)
 
 
 def table(collector: Collector) -> str:
-    """The table, one line per check; rooms that compare without a number say how many passed."""
+    """The table, one line per check; files that compare without a number say how many passed."""
     lines = [f"{'check':<58} {'cases':>5} {'largest difference':>19} {'bound':>9}"]
-    for (room, check), found in sorted(collector.rows.items()):
+    for (file, check), found in sorted(collector.rows.items()):
         worst, bound = max(d for d, _ in found), min(b for _, b in found)
-        lines.append(f"{f'{room}: {check}':<58} {len(found):>5} {worst:>19.3g} {bound:>9.3g}")
-    told = {room for room, _ in collector.rows}
-    for room, count in sorted(collector.passed.items()):
-        if room not in told:
-            lines.append(f"{room + ': exact rules':<58} {count:>5} {'0':>19} {'0':>9}")
+        lines.append(f"{f'{file}: {check}':<58} {len(found):>5} {worst:>19.3g} {bound:>9.3g}")
+    told = {file for file, _ in collector.rows}
+    for file, count in sorted(collector.passed.items()):
+        if file not in told:
+            lines.append(f"{file + ': exact rules':<58} {count:>5} {'0':>19} {'0':>9}")
     lines += [f"FAILED {name}" for name in collector.failed]
     return "\n".join(lines)
 

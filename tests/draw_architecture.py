@@ -2,7 +2,7 @@
 
     python -m tests.draw_architecture
 
-Every box is a room (a folder or a module at the root), every arrow an import. An arrow is left
+Every box is a package (a folder or a module at the root), every arrow an import. An arrow is left
 out where a chain of other arrows says the same, and tests/test_house.py compares the picture with
 the code.
 """
@@ -26,23 +26,23 @@ COLORS = {
 }  # fmt: skip
 
 
-def rooms() -> dict[str, list[Path]]:
-    """The files of each room that is drawn."""
+def packages() -> dict[str, list[Path]]:
+    """The files of each package that is drawn."""
     found: dict[str, list[Path]] = {}
     for path in house.MODULES:
-        room = house._room(path)
-        if room in house.ROOMS and room not in LEFT_OUT:
-            found.setdefault(room, []).append(path)
+        package = house._package(path)
+        if package in house.PACKAGES and package not in LEFT_OUT:
+            found.setdefault(package, []).append(path)
     return found
 
 
 def imports() -> dict[str, set[str]]:
-    """The earlier rooms that each room imports; the house's test refuses any others."""
-    drawn = rooms()
+    """The earlier packages that each package imports; the house's test refuses any others."""
+    drawn = packages()
     found = {
-        room: {name[0] for path in paths for name in house._own_imports(path)}
-        & {other for other in drawn if house.ROOMS.index(other) < house.ROOMS.index(room)}
-        for room, paths in drawn.items()
+        package: {name[0] for path in paths for name in house._own_imports(path)}
+        & {other for other in drawn if house.PACKAGES.index(other) < house.PACKAGES.index(package)}
+        for package, paths in drawn.items()
     }
     found["cli"].add("commands")  # It imports the module of the command by its name.
     return found
@@ -51,31 +51,31 @@ def imports() -> dict[str, set[str]]:
 def reduced(edges: dict[str, set[str]]) -> dict[str, set[str]]:
     """The same without arrows that a chain of others implies."""
 
-    def reach(room: str) -> set[str]:
+    def reach(package: str) -> set[str]:
         return (
-            set().union(*({other} | reach(other) for other in edges[room]))
-            if room in edges
+            set().union(*({other} | reach(other) for other in edges[package]))
+            if package in edges
             else set()
         )
 
     return {
-        room: {o for o in others if not any(o in reach(via) for via in others - {o})}
-        for room, others in edges.items()
+        package: {o for o in others if not any(o in reach(via) for via in others - {o})}
+        for package, others in edges.items()
     }
 
 
 def floors(edges: dict[str, set[str]]) -> list[list[str]]:
-    """Rooms by the longest chain of imports below them, from the top floor down."""
+    """Packages by the longest chain of imports below them, from the top floor down."""
     height: dict[str, int] = {}
 
-    def of(room: str) -> int:
-        if room not in height:
-            height[room] = 1 + max((of(other) for other in edges[room]), default=-1)
-        return height[room]
+    def of(package: str) -> int:
+        if package not in height:
+            height[package] = 1 + max((of(other) for other in edges[package]), default=-1)
+        return height[package]
 
     levels: dict[int, list[str]] = {}
-    for room in sorted(edges, key=house.ROOMS.index):
-        levels.setdefault(of(room), []).append(room)
+    for package in sorted(edges, key=house.PACKAGES.index):
+        levels.setdefault(of(package), []).append(package)
     return [levels[level] for level in sorted(levels, reverse=True)]
 
 
@@ -97,8 +97,8 @@ def svg() -> str:
         'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#78909c"/></marker></defs>',
         f'<rect width="{WIDTH}" height="{height}" fill="#ffffff"/>',
     ]
-    for room, others in arrows.items():
-        x, y = place[room]
+    for package, others in arrows.items():
+        x, y = place[package]
         for other in sorted(others):
             u, v = place[other]
             start, end = (x + BOX / 2, y + HEIGHT), (u + BOX / 2, v - 2)
@@ -108,12 +108,12 @@ def svg() -> str:
                 f'{end[0]:.0f} {end[1] - bend:.0f} {end[0]:.0f} {end[1]:.0f}" fill="none" '
                 'stroke="#90a4ae" stroke-width="1.2" marker-end="url(#a)"/>'
             )
-    for room, (x, y) in place.items():
+    for package, (x, y) in place.items():
         lines += [
             f'<rect x="{x:.0f}" y="{y:.0f}" width="{BOX}" height="{HEIGHT}" rx="6" '
-            f'fill="{COLORS.get(room, "#f5f5f5")}" stroke="#546e7a"/>',
+            f'fill="{COLORS.get(package, "#f5f5f5")}" stroke="#546e7a"/>',
             f'<text x="{x + BOX / 2:.0f}" y="{y + 26:.0f}" text-anchor="middle" font-size="16" '
-            f'fill="#263238">{escape(room)}</text>',
+            f'fill="#263238">{escape(package)}</text>',
         ]
     return "\n".join([*lines, "</svg>"]) + "\n"
 

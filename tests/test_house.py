@@ -15,16 +15,16 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "albert_jax"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
-ROOMS = (
+PACKAGES = (
     "errors", "logs", "exits", "version", "tree", "protobuf_wire", "config_fields", "config", "local_disk", "files", "json_files", "compilation_cache", "data",
     "model", "objectives", "optim", "parallel", "checkpoint", "observe", "tasks", "config_builder", "configfile",
     "model_io", "inference", "evaluation", "train", "finetuning", "export", "plan", "bench", "serve", "verify",
     "api", "__init__", "commands", "cli", "__main__",
 )  # fmt: skip
-"""A module imports modules of its own room or of earlier rooms. There are no exceptions."""
+"""A module imports modules of its own package or of earlier packages. There are no exceptions."""
 
 INSIDE = {"data": ("counter_rng", "sources", "vocabularies", "corpus", "prepare", "batches")}
-"""Rooms that are divided further, by the same rule."""
+"""Packages that are divided further, by the same rule."""
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
@@ -56,7 +56,7 @@ def _name(path: Path) -> str:
     return path.relative_to(PACKAGE).as_posix()
 
 
-def _room(path: Path) -> str:
+def _package(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -95,17 +95,17 @@ def _all(check) -> None:
 
 def test_imports_go_one_way():
     def check(path):
-        room = _room(path)
-        if room not in ROOMS:
-            yield f"{room} has no place in the order of rooms"
+        package = _package(path)
+        if package not in PACKAGES:
+            yield f"{package} has no place in the order of packages"
             return
         for name in _own_imports(path):
-            other = name[0] if name[0] in ROOMS else "__init__"
-            if name != ("__version__",) and ROOMS.index(other) > ROOMS.index(room):
+            other = name[0] if name[0] in PACKAGES else "__init__"
+            if name != ("__version__",) and PACKAGES.index(other) > PACKAGES.index(package):
                 yield f"imports {'.'.join(name)}"
             own = path.relative_to(PACKAGE).parts[1:2]
-            if other == room and room in INSIDE and own != ("__init__.py",):
-                order = INSIDE[room]
+            if other == package and package in INSIDE and own != ("__init__.py",):
+                order = INSIDE[package]
                 if order.index(name[1]) > order.index(own[0].removesuffix(".py")):
                     yield f"imports {'.'.join(name)}"
 

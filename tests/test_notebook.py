@@ -1,5 +1,7 @@
 """Notebooks are executed as they stand, in a process of their own, and the model learns."""
 
+import ast
+import importlib.util
 import json
 import os
 import re
@@ -42,6 +44,27 @@ def execute(notebook: Path, timeout: float, **variables: str) -> str:
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr
     return done.stdout
+
+
+CODE = {
+    **{
+        f"{path.name}[{i}]": cell
+        for path in sorted(DOCS.glob("*.ipynb"))
+        for i, cell in enumerate(sources(path, "code"))
+    },
+    **{path.name: path.read_text() for path in sorted((DOCS.parent / "benchmarks").glob("*.py"))},
+}
+
+
+@pytest.mark.parametrize("name", CODE)
+def test_what_notebooks_and_benchmarks_import_exists(name: str) -> None:
+    """They run for minutes or hours, so that nothing else would notice a renamed module soon."""
+    for node in ast.walk(ast.parse(CODE[name])):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("albert_jax"):
+            module = importlib.import_module(str(node.module))
+            for imported in node.names:
+                inside = f"{node.module}.{imported.name}"
+                assert hasattr(module, imported.name) or importlib.util.find_spec(inside), inside
 
 
 @pytest.mark.thorough

@@ -35,8 +35,12 @@ COMMANDS = [
 ]
 PYTHON = blocks(TEXT, "python")
 PAGES = sorted((ROOT / "docs").glob("*.md")) + [
-    ROOT / name for name in ("README.md", "README.zh.md", "CONTRIBUTING.md", "examples/README.md")
-]
+    ROOT / name
+    for name in (
+        "README.md", "README.zh.md", "CONTRIBUTING.md", "examples/README.md",
+        "benchmarks/leaderboard/README.md",
+    )
+]  # fmt: skip
 QUICK = {
     "pretrain": "--phases.0.steps 4 --phases.1.steps 2 --run.max-eval-samples 16",
     "finetune": "--max-steps 4",
@@ -78,7 +82,8 @@ def test_every_command_parses(page, monkeypatch, capsys):
     import importlib
 
     text = page.read_text().replace("\\\n", " ")
-    for line in re.findall(r"^(?:    )?(albert-jax .*)$", text, re.M):
+    inline = re.findall(r"^- .*?`(albert-jax [^`]*)`", text, re.M)
+    for line in inline + re.findall(r"^(?:    )?(albert-jax .*)$", text, re.M):
         words = shlex.split(line)[1:]
         # Names that stand for a reader's own file are presets here.
         words = [w.replace("longer.toml", "tiny").replace("mine.toml", "tiny") for w in words]

@@ -1,4 +1,4 @@
-"""gs://: the file room and a whole run against a storage emulator, through gcsfs and TensorStore.
+"""gs://: files.py and a whole run against a storage emulator, through gcsfs and TensorStore.
 
 The emulator is fake-gcs-server from the package index (extra gcs-emulator); nothing leaves this
 machine.

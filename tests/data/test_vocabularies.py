@@ -150,6 +150,9 @@ def test_saved_and_loaded(model: bytes, tmp_path: Path) -> None:
         assert type(again) is type(vocab) and again.fingerprint == vocab.fingerprint
         assert again.files() == vocab.files()
         assert (again.token_bytes == vocab.token_bytes).all()
+    # The main file alone is read with the settings beside it.
+    named = vocabulary.load(str(tmp_path / "0" / "spiece.model"))
+    assert named.fingerprint == vocabulary.load(str(tmp_path / "0")).fingerprint
 
 
 def test_fingerprint_knows_the_settings(model: bytes) -> None:
@@ -235,7 +238,7 @@ def test_id_range() -> None:
     vocab = IdRange(30, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
     assert vocab.unk_id == -1 and vocab.decode([1, 9]) == "[CLS] 9"
     assert vocab.token_bytes.sum() == 26 and vocab.starts_word.all()
-    with pytest.raises(DataError, match="has no text"):
+    with pytest.raises(DataError, match="ids without text"):
         vocab.encode(["a"])
     with pytest.raises(DataError, match="outside the vocabulary of 30"):
         IdRange(30, pad_id=0, cls_id=1, sep_id=2, mask_id=30)

@@ -129,7 +129,7 @@ def test_task_from_examples_to_scores(name: str) -> None:
 
 
 def test_settings_of_another_task_are_refused() -> None:
-    with pytest.raises(ConfigError, match="make a ClassificationConfig"):
+    with pytest.raises(ConfigError, match="takes a ClassificationConfig, not a SquadV2Config"):
         registry.create(SquadV2Config(name="classification"))
 
 

@@ -81,7 +81,7 @@ def test_questions_at_odds_with_themselves(tmp_path: Path, changes: dict, part: 
 
 def test_broken_squad_files(tmp_path: Path) -> None:
     refused(tmp_path, '{\n"data": [,\n', "s.json:2")
-    refused(tmp_path, "[]", "no 'data'")
+    refused(tmp_path, "[]", "no list 'data'")
     refused(tmp_path, '{"data": []}', "no questions")
     refused(tmp_path, '{"data": [{}]}', "data[0]: no 'paragraphs'")
     for answers in (5, True, {"text": ["cat"], "answer_start": [4]}):
@@ -93,7 +93,7 @@ def test_broken_squad_files(tmp_path: Path) -> None:
 
 def test_questions_of_hub_datasets() -> None:
     fields = {"id": "q", "question": "Who?", "context": "The cat.",
-              "answers": {"text": [b"cat"], "answer_start": np.array([4])}}  # fmt: skip
+              "answers": {"text": ["cat"], "answer_start": [4]}}  # fmt: skip
     assert from_hub(Record("x", fields), answered=True).answers == (Answer("cat", 4),)
     empty = {"text": [], "answer_start": []}
     assert from_hub(Record("x", fields | {"answers": empty}), answered=True).answers == ()
@@ -106,7 +106,7 @@ def test_questions_of_hub_datasets() -> None:
 @pytest.mark.parametrize("answers", [{"text": ["cat"], "answer_start": []}, None, ["cat"]])
 def test_hub_datasets_of_another_layout(answers: object) -> None:
     fields = {"id": "q", "question": "Who?", "context": "The cat.", "answers": answers}
-    with pytest.raises(DataError, match="x: answers .* not SQuAD's layout"):
+    with pytest.raises(DataError, match="x: answers .*: give SQuAD's layout"):
         from_hub(Record("x", fields), answered=True)
 
 

@@ -8,6 +8,7 @@ import types
 from pathlib import Path
 from typing import ClassVar
 
+import numpy as np
 import pytest
 
 from albert_jax.data.sources import hub_datasets, tables
@@ -407,6 +408,31 @@ def test_names_on_the_hub(place, known, asked, monkeypatch) -> None:
     assert calls == asked and record.fields == {"text": "x"}
     with pytest.raises(DataError, match="none of that name"):
         hub_datasets.load_records("hf:absent/dataset:train")
+
+
+def test_records_of_hubs_are_plain(monkeypatch) -> None:
+    class Rows(list):
+        features: ClassVar = {
+            "label": types.SimpleNamespace(names=["no", "yes"]),
+            "tags": types.SimpleNamespace(names=["O", "B"]),
+        }
+
+    row = {
+        "label": np.int64(1), "tags": np.array([0, 1]), "text": b"x", "turns": np.array([b"a", b"b"]),
+        "answers": {"text": [b"cat"], "answer_start": np.array([4])},
+    }  # fmt: skip
+    rows = Rows([row, {"label": -1, "tags": [], "text": "", "turns": []}, {"label": None}])
+    package = types.SimpleNamespace(load_dataset=lambda *_, split: rows)
+    monkeypatch.setitem(sys.modules, "datasets", package)
+    first, second, third = hub_datasets.load_records("hf:one:train")
+    assert first.fields == {
+        "label": "yes", "tags": ["O", "B"], "text": "x", "turns": ["a", "b"],
+        "answers": {"text": ["cat"], "answer_start": [4]},
+    }  # fmt: skip
+    assert second.fields["label"] is None and third.fields["label"] is None
+    rows[:] = [{"text": b"\xff"}]
+    with pytest.raises(DataError, match="record 0: invalid UTF-8"):
+        hub_datasets.load_records("hf:one:train")
 
 
 @pytest.mark.parametrize(

@@ -160,13 +160,20 @@ def test_another_seed_gives_another_run(data, whole, tmp_path):
     assert any(mine[name].tobytes() != theirs[name].tobytes() for name in mine)
 
 
-@pytest.mark.parametrize("step", [3, 6, 9])
+@pytest.mark.parametrize("step", [3, 4, 6, 9])  # Step 4 is evaluated.
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, whole, tmp_path, monkeypatch, step):
     config, run = micro(data), tmp_path / "run"
     with monkeypatch.context() as patched:
         stop_at(patched, step)
         with pytest.raises(Stopped, match=f"saved after step {step} of 12"):
             pretraining.run(config, str(run))
+    pretraining.run(config, str(run))
+    assert_same(whole, run, config)
+
+
+def test_a_signal_in_the_last_step_leaves_a_complete_run(data, whole, tmp_path, monkeypatch):
+    config, run = micro(data), tmp_path / "run"
+    stop_at(monkeypatch, config.steps)
     pretraining.run(config, str(run))
     assert_same(whole, run, config)
 
