@@ -10,7 +10,7 @@ functions are pure, so `jax.jit`, `jax.grad`, `jax.vmap` and any optimizer work 
 In the examples `directory` is a folder made by `albert-jax export` or `save`, `prepared` one made
 by `albert-jax data prepare`, and `classifier` a fine-tuned model.
 
-Legend of shapes: B rows, S tokens of a row, P masked positions, K pairs of a row, V vocabulary,
+Legend of shapes: B rows, S tokens of a row, P masked positions, K sequences of a row, V vocabulary,
 H hidden size.
 """
 

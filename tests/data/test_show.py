@@ -25,11 +25,11 @@ def test_show_tells_every_mask_and_pair(prepared):
     text = show(batch, IdVocabulary())
     assert text.count("\nrow ") == 3 and text.startswith("row 0: ")
     assert text.count("[MASK|") == (batch["input_ids"] == 4).sum()
-    assert text.count("  pair ") == batch["segment_ids"].max(1).sum() == text.count("[CLS]")
+    assert text.count("  sequence ") == batch["segment_ids"].max(1).sum() == text.count("[CLS]")
     assert "order swapped" in text or "order original" in text
     assert text.endswith(LEGEND) and text.count("Legend") == 1
     values, shares = distributions([batch], IdVocabulary())
-    assert values["tokens per pair"].sum() == values["tokens per row"].sum()
+    assert values["tokens per sequence"].sum() == values["tokens per row"].sum()
     for name, parts in shares.items():
         assert sum(parts.values()) == pytest.approx(1), name
     found = statistics([batch, builder.batch(1, np.arange(60))], IdVocabulary())
@@ -45,8 +45,8 @@ def test_known_rows():
     batch["mlm_labels"] = np.array([[8, 70, 7, 9], [0, 0, 0, 0]])
     batch["mlm_weights"] = np.array([[1.0, 1, 1, 1], [0, 0, 0, 0]], np.float32)
     assert show(batch, IdVocabulary()).splitlines()[:3] == [
-        "row 0: 8 of 16 tokens, 4 masked, 1 pair",
-        "  pair 1: 8 tokens, order not predicted",
+        "row 0: 8 of 16 tokens, 4 masked, 1 sequence",
+        "  sequence 1: 8 tokens, order not predicted",
         "    A [CLS] [MASK|p8] [MASK|p70] p10 [=p7] [MASK|p9] <unk> [SEP]",
     ]
     assert statistics([batch], IdVocabulary()) == {
@@ -54,12 +54,12 @@ def test_known_rows():
         "tokens": "8",
         "padding": "50.00% of all positions",
         "tokens per row": "8.0",
-        "tokens per pair": "8.0",
+        "tokens per sequence": "8.0",
         "mask rate": "50.00% of the tokens",
         "words per masked run": "1.50",  # a word of two tokens, and two words
         "masked tokens": "75.0% replaced by [MASK], 25.0% kept, 0.0% replaced by a token",
         "unknown tokens": "12.500%",
-        "sentence order": "predicted for 0.0% of the pairs: 0.0% original, 0.0% swapped",
+        "sentence order": "predicted for 0.0% of the sequences: 0.0% original, 0.0% swapped",
     }
 
 

@@ -8,11 +8,14 @@ from albert_jax.observe import figures
 
 
 def test_what_is_the_same_for_all_rows_is_said_instead_of_drawn() -> None:
-    values = {"tokens per row": np.array([24, 24, 24]), "tokens per pair": np.array([8, 16, 24])}
+    values = {
+        "tokens per row": np.array([24, 24, 24]),
+        "tokens per sequence": np.array([8, 16, 24]),
+    }
     order = {"original": 0.5, "swapped": 0.4, "not predicted": 0.1}
     picture = figures.row_statistics("tiny, phase 0", values, {"sentence order": order}).decode()
     assert ">tiny, phase 0<" in picture and ">tokens per row: always 24<" in picture
-    assert ">tokens per row<" not in picture and ">tokens per pair<" in picture
+    assert ">tokens per row<" not in picture and ">tokens per sequence<" in picture
     assert ">swapped<" in picture and ">40.0%<" in picture
 
 

@@ -60,7 +60,7 @@ def row_lines(
     sequences = int(segments.max())
     lines = [
         f"{np.count_nonzero(segments)} of {len(segments)} tokens, {len(masked)} masked, "
-        f"{sequences} pair{'' if sequences == 1 else 's'}"
+        f"{sequences} sequence{'' if sequences == 1 else 's'}"
     ]
     for sequence in range(sequences):
         order = "not predicted"
@@ -69,9 +69,9 @@ def row_lines(
             order = "swapped or from another document" if swapped else "original"
         within = segments == sequence + 1
         if not within.any():
-            lines.append(f"  pair {sequence + 1}: left out, because its record is damaged")
+            lines.append(f"  sequence {sequence + 1}: left out, because its record is damaged")
             continue
-        lines.append(f"  pair {sequence + 1}: {int(within.sum())} tokens, order {order}")
+        lines.append(f"  sequence {sequence + 1}: {int(within.sum())} tokens, order {order}")
         lines += segment_lines(tokens, within, batch["token_type_ids"][row])
         if "labels" in batch:
             lines.append(f"    labels: {' '.join(_labels(batch, row, within, labels))}")
@@ -112,12 +112,12 @@ def statistics(batches: Iterable[Batch], vocabulary: Vocabulary) -> dict[str, st
         "tokens": f"{sums['tokens']:,}",
         "padding": f"{1 - ratio('tokens', 'positions'):.2%} of all positions",
         "tokens per row": f"{ratio('tokens', 'rows'):.1f}",
-        "tokens per pair": f"{ratio('tokens', 'pairs'):.1f}",
+        "tokens per sequence": f"{ratio('tokens', 'sequences'):.1f}",
         "mask rate": f"{ratio('masked', 'tokens'):.2%} of the tokens",
         "words per masked run": f"{ratio('masked words', 'masked runs'):.2f}",
         "masked tokens": ", ".join(f"{ratio(how, 'masked'):.1%} {how}" for how in _REPLACEMENTS),
         "unknown tokens": f"{ratio('unknown', 'tokens'):.3%}",
-        "sentence order": f"predicted for {ratio('weighted', 'pairs'):.1%} of the pairs: "
+        "sentence order": f"predicted for {ratio('weighted', 'sequences'):.1%} of the sequences: "
         f"{ratio('original', 'weighted'):.1%} original, {ratio('swapped', 'weighted'):.1%} swapped",
     }
 
@@ -135,20 +135,20 @@ def distributions(
         rows = tokens > 0
         masked = np.count_nonzero(batch["mlm_weights"] > 0, axis=1)[rows] / tokens[rows]
         sequences = np.arange(1, segments.max(initial=0) + 1)
-        pairs = np.count_nonzero(segments[:, None] == sequences[:, None], axis=2)
+        per_sequence = np.count_nonzero(segments[:, None] == sequences[:, None], axis=2)
         values = {
             "tokens per row": tokens[rows],
-            "tokens per pair": pairs[pairs > 0],
+            "tokens per sequence": per_sequence[per_sequence > 0],
             "masked share of a row": masked,
         }
         for name, array in values.items():
             parts.setdefault(name, []).append(array)
-    masks, pairs = max(sums["masked"], 1), max(sums["pairs"], 1)
+    masks, total = max(sums["masked"], 1), max(sums["sequences"], 1)
     order = {"original": sums["original"], "swapped": sums["swapped"]}
-    order["not predicted"] = sums["pairs"] - sums["weighted"]
+    order["not predicted"] = sums["sequences"] - sums["weighted"]
     return {name: np.concatenate(arrays) for name, arrays in parts.items()}, {
         "masked tokens": {how: sums[how] / masks for how in _REPLACEMENTS},
-        "sentence order": {name: count / pairs for name, count in order.items()},
+        "sentence order": {name: count / total for name, count in order.items()},
     }
 
 
@@ -180,5 +180,5 @@ def _counts(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
         "original": weighted & (batch["sop_labels"] == 0),
     }
     counts = {name: int(np.count_nonzero(mark)) for name, mark in marks.items()}
-    pairs = int(segments.max(axis=1).sum())
-    return {**counts, "pairs": pairs, "positions": counts["rows"] * segments.shape[1]}
+    sequences = int(segments.max(axis=1).sum())
+    return {**counts, "sequences": sequences, "positions": counts["rows"] * segments.shape[1]}
