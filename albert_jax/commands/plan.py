@@ -98,13 +98,12 @@ class Plan:
             raise ConfigError("--slice here measures for a budget: give --hours and --out")
 
     def _measure_here(self) -> int:
-        from albert_jax.bench import budget as measuring
-        from albert_jax.bench import step
+        from albert_jax.bench import measured_budget, step
         from albert_jax.plan import budget
 
         assert self.hours is not None
         if self.config is None:
-            name, config, seconds = measuring.choose(self.hours)
+            name, config, seconds = measured_budget.choose(self.hours)
         else:
             name, config = self.config, self._given(self.config)
             seconds = step.seconds_per_step(config)

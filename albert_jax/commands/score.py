@@ -73,7 +73,7 @@ class Score(DepthOptions):
             write_json_lines(lines, self.out)
         found = minimal_pairs.accuracies(pairs, good, bad)
         print(minimal_pairs.table(found))
-        if told := minimal_pairs.ties_told(pairs, found):
+        if told := minimal_pairs.ties_line(pairs, found):
             print(told)
         if self.out not in (None, "-"):
             self._write(model, found)
@@ -90,7 +90,7 @@ class Score(DepthOptions):
         }  # fmt: skip
         text = json.dumps(report, indent=1, ensure_ascii=False)
         files.write(f"{self.out}.json", text.encode())
-        rows = minimal_pairs.drawn(found)
+        rows = minimal_pairs.rows_to_draw(found)
         title = f"Minimal pairs of {self.file}: {self.model}"
         values = {name: row.accuracy for name, row in rows.items()}
         counts = {name: row.pairs for name, row in rows.items()}

@@ -137,7 +137,7 @@ def accuracies(pairs: Sequence[MinimalPair], good: np.ndarray, bad: np.ndarray) 
     return found
 
 
-def ties_told(pairs: Sequence[MinimalPair], found: Accuracies) -> str:
+def ties_line(pairs: Sequence[MinimalPair], found: Accuracies) -> str:
     """A line about pairs whose sentences have equal scores; empty if there are none."""
     ties, same = found["whole"][ALL].ties, sum(pair.good == pair.bad for pair in pairs)
     if not ties:
@@ -174,7 +174,7 @@ def as_json(found: Accuracies) -> dict[str, Any]:
     return {kind: {name: values(row) for name, row in rows.items()} for kind, rows in found.items()}
 
 
-def drawn(found: Accuracies) -> Mapping[str, Accuracy]:
+def rows_to_draw(found: Accuracies) -> Mapping[str, Accuracy]:
     """The rows of a picture: the whole file, and its terms, or its sets where it has no terms."""
     return found["whole"] | (found["terms"] or found["sets"])
 

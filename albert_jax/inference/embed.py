@@ -18,13 +18,13 @@ from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.support.prediction import length_buckets
-from albert_jax.tasks.support.rows import Tokens, sequence, sequence_rows
+from albert_jax.tasks.support.rows import TokenSequence, sequence, sequence_rows
 from albert_jax.tasks.task import AnyTask
 
 BATCH_SIZE = 32
 
 
-def token_rows(model: Model, texts: Sequence[str], where: Sequence[str]) -> list[Tokens]:
+def token_rows(model: Model, texts: Sequence[str], where: Sequence[str]) -> list[TokenSequence]:
     """[CLS] text [SEP] of each text, truncated to the rows of the model.
 
     `where` names the place of each text for error messages. Raises DataError for an empty text.
@@ -38,13 +38,15 @@ def token_rows(model: Model, texts: Sequence[str], where: Sequence[str]) -> list
     return found
 
 
-def truncated_texts(rows: Sequence[Tokens]) -> str:
+def truncated_texts(rows: Sequence[TokenSequence]) -> str:
     """The number of texts that are longer than a row and lose tokens, in words; "" if none is."""
     count = sum(row.is_truncated for row in rows)
     return f"{count} of {len(rows)} texts are longer than a row and are truncated" if count else ""
 
 
-def embed_rows(model: Model, rows: Sequence[Tokens], num_layers: int | None = None) -> np.ndarray:
+def embed_rows(
+    model: Model, rows: Sequence[TokenSequence], num_layers: int | None = None
+) -> np.ndarray:
     """Vectors float32 [rows, H] of the rows of `token_rows`."""
     vectors = np.zeros((len(rows), model.config.hidden_size), np.float32)
     program = _program(model.run_config, num_layers)

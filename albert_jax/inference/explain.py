@@ -30,7 +30,13 @@ from albert_jax.model import albert
 from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import Encoder
-from albert_jax.tasks.support.rows import Batch, Tokens, fitting_length, sequence, sequence_rows
+from albert_jax.tasks.support.rows import (
+    Batch,
+    TokenSequence,
+    fitting_length,
+    sequence,
+    sequence_rows,
+)
 
 MAX_TOKENS = 128
 """Longest text that can be drawn."""
@@ -88,7 +94,7 @@ def explain(
     predictions per mask and layer. Raises DataError for a text that is empty or too long.
     """
     config, params = model.config, model.params
-    layers = look(model, text, num_layers=num_layers)
+    layers = states_and_attention(model, text, num_layers=num_layers)
     # The layers stand in the place of the rows of a batch.
     outputs, count = jnp.asarray(layers.states[1:]), len(layers.attention)
     batch = {name: jnp.repeat(column, count, 0) for name, column in layers.batch.items()}
@@ -125,7 +131,7 @@ def explain(
     )
 
 
-def look(
+def states_and_attention(
     model: Model, text: str, *, num_layers: int | None = None, max_tokens: int = MAX_TOKENS
 ) -> Layers:
     """States and attention of a text, or of two with a tab between, in float32.
@@ -163,7 +169,7 @@ def _program(config: ModelConfig, num_layers: int | None) -> Any:
     return jax.jit(forward)
 
 
-def _encode(model: Model, text: str, max_length: int) -> Tokens:
+def _encode(model: Model, text: str, max_length: int) -> TokenSequence:
     """[CLS] text [SEP], or a pair; nothing is truncated."""
     parts = [part.strip() for part in text.split("\t")]
     if not all(parts) or len(parts) > 2:

@@ -17,7 +17,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.model import albert
 from albert_jax.model.attention import Backend
 from albert_jax.tasks.support.prediction import length_buckets
-from albert_jax.tasks.support.rows import Batch, Tokens, sequence_rows
+from albert_jax.tasks.support.rows import Batch, TokenSequence, sequence_rows
 
 
 def logits_function(
@@ -67,7 +67,7 @@ def masked_batch(
     The number of positions per row is rounded up to a power of two, and rows beyond the sequences
     are padding, so that few shapes are compiled.
     """
-    batch = sequence_rows([Tokens(ids, len(ids)) for ids in sequences], length, batch_size)
+    batch = sequence_rows([TokenSequence(ids, len(ids)) for ids in sequences], length, batch_size)
     count = max(len(row) for row in positions)
     batch["mlm_positions"] = np.zeros((batch_size, 1 << max(0, count - 1).bit_length()), np.int32)
     for i, row in enumerate(positions):

@@ -28,7 +28,7 @@ from albert_jax.train.step import make_train_step
 
 
 @dataclass(frozen=True)
-class CompiledStep:
+class StepNeeds:
     """The needs of a phase's step on a slice; bytes are those of one device."""
 
     limit: float
@@ -83,7 +83,7 @@ def topology(where: Slice) -> Any:
         raise ConfigError(f"--slice {where.name}: libtpu has no such topology ({first})") from error
 
 
-def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep:
+def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
     """Compiles one step of a phase for a slice.
 
     Raises ConfigError for a mesh or batch that does not divide, and as `topology` does.
@@ -99,14 +99,14 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> CompiledS
         needed = needed_memory(str(error))
         if needed is None:
             raise
-        return CompiledStep(where.device_memory, 0, needed, [], time.perf_counter() - start)
+        return StepNeeds(where.device_memory, 0, needed, [], time.perf_counter() - start)
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)
     seconds = time.perf_counter() - start
     stats: Any = compiled.memory_analysis()
     outputs = stats.output_size_in_bytes - stats.alias_size_in_bytes
     text = compiled.as_text()
-    return CompiledStep(
+    return StepNeeds(
         limit=where.device_memory,
         arguments=stats.argument_size_in_bytes,
         temporary=stats.temp_size_in_bytes + outputs + stats.generated_code_size_in_bytes,

@@ -16,7 +16,7 @@ from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
 from albert_jax.parallel.mesh import AXES, check_rows, mesh_shape
-from albert_jax.plan.compile import CompiledStep
+from albert_jax.plan.compile import StepNeeds
 from albert_jax.plan.hlo import Collective
 from albert_jax.plan.slices import Slice
 from albert_jax.train.state import abstract_state
@@ -69,7 +69,7 @@ def bound(
     return Bound(compute, traffic / where.chip.bandwidth, sent / where.bandwidth())
 
 
-def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep:
+def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
     """Memory of a step on GPUs, for which no compiler is available here.
 
     It adds up train state, gradient and gathered copy, and per block what the backward pass keeps
@@ -93,7 +93,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep
         tokens * (kept * blocks + everything) * jnp.dtype(config.compute.dtype).itemsize + logits
     )
     reduction = Collective("all-reduce", ("f32",), 4 * parameters, False)
-    return CompiledStep(
+    return StepNeeds(
         limit=where.device_memory,
         arguments=state_bytes(config, where),
         temporary=4 * parameters * (2 if shards > 1 else 1) + activations,

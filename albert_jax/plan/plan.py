@@ -14,7 +14,7 @@ from albert_jax.model.init import count
 from albert_jax.parallel.mesh import check_rows
 from albert_jax.parallel.rules import unsharded
 from albert_jax.plan import estimate, hlo
-from albert_jax.plan.compile import CompiledStep, compile_phase
+from albert_jax.plan.compile import StepNeeds, compile_phase
 from albert_jax.plan.slices import Slice
 
 REMAT_POLICIES = ("none", "dots", "full")
@@ -27,7 +27,7 @@ def plan(
     config: Config,
     where: Slice,
     *,
-    steps: Sequence[CompiledStep] | None = None,
+    steps: Sequence[StepNeeds] | None = None,
     efficiency: float = 0.5,
     price: float = 0.0,
 ) -> dict[str, Any]:
@@ -65,7 +65,7 @@ def plan(
     }
 
 
-def compile_steps(config: Config, where: Slice) -> list[CompiledStep]:
+def compile_steps(config: Config, where: Slice) -> list[StepNeeds]:
     """The needs of each phase's step on the slice: compiled for TPUs, by formula for GPUs.
 
     Raises ConfigError for a phase whose rows do not divide over the slice.
@@ -118,13 +118,13 @@ def largest_rows_per_chip(config: Config, where: Slice) -> dict[str, int]:
     return result
 
 
-def _compile(config: Config, phase: PhaseConfig, where: Slice) -> CompiledStep:
+def _compile(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
     method = compile_phase if where.is_tpu else estimate.by_formula
     return method(config, phase, where)
 
 
 def _phase_figures(
-    config: Config, phase: PhaseConfig, where: Slice, step: CompiledStep, efficiency: float
+    config: Config, phase: PhaseConfig, where: Slice, step: StepNeeds, efficiency: float
 ) -> dict[str, Any]:
     limits = estimate.bound(config, phase, where, step.collectives if step.fits else None)
     work = flops.per_step(config.model, phase)
@@ -148,7 +148,7 @@ def _phase_figures(
     }
 
 
-def _cycles(step: CompiledStep, work: float, where: Slice) -> dict[str, float | None] | None:
+def _cycles(step: StepNeeds, work: float, where: Slice) -> dict[str, float | None] | None:
     """The compiler's estimate; seconds and the MFU they allow where the chip's clock is known."""
     if not step.cycles:
         return None

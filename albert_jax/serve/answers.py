@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax.errors import ConfigError, DataError
-from albert_jax.inference.explain import Explanation, explain, look
+from albert_jax.inference.explain import Explanation, explain, states_and_attention
 from albert_jax.inference.fill_mask import Candidate, fill_mask
 from albert_jax.inference.predict import featurize, predict, task_of, with_denoising_steps
 from albert_jax.model_io.model import Model
@@ -110,7 +110,7 @@ class Answers:
         config = model.config
         layer = int(_number(fields, "layer", 1, 1, config.num_hidden_layers))
         head = int(_number(fields, "head", 0, 0, config.num_attention_heads))
-        layers = look(model, _one_or_two(fields), max_tokens=MAX_TOKENS)
+        layers = states_and_attention(model, _one_or_two(fields), max_tokens=MAX_TOKENS)
         heads = layers.attention[layer - 1]
         attention = heads.mean(0) if head == 0 else heads[head - 1]
         return {

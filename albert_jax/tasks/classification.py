@@ -106,7 +106,7 @@ class ClassificationConfig(RegressionConfig):
 class TextFeature:
     """A text or pair as tokens, with its class number or score (None if unknown)."""
 
-    tokens: rows.Tokens
+    tokens: rows.TokenSequence
     label: float | None
 
 

@@ -334,7 +334,7 @@ def target_rows(
     mlm_positions [batch_size, T] are the target's positions; labels and weights are 0.
     """
     sequences = [
-        rows.Tokens(np.concatenate((feature.source, target)), len(feature.source))
+        rows.TokenSequence(np.concatenate((feature.source, target)), len(feature.source))
         for feature, target in zip(features, targets, strict=True)
     ]
     batch = rows.sequence_rows(sequences, spec.length, spec.batch_size)

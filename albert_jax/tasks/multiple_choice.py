@@ -49,7 +49,7 @@ class MultipleChoiceConfig(TaskConfig):
 class ChoiceFeature:
     """The sequences of one question's choices, and the number of the right one."""
 
-    choices: tuple[rows.Tokens, ...]
+    choices: tuple[rows.TokenSequence, ...]
     label: int | None
 
 

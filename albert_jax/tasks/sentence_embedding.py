@@ -44,8 +44,8 @@ class SentenceEmbeddingConfig(TableConfig):
 class PairFeature:
     """Two texts that mean the same, each a sequence of its own."""
 
-    first: rows.Tokens
-    second: rows.Tokens
+    first: rows.TokenSequence
+    second: rows.TokenSequence
 
 
 @register

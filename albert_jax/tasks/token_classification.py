@@ -75,7 +75,7 @@ class TaggedFeature:
     is its tag, else NO_LABEL.
     """
 
-    tokens: rows.Tokens
+    tokens: rows.TokenSequence
     words: np.ndarray
     labels: np.ndarray
 
@@ -220,7 +220,7 @@ def _parts(
             end += 1
         features.append(
             TaggedFeature(
-                rows.Tokens(np.array([*ids, vocabulary.sep_id], np.int32), len(ids) + 1),
+                rows.TokenSequence(np.array([*ids, vocabulary.sep_id], np.int32), len(ids) + 1),
                 np.array([*numbers, -1], np.int32),
                 np.array([*marks, NO_LABEL], np.int32),
             )

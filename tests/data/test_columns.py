@@ -48,7 +48,7 @@ def table(
     docs = documents(count, seed=seed)
     content = {
         "ids": [ids.tolist() for ids, _ in docs],
-        "units": [lengths.tolist() for _, lengths in docs],
+        "sentence_lengths": [lengths.tolist() for _, lengths in docs],
         "word_starts": [columns_of(ids)[0].tolist() for ids, _ in docs],
         "labels": [columns_of(ids)[1].tolist() for ids, _ in docs],
     } | changed  # fmt: skip
@@ -291,8 +291,13 @@ def test_mixtures_need_the_same_labels(tmp_path):
 
 def test_bad_columns_are_told_in_one_line(tmp_path):
     ids = [[5, 6, 7]] * 9
-    good = {"ids": ids, "units": ids, "word_starts": [[True] * 3] * 9, "labels": [[1, 2, 3]] * 9}
-    good["units"] = [[3]] * 9
+    good = {
+        "ids": ids,
+        "sentence_lengths": ids,
+        "word_starts": [[True] * 3] * 9,
+        "labels": [[1, 2, 3]] * 9,
+    }
+    good["sentence_lengths"] = [[3]] * 9
 
     def refused(match: str, words: str | None = labels_file(tmp_path), **changed) -> None:  # noqa: ANN003
         spec = table(tmp_path / "bad.parquet", **(good | changed))
@@ -365,8 +370,10 @@ def test_show_prints_words_and_labels(tmp_path, capsys):
     ids = [[*line, 11 + i] for i, line in enumerate(ids)]
     words = [[*line, 1] for line in words]
     starts = [[id % 3 == 0 for id in line] for line in ids]
-    units = [[3, 3]] * 40
-    spec = table(tmp_path / "t.parquet", ids=ids, units=units, word_starts=starts, labels=words)
+    lengths = [[3, 3]] * 40
+    spec = table(
+        tmp_path / "t.parquet", ids=ids, sentence_lengths=lengths, word_starts=starts, labels=words
+    )
     arguments = [
         "data",
         "prepare",

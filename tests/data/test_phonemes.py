@@ -13,7 +13,7 @@ from albert_jax.config import ObjectiveConfig, PhaseConfig
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.prepare import phonemes, spoken_words
-from albert_jax.data.prepare.phonemes import PhonemeEncoder
+from albert_jax.data.prepare.phonemes import PhonemesFrontEnd
 from albert_jax.data.prepare.plan import Plan, PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
 from albert_jax.data.sources.document import Document
@@ -33,7 +33,7 @@ def espeak(voice: str = "en-us") -> phonemes.Reader:
 
 
 def encode(reader: phonemes.Reader, text: str, labels: list[str], table=TABLE):  # noqa: ANN001
-    return PhonemeEncoder(reader, table, ["<unk>", " ", *labels]).encode([Document("d", text)])
+    return PhonemesFrontEnd(reader, table, ["<unk>", " ", *labels]).encode([Document("d", text)])
 
 
 def parts(encoded, table=TABLE) -> list[str]:  # noqa: ANN001

@@ -79,9 +79,9 @@ def test_ties_count_half_or_as_wrong() -> None:
     assert (found["sets"]["x"].ties, found["sets"]["y"].ties) == (1, 0)
     same = [*pairs, MinimalPair("f:5", "a", "a", "x")]
     ties = accuracies(same, np.append(good, 0), np.append(bad, 0))
-    told = minimal_pairs.ties_told(same, ties)
+    told = minimal_pairs.ties_line(same, ties)
     assert told == "equal scores: 2 of 5 pairs, 1 of them because the sentences are equal"
-    assert minimal_pairs.ties_told(pairs[:2], accuracies(pairs[:2], good[:2], bad[:2])) == ""
+    assert minimal_pairs.ties_line(pairs[:2], accuracies(pairs[:2], good[:2], bad[:2])) == ""
 
 
 def test_sets_of_any_size_count_alike() -> None:
@@ -95,7 +95,7 @@ def test_sets_of_any_size_count_alike() -> None:
     assert found["fields"]["f"].accuracy == found["whole"]["mean over sets"].accuracy
     assert found["terms"]["t"].accuracy.value == 0.5
     assert found["terms"]["u"] == found["sets"]["other"]
-    assert list(minimal_pairs.drawn(found)) == ["mean over sets", "all", "t", "u"]
+    assert list(minimal_pairs.rows_to_draw(found)) == ["mean over sets", "all", "t", "u"]
     headings = [line for line in minimal_pairs.table(found).splitlines() if line.endswith(":")]
     assert headings == ["fields:", "terms:", "sets:"]
 

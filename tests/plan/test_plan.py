@@ -10,8 +10,7 @@ import jax
 import pytest
 
 from albert_jax import configfile
-from albert_jax.bench import budget as measuring
-from albert_jax.bench import step
+from albert_jax.bench import measured_budget, step
 from albert_jax.commands import plan as command
 from albert_jax.config import ParallelConfig
 from albert_jax.errors import ConfigError
@@ -156,7 +155,7 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed(monkeypatch):
     per_token = work / (base.steps * budget.tokens_per_step(base))
     monkeypatch.setattr(step, "product_rate", lambda dtype: 4e6 * per_token / jax.device_count())
     monkeypatch.setattr(step, "seconds_per_step", measure)
-    name, config, seconds = measuring.choose(1.0)
+    name, config, seconds = measured_budget.choose(1.0)
     assert name == "medium"
     assert measured == [c.model.hidden_size for c in (base, configfile.load("medium"))]
     bought = budget.with_steps_for(config, seconds, 3600.0)
@@ -184,9 +183,8 @@ def test_the_state_of_the_run_is_what_is_planned():
 def test_rows_that_do_not_divide_are_refused():
     tiny = configfile.load("tiny")
     rows = tiny.phases[0].batch_size
-    with pytest.raises(
-        ConfigError, match=f"phases.batch_size {rows} is not divisible by 64 shards"
-    ):
+    message = f"phases.0.batch_size {rows} is not divisible by 64 shards"
+    with pytest.raises(ConfigError, match=message):
         plan.plan(tiny, slices.find("h200-64"))
 
 

@@ -22,7 +22,7 @@ from albert_jax.data.sources.tables import read_records, text_field
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import rows
-from albert_jax.tasks.support.rows import BatchSpec, Tokens
+from albert_jax.tasks.support.rows import BatchSpec, TokenSequence
 from albert_jax.tasks.support.transformers_class import TransformersClass
 from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 from tests import tiny_models
@@ -49,7 +49,7 @@ class Text:
 
 @dataclass(frozen=True)
 class TextFeature:
-    tokens: Tokens
+    tokens: TokenSequence
     count: int
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from albert_jax import files
 from albert_jax.data.corpus import columns
 from albert_jax.data.corpus.corpus import FORMAT, MANIFEST
-from albert_jax.data.prepare import deduplication, encoders, phonemes, word_segmentation
+from albert_jax.data.prepare import deduplication, front_ends, phonemes, word_segmentation
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sentences
 from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
@@ -116,7 +116,7 @@ def finish(
         lacking = sum((Counter(record["lacking"]) for record in encoded), Counter[str]())
         manifest["lacking"] = dict(lacking.most_common())
     if plan.columns:
-        manifest["columns"] = columns.describe(encoders.columns(plan), plan.out_dir)
+        manifest["columns"] = columns.describe(front_ends.columns(plan), plan.out_dir)
     for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
         files.delete_temporary_files(folder)
     files.write(files.join(plan.out_dir, MANIFEST), json_bytes(manifest))

@@ -150,7 +150,7 @@ class FileReader:
         return [(mark, mark) for mark in marks if mark]
 
 
-class PhonemeEncoder:
+class PhonemesFrontEnd:
     """Documents as symbols with the beginnings of words, and the word of each symbol.
 
     Its reader finds the words; `labels` are the words by number.
@@ -163,7 +163,7 @@ class PhonemeEncoder:
         for symbol, id in vocabulary.table.items():
             if id not in (vocabulary.pad_id, vocabulary.mask_id):
                 self._ids[ord(symbol)] = id
-        self.lacking: Counter[str] = Counter()  # As `encoders.Encoder` has it
+        self.lacking: Counter[str] = Counter()  # As `front_ends.FrontEnd` has it
         self._symbols = 0
 
     def encode(self, documents: Sequence[Document]) -> Encoded:

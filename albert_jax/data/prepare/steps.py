@@ -26,7 +26,7 @@ import numpy as np
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS
 from albert_jax.data.corpus.shard_writer import ShardWriter
-from albert_jax.data.prepare import deduplication, encoders
+from albert_jax.data.prepare import deduplication, front_ends
 from albert_jax.data.prepare.decontamination import Overlap
 from albert_jax.data.prepare.phonemes import UNKNOWN
 from albert_jax.data.prepare.plan import Plan
@@ -94,7 +94,7 @@ def find_duplicates(plan: Plan, index: int, row_ranges: RowRanges) -> None:
 
 def count_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -> None:
     """Step 3 for one part; the arguments are those of `encode_part`."""
-    reader = encoders.reader(plan, _vocabulary(plan.out_dir, plan.vocabulary))
+    reader = front_ends.reader(plan, _vocabulary(plan.out_dir, plan.vocabulary))
     counts: Counter[str] = Counter()
     for split, documents in _batches(plan, index, row_ranges, threshold):
         if split == "train":
@@ -125,8 +125,8 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
       threshold: Documents whose group has a smaller hash are held out.
     """
     vocab = _vocabulary(plan.out_dir, plan.vocabulary)
-    encoder = encoders.encoder(plan, plan.parts[index].kind, vocab)
-    columns = encoders.columns(plan)
+    front_end = front_ends.front_end(plan, plan.parts[index].kind, vocab)
+    columns = front_ends.columns(plan)
     unigram = np.zeros(vocab.size, np.int64)
     writers: dict[str, ShardWriter] = {}
     totals = Counter(documents_with_pairs=0, unknown=0, text_bytes=0)
@@ -135,7 +135,7 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
         if files.is_bucket(folder):  # Shards are written to local files and then uploaded.
             folder = stack.enter_context(tempfile.TemporaryDirectory())
         for split, documents in _batches(plan, index, row_ranges, threshold):
-            encoded = encoder.encode(documents)
+            encoded = front_end.encode(documents)
             ids, lengths, counts = encoded[:3]
             if split not in writers:
                 writer = ShardWriter(folder, f"{split}-{index:05d}", vocab.size, columns)
@@ -154,7 +154,7 @@ def encode_part(plan: Plan, index: int, row_ranges: RowRanges, threshold: int) -
             for name in files.names(folder):
                 files.upload(files.join(folder, name), files.join(plan.out_dir, name))
     deduplication.write_array(plan.array("unigram", index), unigram)
-    record: dict[str, Any] = {"shards": entries, "lacking": dict(encoder.lacking), **totals}
+    record: dict[str, Any] = {"shards": entries, "lacking": dict(front_end.lacking), **totals}
     plan.write_record("encode", index, record)
 
 

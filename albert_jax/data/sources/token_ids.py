@@ -1,8 +1,8 @@
 """Token ids that come without text: `ids:FILE`, with a Parquet or npy file.
 
-A Parquet file has a column "ids" of lists of integers, one document per row, and may have a
-column "units" with the lengths of the document's sentences, and columns of the length of the ids:
-"word_starts" of lists of booleans, and "labels" of lists of integers. An npy file holds a matrix
+A Parquet file has a column "ids" of lists of integers, one document per row. It may have a column
+"sentence_lengths" with the lengths of the document's sentences, and two columns as long as the
+ids: "word_starts" of lists of booleans, and "labels" of lists of integers. An npy file holds a matrix
 with one document per row, padded at its end, or a vector with NAME.bounds.npy beside it, which
 holds the offset of each document and the end of the last. Documents without sentences are cut
 into sentences of `unit_tokens` tokens.
@@ -22,7 +22,7 @@ from albert_jax.errors import DataError
 
 COLUMNS = ("word_starts", "labels")
 """Columns beside the ids."""
-_OPTIONAL = ("units", *COLUMNS)
+_OPTIONAL = ("sentence_lengths", *COLUMNS)
 _PART_ROWS = 50_000
 
 
@@ -90,14 +90,14 @@ def read(part: Part, unit_tokens: int) -> Iterator[Document]:
 
 
 def _document(name: str, columns: dict[str, np.ndarray], unit_tokens: int) -> Document:
-    ids, lengths = columns["ids"], columns.get("units")
+    ids, lengths = columns["ids"], columns.get("sentence_lengths")
     starts, labels = map(columns.get, COLUMNS)
     if lengths is None:
         full, rest = divmod(len(ids), unit_tokens)
         lengths = np.array([unit_tokens] * full + [rest] * (rest > 0), np.int64)
     elif lengths.sum() != len(ids) or (len(lengths) and lengths.min() < 0):
         raise DataError(
-            f"{name}: its units have {int(lengths.sum())} tokens, its ids {len(ids)}: fix the row"
+            f"{name}: its sentences have {int(lengths.sum())} tokens, its ids {len(ids)}: fix it"
         )
     for column, values in zip(COLUMNS, (starts, labels), strict=True):
         if values is not None and len(values) != len(ids):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax.tasks.support.offsets import Alignment, align
-from albert_jax.tasks.support.rows import Tokens, encode_all
+from albert_jax.tasks.support.rows import TokenSequence, encode_all
 from albert_jax.tasks.support.squad_files import Question
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 class WindowFeature:
     """A question with one window of its context; a window without the answer is `impossible`."""
 
-    tokens: Tokens
+    tokens: TokenSequence
     question: int
     """Number of the example."""
     offset: int
@@ -86,7 +86,7 @@ def window_features(
             shift = len(head) - begin
             features.append(
                 WindowFeature(
-                    tokens=Tokens(row.astype(np.int32), len(head), is_truncated),
+                    tokens=TokenSequence(row.astype(np.int32), len(head), is_truncated),
                     question=number,
                     offset=len(head),
                     starts=alignment.starts[begin:stop],

@@ -28,7 +28,7 @@ LENGTHS = (32, 64, 128, 256)
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenSequence:
     """One sequence with its special tokens: `ids` int32 [n], of which `first` have type 0."""
 
     ids: np.ndarray
@@ -54,7 +54,7 @@ class BatchSpec:
         return np.random.Generator(np.random.Philox(key=self.seed))
 
 
-def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -> Tokens:
+def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -> TokenSequence:
     """[CLS] A [SEP] of one text, or [CLS] A [SEP] B [SEP] of two (classifier_utils.py).
 
     What is longer than `length` loses tokens at the end of A, or of a pair's longer text (of B if
@@ -63,7 +63,7 @@ def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -
     """
     if vocabulary.cls_id < 0:
         text = np.concatenate(texts).astype(np.int32)
-        return Tokens(text[:length], min(len(text), length), len(text) > length)
+        return TokenSequence(text[:length], min(len(text), length), len(text) > length)
     parts = [texts[0][: length - 2]]
     if len(texts) == 2 and len(texts[1]):
         a, b = truncated_lengths(len(texts[0]), len(texts[1]), length - 3)
@@ -72,7 +72,7 @@ def sequence(vocabulary: Vocabulary, texts: Sequence[np.ndarray], length: int) -
     for part in parts:
         ids += [part, np.array([vocabulary.sep_id])]
     is_truncated = sum(map(len, parts)) < sum(map(len, texts))
-    return Tokens(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2, is_truncated)
+    return TokenSequence(np.concatenate(ids).astype(np.int32), len(parts[0]) + 2, is_truncated)
 
 
 def truncated_lengths(a: int, b: int, limit: int) -> tuple[int, int]:
@@ -87,7 +87,9 @@ def truncated_lengths(a: int, b: int, limit: int) -> tuple[int, int]:
     return a - excess // 2, b - (excess - excess // 2)
 
 
-def sequence_rows(sequences: Sequence[Tokens], length: int, batch_size: int | None = None) -> Batch:
+def sequence_rows(
+    sequences: Sequence[TokenSequence], length: int, batch_size: int | None = None
+) -> Batch:
     """Columns [batch_size, length] of the encoder's inputs, and cls_positions [batch_size, 1].
 
     Rows beyond the sequences are padding (all 0). Raises ConfigError for a sequence longer than
@@ -111,14 +113,14 @@ def sequence_rows(sequences: Sequence[Tokens], length: int, batch_size: int | No
 
 
 def grouped_rows(
-    groups: Sequence[Sequence[Tokens]], size: int, length: int, batch_size: int
+    groups: Sequence[Sequence[TokenSequence]], size: int, length: int, batch_size: int
 ) -> Batch:
     """Like sequence_rows, for rows of `size` sequences each: columns [batch_size, size, length].
 
     A group with fewer sequences is filled up with empty ones, whose segment_ids are 0.
     """
-    empty = Tokens(np.zeros(0, np.int32), 0)
-    flat: list[Tokens] = []
+    empty = TokenSequence(np.zeros(0, np.int32), 0)
+    flat: list[TokenSequence] = []
     for group in groups:
         flat += [*group, *[empty] * (size - len(group))]
     batch = sequence_rows(flat, length, batch_size * size)

@@ -1,6 +1,6 @@
 """Front ends: what turns documents into tokens, with the columns that it knows of them.
 
-An `Encoder` stands between documents and shards. Which one a preparation uses, and which columns
+A `FrontEnd` stands between documents and shards. Which one a preparation uses, and which columns
 its documents have, is decided before the first document is read.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS, Columns, Encoded, read_labels
 from albert_jax.data.prepare import phonemes, word_segmentation
-from albert_jax.data.prepare.phonemes import PhonemeEncoder
+from albert_jax.data.prepare.phonemes import PhonemesFrontEnd
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources.document import Document
 from albert_jax.data.sources.sentences import sentences
@@ -25,7 +25,7 @@ from albert_jax.data.vocabularies.wordpiece import WordPiece
 from albert_jax.errors import ConfigError, DataError
 
 
-class Encoder(Protocol):
+class FrontEnd(Protocol):
     """A front end. It knows the options of its plan."""
 
     @property
@@ -41,16 +41,16 @@ class Encoder(Protocol):
         ...
 
 
-def encoder(plan: Plan, kind: str, vocab: Vocabulary) -> Encoder:
+def front_end(plan: Plan, kind: str, vocab: Vocabulary) -> FrontEnd:
     """The front end for the parts of this kind (`Part.kind`)."""
     if kind == "ids":
-        return IdsEncoder(columns(plan), vocab)
+        return IdsFrontEnd(columns(plan), vocab)
     if plan.options.phonemes:
         labels = read_labels(files.join(plan.out_dir, LABELS))
-        return PhonemeEncoder(reader(plan, vocab), checked_table(vocab), labels)
+        return PhonemesFrontEnd(reader(plan, vocab), checked_table(vocab), labels)
     if plan.options.words != "none" and isinstance(vocab, WordPiece):
-        return WordsEncoder(plan, vocab)
-    return TextEncoder(plan, vocab)
+        return WordsFrontEnd(plan, vocab)
+    return TextFrontEnd(plan, vocab)
 
 
 def reader(plan: Plan, vocab: Vocabulary) -> phonemes.Reader:
@@ -81,7 +81,7 @@ def split(plan: Plan, documents: Sequence[Document]) -> tuple[list[str], np.ndar
     return list(itertools.chain.from_iterable(texts)), np.array(list(map(len, texts)))
 
 
-class TextEncoder(Encoder):
+class TextFrontEnd(FrontEnd):
     """Text by the vocabulary alone."""
 
     def __init__(self, plan: Plan, vocab: Vocabulary) -> None:
@@ -93,7 +93,7 @@ class TextEncoder(Encoder):
         return Encoded(*self.vocab.encode_flat(texts), counts)
 
 
-class WordsEncoder(Encoder):
+class WordsFrontEnd(FrontEnd):
     """Text by a WordPiece vocabulary, with the words that its tokens do not show."""
 
     def __init__(self, plan: Plan, vocab: WordPiece) -> None:
@@ -105,7 +105,7 @@ class WordsEncoder(Encoder):
         return word_segmentation.encode(texts, counts, self.plan.options.words, self.vocab)
 
 
-class IdsEncoder(Encoder):
+class IdsFrontEnd(FrontEnd):
     """Token ids that came without text, with the columns that came with them."""
 
     def __init__(self, columns: Columns, vocab: Vocabulary) -> None:
