@@ -115,9 +115,9 @@ def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
         where = f"{error.filename}: " if error.filename else ""
         code, text = StorageError.exit_code, f"{where}{error.strerror or error}"
     else:
-        logs.keep_trace(error)
+        logs.libraries.keep_trace(error)
         code, text = INTERNAL, f"internal error: {type(error).__name__}: {error}"
-    file = None if isinstance(error, Stopped) else logs.library_file()
+    file = None if isinstance(error, Stopped) else logs.libraries.file()
     if code == INTERNAL:
         return code, f"{text}; {f'its trace is in {file}' if file else 'add --debug for its trace'}"
     return code, f"{text} (messages of libraries: {file})" if file else text

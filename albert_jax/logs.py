@@ -75,18 +75,19 @@ class LibraryLog(logging.Handler):
         self._waiting = []
 
 
-_libraries = LibraryLog()
+libraries = LibraryLog()
+"""What libraries say in this process; `set_up` begins anew."""
 
 
 def set_up(debug: bool) -> None:
     """Our own messages are plain lines on stderr; those of libraries go to LibraryLog."""
-    global _libraries
-    ours, _libraries = logging.StreamHandler(), LibraryLog(debug=debug)
+    global libraries
+    ours, libraries = logging.StreamHandler(), LibraryLog(debug=debug)
     ours.setFormatter(_OneLine())
     package, root = logging.getLogger("albert_jax"), logging.getLogger()
     package.handlers, package.propagate = [ours], False
     package.setLevel(logging.INFO)
-    root.handlers = [_libraries]
+    root.handlers = [libraries]
 
 
 class _OneLine(logging.Formatter):
@@ -94,21 +95,6 @@ class _OneLine(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         return one_line(record.getMessage())
-
-
-def keep_libraries_in(run_dir: str) -> None:
-    """From now on the messages of libraries go into a file of the run folder."""
-    _libraries.use_folder(run_dir)
-
-
-def keep_trace(error: BaseException) -> None:
-    """Puts the trace of an error of ours into that file, if there is one."""
-    _libraries.keep_trace(error)
-
-
-def library_file() -> str | None:
-    """The path of that file if this process has written to it."""
-    return _libraries.file()
 
 
 def catch_everything() -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 
 from albert_jax.commands import options
-from albert_jax.commands.options import Fields, File, RunFolder
+from albert_jax.commands.options import Fields, File, Run
 from albert_jax.finetuning import run_config
 from albert_jax.tasks import registry
 
@@ -21,7 +21,7 @@ class Finetune:
     --task.
     """
 
-    out: RunFolder
+    out: Run
     """Run folder; made if missing, continued if it belongs to this config."""
     config: File | None = None
     """Preset (finetune/sst-2), TOML file, or the folder of a run; by default finetune/default, or
@@ -38,7 +38,7 @@ class Finetune:
     """Examples to evaluate on; short for --task.dev."""
     columns: Annotated[str | None, tyro.conf.arg(metavar="A,B,C")] = None
     """Names of a table's columns, with commas between them; short for --task.columns."""
-    teacher: RunFolder | None = None
+    teacher: Run | None = None
     """Learn from this classifier too; short for --task.teacher."""
     num_layers: int | None = None
     """Depth of the network; by default that of its weights."""

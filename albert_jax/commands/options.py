@@ -27,7 +27,7 @@ Fields = Annotated[Config, tyro.conf.arg(name="")]
 File = Annotated[str, tyro.conf.arg(metavar="FILE")]
 OptionalFile = Annotated[str | None, tyro.conf.arg(metavar="FILE")]
 Directory = Annotated[str, tyro.conf.arg(metavar="DIR")]
-RunFolder = Annotated[str, tyro.conf.arg(metavar="RUN")]
+Run = Annotated[str, tyro.conf.arg(metavar="RUN")]
 Step = Annotated[str, tyro.conf.arg(metavar="newest|best|N")]
 
 

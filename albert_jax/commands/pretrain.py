@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from albert_jax import configfile
-from albert_jax.commands.options import Fields, File, RunFolder, named_config
+from albert_jax.commands.options import Fields, File, Run, named_config
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 
@@ -25,7 +25,7 @@ class Pretrain:
 
     config: File
     """Preset (tiny), TOML file, or the folder of a run."""
-    out: RunFolder
+    out: Run
     """Run folder; made if missing, continued if it belongs to this config."""
     data: Annotated[tuple[str, ...], tyro.conf.arg(metavar="DIR")] = ()
     """Prepared folders; short for --data.prepared."""

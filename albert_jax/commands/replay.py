@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 from tyro.conf import Positional
 
-from albert_jax.commands.options import OptionalFile, RunFolder, check_within
+from albert_jax.commands.options import OptionalFile, Run, check_within
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class ReplayStep:
     farthest above that of the median row, in median absolute deviations.
     """
 
-    folder: Positional[RunFolder]
+    folder: Positional[Run]
     """Folder of a pretraining or fine-tuning run."""
     step: int
     """Step as metrics.jsonl counts them, from 1."""

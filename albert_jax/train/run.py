@@ -46,18 +46,18 @@ class RunFolder:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self.config = files.join(path, "config.toml")
-        self.record = files.join(path, "record.json")
-        self.vocabulary = files.join(path, "vocabulary")
+        self.config = files.join(path, run_record.CONFIG)
+        self.record = files.join(path, run_record.RECORD)
+        self.vocabulary = files.join(path, run_record.VOCABULARY)
         self.row_counts = files.join(path, "rows")  # Of planned epochs; they take minutes.
 
     def refuse_unknown_files(self) -> None:
         """Raises CheckpointError for a folder that is not empty and not a run."""
         names = set(files.names(self.path)) - BEFORE_CONFIG
-        if names and "config.toml" not in names:
+        if names and run_record.CONFIG not in names:
             raise CheckpointError(
                 f"{self.path} is not a run folder: it has {', '.join(sorted(names)[:3])} but no "
-                "config.toml; choose another --out"
+                f"{run_record.CONFIG}; choose another --out"
             )
 
     def open(
@@ -186,7 +186,7 @@ def run_training(
             return folder.open(config, facts, vocabulary.files(), allow_change=allow_change)
 
         changes = agreement.on_first("run folder", open_folder)
-        logs.keep_libraries_in(out)
+        logs.libraries.use_folder(out)
         if leading:
             for line in changes:
                 print(f"{out}: {line}", file=sys.stderr)

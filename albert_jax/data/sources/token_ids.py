@@ -2,9 +2,9 @@
 
 A Parquet file has a column "ids" of lists of integers, one document per row. It may have a column
 "sentence_lengths" with the lengths of the document's sentences, and two columns as long as the
-ids: "word_starts" of lists of booleans, and "labels" of lists of integers. An npy file holds a matrix
-with one document per row, padded at its end, or a vector with NAME.bounds.npy beside it, which
-holds the offset of each document and the end of the last. Documents without sentences are cut
+ids: "word_starts" of lists of booleans, and "labels" of lists of integers. An npy file holds a
+matrix with one document per row, padded at its end, or a vector with NAME.bounds.npy beside it,
+which holds the offset of each document and the end of the last. Documents without sentences are cut
 into sentences of `unit_tokens` tokens.
 """
 
