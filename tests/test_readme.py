@@ -122,7 +122,7 @@ def outline(text: str) -> dict[str, object]:
         ),
         "tables": [(row.count(" |"), *re.findall(r"`[^`]+`", row)) for row in tables],
         "names": Counter(re.findall(r"`[^`]+`", prose)),
-        "measured": Counter(re.findall(r"\d[\d.,e-]*\d", "".join(tables[:10]))),
+        "measured": Counter(re.findall(r"\d[\d.,e-]*\d", "".join(tables[:11]))),
     }
 
 
