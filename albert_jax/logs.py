@@ -76,7 +76,7 @@ class LibraryLog(logging.Handler):
 
 
 libraries = LibraryLog()
-"""What libraries say in this process; `set_up` begins anew."""
+"""The messages of libraries in this process; `set_up` begins anew."""
 
 
 def set_up(debug: bool) -> None:

@@ -118,7 +118,6 @@ def differences(
 def shown_change(old: Any, new: Any) -> tuple[str, str]:
     """The beginnings of two unequal facts, for a message; of lists, their first unequal entries."""
     if isinstance(old, list) and isinstance(new, list):
-        old, new = next(
-            ((a, b) for a, b in itertools.zip_longest(old, new, fillvalue="none") if a != b)
-        )
+        entries = itertools.zip_longest(old, new, fillvalue="none")
+        old, new = next((a, b) for a, b in entries if a != b)
     return str(old)[:12], str(new)[:12]

@@ -210,6 +210,7 @@ def test_answers_are_not_read_where_none_are_wanted(tmp_path: Path) -> None:
 def test_faults_of_tables(tmp_path: Path) -> None:
     complains(str(tmp_path / "none.tsv"), "none.tsv", "no such file")
     complains(put(tmp_path, "a.xml", "x"), "a.xml", "unknown format")
+    complains(put(tmp_path, "s.csv", "text;label\nx;1\n"), "s.csv:1", "columns with commas")
     complains(put(tmp_path, "e.tsv", ""), "e.tsv", "no records")
     complains(put(tmp_path, "b.tsv", "sentence\tlabel\nx\t1\nonly\n"), "b.tsv:3", "1 columns")
     complains(put(tmp_path, "c.tsv", "sentence\tlabel\n \t1\n"), "c.tsv:2", "sentence is empty")

@@ -160,10 +160,10 @@ def _table(path: str | Path, columns: Sequence[str], read_rows: Any) -> Iterator
                 continue
             blank = 0 if not columns or set(named) & set(row) else blank
             names = _header(row, columns, f"{path}:{line}")
-            if names and len(names) == 1 and ";" in names[0]:
+            if names and len(names) == 1 and ";" in names[0] and read_rows is _comma_rows:
                 raise DataError(
                     f"{path}:{line}: a single column {names[0][:60]!r}: separate the columns with "
-                    "commas, or with tabs in a .tsv"
+                    "commas, or save them with tabs as a .tsv"
                 )
             if names is not None:
                 repeated = {n: f"{path}:{line}" for n in names if names.count(n) > 1}
