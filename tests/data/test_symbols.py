@@ -116,8 +116,8 @@ def test_rows_are_running_text(corpus):
     assert (batch["input_ids"][~used] == 0).all()
 
 
-def test_a_bare_plan_has_no_second_segment():
-    settings = PlanSettings(20, 0.0, "none", True, bare=True)
+def test_a_plan_without_special_tokens_has_no_second_segment():
+    settings = PlanSettings(20, 0.0, "none", True, special_tokens=False)
     plan = plan_rows(np.array([3, 1]), np.array([4, 5, 6, 20]), settings, key=3)
     assert plan.b_size.sum() == 0 and sorted(plan.a_size.tolist()) == [15, 20]
     assert repr(settings).endswith("packing=True, bare=True)")
@@ -127,9 +127,9 @@ def test_a_bare_plan_has_no_second_segment():
 def test_running_text_may_end_within_a_sentence():
     """Long sentences neither lose tokens at the ends of rows nor undo random lengths."""
     document = (np.array([2]), np.array([795, 805]))
-    fixed = plan_rows(*document, PlanSettings(80, 0.0, "none", False, bare=True), key=3)
+    fixed = plan_rows(*document, PlanSettings(80, 0.0, "none", False, special_tokens=False), key=3)
     assert fixed.a_size.sum() >= 1590 and (fixed.a_size == 80).mean() > 0.8
-    drawn = plan_rows(*document, PlanSettings(80, 1.0, "none", True, bare=True), key=3)
+    drawn = plan_rows(*document, PlanSettings(80, 1.0, "none", True, special_tokens=False), key=3)
     assert drawn.a_size.sum() >= 1590 and len(set(drawn.a_size.tolist())) >= 6
 
 

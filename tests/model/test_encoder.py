@@ -207,6 +207,31 @@ def test_dropout_is_new_in_every_block():
     assert not np.allclose(scanned, albert.encode(params, config, batch, compute=EXACT), atol=1e-2)
 
 
+@pytest.mark.parametrize("queries", [10, 4])
+def test_gradients_of_attention_are_those_of_its_formula(queries):
+    """The products have backward passes of their own."""
+    draw = np.random.default_rng(0)
+    query, key, value = (
+        jnp.asarray(draw.normal(size=(2, 3, length, 8)), jnp.float32)
+        for length in (queries, 10, 10)
+    )
+    segments = jnp.asarray(np.sort(draw.integers(0, 3, (2, 10))))
+    mask = attention.same_segment(segments)[:, :, :queries]
+    off = LayerDropout(None, 0.0, 0.0)
+
+    def formula(query, key, value):
+        scores = query @ jnp.swapaxes(key, 2, 3) / np.sqrt(8)
+        return jax.nn.softmax(jnp.where(mask, scores, -1e9)) @ value
+
+    def gradients(attend):
+        total = jax.grad(lambda *x: jnp.sum(jnp.sin(attend(*x))), argnums=(0, 1, 2))
+        return jax.jit(total)(query, key, value)
+
+    ours = gradients(lambda *x: attention.XLA.attend(*x, mask, off))
+    for found, expected in zip(ours, gradients(formula), strict=True):
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
 def test_the_splash_kernel_agrees_with_the_reference():
     draw = np.random.default_rng(0)
     query, key, value = (jnp.asarray(draw.normal(size=(2, 2, 128, 64)), jnp.float32) for _ in "qkv")

@@ -17,7 +17,7 @@ from albert_jax.data import counter_rng
 from albert_jax.data.batches import batch as arrays
 from albert_jax.data.batches import masking
 from albert_jax.data.batches.order import Group, Mixture, RowOrder, RowsOfGroup
-from albert_jax.data.batches.row_plan import count_up, inside, ranges, settings_of, with_specials
+from albert_jax.data.batches.row_plan import count_up, inside, ranges, sequence_lengths, settings_of
 from albert_jax.data.corpus.columns import Tokens
 from albert_jax.data.corpus.corpus import Corpus, Place, check_labels, check_vocabulary
 from albert_jax.data.corpus.shards import DamagedRecord
@@ -86,11 +86,11 @@ class BatchBuilder:
         self.phase, self.phase_index, self.first_step = phase, phase_index, first_step
         self.vocab_size, self.mask_id = vocabulary.size, vocabulary.mask_id
         self.cls_id, self.sep_id = vocabulary.cls_id, vocabulary.sep_id
-        self.pad_id, self.bare = vocabulary.pad_id, vocabulary.cls_id < 0
+        self.pad_id, self.special_tokens = vocabulary.pad_id, vocabulary.cls_id >= 0
         self.separator_id = vocabulary.separator_id
         self.starts_word = np.asarray(vocabulary.starts_word, bool)
         self.key = counter_rng.key(seed, phase_index)
-        settings = settings_of(phase, bare=self.bare)
+        settings = settings_of(phase, special_tokens=self.special_tokens)
         self.orders = [
             RowOrder(corpus, settings, counter_rng.key(self.key, _ORDER, number), counts)
             for number, corpus in enumerate(corpora)
@@ -193,7 +193,7 @@ class BatchBuilder:
             *(step, index, rows[index], row, slot, starts, sizes),
             labels=plan.label[sequence],
             weights=plan.weight[sequence],
-            lengths=with_specials(sizes[0], sizes[1], bare=self.bare),
+            lengths=sequence_lengths(sizes[0], sizes[1], special_tokens=self.special_tokens),
         )
         if self.phase.objective.sentence_order == "sop":
             coins = described.draws(self._key(_SWAP, step)) >> np.uint64(63)
@@ -215,7 +215,7 @@ class BatchBuilder:
         cls_in_row = tokens_before - tokens_before[first_of_row]
         batch_row = rows.index[rows.row]
         cls = batch_row * self.phase.sequence_length + cls_in_row
-        first_text = cls if self.bare else cls + 1
+        first_text = cls + 1 if self.special_tokens else cls
         first_sep = first_text + sizes[0]
         last_sep = cls + lengths - 1  # the same one if there is no B
         every_token = ranges(cls, lengths)
@@ -230,7 +230,7 @@ class BatchBuilder:
         if self.pad_id:
             batch["input_ids"][rows.index] = self.pad_id
         inputs = batch["input_ids"].reshape(-1)
-        if not self.bare:
+        if self.special_tokens:
             inputs[cls] = self.cls_id
             inputs[first_sep] = inputs[last_sep] = self.sep_id
             segment_b = ranges(first_sep + 1, last_sep - first_sep)

@@ -14,7 +14,7 @@ sentences that are thereby left over start the next chunk. Two differences are d
 - A sentence longer than a row is cut into parts of a quarter of a row, so that hardly any text is
   lost; the original discards what does not fit.
 
-A bare plan, for vocabularies without [CLS] and [SEP], has one segment and no special tokens.
+For vocabularies without [CLS] and [SEP] a sequence has one segment and no special tokens.
 
 Shapes: D documents, U units (a unit is a sentence or a part of a long one), N sequences.
 """
@@ -43,11 +43,11 @@ class PlanSettings(NamedTuple):
     short_seq_prob: float
     sentence_order: Literal["sop", "nsp", "none"]
     packing: bool
-    bare: bool = False
+    special_tokens: bool = True
 
     def __repr__(self) -> str:
         """The text that the hashes of row orders include, so it must never change."""
-        bare = ", bare=True" * self.bare
+        bare = "" if self.special_tokens else ", bare=True"
         return (
             f"PlanSettings(sequence_length={self.sequence_length!r}, "
             f"short_pair_prob={self.short_seq_prob!r}, sentence_order={self.sentence_order!r}, "
@@ -55,18 +55,20 @@ class PlanSettings(NamedTuple):
         )
 
 
-def settings_of(phase: PhaseConfig, *, bare: bool) -> PlanSettings:
-    """The settings of a phase; `bare` is for a vocabulary without [CLS].
+def settings_of(phase: PhaseConfig, *, special_tokens: bool) -> PlanSettings:
+    """The settings of a phase, for a vocabulary with or without the `special_tokens`.
 
     Raises ConfigError for an order of sentences that such a vocabulary cannot predict.
     """
     order = phase.objective.sentence_order
-    if bare and order != "none":
+    if not special_tokens and order != "none":
         raise ConfigError(
             f"objective.sentence_order is {order}, but the vocabulary has no [CLS] for it: set it "
             "to none"
         )
-    return PlanSettings(phase.sequence_length, phase.short_seq_prob, order, phase.packing, bare)
+    return PlanSettings(
+        phase.sequence_length, phase.short_seq_prob, order, phase.packing, special_tokens
+    )
 
 
 class RowPlan(NamedTuple):
@@ -88,8 +90,8 @@ class RowPlan(NamedTuple):
 
     @property
     def tokens(self) -> np.ndarray:
-        """Tokens of each sequence of a plan that is not bare, int64 [N]."""
-        return with_specials(self.a_size, self.b_size)
+        """Tokens of each sequence of a plan with special tokens, int64 [N]."""
+        return sequence_lengths(self.a_size, self.b_size)
 
 
 def inside(starts: np.ndarray, bounds: np.ndarray) -> np.ndarray:
@@ -108,11 +110,11 @@ def plan_rows(
     In a packed plan short target lengths are drawn for each sequence instead of each document,
     because a packed row needs sequences of many lengths.
     """
-    limit = settings.sequence_length - (0 if settings.bare else SPECIALS)
+    limit = settings.sequence_length - (SPECIALS if settings.special_tokens else 0)
     # Four parts of a long sentence just reach the longest target. Running text has no pairs of
     # sentences to keep, so smaller parts let it fill its rows and have its random lengths.
-    part = -(-limit // (8 if settings.bare else 4))
-    longest = part if settings.bare else limit
+    part = -(-limit // (4 if settings.special_tokens else 8))
+    longest = limit if settings.special_tokens else part
     sizes, counts = _cut_long(sentences_per_document, tokens_per_sentence, longest, part)
     text = _Text(sizes, counts, settings, key)
     target = text.targets(limit)
@@ -124,7 +126,7 @@ def plan_rows(
         next_start = np.where(_foreign(every, ends, settings, key), text.splits(every, ends), ends)
     start = _chain(next_start)
     end = ends[start]
-    split = end if settings.bare else text.splits(start, end)
+    split = text.splits(start, end) if settings.special_tokens else end
     a_start, b_start = text.offsets[start], text.offsets[split]
     a_size, b_size = b_start - a_start, text.offsets[end] - b_start
     foreign = _foreign(start, end, settings, key) & (len(counts) > 1)
@@ -139,9 +141,11 @@ def plan_rows(
     return _packed(plan, settings, key) if settings.packing else plan
 
 
-def with_specials(a_size: np.ndarray, b_size: np.ndarray, *, bare: bool = False) -> np.ndarray:
+def sequence_lengths(
+    a_size: np.ndarray, b_size: np.ndarray, *, special_tokens: bool = True
+) -> np.ndarray:
     """Tokens of each sequence with its special tokens, int64 [N]."""
-    return a_size + b_size + (0 if bare else 2 + (b_size > 0))
+    return a_size + b_size + (2 + (b_size > 0) if special_tokens else 0)
 
 
 class _Text:
@@ -265,7 +269,7 @@ def _coin_flips(tosses: np.ndarray, draws: np.ndarray, side: int) -> np.ndarray:
 def _packed(plan: RowPlan, settings: PlanSettings, key: int) -> RowPlan:
     """The same sequences, several to a row."""
     length = settings.sequence_length
-    sizes = with_specials(plan.a_size, plan.b_size, bare=settings.bare)
+    sizes = sequence_lengths(plan.a_size, plan.b_size, special_tokens=settings.special_tokens)
     row = pack(sizes, length, sequences_per_row(length), counter_rng.key(key, _PACK))
     rows = int(row.max()) + 1 if len(row) else 0
     order = np.argsort(row.astype(np.min_scalar_type(rows)), kind="stable")
