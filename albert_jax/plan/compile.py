@@ -20,7 +20,7 @@ from albert_jax.errors import ConfigError
 from albert_jax.model import attention
 from albert_jax.model.albert import abstract_params
 from albert_jax.objectives.pretraining import pretraining_loss
-from albert_jax.parallel.mesh import batch_sharding, check_rows, make_mesh
+from albert_jax.parallel.mesh import batch_sharding, make_mesh
 from albert_jax.plan import hlo
 from albert_jax.plan.slices import Slice
 from albert_jax.train.state import abstract_state
@@ -84,9 +84,9 @@ def topology(where: Slice) -> Any:
 
 
 def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
-    """Compiles one step of a phase for a slice.
+    """Compiles one step of a phase, whose rows must divide over the slice.
 
-    Raises ConfigError for a mesh or batch that does not divide, and as `topology` does.
+    Raises ConfigError for a mesh that does not divide, and as `topology` does.
     """
     lowered = _lower(config, phase, topology(where).devices)
     start = time.perf_counter()
@@ -119,7 +119,6 @@ def compile_phase(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds
 def _lower(config: Config, phase: PhaseConfig, devices: Any) -> Any:
     """The train step of a phase, lowered for these devices."""
     mesh = make_mesh(config.parallel, devices)
-    check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, "phases")
     backend = attention.choose(config, mesh.devices.flat[0])
     loss = pretraining_loss(config.model, config.compute, backend, objective=phase.objective)
     rows, replicated = batch_sharding(mesh), NamedSharding(mesh, PartitionSpec())

@@ -15,7 +15,7 @@ from albert_jax.config import Config, PhaseConfig
 from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
 from albert_jax.model.init import count
-from albert_jax.parallel.mesh import AXES, check_rows, mesh_shape
+from albert_jax.parallel.mesh import AXES, mesh_shape
 from albert_jax.plan.compile import StepNeeds
 from albert_jax.plan.hlo import Collective
 from albert_jax.plan.slices import Slice
@@ -72,12 +72,12 @@ def bound(
 def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
     """Memory of a step on GPUs, for which no compiler is available here.
 
-    It adds up train state, gradient and gathered copy, and per block what the backward pass keeps
-    (everything, the results of matrix products, or the block's input). Attention keeps no S x S
-    scores, because a fused kernel computes it.
+    The rows of the phase must divide over the slice. The memory is that of train state, gradient
+    and gathered copy, and per block what the backward pass keeps (everything, the results of matrix
+    products, or the block's input). Attention keeps no S x S scores, because a fused kernel
+    computes it.
     """
     accumulation = phase.gradient_accumulation_steps
-    check_rows(phase.batch_size, accumulation, abstract_mesh(config, where), "phases")
     model, parameters, shards = config.model, count(config.model), config.parallel.fsdp
     tokens = phase.batch_size * phase.sequence_length / where.devices / accumulation
     everything = 13 * model.hidden_size + 4 * model.intermediate_size

@@ -70,9 +70,7 @@ def compile_steps(config: Config, where: Slice) -> list[StepNeeds]:
 
     Raises ConfigError for a phase whose rows do not divide over the slice.
     """
-    mesh = estimate.abstract_mesh(config, where)
-    for number, phase in enumerate(config.phases):
-        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
+    _check_rows(config, where)  # Of all phases before the first takes its minute to compile.
     return [_compile(config, phase, where) for phase in config.phases]
 
 
@@ -90,10 +88,10 @@ def nearest_that_fits(config: Config, where: Slice) -> tuple[str, Config] | None
         )
         changed = _with_remat(replace(config, phases=phases), policy)
         try:
-            fits = all(_compile(changed, phase, where).fits for phase in phases)
+            _check_rows(changed, where)
         except ConfigError:
             return None  # The rows do not divide any further.
-        if fits:
+        if all(_compile(changed, phase, where).fits for phase in phases):
             more = f" and {times} times the gradient_accumulation_steps" if times > 1 else ""
             return f'compute.remat = "{policy}"{more}', changed
     return None
@@ -116,6 +114,12 @@ def largest_rows_per_chip(config: Config, where: Slice) -> dict[str, int]:
             rows //= 2
         result[policy] = rows * where.chip.devices
     return result
+
+
+def _check_rows(config: Config, where: Slice) -> None:
+    mesh = estimate.abstract_mesh(config, where)
+    for number, phase in enumerate(config.phases):
+        check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
 
 
 def _compile(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
