@@ -278,8 +278,13 @@ def delete_temporary_files(folder: str) -> None:
     """Deletes the temporary files that killed processes left directly in a local folder."""
     if is_folder(folder) and not is_bucket(folder):
         for name in names(folder):
-            if _TEMPORARY.fullmatch(name):
+            if is_temporary(name):
                 delete(join(folder, name))
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether a file was being written by `write` when its process was killed."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 @contextmanager

@@ -147,7 +147,13 @@ def page(rows: list[dict[str, Any]]) -> str:
         "the training steps, without compilation. The English text of tracks B and C is not in",
         "this repository. It is made of the works in [works.tsv](works.tsv), which tells licence",
         "and commit of each: one paragraph a line, blank lines between documents, without",
-        "headings, notes, tables and exercises.",
+        "headings, notes, tables and exercises. The script that extracted it is not kept, so",
+        "another extraction will differ a little.",
+        "",
+        "A row is made with `python benchmarks/leaderboard.py run A NAME --data DATA --out DIR",
+        "--seeds 5 -- OPTIONS` (on B and C with `--pairs blimp.jsonl`), where OPTIONS are fields",
+        "of the config, and the DATA of track A is the folder `runs/tiny/data` that",
+        "`bash launch/local.sh` makes.",
     ]
     for name, track in TRACKS.items():
         lines += [

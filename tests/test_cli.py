@@ -355,3 +355,10 @@ def test_an_argument_that_is_not_utf8_is_one_line(capsys):
 def test_pictures_have_the_ending_of_what_they_are(capsys, tmp_path):
     assert cli.main(["data", "stats", str(tmp_path), "--out", "rows.png"]) == 2
     assert "give a name with .svg" in capsys.readouterr().err
+
+
+def test_blank_lines_at_the_end_of_a_file_are_no_sentences(tmp_path):
+    for text in (b"one\ntwo\n\n", b"one\r\ntwo\r\n\r\n"):
+        (tmp_path / "s.txt").write_bytes(text)
+        records = options.sentence_records(str(tmp_path / "s.txt"))
+        assert [record.fields["sentence"] for record in records] == ["one", "two"]

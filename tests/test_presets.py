@@ -112,7 +112,7 @@ def _hours(config: Config, chips: int, peak: float) -> float:
             word_prediction=phase.objective.word_prediction,
         )
         total += 3 * forward * phase.steps * phase.batch_size * phase.sequence_length
-    return total / (0.6 * chips * peak) / 3600
+    return total / (0.5 * chips * peak) / 3600
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ON_CPU])

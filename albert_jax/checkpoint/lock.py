@@ -107,9 +107,10 @@ class RunLock:
             if "pid" in owner:
                 return
         remaining = STALE_SECONDS - max(0.0, time.time() - owner.get("renewed", time.time()))
-        if remaining > 0:
-            wait = f"waiting up to {remaining:.0f} s to see if it lives"
-            log.warning("%s is locked by %s: %s", self._run_dir, _describe(owner), wait)
+        # The other host's clock may be wrong, so its file is watched for a renewal in any case.
+        remaining = max(remaining, min(STALE_SECONDS, 1.5 * RENEW_SECONDS))
+        wait = f"waiting up to {remaining:.0f} s to see if it lives"
+        log.warning("%s is locked by %s: %s", self._run_dir, _describe(owner), wait)
         deadline = time.monotonic() + remaining
         while time.monotonic() < deadline:
             time.sleep(min(0.5, STALE_SECONDS / 20))

@@ -218,8 +218,9 @@ class Checkpoints:
             self._store.save(step, state, record)
         except Exception as error:
             self._clean_up_failed_save(step, error)
-            self._join()
-            return
+            if not self._next_save_retries(self._error):
+                self._join()
+            return  # Else the next save logs the error, or `wait` raises it.
         self._saving = threading.Thread(
             target=self._finish, args=(step, flags, metrics or {}, key), name=f"checkpoint-{step}"
         )
@@ -249,10 +250,13 @@ class Checkpoints:
         error, self._error = self._error, None
         if error is None:
             return
-        may_retry = may_retry and self._failures_in_a_row == 1 and self._count == 1
-        if not (may_retry and isinstance(error, StorageError)):
+        if not (may_retry and self._next_save_retries(error)):
             raise error
         log.warning("%s (training continues, the next save tries again)", error)
+
+    def _next_save_retries(self, error: Exception | None) -> bool:
+        first = self._failures_in_a_row == 1 and self._count == 1
+        return first and isinstance(error, StorageError)
 
     def _finish(self, step: int, flags: Any, metrics: dict[str, float], key: str) -> None:
         """Runs in a thread, from Orbax's commit to the marker and the deletion of old steps."""

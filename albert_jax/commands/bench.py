@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from albert_jax import configfile
 from albert_jax.commands.options import File, check_within
+from albert_jax.errors import ConfigError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,8 +33,11 @@ class Bench:
         check_within(1, steps=self.steps)
         from albert_jax.bench import step
 
-        config = step.single_phase(
-            configfile.load(self.config), self.phase, self.batch_size, self.length
-        )
+        config = configfile.load(self.config)
+        if config.task is not None:
+            raise ConfigError(
+                f"--config {self.config} is for fine-tuning: bench is for pretraining"
+            )
+        config = step.single_phase(config, self.phase, self.batch_size, self.length)
         figures = step.measure(config, self.config, steps=self.steps)
         print(json.dumps(dataclasses.asdict(figures)) if self.json else step.table(figures))

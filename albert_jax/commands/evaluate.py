@@ -28,7 +28,7 @@ class Evaluate(ModelOptions):
     cosines: bool = False
     """Add the mean cosine of a token's state after each layer to its state before."""
     max_samples: int | None = None
-    """Most held-out rows (or examples of a fine-tuned run) to read; the default is
+    """Most held-out rows (or evenly spaced examples of a fine-tuned run) to measure; the default is
     run.max_eval_samples (or all examples)."""
     input: File | None = None
     """Labelled examples for a fine-tuned run; the default is its task.dev."""
@@ -111,26 +111,32 @@ class Evaluate(ModelOptions):
     def _finetuned(self, model: Model, depths: tuple[int, ...]) -> Measured:
         from albert_jax.evaluation import finetuned
         from albert_jax.inference.predict import task_of
+        from albert_jax.tasks.support.prediction import evenly_spaced
 
         if self.data:
             raise ConfigError("--data is for pretraining runs: name other examples with --input")
         task = task_of(model)
         path = self.input or task.config.dev
         try:
-            examples = task.read_examples(path, labelled=True)[: self.max_samples]
+            examples = task.read_examples(path, labelled=True)
+            if self.max_samples:
+                examples = evenly_spaced(examples, self.max_samples)
         except DataError as error:
             if self.input is not None:
                 raise
             raise DataError(f"{error}; or name other examples with --input FILE") from error
         majority, missing = finetuned.majority_scores(model, examples)
         results: dict[str, Mapping[str, float]] = {}
-        first = task.config.metrics[0]
-        interval: dict[str, Any] = {"metric": first, "level": 0.95}
+        first, interval = "", dict[str, Any]()
         lines, wrong = [f"{task.name}, {len(examples)} examples of {path}"], {}
         for number, depth in enumerate(depths):
             scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.cosines)
             column = f"{depth} layers"
             results[column] = scores.values
+            # Other examples may have other scores than those of the run.
+            known = [name for name in task.config.metrics if name in scores.values]
+            first = (known or list(scores.values))[0]
+            interval = {"metric": first, "level": 0.95} | interval
             if scores.interval is not None:
                 low, high = scores.interval
                 interval[column] = {"low": low, "high": high}

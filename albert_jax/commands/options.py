@@ -96,7 +96,7 @@ def sentence_records(path: str) -> list[Record]:
         raise DataError(f"{place}: no sentences: give one per line")
     return [
         tables.Record(f"{place}:{number}", {"sentence": line.strip()})
-        for number, line in enumerate(text.rstrip("\n").split("\n"), start=1)
+        for number, line in enumerate(text.rstrip("\r\n").split("\n"), start=1)
     ]
 
 

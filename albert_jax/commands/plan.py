@@ -124,6 +124,8 @@ class Plan:
     def _given(self, name: str) -> Config:
         """The config of --config, checked."""
         config = configfile.load(name)
+        if config.task is not None:
+            raise ConfigError(f"--config {name} is for fine-tuning: plan is for pretraining")
         config.validate()
         return config
 

@@ -24,6 +24,7 @@ from albert_jax.model import albert
 from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support import rows
+from albert_jax.tasks.support.prediction import evenly_spaced
 from albert_jax.tree import flatten, unflatten
 
 _WORD_TABLE = "embeddings/word_embeddings/embedding"
@@ -92,7 +93,7 @@ def _scores(model: Model, restored: Mapping[str, Any]) -> dict[str, Any]:
     """Scores on the dev examples with both weights."""
     task = task_of(model)
     examples = task.read_examples(task.config.dev, labelled=True)
-    examples = examples[: model.run_config.run.max_eval_samples]
+    examples = evenly_spaced(examples, model.run_config.run.max_eval_samples)
     scores: dict[str, Any] = {"file": task.config.dev, "examples": len(examples)}
     exact = dataclasses.replace(model.run_config, compute=EXACT)
     for name, weights in (("float32", model.params), ("int8", dict(restored))):

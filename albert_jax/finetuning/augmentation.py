@@ -25,11 +25,15 @@ _WORDS, _TOKENS = 0xA06, 0xA07
 
 @dataclasses.dataclass(frozen=True)
 class _MaskedText:
-    """A text with words replaced by one mask each: ids, mask positions, key of the draws."""
+    """A text with words replaced by one mask each."""
 
     ids: np.ndarray
+    spelled: list[str]
+    """The characters that each token covers: those of unknown tokens are kept too."""
     masks: np.ndarray
+    """Positions of the masks."""
     key: int
+    """Key of the draws."""
 
 
 def augmented(model: Model, examples: Sequence[Any], config: Any, seed: int) -> list[Any]:
@@ -50,7 +54,7 @@ def augmented(model: Model, examples: Sequence[Any], config: Any, seed: int) -> 
     ids = rows.encode_all(model.vocabulary, (text for x in examples for text in x.texts))
     share = config.augment_share
     masked = [
-        _mask_words(model, ids(text), share, counter_rng.key(seed, number, copy, part))
+        _mask_words(model, text, ids(text), share, counter_rng.key(seed, number, copy, part))
         for copy in range(config.augment)
         for number, example in enumerate(examples)
         for part, text in enumerate(example.texts)
@@ -67,7 +71,7 @@ def augmented(model: Model, examples: Sequence[Any], config: Any, seed: int) -> 
     ]
 
 
-def _mask_words(model: Model, ids: np.ndarray, share: float, key: int) -> _MaskedText:
+def _mask_words(model: Model, text: str, ids: np.ndarray, share: float, key: int) -> _MaskedText:
     ids = ids[: model.config.max_position_embeddings - 2]
     begins = model.vocabulary.starts_word[ids].astype(bool)
     begins[:1] = True
@@ -76,7 +80,9 @@ def _mask_words(model: Model, ids: np.ndarray, share: float, key: int) -> _Maske
     masked = np.isin(word, order[: max(1, round(share * count))])
     kept = ~masked | begins  # A masked word becomes one mask, at its first token.
     changed = np.where(masked, model.vocabulary.mask_id, ids)[kept]
-    return _MaskedText(changed, np.flatnonzero(masked[kept]), key)
+    spelled = model.vocabulary.spell(text)
+    spelled = [spelled[i] for i in np.flatnonzero(kept)]
+    return _MaskedText(changed, spelled, np.flatnonzero(masked[kept]), key)
 
 
 def _fill(model: Model, masked: Sequence[_MaskedText]) -> list[str]:
@@ -109,18 +115,20 @@ def _fill(model: Model, masked: Sequence[_MaskedText]) -> list[str]:
             batch = masked_batch(sequences, positions, length, BATCH_SIZE)
             values, tokens = jax.device_get(top(model.params, batch))
             for row, number in enumerate(part):
-                size = len(masked[number].masks)
-                filled = _draw(masked[number], values[row, :size], tokens[row, :size])
-                texts[number] = vocabulary.decode(filled.tolist())
+                text, size = masked[number], len(masked[number].masks)
+                words = list(text.spelled)
+                drawn = _draw(text.key, values[row, :size], tokens[row, :size])
+                for place, id in zip(text.masks, drawn.tolist(), strict=True):
+                    space = " " * words[place].startswith(" ")
+                    words[place] = space + vocabulary.decode([id])
+                texts[number] = "".join(words).strip()
     return texts
 
 
-def _draw(text: _MaskedText, logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
-    """The ids with a token at each mask, drawn by its probability (the Gumbel trick)."""
+def _draw(key: int, logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+    """One of the `tokens` [masks, k] for each mask, drawn by its probability (the Gumbel trick)."""
     counters = np.arange(logits.size).reshape(logits.shape)
-    bits = counter_rng.bits(counter_rng.key(text.key, _TOKENS), counters)
+    bits = counter_rng.bits(counter_rng.key(key, _TOKENS), counters)
     noise = -np.log(-np.log(counter_rng.uniform(bits) + 1e-12) + 1e-12)
     chosen = np.argmax(logits.astype(np.float64) + noise, axis=-1)
-    filled = text.ids.copy()
-    filled[text.masks] = np.take_along_axis(tokens, chosen[:, None], 1)[:, 0]
-    return filled
+    return np.take_along_axis(tokens, chosen[:, None], 1)[:, 0]

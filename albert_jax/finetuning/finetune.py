@@ -58,11 +58,11 @@ def run(
     source = out if continued else init
     new = ""
     if source is not None:
-        model, vocabulary = network.pretrained_network(source, config.model, check=not continued)
+        check = None if continued else given
+        model, vocabulary = network.pretrained_network(source, config.model, check)
     else:
-        texts = [text for example in train for text in task.texts(example) if text]
-        known = teacher and teacher.vocabulary
-        model, vocabulary, new = network.new_network(config.model, texts, known)
+        known, texts = teacher and teacher.vocabulary, _texts(task, train)
+        model, vocabulary, new = network.new_network(config.model, texts, known, given)
     config = replace(config, model=run_config.at_depth(model, num_layers), task=task.config)
     config, fitted = run_config.fit_to_weights(config, given, source or "the new network", teacher)
     task = registry.create(run_config.check_task(config, max_steps))
@@ -86,6 +86,10 @@ def run(
         config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change
     )
     summary.say(out, summary.of_single_answer(config, answers, init))
+
+
+def _texts(task: AnyTask, examples: Sequence[Any]) -> list[str]:
+    return [text for example in examples for text in task.texts(example) if text]
 
 
 def reopened(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep, Reopened]:
@@ -187,7 +191,7 @@ def _evaluation(
     answers: list[str] | None,
 ) -> Callable[[int, Evaluator], dict[str, float]]:
     """Scores of the dev examples in the rows of a phase; see `finetuning_task` for `answers`."""
-    held_out = dev[: config.run.max_eval_samples]
+    held_out = prediction.evenly_spaced(dev, config.run.max_eval_samples)
 
     def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
         settings = config.phases[phase]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from albert_jax import configfile, files
@@ -19,12 +19,13 @@ DROPOUT_FIELDS = ("hidden_dropout_prob", "attention_probs_dropout_prob")
 
 
 def pretrained_network(
-    source: str, config: ModelConfig, *, check: bool
+    source: str, config: ModelConfig, given: Collection[str] | None
 ) -> tuple[ModelConfig, Vocabulary]:
     """Structure and vocabulary of a run or directory, with the dropout of `config`.
 
     Raises CheckpointError where it cannot be read, its vocabulary has no [CLS] or another size than
-    its embeddings, or (with `check`) a field that the config sets differs.
+    its embeddings, or a field of the config differs that is not the default or among the paths
+    `given` (None: the fields are not compared).
     """
     from albert_jax.model_io import model as models
     from albert_jax.model_io import run_record
@@ -42,7 +43,8 @@ def pretrained_network(
             f"{source} has a vocabulary without [CLS], which all tasks read: speech programs "
             "fine-tune what export --to plbert writes"
         )
-    for name, value in _changed_fields(config).items() if check else ():
+    compared = {} if given is None else _set_fields(config, given)
+    for name, value in compared.items():
         if value != getattr(model, name):
             raise CheckpointError(
                 f"{source} has {name} {getattr(model, name)}, the config {value}: "
@@ -52,18 +54,21 @@ def pretrained_network(
 
 
 def new_network(
-    config: ModelConfig, texts: Sequence[str], known: Vocabulary | None = None
+    config: ModelConfig,
+    texts: Sequence[str],
+    known: Vocabulary | None = None,
+    given: Collection[str] = (),
 ) -> tuple[ModelConfig, Vocabulary, str]:
     """(a small network to train without weights, a vocabulary of the texts, a line on both).
 
-    Fields of `config` that differ from the defaults are kept, the others are those of the preset
-    SCRATCH. `known` is used as the vocabulary if it is given (a teacher's). Raises DataError where
-    the texts do not make one.
+    Fields of `config` that differ from the defaults, and the paths `given`, are kept; the others
+    are those of the preset SCRATCH. `known` is used as the vocabulary if it is given (a teacher's).
+    Raises DataError where the texts do not make one.
     """
     from albert_jax.data.vocabularies import training
 
     preset = configfile.load(SCRATCH).model
-    model = dataclasses.replace(preset, **_dropout(config), **_changed_fields(config))
+    model = dataclasses.replace(preset, **_dropout(config), **_set_fields(config, given))
     vocabulary = known or training.from_texts(texts, model.vocab_size)
     origin = "trained on the training texts" if known is None else "of its teacher"
     line = (
@@ -92,11 +97,11 @@ def _dropout(model: ModelConfig) -> dict[str, Any]:
     return {name: getattr(model, name) for name in DROPOUT_FIELDS}
 
 
-def _changed_fields(model: ModelConfig) -> dict[str, Any]:
-    """Fields of the structure that do not have their default, with their values."""
+def _set_fields(model: ModelConfig, given: Collection[str]) -> dict[str, Any]:
+    """Fields of the structure that are `given` or do not have their default, with their values."""
     default = vars(ModelConfig())
     return {
         name: value
         for name, value in vars(model).items()
-        if name not in DROPOUT_FIELDS and value != default[name]
+        if name not in DROPOUT_FIELDS and (value != default[name] or f"model.{name}" in given)
     }

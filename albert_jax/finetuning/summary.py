@@ -41,7 +41,9 @@ def of_examples(
         names = f" ({', '.join(labels)})" if len(labels) <= LABELS_SHOWN else ""
         parts.append(f"{len(labels)} labels{names}")
     parts.append(f"rows of {config.phases[-1].sequence_length} tokens")
-    truncated = [sum(map(task.is_truncated, of_part)) for of_part in features]
+    train, dev = features
+    train = train[: examples[0]] if task.augment else train  # Without the changed copies.
+    truncated = [sum(map(task.is_truncated, part)) for part in (train, dev)]
     lost = f"{truncated[0]} training and {truncated[1]} dev examples are longer and are truncated"
     clauses = [", ".join(parts), lost if any(truncated) else "all examples fit"]
     if config.task is not None and config.task.train == config.task.dev:

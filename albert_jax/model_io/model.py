@@ -54,7 +54,8 @@ class Model:
         from albert_jax.model import sharing
 
         config, params = sharing.at_depth(self.config, self.params, num_layers)
-        run_config = replace(self.run_config, model=config)
+        phases = tuple(replace(phase, depths=()) for phase in self.run_config.phases)
+        run_config = replace(self.run_config, model=config, phases=phases)
         return replace(self, run_config=run_config, params=params)
 
     def __repr__(self) -> str:

@@ -24,10 +24,17 @@ ROW_AXES = ("slice", "data", "fsdp")
 def make_mesh(config: ParallelConfig, devices: Sequence[Any] | None = None) -> Mesh:
     """The mesh of a config over the devices, by default all of them.
 
-    Raises ConfigError when there are none, or the axes do not multiply to their number.
+    Raises ConfigError when there are none, the axes do not multiply to their number, or TPUs belong
+    to another number of slices than the config says.
     """
     devices = list(available_devices() if devices is None else devices)
     shape = mesh_shape(config, len(devices))
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if devices[0].platform == "tpu" and slices != config.slice:
+        raise ConfigError(
+            f"parallel.slice is {config.slice}, but the {len(devices)} devices belong to {slices} "
+            f"slice{'s' if slices > 1 else ''}: set it to {slices}"
+        )
     if config.slice > 1 and getattr(devices[0], "slice_index", None) is not None:
         grid = mesh_utils.create_hybrid_device_mesh(
             (1, *shape[1:]), (config.slice, 1, 1, 1), devices=devices,

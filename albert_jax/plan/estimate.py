@@ -58,7 +58,8 @@ def bound(
     tokens = phase.batch_size * phase.sequence_length / where.chips
     width = 8 * model.hidden_size + 2 * model.intermediate_size
     traffic = 3 * tokens * blocks * width * jnp.dtype(config.compute.dtype).itemsize
-    traffic += 2 * state_bytes(config, where) + 3 * 4 * parameters / config.parallel.fsdp
+    update = 2 * state_bytes(config, where) + 3 * 4 * parameters / config.parallel.fsdp
+    traffic += update * where.chip.devices
     if collectives is None:
         sent = 2.0 * 4 * parameters if where.devices > 1 else 0.0
     else:

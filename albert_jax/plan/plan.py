@@ -123,6 +123,10 @@ def _check_rows(config: Config, where: Slice) -> None:
 
 
 def _compile(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
+    """The needs of a step, at the deepest of the phase's depths."""
+    deepest = max(phase.depths, default=config.model.num_hidden_layers)
+    if deepest > config.model.num_hidden_layers:
+        config = replace(config, model=replace(config.model, num_hidden_layers=deepest))
     method = compile_phase if where.is_tpu else estimate.by_formula
     return method(config, phase, where)
 

@@ -287,17 +287,17 @@ def decode(
 
     Each step fills those masked positions whose best token is most probable, an equal share of all
     positions. Filled positions keep their token. With a temperature tokens are drawn instead of
-    the best one taken. [MASK], [PAD] and [CLS] are never written.
+    the best one taken, by the seed and the source alone. [MASK], [PAD] and [CLS] are never written.
     """
     vocabulary, size = spec.vocabulary, len(features[0].target)
     steps = min(steps, size)  # Each step fills a position or more.
     target = np.full((len(features), size), vocabulary.mask_id, np.int32)
-    rng = spec.rng()
+    generators = [np.random.default_rng([sampling.seed, *x.source.tolist()]) for x in features]
     for step in range(1, steps + 1):
         masked = target == vocabulary.mask_id
         logits = np.array(run(target_rows(features, target, spec))[: len(features)], np.float64)
         logits[..., [vocabulary.mask_id, vocabulary.pad_id, vocabulary.cls_id]] = -np.inf
-        ids, confidence = _choose(logits, sampling.temperature, rng)
+        ids, confidence = _choose(logits, sampling.temperature, generators)
         # Cumulative quotas spread the positions evenly, and the last step fills all that are left.
         fill = masked.sum(axis=1) - (size * (steps - step)) // steps
         order = np.argsort(np.where(masked, -confidence, np.inf), axis=1, kind="stable")
@@ -309,13 +309,14 @@ def decode(
 
 
 def _choose(
-    logits: np.ndarray, temperature: float, rng: np.random.Generator
+    logits: np.ndarray, temperature: float, generators: Sequence[np.random.Generator]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Ids [B, T] and their log-probabilities; with a temperature drawn by the Gumbel trick."""
     log_probs = log_softmax(logits, axis=-1)
     picked = log_probs
     if temperature > 0:
-        picked = log_probs / temperature + rng.gumbel(size=logits.shape)
+        noise = np.stack([generator.gumbel(size=logits.shape[1:]) for generator in generators])
+        picked = log_probs / temperature + noise
     ids = picked.argmax(axis=-1)
     return ids.astype(np.int32), np.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from albert_jax.objectives.loss_terms import LossTerms
     from albert_jax.tasks.support.encoder import Encoder
 
+log = logging.getLogger(__name__)
+
 SIMILARITY_NAMES = SCORE_NAMES + LABEL_NAMES
+RETRIEVED_AT_ONCE = 1024
+"""Texts whose similarities with all partners are in memory together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +95,11 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
 
     def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Correlations where all dev examples have a similarity, else retrieval of the partner."""
+        if any(example.label is not None for example in train):
+            log.warning(
+                "the similarities of the training pairs are not used, and every pair counts as two "
+                "texts of one meaning: leave the others out"
+            )
         rated = all(example.label is not None for example in dev)
         for example in dev if rated else ():
             columns.parse_score(example.where, example.label)
@@ -197,8 +207,13 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
             true = np.array([columns.parse_score(x.where, x.label) for x in examples])
             return metrics.correlations(cosines, true)
         first, second = (np.array([p[name] for p in predictions]) for name in ("first", "second"))
-        nearest = (first @ second.T).argmax(1)
-        return {"retrieval": float(np.mean(nearest == np.arange(len(nearest))))}
+        partners = [example.texts[1] for example in examples]
+        found = [
+            partners[nearest]
+            for begin in range(0, len(first), RETRIEVED_AT_ONCE)
+            for nearest in (first[begin : begin + RETRIEVED_AT_ONCE] @ second.T).argmax(1)
+        ]
+        return {"retrieval": float(np.mean([a == b for a, b in zip(found, partners, strict=True)]))}
 
     def transformers_files(self, length: int, model: ModelConfig) -> dict[str, bytes]:
         """The files by which sentence-transformers pools and normalizes."""

@@ -104,9 +104,10 @@ class Task(abc.ABC, Generic[C, E, F]):
 
     def read_for_prediction(self, path: str, names: tuple[str, ...] | None) -> list[E]:
         """Examples without answers; the columns have these names, not those of training, if any."""
-        if names is not None:
+        if names is not None and not hasattr(self.config, "columns"):
             raise ConfigError(f"--columns: {self.name} does not read tables; leave it out")
-        return self.read_examples(path, labelled=False)
+        task = self if names is None else self.with_config(columns=names)
+        return task.read_examples(path, labelled=False)
 
     def resolve(self, train: Sequence[E], dev: Sequence[E]) -> Self:
         """The task with labels and metrics filled in from the examples.

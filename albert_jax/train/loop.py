@@ -20,7 +20,7 @@ import numpy as np
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
 from albert_jax.config import Config
-from albert_jax.errors import NumericsError, Stopped
+from albert_jax.errors import ConfigError, NumericsError, Stopped
 from albert_jax.model_io import run_record
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, safe_output
@@ -158,6 +158,11 @@ class _Loop:
                 state = init_state(config, self.task.initial_params(), self.mesh)
         self.step = int(state.step)
         if self.step >= config.steps:
+            if restored is None:
+                raise ConfigError(
+                    f"{run_dir} would begin at step {self.step}, but the config has {config.steps} "
+                    "steps: raise phases.N.steps"
+                )
             self.console.say(f"{run_dir}: done ({self.step} of {config.steps} steps)")
             return state
         if self.writer is not None:

@@ -161,9 +161,11 @@ def look_up(folder: str, step: int, *, around: int = 0) -> RecordedStep:
         first = max(1, step - around)
         start = checkpoints.newest_before(first)
     last = min(max(done, step), step + around)
-    # Neither decides a number of the training, and the file of pairs may be gone.
+    # They decide no number of the training, and the file of pairs may be gone.
     config = replace(
-        config, run=replace(config.run, minimal_pairs=""), data=replace(config.data, workers=0)
+        config,
+        run=replace(config.run, minimal_pairs="", save_at_words=()),
+        data=replace(config.data, workers=0),
     )
     config, mesh, differences_now = _on_these_devices(config, record.get("environment", {}))
     return RecordedStep(

@@ -53,7 +53,8 @@ class RunFolder:
 
     def refuse_unknown_files(self) -> None:
         """Raises CheckpointError for a folder that is not empty and not a run."""
-        names = set(files.names(self.path)) - BEFORE_CONFIG
+        names = {name for name in files.names(self.path) if not files.is_temporary(name)}
+        names -= BEFORE_CONFIG
         if names and run_record.CONFIG not in names:
             raise CheckpointError(
                 f"{self.path} is not a run folder: it has {', '.join(sorted(names)[:3])} but no "
@@ -183,6 +184,7 @@ def run_training(
 
         def open_folder() -> list[str]:
             stack.enter_context(lock)
+            files.delete_temporary_files(out)
             return folder.open(config, facts, vocabulary.files(), allow_change=allow_change)
 
         changes = agreement.on_first("run folder", open_folder)

@@ -56,7 +56,8 @@ class Stop:
         # With several processes SIGTERM already belongs to JAX's preemption service.
         numbers = (signal.SIGINT,) if self._distributed else (signal.SIGINT, signal.SIGTERM)
         for number in numbers:  # The listener does the work, so the handler itself does nothing.
-            self._previous[number] = signal.signal(number, lambda number, frame: None)
+            if signal.getsignal(number) is not signal.SIG_IGN:  # As `exits.signals`.
+                self._previous[number] = signal.signal(number, lambda number, frame: None)
         self._previous[signal.SIGHUP] = signal.signal(signal.SIGHUP, signal.SIG_IGN)
         return self
 

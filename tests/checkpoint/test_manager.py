@@ -198,6 +198,25 @@ def test_one_failed_save_is_a_line_and_the_next_one_the_retry(
     assert sorted(os.listdir(run / "checkpoints")) == ["10", "20", "30", "50"]
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_a_save_that_fails_before_its_thread_is_told_too(
+    run, monkeypatch, caplog, make_state, last
+):
+    checkpoints = Checkpoints(str(run), keep=5, best=None)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._store, "save", _refuse)
+        checkpoints.save(40, make_state(40), {})
+    if last:
+        with pytest.raises(StorageError, match="No space left"):
+            checkpoints.wait()
+        return
+    caplog.set_level(logging.WARNING)
+    checkpoints.save(50, make_state(50), {})
+    checkpoints.close()
+    assert "the next save tries again" in caplog.text
+    assert checkpoints.steps()[-1] == 50
+
+
 def _refuse(*_, **__):
     raise StorageError("disk: No space left on device; free space there")
 

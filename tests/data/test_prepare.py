@@ -392,7 +392,10 @@ def test_evaluation_text_is_found_in_json(vocab: vocabulary.Vocabulary, tmp_path
     texts = [*map(document, range(4)), f"{document(9)} {SHARED}"]
     (tmp_path / "t.txt").write_text("\n\n".join(texts), encoding="utf-8")
     record = json.dumps({"a": {"b": [SHARED.replace(" eight", "\neight")]}})
-    for name, content in (("e.json", record), ("e.jsonl", f"{record}\n{record}\n")):
+    words = json.dumps({"tokens": SHARED.split()})
+    for name, content in (
+        ("e.json", record), ("e.jsonl", f"{record}\n{record}\n"), ("words.json", words),
+    ):  # fmt: skip
         (tmp_path / name).write_text(content, encoding="utf-8")
         options = PrepareOptions(decontaminate=(str(tmp_path / name),))
         manifest = prepare([str(tmp_path / "t.txt")], vocab, str(tmp_path / f"p{name}"), options)
@@ -407,6 +410,10 @@ def test_evaluation_text_is_found_in_json(vocab: vocabulary.Vocabulary, tmp_path
     options = PrepareOptions(decontaminate=(str(tmp_path / "gb.txt"),))
     with pytest.raises(DataError, match=r"gb\.txt:1: not UTF-8"):
         prepare([str(tmp_path / "t2.txt")], vocab, str(tmp_path / "pgb"), options)
+    (tmp_path / "short.jsonl").write_text(json.dumps({"sentence_good": "The cat sits."}))
+    options = PrepareOptions(decontaminate=(str(tmp_path / "short.jsonl"),))
+    with pytest.raises(DataError, match=r"short\.jsonl: no text of 13 words"):
+        prepare([str(tmp_path / "t2.txt")], vocab, str(tmp_path / "pshort"), options)
     (tmp_path / "e.txt").write_bytes(b"PAR1" + bytes(100))
     options = PrepareOptions(decontaminate=(str(tmp_path / "e.txt"),))
     with pytest.raises(DataError, match=r"e\.txt: is not plain text but Parquet"):

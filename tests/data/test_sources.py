@@ -198,6 +198,18 @@ def test_long_documents_go_on_as_others(tmp_path: Path) -> None:
     found = list(sources.read(part, ReadOptions(), counts))
     assert counts.cut_documents == len(found) - 1 > 1
     assert sum(d.text.count("book") for d in found) == 30_000
+    assert {d.group for d in found} == {found[0].text}  # They are held out together.
+
+
+def test_only_the_parts_of_one_document_are_held_out_together(tmp_path: Path) -> None:
+    path = tmp_path / "books.txt"
+    book = "A line of a very long book.\n" * 15_000
+    path.write_text(f"short one\n\n{book}\nshort two\n\n{book.upper()}", encoding="utf-8")
+    (part,) = sources.parts([str(path)], ReadOptions())
+    found = list(sources.read(part, ReadOptions(), ReadCounts()))
+    groups = [d.group for d in found]
+    assert [bool(group) for group in groups] == [False, True, True, False, True, True]
+    assert groups[1] == groups[2] != groups[4] == groups[5]
 
 
 def test_long_records_of_jsonl_are_not_cut_apart(tmp_path: Path) -> None:

@@ -99,3 +99,19 @@ def test_sample_is_seeded_and_of_the_size(tmp_path: Path) -> None:
     assert draw(0, 40_000) == draw(0, 40_000) != draw(1, 40_000)
     assert 30_000 < sum(map(len, draw(0, 40_000))) < 50_000
     assert len(draw(0, 10**9)) == 3000
+
+
+def test_many_small_files_give_a_whole_sample(tmp_path: Path) -> None:
+    for i in range(300):
+        (tmp_path / f"{i}.txt").write_text(f"the file number {i} has some words.\n" * 10)
+    found = parts([str(tmp_path / "*.txt")], ReadOptions())
+    options = TrainingOptions(vocab_size=50, sample_bytes=60_000)
+    drawn = sum(len(document.text) for document in sample(found, options, ReadCounts()))
+    assert 60_000 < drawn < 100_000
+
+
+def test_a_vocabulary_of_few_texts_has_all_their_characters() -> None:
+    text = "".join(map(chr, range(0x4E00, 0x4E00 + 400)))
+    made = from_texts([text[i : i + 20] for i in range(0, 400, 20)] * 3, 200)
+    assert 400 < made.size < 600
+    assert made.unk_id not in made.encode([text])[0]

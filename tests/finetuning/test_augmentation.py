@@ -42,7 +42,7 @@ def test_a_share_of_the_words_is_masked_as_complete_words(model, share):
 
     for number, text in enumerate(tiny_models.SENTENCES):
         ids = vocabulary.encode([text])[0]
-        masked = augmentation._mask_words(model, ids, share, number)
+        masked = augmentation._mask_words(model, text, ids, share, number)
         before, after = words(ids), words(masked.ids)
         assert len(before) == len(after)
         replaced = [i for i, word in enumerate(after) if word == [vocabulary.mask_id]]
@@ -94,6 +94,14 @@ def test_words_come_from_the_model(model):
         for text in copy.texts:
             ids = model.vocabulary.encode([text])[0]
             assert {model.vocabulary.decode([int(i)]).strip() for i in ids} <= {word}, text
+
+
+def test_characters_that_the_vocabulary_lacks_are_kept(model):
+    example = TextExample("f:1", ("the file \N{SNOWMAN} is found",), "1")
+    copies = augmented(model, [example] * 8, copies=4)
+    kept = [copy for copy in copies if "\N{SNOWMAN}" in copy.texts[0]]
+    assert len(kept) > len(copies) / 2
+    assert not any("unk" in copy.texts[0] for copy in copies)
 
 
 def test_a_model_without_its_head_is_refused(model):

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from albert_jax.config import Config, OptimizerConfig, PhaseConfig
+from albert_jax.config import Config, ModelConfig, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
-from albert_jax.finetuning import run_config
+from albert_jax.finetuning import network, run_config
 from albert_jax.finetuning.batches import POOL, TrainingBatches, epoch_batches
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
+from albert_jax.tasks.support import prediction
 from tests import tiny_models
 from tests.finetuning.small_runs import TEXTS
 
@@ -137,3 +138,17 @@ def test_no_examples_are_told(data) -> None:
     batches._examples = ()
     with pytest.raises(DataError, match="no training examples"):
         batches.numbers(0, 0)
+
+
+def test_examples_of_a_sorted_file_are_taken_from_all_of_it() -> None:
+    examples = ["no"] * 50 + ["yes"] * 50
+    assert prediction.evenly_spaced(examples, 10) == ["no"] * 5 + ["yes"] * 5
+    assert prediction.evenly_spaced(examples, 100) is examples
+
+
+def test_a_new_network_has_the_fields_that_were_given_even_if_they_are_defaults() -> None:
+    default, texts = ModelConfig(), TEXTS * 9
+    model, _, _ = network.new_network(default, texts)
+    assert model.hidden_size != default.hidden_size
+    model, _, _ = network.new_network(default, texts, given=("model.hidden_size",))
+    assert model.hidden_size == default.hidden_size

@@ -88,7 +88,7 @@ def test_a_run_with_another_vocabulary(run, other, capsys):
     _put(run / "vocabulary", other)
     assert vocabularies.load(str(run / "vocabulary")).size == OURS.size
     _refused(model.load, str(run))
-    _refused(network.pretrained_network, str(run), CONFIG.model, check=True)
+    _refused(network.pretrained_network, str(run), CONFIG.model, ())
     _refused(warm_start.initial_params_from, str(run), CONFIG.model, OURS, seed=0)
     for arguments in (
         ["fill-mask", str(run), "the [MASK]"],

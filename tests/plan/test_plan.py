@@ -9,7 +9,7 @@ import json
 import jax
 import pytest
 
-from albert_jax import configfile
+from albert_jax import cli, configfile
 from albert_jax.bench import measured_budget, step
 from albert_jax.commands import plan as command
 from albert_jax.config import ParallelConfig
@@ -188,6 +188,23 @@ def test_rows_that_do_not_divide_are_refused():
         plan.plan(tiny, slices.find("h200-64"))
 
 
+def test_configs_for_fine_tuning_are_refused(capsys):
+    for words in (["plan", "--slice", "h100-8"], ["bench"]):
+        assert cli.main([*words, "--config", "finetune/sst-2"]) == 2
+        assert "finetune/sst-2 is for fine-tuning" in capsys.readouterr().err
+
+
+def test_a_phase_of_several_depths_needs_the_memory_of_the_deepest():
+    config, where = configfile.load("base-v2"), slices.find("h100-8")
+
+    def memory(depths: tuple[int, ...]) -> float:
+        phase = dataclasses.replace(config.phases[0], depths=depths)
+        changed = dataclasses.replace(config, phases=(phase,))
+        return plan.compile_steps(changed, where)[0].memory
+
+    assert memory((6, 12)) == memory(()) < memory((12, 24)) == memory((24,))
+
+
 def test_without_libtpu_the_extra_is_named(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"needs libtpu: pip install -e '\.\[tpu-plan\]'"):
@@ -212,6 +229,8 @@ def test_axes_of_the_mesh_may_be_parts_of_those_of_the_torus():
         made = mesh.make_mesh(ParallelConfig(**axes), devices)
         assert {axis: made.shape[axis] for axis in axes} == axes
         assert sorted(d.id for d in made.devices.flat) == sorted(d.id for d in devices)
+    with pytest.raises(ConfigError, match="devices belong to 1 slice: set it to 1"):
+        mesh.make_mesh(ParallelConfig(slice=2), devices)
 
 
 @pytest.mark.skipif(

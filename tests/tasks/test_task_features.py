@@ -112,6 +112,13 @@ def test_pairs_fill_groups() -> None:
         featurize(config, [TextExample("f:9", ("a",))], 8)
 
 
+def test_retrieval_counts_a_partner_that_stands_twice() -> None:
+    pairs = SentenceEmbedding(SentenceEmbeddingConfig())
+    examples = [TextExample(f"f:{i}", texts) for i, texts in enumerate((("a", "x"), ("b", "x")))]
+    vectors = [{"first": [1.0, 0.1 * i], "second": [1.0, 0.0]} for i in range(2)]
+    assert pairs.score(examples, vectors) == {"retrieval": 1.0}
+
+
 def test_texts_without_tokens() -> None:
     examples = [TextExample("f:1", ("A", "b")), TextExample("f:2", ("A", "\u0301"))]
     for config in (ClassificationConfig(labels=("x", "y")), SentenceEmbeddingConfig()):

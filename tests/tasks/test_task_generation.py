@@ -157,6 +157,26 @@ def test_temperature_draws_by_the_seed_and_never_special_tokens() -> None:
     assert not any(name in text for text in draws for name in ("[MASK]", "[CLS]", "<pad>"))
 
 
+def test_what_is_drawn_for_a_source_does_not_depend_on_its_neighbors() -> None:
+    other = SourceTarget("f:2", ("e f a",), "b")
+
+    def drawn(*examples: SourceTarget) -> list[str]:
+        made = features(*examples)
+        logits = oracle(made[0].target, [0.0] * 5, [])
+        return TASK.forward(made, logits, spec(batch_size=2), Sampling(temperature=1.0))
+
+    (alone,) = drawn(PAIR)
+    assert drawn(PAIR, other)[0] == drawn(other, PAIR)[1] == alone != drawn(other)[0]
+
+
+def test_sources_are_read_from_named_columns(tmp_path: Path) -> None:
+    path = tmp_path / "sources.tsv"
+    path.write_text("a b\nc d\n")
+    trained = TASK.with_config(columns=("source", "target"))
+    found = trained.read_for_prediction(str(path), ("source",))
+    assert [example.source for example in found] == [("a b",), ("c d",)]
+
+
 def test_scores_are_sacrebleus_and_exact_texts() -> None:
     pytest.importorskip("sacrebleu")
     examples = [SourceTarget("f", (), "the cat sat on the mat today")]

@@ -440,6 +440,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(data, tmp_path)
     assert not Path(run).exists()
 
 
+def test_a_run_that_was_killed_while_its_first_file_was_written_starts(data, tmp_path):
+    (tmp_path / "record.json.0a1b2c3d.tmp").write_text("{")
+    pretraining.run(micro(data), str(tmp_path))
+    assert not list(tmp_path.glob("*.tmp"))
+
+
 def test_a_folder_of_something_else_is_refused(data, whole, tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with refused(CheckpointError, "not a run folder", "notes.txt", "another --out"):

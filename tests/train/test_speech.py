@@ -127,7 +127,7 @@ def test_what_needs_cls_is_refused(data, tmp_path):
     small = config(data, "masked")
     run(small, str(tmp_path / "run"))
     with pytest.raises(CheckpointError, match=r"has a vocabulary without \[CLS\]"):
-        pretrained_network(str(tmp_path / "run"), ModelConfig(), check=False)
+        pretrained_network(str(tmp_path / "run"), ModelConfig(), None)
     vocabulary = models.load(str(tmp_path / "run")).vocabulary
     assert scoring.encoded(vocabulary, [], [], 48) == []
     with pytest.raises(DataError, match=r"a vocabulary without \[CLS\] scores no sentences"):

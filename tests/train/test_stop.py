@@ -121,6 +121,17 @@ def test_a_reader_that_leaves_does_not_end_it():
     process.stderr.close()
 
 
+def test_a_signal_that_is_ignored_stays_so():
+    process = _start("import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n" + LOOP)
+    _ready(process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 75 and out.splitlines()[-1].endswith("because of SIGTERM")
+
+
 def test_handlers_are_given_back():
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with Stop() as stop:

@@ -55,7 +55,12 @@ def _evaluation_ngrams(paths: tuple[str, ...]) -> np.ndarray:
         if len(content) >= MAX_FILE_BYTES:
             raise DataError(f"{path}: evaluation files have at most 256 MB: divide it")
         text_files.check_kind(path, content)
-        hashes += [_ngrams(text) for text in _texts(path, tables.decode(content, path))]
+        found = [_ngrams(text) for text in _texts(path, tables.decode(content, path))]
+        if not any(map(len, found)):
+            raise DataError(
+                f"{path}: no text of {NGRAM_WORDS} words, so nothing can be compared: leave it out"
+            )
+        hashes += found
     return np.unique(np.concatenate(hashes))
 
 
@@ -77,6 +82,8 @@ def _texts(path: str, content: str) -> Iterator[str]:
 def _strings(value: object) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, list) and all(isinstance(item, str) for item in value):
+        yield " ".join(value)  # Words of a sentence, one by one.
     elif isinstance(value, dict | list):
         for item in value.values() if isinstance(value, dict) else value:
             yield from _strings(item)

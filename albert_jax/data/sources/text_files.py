@@ -115,11 +115,15 @@ def read_text(
     """
     parts: list[str] = []  # the document that is being read
     size = number = 0
+    group = ""
 
-    def finished() -> Document:
-        nonlocal parts, size, number
-        document = Document(f"{path}@{begin}#{number}", "\n".join(parts))
-        parts, size, number = [], 0, number + 1
+    def finished(*, cut: bool = False) -> Document:
+        nonlocal parts, size, number, group
+        text = "\n".join(parts)
+        if cut:  # All parts of a document that is cut are held out together.
+            group = group or text
+        document = Document(f"{path}@{begin}#{number}", text, group)
+        parts, size, number, group = [], 0, number + 1, group if cut else ""
         return document
 
     tail = ""  # white space at the end of the previous text, which may be half of a blank line
@@ -132,7 +136,7 @@ def read_text(
             for part in _cut_document(paragraph.strip("\n"), counts):
                 if size and size + len(part) > MAX_DOCUMENT:
                     counts.cut_documents += 1
-                    yield finished()
+                    yield finished(cut=True)
                 if part and not part.isspace():
                     parts.append(part)
                     size += len(part)

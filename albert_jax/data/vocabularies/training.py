@@ -38,8 +38,8 @@ REPORT = "training.json"
 """Name of the file that tells what a vocabulary was trained on, and how well it covers it."""
 USER_SYMBOLS = ("(", ")", '"', "-", ".", "\u2013", "\u00a3", "\u20ac")
 CHARACTER_COVERAGE = 0.99995
-MAX_SAMPLED_PARTS = 64
-"""Of a corpus with more parts only these, chosen by hash, are read."""
+MIN_SAMPLED_PARTS = 64
+"""Of a corpus with more parts at least these, chosen by hash, are read."""
 SPACELESS = 1 / 16
 """Text with fewer spaces than this share of its characters is written without spaces: its "words"
 would be longer than the trainer's longest token (16 characters)."""
@@ -156,17 +156,36 @@ def train(
     return report
 
 
+class VocabularyTooSmallError(DataError):
+    """The text has more characters than the vocabulary tokens: it needs more than `fewest`."""
+
+    def __init__(self, vocab_size: int, fewest: int) -> None:
+        super().__init__(
+            f"vocabulary size {vocab_size} is less than the characters of the text: give more than "
+            f"{fewest}"
+        )
+        self.fewest = fewest
+
+
 def from_texts(texts: Sequence[str], max_size: int) -> SentencePiece:
     """Trains a vocabulary on some texts alone, for a model that starts without pretraining.
 
-    It has `max_size` tokens, or as many as the texts support. Raises DataError for too little text.
+    It has `max_size` tokens, or as many as the texts support, or a quarter more than their
+    characters if these are more. Raises DataError for too little text.
     """
     cleaned = TextRules(lower_case=True, keep_accents=False).apply_all(texts)
     try:
-        model = _train(cleaned, max_size)
-    except VocabularyTooLargeError as error:
-        model = _train(cleaned, error.largest)
+        model = _train_at_most(cleaned, max_size)
+    except VocabularyTooSmallError as error:
+        model = _train_at_most(cleaned, error.fewest + error.fewest // 4)
     return SentencePiece(model, lower_case=True, keep_accents=False)
+
+
+def _train_at_most(cleaned: Sequence[str], max_size: int) -> bytes:
+    try:
+        return _train(cleaned, max_size)
+    except VocabularyTooLargeError as error:
+        return _train(cleaned, error.largest)
 
 
 def sample(
@@ -177,9 +196,12 @@ def sample(
     Documents are chosen by a hash of seed, part and number, and each part that is read gives its
     share.
     """
-    seed = options.seed
-    chosen = sorted(range(len(parts)), key=lambda i: _draw(seed, i, -1))[:MAX_SAMPLED_PARTS]
-    weight = sum(parts[i].weight for i in chosen)
+    seed, chosen, weight = options.seed, [], 0
+    for i in sorted(range(len(parts)), key=lambda i: _draw(seed, i, -1)):
+        if len(chosen) >= MIN_SAMPLED_PARTS and weight >= 1.5 * options.sample_bytes:
+            break
+        chosen.append(i)
+        weight += parts[i].weight
     # Compressed files hold several times their size; drawing from a part ends with its share.
     ratio = min(1.0, 1.5 * options.sample_bytes / weight)
     for i in sorted(chosen):
@@ -264,10 +286,7 @@ def _refusal(message: str, vocab_size: int) -> DataError:
         return VocabularyTooLargeError(vocab_size, int(largest.group(1)))
     fewest = re.search(r"required_chars\D+(\d+) vs (\d+)", message)
     if fewest:
-        return DataError(
-            f"vocabulary size {vocab_size} is less than the characters of the text: give more than "
-            f"{fewest.group(2)}"
-        )
+        return VocabularyTooSmallError(vocab_size, int(fewest.group(2)))
     return DataError(
         f"the vocabulary cannot be trained ({' '.join(message.split())[:200]}): give more text"
     )

@@ -35,6 +35,13 @@ class Sampling:
             raise ConfigError(f"--seed {self.seed}: give a number from 0 to {MAX_SEED}")
 
 
+def evenly_spaced(examples: Sequence[Any], most: int) -> Sequence[Any]:
+    """At most so many of the examples, from the whole file: it may be sorted by its labels."""
+    if len(examples) <= most:
+        return examples
+    return [examples[i * len(examples) // most] for i in range(most)]
+
+
 def featurize(
     task: AnyTask, vocabulary: Vocabulary, examples: Sequence[Any], length: int
 ) -> list[Any]:
@@ -74,7 +81,7 @@ def predict(
     ):
         for begin in range(0, len(numbers), batch_size):
             part = numbers[begin : begin + batch_size]
-            spec = BatchSpec(vocabulary, size, batch_size, seed=sampling.seed + begin)
+            spec = BatchSpec(vocabulary, size, batch_size)
             results = task.forward([features[i] for i in part], run, spec, sampling)
             for number, result in zip(part, results, strict=True):
                 outputs[number] = result
