@@ -11,7 +11,7 @@ collator does; ours are read, tokenized and padded in the time that is measured.
 Each side is a process of its own. Its time, and that of its processor, is from the start of the
 process to the end of the training: imports, compilation (without a cache) and the checkpoint are
 in it. Where other work runs, give both one core (taskset -c 0), because waiting threads of PyTorch
-count as work. Needs torch, transformers (extra parity) and accelerate.
+count as work. Needs torch, transformers and accelerate (extra parity).
 """
 
 from __future__ import annotations
