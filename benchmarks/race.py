@@ -9,10 +9,10 @@ long as the model has positions, 8 of them a step, AdamW at 5e-5 that decays to 
 0.02), and tuned (`--rates`, `--initializers` and `--lengths` are tried with `--trial-seconds`
 each, as many tokens a step as ours, and kept in DIR/trials.json; the best one runs for the whole
 time). Both of its runs take the time that ours took, and predict masked words only: Transformers
-prepares no data for sentence order. Both sides are scored by the same PyTorch code on the same held-out rows under
-the same masks (one text a row, 15% of n-grams). Time is that of the training steps: compiling,
-checkpoints and scoring are left out on both sides. Needs torch, transformers and accelerate (extra
-parity).
+prepares no data for sentence order. Both sides are scored by the same PyTorch code on the same
+held-out rows under the same masks (one text a row, 15% of n-grams). Time is that of the training
+steps: compiling, checkpoints and scoring are left out on both sides. Needs torch, transformers and
+accelerate (extra parity).
 
 Writes DIR/race.json and DIR/race.svg, and prints the seconds to 0.5, 1.0, 1.5 and 2.0 nats.
 """
