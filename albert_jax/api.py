@@ -109,11 +109,11 @@ def predict(
     Texts that belong together (two that are compared; a question and its context; a context and
     its choices; the turns of a dialogue) are a list or tuple, or one text with tabs between them.
     A prediction is a dict with the "input" (the "id" of a question with its context) and what the
-    task answers, for example "label",
-    "probability" and the "probabilities" of all labels, the most probable first. `top_k` limits the
-    labels, or lists that many answers to a question. `exit_confidence` stops a classifier after
-    the layer at which its most probable label reaches this probability. The other options are for
-    generation: its denoising steps, a temperature (0 takes the most probable tokens) and a seed.
+    task answers, for example "label", "probability" and the "probabilities" of all labels, the most
+    probable first. `top_k` limits the labels, or lists that many answers to a question.
+    `exit_confidence` stops a classifier after the layer at which its most probable label reaches
+    this probability. The other options are for generation: its denoising steps, a temperature (0
+    takes the most probable tokens) and a seed.
     Raises CheckpointError for a model that was not fine-tuned, and DataError for a text that the
     task cannot use, such as a single one where two are compared.
 

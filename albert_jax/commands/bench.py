@@ -7,8 +7,7 @@ import json
 from dataclasses import dataclass
 
 from albert_jax import configfile
-from albert_jax.commands.options import File, check_within
-from albert_jax.errors import ConfigError
+from albert_jax.commands.options import File, check_pretraining, check_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,10 +33,7 @@ class Bench:
         from albert_jax.bench import step
 
         config = configfile.load(self.config)
-        if config.task is not None:
-            raise ConfigError(
-                f"--config {self.config} is for fine-tuning: bench is for pretraining"
-            )
+        check_pretraining(config, self.config)
         config = step.single_phase(config, self.phase, self.batch_size, self.length)
         figures = step.measure(config, self.config, steps=self.steps)
         print(json.dumps(dataclasses.asdict(figures)) if self.json else step.table(figures))

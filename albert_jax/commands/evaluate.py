@@ -127,16 +127,13 @@ class Evaluate(ModelOptions):
             raise DataError(f"{error}; or name other examples with --input FILE") from error
         majority, missing = finetuned.majority_scores(model, examples)
         results: dict[str, Mapping[str, float]] = {}
-        first, interval = "", dict[str, Any]()
+        interval: dict[str, Any] = {"level": 0.95}
         lines, wrong = [f"{task.name}, {len(examples)} examples of {path}"], {}
         for number, depth in enumerate(depths):
             scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.cosines)
             column = f"{depth} layers"
             results[column] = scores.values
-            # Other examples may have other scores than those of the run.
-            known = [name for name in task.config.metrics if name in scores.values]
-            first = (known or list(scores.values))[0]
-            interval = {"metric": first, "level": 0.95} | interval
+            first = interval["metric"] = scores.metric
             if scores.interval is not None:
                 low, high = scores.interval
                 interval[column] = {"low": low, "high": high}

@@ -154,6 +154,14 @@ def named_config(arguments: list[str]) -> tuple[Any, Config]:
     return name, configfile.load(name)
 
 
+def check_pretraining(config: Config, name: str | None) -> None:
+    """Raises ConfigError for the config of a fine-tuning run."""
+    if config.task is not None:
+        raise ConfigError(
+            f"{name} is a config of fine-tuning: albert-jax finetune --config takes it"
+        )
+
+
 def column_names(columns: str) -> tuple[str, ...]:
     """The names in `A,B,C`."""
     return tuple(name.strip() for name in columns.split(","))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from albert_jax import configfile, files
-from albert_jax.commands.options import File
+from albert_jax.commands.options import File, check_pretraining
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 from albert_jax.plan.chips import GIB
@@ -124,8 +124,7 @@ class Plan:
     def _given(self, name: str) -> Config:
         """The config of --config, checked."""
         config = configfile.load(name)
-        if config.task is not None:
-            raise ConfigError(f"--config {name} is for fine-tuning: plan is for pretraining")
+        check_pretraining(config, name)
         config.validate()
         return config
 

@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 
 from albert_jax import configfile
-from albert_jax.commands.options import Fields, File, Run, named_config
+from albert_jax.commands.options import Fields, File, Run, check_pretraining, named_config
 from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 
@@ -51,10 +51,7 @@ class Pretrain:
             config = dataclasses.replace(config, data=data)
         if self.init and self.parent:
             raise ConfigError("--init and --from exclude each other: give one")
-        if config.task is not None:
-            raise ConfigError(
-                f"{self.config} is a config of fine-tuning: albert-jax finetune --config takes it"
-            )
+        check_pretraining(config, self.config)
         config.validate()
         if not config.data.prepared:
             raise ConfigError(

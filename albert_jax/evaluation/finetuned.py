@@ -31,8 +31,10 @@ class Evaluation:
     """The scores of a model at one depth."""
 
     values: dict[str, float]
+    metric: str
+    """The first metric of the task that these examples have a score for."""
     interval: tuple[float, float] | None
-    """95 % bounds of the first metric, where it is cheap enough to be resampled."""
+    """95 % bounds of the metric, where it is cheap enough to be resampled."""
     confusion: Confusion | None = None
     """The wrong answers of a classifier."""
     single_answer: str = ""
@@ -56,6 +58,8 @@ def evaluate(
     predictions = predict(model, examples, features=features, num_layers=num_layers)
     truncated = truncated_examples(model, features)
     values, single_answer = task.evaluate(examples, predictions)
+    # Other examples may have other scores than those of the run.
+    metric = next((name for name in task.config.metrics if name in values), next(iter(values)))
     values["forward_flops_per_token"] = flops.forward_per_token(
         model.config,
         sequence_length=model.run_config.phases[-1].sequence_length,
@@ -73,13 +77,13 @@ def evaluate(
 
     def first_score(chosen: np.ndarray) -> float:
         sample = [examples[i] for i in chosen]
-        return task.score(sample, [predictions[i] for i in chosen])[task.config.metrics[0]]
+        return task.score(sample, [predictions[i] for i in chosen])[metric]
 
     if not task.confidence_interval:
-        return Evaluation(values, None, None, single_answer, truncated)
+        return Evaluation(values, metric, None, None, single_answer, truncated)
     _, low, high = bootstrap(first_score, np.arange(len(examples)), BOOTSTRAP_SAMPLES)
     wrong = confusion.of_predictions(task, examples, predictions)
-    return Evaluation(values, (low, high), wrong, single_answer, truncated)
+    return Evaluation(values, metric, (low, high), wrong, single_answer, truncated)
 
 
 def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, float], str]:

@@ -57,7 +57,7 @@ def featurize(model: Model, examples: Sequence[Any]) -> list[Any]:
 
 
 def truncated_examples(model: Model, features: Sequence[Any]) -> str:
-    """How many examples (of a long context: windows) lose tokens to a row's end; "" if none."""
+    """A line on the examples (or windows) that lose tokens to a row's end; "" if none does."""
     task, length = task_of(model), model.run_config.phases[-1].sequence_length
     count = sum(map(task.is_truncated, features))
     if not count:

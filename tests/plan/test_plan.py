@@ -191,7 +191,7 @@ def test_rows_that_do_not_divide_are_refused():
 def test_configs_for_fine_tuning_are_refused(capsys):
     for words in (["plan", "--slice", "h100-8"], ["bench"]):
         assert cli.main([*words, "--config", "finetune/sst-2"]) == 2
-        assert "finetune/sst-2 is for fine-tuning" in capsys.readouterr().err
+        assert "finetune/sst-2 is a config of fine-tuning" in capsys.readouterr().err
 
 
 def test_a_phase_of_several_depths_needs_the_memory_of_the_deepest():
