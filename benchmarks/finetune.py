@@ -87,7 +87,7 @@ def prepare_theirs(model: Model, init: str, folder: Path) -> None:
     import peer
 
     from albert_jax.finetuning import network
-    from albert_jax.finetuning.batches import TrainingBatches
+    from albert_jax.finetuning.batches import TrainingBatches, TrainingFeatures
     from albert_jax.model_io.model import Model
     from albert_jax.optim.schedule import learning_rate
     from albert_jax.tasks import registry
@@ -99,7 +99,8 @@ def prepare_theirs(model: Model, init: str, folder: Path) -> None:
     network, _ = peer.classifier(Model(config, dict(params), model.vocabulary, init))
     network.save_pretrained(folder)
     examples = task.read_examples(config.task.train, labelled=True)
-    batches = TrainingBatches(task, model.vocabulary, examples, config)
+    features = TrainingFeatures(task, model.vocabulary, examples, config)
+    batches = TrainingBatches(features, config)
     columns, rows = {}, np.arange(config.phases[0].batch_size)
     for step in range(config.steps):
         batch = batches.batch(0, step, rows)

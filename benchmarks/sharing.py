@@ -3,8 +3,8 @@
     python benchmarks/sharing.py --data DATA --out DIR [--seconds 1200] [--seeds 3]
                                  [--pairs BLIMP.jsonl] [--layouts NAME ...]
 
-Every layout is the preset `small` with six blocks instead of two, trained with `albert-jax
-pretrain` for as many steps as fit into the seconds, which a trial of 60 steps measures. "narrow"
+Every layout is the preset `tiny` with six blocks instead of two, trained with `albert-jax
+pretrain` for as many steps as fit into the seconds, which one trial of 60 steps measures. "narrow"
 shares nothing and has about as many bytes as "shared"; it takes more steps in the same time. Runs
 stay in DIR, so the same command goes on where it was stopped, and two commands with other layouts
 may share DIR, each on cores of its own. Prints a table of all runs in DIR and draws
@@ -29,14 +29,14 @@ from albert_jax.observe import style
 from albert_jax.observe.metrics import read_rows
 
 SIX = ["--model.num-hidden-layers", "6"]
-NARROW = ["--model.hidden-size", "104", "--model.intermediate-size", "416"]
+NARROW = ["--model.hidden-size", "56", "--model.intermediate-size", "224"]
 LAYOUTS = {
     "shared": SIX,
     "two looped": ["--model.num-hidden-layers", "3", "--model.inner-group-num", "2"],
     "three looped": ["--model.num-hidden-layers", "2", "--model.inner-group-num", "3"],
     "two groups": [*SIX, "--model.num-hidden-groups", "2"],
     "nothing shared": [*SIX, "--model.sharing", "none"],
-    "narrow": [*SIX, "--model.sharing", "none", *NARROW, "--model.initializer-range", "0.054"],
+    "narrow": [*SIX, "--model.sharing", "none", *NARROW, "--model.initializer-range", "0.076"],
 }
 """The options of each layout: 1, 2, 3, 2, 6 and 6 blocks with parameters of their own."""
 TRIAL_STEPS = 60
@@ -45,30 +45,26 @@ TRIAL_STEPS = 60
 def pretrain(out: Path, data: str, steps: int, *options: str) -> None:
     """Trains `steps` steps, of which the last twentieth is the preset's second phase."""
     last = steps // 20
-    command = ["pretrain", "--config", "small", "--data", data, "--out", str(out)]
+    command = ["pretrain", "--config", "tiny", "--data", data, "--out", str(out)]
     command += ["--phases.0.steps", str(steps - last), "--phases.1.steps", str(last)]
     command += ["--optimizer.warmup-steps", str(steps // 10), "--run.eval-steps", "0", *options]
     subprocess.run([sys.executable, "-m", "albert_jax", *command], check=True)
 
 
-def steps_in(seconds: float, out: Path, data: str, *options: str) -> int:
-    """Steps of a layout that fit into some seconds, by the median of a short trial."""
-    pretrain(out, data, TRIAL_STEPS, "--run.logging-steps", "3", *options)
+def steps_in(options: argparse.Namespace, layout: str) -> int:
+    """Steps of a layout that fit into the seconds, by the median of a short trial."""
+    out = options.out / layout.replace(" ", "-") / "trial"
+    pretrain(out, options.data, TRIAL_STEPS, "--run.logging-steps", "3", *LAYOUTS[layout])
     rows = [row for row in read_rows(str(out)) if row["kind"] == "train"]
-    return int(seconds * 3 / statistics.median(map(step_seconds, rows)))
+    return int(options.seconds * 3 / statistics.median(map(step_seconds, rows)))
 
 
-def train(options: argparse.Namespace, layout: str) -> None:
-    """Trains and measures all seeds of a layout."""
-    folder, settings = options.out / layout.replace(" ", "-"), LAYOUTS[layout]
-    steps = None
-    for seed in range(options.seeds):
-        result = folder / f"seed-{seed}.json"
-        if result.exists():
-            continue
-        steps = steps or steps_in(options.seconds, folder / "trial", options.data, *settings)
-        run = folder / f"seed-{seed}"
-        pretrain(run, options.data, steps, "--seed", str(seed), *settings)
+def train(options: argparse.Namespace, layout: str, seed: int, steps: int) -> None:
+    """Trains and measures one seed of a layout, unless that is done."""
+    run = options.out / layout.replace(" ", "-") / f"seed-{seed}"
+    result = run.with_suffix(".json")
+    if not result.exists():
+        pretrain(run, options.data, steps, "--seed", str(seed), *LAYOUTS[layout])
         result.write_text(json.dumps(asdict(measure(run, seed, options.pairs))))
 
 
@@ -115,13 +111,15 @@ def main() -> None:
     )
     parser.add_argument("--data", required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=1200)
+    parser.add_argument("--seconds", type=float, default=1000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--pairs")
     parser.add_argument("--layouts", nargs="*", choices=LAYOUTS, default=list(LAYOUTS))
     options = parser.parse_args()
-    for layout in options.layouts:
-        train(options, layout)
+    steps = {layout: steps_in(options, layout) for layout in options.layouts}
+    for seed in range(options.seeds):
+        for layout in options.layouts:
+            train(options, layout, seed, steps[layout])
     report(options.out)
 
 

@@ -1,22 +1,26 @@
-"""Training examples as batches: pure functions of (seed, step)."""
+"""Training examples as batches: pure functions of (config, step)."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from albert_jax.config import Config
+from albert_jax.config import Config, ModelConfig, PhaseConfig
 from albert_jax.data import counter_rng
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import DataError
+from albert_jax.model import flops
 from albert_jax.tasks.support.rows import Batch, BatchSpec, fitting_length
 from albert_jax.tasks.task import AnyTask
 
 LENGTH_MULTIPLE = 16
 """Row lengths of shortened batches are rounded up to a multiple of this many tokens."""
+PROGRAM_FLOPS = 3e11
+"""What compiling a step for one more row length costs: some four seconds of a CPU that trains."""
 POOL = 16
 """Consecutive batches of an epoch whose examples are sorted together by length."""
 
@@ -24,55 +28,62 @@ POOL = 16
 _ORDER, _BATCH, _POOLED = 0x7A5C, 0xF17E, 0x9001
 
 
-class TrainingBatches:
-    """The features of the training examples, and the batches of every step."""
+class TrainingFeatures:
+    """The features of the training examples for the rows of each phase."""
 
     def __init__(
         self, task: AnyTask, vocabulary: Vocabulary, examples: Sequence[Any], config: Config
     ) -> None:
-        self.task, self.vocabulary = task, vocabulary
-        self._examples, self._seed = examples, config.seed
-        self._phases = [(phase.sequence_length, phase.batch_size) for phase in config.phases]
-        self._features: dict[int, tuple[list[Any], np.ndarray]] = {}
-        self._epoch: tuple[tuple[int, int], list[np.ndarray]] = ((-1, -1), [])
+        self.task, self.vocabulary, self._examples = task, vocabulary, examples
+        self._lengths = [phase.sequence_length for phase in config.phases]
+        self._per_batch = [phase.batch_size * task.features_per_row for phase in config.phases]
+        self._features: dict[int, list[Any]] = {}
 
-    def features(self, phase: int) -> list[Any]:
-        """The features for the rows of a phase."""
-        return self._with_lengths(phase)[0]
-
-    def _with_lengths(self, phase: int) -> tuple[list[Any], np.ndarray]:
-        """The features for the rows of a phase, and the row length that each needs: in quarters of
-        the phase's length, so that at most four programs are compiled."""
-        maximum = self._phases[phase][0]
+    def of_phase(self, phase: int) -> list[Any]:
+        """The features for the rows of a phase. Raises DataError without examples."""
+        maximum = self._lengths[phase]
         if maximum not in self._features:
             features = self.task.featurize(self.vocabulary, self._examples, maximum)
             if not features:
                 raise DataError("no training examples; give a file with at least one")
-            quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
-            quarters = range(quarter, maximum, quarter)
-            needed = map(self.task.feature_length, features)
-            lengths = np.array([fitting_length(length, maximum, quarters) for length in needed])
-            self._features[maximum] = features, lengths
+            self._features[maximum] = features
         return self._features[maximum]
+
+    def steps_per_epoch(self, phase: int = 0) -> int:
+        """Steps of a phase that go through all features once."""
+        return math.ceil(len(self.of_phase(phase)) / self.per_batch(phase))
 
     def per_batch(self, phase: int) -> int:
         """Features in a batch of a phase."""
-        return self._phases[phase][1] * self.task.features_per_row
+        return self._per_batch[phase]
 
-    def steps_per_epoch(self) -> int:
-        """Steps of the first phase that go through all features once."""
-        return math.ceil(len(self.features(0)) / self.per_batch(0))
+
+class TrainingBatches:
+    """The batches of every step of a run, whose config tells how long it is."""
+
+    def __init__(self, features: TrainingFeatures, config: Config) -> None:
+        self.features, self._config = features, config
+        self._rows: dict[int, np.ndarray] = {}
+        self._epoch: tuple[tuple[int, int], list[np.ndarray]] = ((-1, -1), [])
+
+    def _row_lengths(self, phase: int) -> np.ndarray:
+        """The length int64 [n] of the rows in which each feature of a phase stands."""
+        if phase not in self._rows:
+            needed = map(self.features.task.feature_length, self.features.of_phase(phase))
+            settings = self._config.phases[phase]
+            self._rows[phase] = row_lengths(np.array(list(needed)), self._config.model, settings)
+        return self._rows[phase]
 
     def numbers(self, phase: int, step: int) -> np.ndarray:
         """Numbers of the features in the batch of a step of the run, in the order of its rows.
 
         int64, at most `per_batch`: no batch spans two epochs, so one of an epoch may be short.
         """
-        lengths, per_batch = self._with_lengths(phase)[1], self.per_batch(phase)
-        epoch, index = divmod(step, math.ceil(len(lengths) / per_batch))
+        epoch, index = divmod(step, self.features.steps_per_epoch(phase))
         kept, batches = self._epoch
         if kept != (phase, epoch):
-            batches = epoch_batches(self._seed, epoch, lengths, per_batch)
+            lengths, per_batch = self._row_lengths(phase), self.features.per_batch(phase)
+            batches = epoch_batches(self._config.seed, epoch, lengths, per_batch)
             self._epoch = (phase, epoch), batches
         return batches[index]
 
@@ -81,12 +92,52 @@ class TrainingBatches:
 
         Every host draws the whole batch, so that no row depends on the number of hosts.
         """
-        (features, lengths), numbers = self._with_lengths(phase), self.numbers(phase, step)
-        seed = counter_rng.key(self._seed, _BATCH, step)
-        longest = int(lengths[numbers].max())
-        spec = BatchSpec(self.vocabulary, longest, self._phases[phase][1], seed)
-        batch = self.task.collate([features[i] for i in numbers], spec)
+        numbers, features = self.numbers(phase, step), self.features.of_phase(phase)
+        longest = int(self._row_lengths(phase)[numbers].max())
+        spec = BatchSpec(
+            self.features.vocabulary,
+            longest,
+            self._config.phases[phase].batch_size,
+            counter_rng.key(self._config.seed, _BATCH, step),
+        )
+        batch = self.features.task.collate([features[i] for i in numbers], spec)
         return {name: column[rows] for name, column in batch.items()}
+
+
+def row_lengths(needed: np.ndarray, model: ModelConfig, phase: PhaseConfig) -> np.ndarray:
+    """The length int64 [n] of the row of each feature, by the tokens [n] that it needs.
+
+    They are some of the quarters of the phase's length: those with which the steps and the
+    compilation of a program for each length cost least together, so that a long run has up to four
+    and a short one may have one.
+    """
+    maximum = phase.sequence_length
+    quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
+    quarters = [*range(quarter, maximum, quarter), maximum]
+    rows = phase.steps * phase.batch_size
+    costs = {
+        length: 3 * rows * length * flops.forward_per_token(
+            model, sequence_length=length, predictions=0
+        )
+        for length in quarters
+    }  # fmt: skip
+    longest = fitting_length(int(needed.max()), maximum, quarters)
+
+    def fitted(lengths: tuple[int, ...]) -> np.ndarray:
+        return np.array(lengths)[np.searchsorted(lengths, np.minimum(needed, longest))]
+
+    def cost(lengths: tuple[int, ...]) -> float:
+        used, counts = np.unique(fitted(lengths), return_counts=True)
+        steps = sum(costs[int(n)] * count for n, count in zip(used, counts, strict=True))
+        return steps / len(needed) + PROGRAM_FLOPS * len(used)
+
+    shorter = [length for length in quarters if length < longest]
+    choices = [
+        (*some, longest)
+        for count in range(len(shorter) + 1)
+        for some in itertools.combinations(shorter, count)
+    ]
+    return fitted(min(choices, key=cost))
 
 
 def epoch_batches(seed: int, epoch: int, lengths: np.ndarray, per_batch: int) -> list[np.ndarray]:

@@ -14,7 +14,7 @@ from albert_jax.config import Config
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.finetuning import network, run_config, summary
-from albert_jax.finetuning.batches import TrainingBatches
+from albert_jax.finetuning.batches import TrainingBatches, TrainingFeatures
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
 from albert_jax.tasks.task import AnyTask
@@ -69,9 +69,9 @@ def run(
     config.validate()
     facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))
     train += _augmented(task, train, config.seed)
-    batches = TrainingBatches(task, vocabulary, train, config)
-    config, more = run_config.with_more_epochs(config, given, batches)
-    config = run_config.with_steps(config, batches, max_steps)
+    train_features = TrainingFeatures(task, vocabulary, train, config)
+    config, more = run_config.with_more_epochs(config, given, train_features)
+    config = run_config.with_steps(config, train_features, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
     dev_features = prediction.featurize(task, vocabulary, dev, config.phases[-1].sequence_length)
     initial = functools.cache(lambda: network.initial_params(config, task, vocabulary, init))
@@ -79,8 +79,9 @@ def run(
         initial()  # Weights that do not fit are reported before the run folder is made.
     # With the augmented examples: hosts whose models drew other words must not train together.
     config, mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
-    features, answers = (batches.features(len(config.phases) - 1), dev_features), []
+    features, answers = (train_features.of_phase(len(config.phases) - 1), dev_features), []
     summary.say(out, new, fitted, more, summary.of_examples(config, task, counts, features))
+    batches = TrainingBatches(train_features, config)
     trained = finetuning_task(config, task, batches, dev, mesh, initial, teacher, answers=answers)
     run_training(
         config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change
@@ -111,7 +112,7 @@ def reopened(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep,
     vocabulary = run_record.load_vocabulary(past.folder)
     facts = {"data_order": digest(train), "vocabulary": vocabulary.fingerprint}
     train += _augmented(task, train, config.seed)
-    batches = TrainingBatches(task, vocabulary, train, config)
+    batches = TrainingBatches(TrainingFeatures(task, vocabulary, train, config), config)
     init = past.record.get("init")
     initial = functools.partial(network.initial_params, config, task, vocabulary, init)
     trained = finetuning_task(config, task, batches, (), past.mesh, initial, _load_teacher(task))
@@ -154,7 +155,7 @@ def finetuning_task(
         from albert_jax.finetuning import distillation
 
         task_loss = functools.partial(distillation.distillation_loss, task)
-        add_columns = distillation.teacher_columns(teacher, config, batches.vocabulary)
+        add_columns = distillation.teacher_columns(teacher, config, batches.features.vocabulary)
     first_steps = np.cumsum([0, *(phase.steps for phase in config.phases)])
 
     def loss(params: Any, batch: Any, *, dropout: Any, num_layers: int | None) -> Any:
@@ -173,7 +174,9 @@ def finetuning_task(
         batches=make_batches,
         loss=lambda phase: loss,
         evaluation_loss=lambda phase: loss,
-        evaluate=_evaluation(config, task, batches.vocabulary, dev, row_shards(mesh), answers),
+        evaluate=_evaluation(
+            config, task, batches.features.vocabulary, dev, row_shards(mesh), answers
+        ),
         count=_count,
         attention=encoder.backend.name,
         best=best,

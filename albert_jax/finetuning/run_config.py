@@ -15,7 +15,7 @@ from albert_jax.errors import ConfigError
 from albert_jax.tasks import registry
 
 if TYPE_CHECKING:
-    from albert_jax.finetuning.batches import TrainingBatches
+    from albert_jax.finetuning.batches import TrainingFeatures
 
 PRESET_WIDTH = 768
 """Hidden size of the models that the learning rates of the presets are for (base)."""
@@ -130,10 +130,10 @@ def fit_to_weights(
 
 
 def with_more_epochs(
-    config: Config, given: Collection[str], batches: TrainingBatches
+    config: Config, given: Collection[str], features: TrainingFeatures
 ) -> tuple[Config, str]:
     """(the config with more epochs where a preset's make few steps, what was changed or "")."""
-    task, per_epoch = config.task, batches.steps_per_epoch()
+    task, per_epoch = config.task, features.steps_per_epoch()
     assert task is not None
     epochs = float(min(MOST_EPOCHS, math.ceil(FEWEST_STEPS / per_epoch)))
     if not 0 < task.num_train_epochs < epochs or "task.num_train_epochs" in given:
@@ -143,7 +143,7 @@ def with_more_epochs(
     return dataclasses.replace(config, task=task), line
 
 
-def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) -> Config:
+def with_steps(config: Config, features: TrainingFeatures, max_steps: int | None) -> Config:
     """The config with its epochs as steps, at most `max_steps`; warm-up keeps its share.
 
     Short runs are logged more often. Raises ConfigError for epochs with several phases.
@@ -157,7 +157,7 @@ def with_steps(config: Config, batches: TrainingBatches, max_steps: int | None) 
                 f"task.num_train_epochs is {task.num_train_epochs:g}, but there are "
                 f"{len(phases)} phases: set it to 0 and give each phase its steps"
             )
-        steps = max(1, round(task.num_train_epochs * batches.steps_per_epoch()))
+        steps = max(1, round(task.num_train_epochs * features.steps_per_epoch()))
         phases = (dataclasses.replace(phase, steps=steps),)
     if max_steps is not None and sum(phase.steps for phase in phases) > max_steps:
         begins = itertools.accumulate((phase.steps for phase in phases), initial=0)

@@ -72,7 +72,7 @@ def of_origin(
     row: int,
 ) -> list[str]:
     """The examples that stand in a row of the batch of a step of the run, with their answers."""
-    per_row, features = task.features_per_row, batches.features(phase)
+    per_row, features = task.features_per_row, batches.features.of_phase(phase)
     numbers = batches.numbers(phase, step)[row * per_row : (row + 1) * per_row].tolist()
     origin = []
     for number in numbers:

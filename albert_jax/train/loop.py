@@ -96,7 +96,7 @@ class _Loop:
     ) -> None:
         self.config, self.task, self.run_dir, self.mesh = config, task, run_dir, mesh
         self.record, self.lock, self.step = record, lock, 0
-        self.evaluation_due = False  # The run was stopped before the evaluation of its last step.
+        self.evaluation_due = False  # The run was stopped before its last evaluation was done.
         leading = process()[0] == 0
         self.clock, self.console = Clock(), Console(quiet=not leading)
         self.checkpoints = Checkpoints(
@@ -188,7 +188,8 @@ class _Loop:
         """Trains to the end of the last phase."""
         config = self.config
         if self.evaluation_due and self.step < config.steps:
-            self._evaluate(state, config.phase_at(self.step - 1)[0])
+            if self._evaluate(state, config.phase_at(self.step - 1)[0]) is None:
+                raise self._stopped()
         while self.step < config.steps:
             number, step_in_phase = config.phase_at(self.step)
             phase = config.phases[number]
@@ -200,11 +201,11 @@ class _Loop:
                 batch = next(self.batches.stream)
             state = self._train(state, batch, number)
 
-            last, stopping = self.step == config.steps, self.stop(self.step)
+            last, stopping = self.step == config.steps, self.stop()
             evaluates = last or _due(self.step, config.run.eval_steps)
-            saves = last or stopping or _due(self.step, config.run.save_steps)
+            saves = last or _due(self.step, config.run.save_steps)
             saves = saves or self.step in self.task.milestones
-            if evaluates or saves:
+            if evaluates or saves or stopping:
                 with self.clock.stage("step"):
                     self.report.flush()
             if self.report.skipped_in_a_row >= MAX_SKIPS:
@@ -216,17 +217,21 @@ class _Loop:
                     f"replay {self.run_dir} --step {newest})"
                 )
             # A process that was told to stop may have seconds left, so it saves first.
-            self.evaluation_due = evaluates and stopping and not last
-            scores = self._evaluate(state, number) if evaluates and not self.evaluation_due else {}
-            if saves:
+            scores = self._evaluate(state, number) if evaluates and (last or not stopping) else None
+            self.evaluation_due = evaluates and scores is None
+            stopping = stopping or self.evaluation_due
+            if saves or stopping:
                 self._save(state, scores if number == len(config.phases) - 1 else None)
             if stopping and not last:
                 self.checkpoints.wait()
-                raise Stopped(
-                    f"{self.run_dir}: stopped by {self.stop.cause}, saved after step {self.step} "
-                    f"of {config.steps}; start the same command again to go on"
-                )
+                raise self._stopped()
         return state
+
+    def _stopped(self) -> Stopped:
+        return Stopped(
+            f"{self.run_dir}: stopped by {self.stop.cause}, saved after step {self.step} of "
+            f"{self.config.steps}; start the same command again to go on"
+        )
 
     def _train(self, state: TrainState, batch: Batch, number: int) -> TrainState:
         self.watchdog.beat("step", self.step)
@@ -243,13 +248,16 @@ class _Loop:
 
     # ---- evaluate and save ---------------------------------------------------------------------
 
-    def _evaluate(self, state: TrainState, number: int) -> dict[str, float]:
+    def _evaluate(self, state: TrainState, number: int) -> dict[str, float] | None:
+        """The scores of the held-out rows; None if the run is to stop before its last step."""
         params = state.params if state.ema is None else state.ema
 
         def apply(program: Any, batch: Batch) -> Any:
             """Applies a program to a batch of held-out rows, of which every process holds all."""
             # The time limit is for each batch, because an evaluation may have thousands.
             self.watchdog.beat("evaluation", self.step)
+            if self.stop() and self.step < self.config.steps:
+                raise _EvaluationStopped
             batch_size = len(batch["input_ids"])
             rows = local_rows(self.mesh, batch_size)
             local = {name: column[rows] for name, column in batch.items()}
@@ -258,7 +266,10 @@ class _Loop:
         self.watchdog.beat("evaluation", self.step)
         with self.clock.stage("evaluation"):
             sums, outputs = partial(apply, self.eval_step(number)), partial(apply, self.output_step)
-            scores = self.task.evaluate(number, Evaluator(sums, outputs))
+            try:
+                scores = self.task.evaluate(number, Evaluator(sums, outputs))
+            except _EvaluationStopped:
+                return None
             self.report.evaluation(self.step, number, scores)
         return scores
 
@@ -274,6 +285,10 @@ class _Loop:
             record["evaluation_due"] = self.evaluation_due
             metrics = (scores or {}) | self.task.milestones.get(self.step, {})
             self.checkpoints.save(self.step, state, record, metrics)
+
+
+class _EvaluationStopped(Exception):
+    """Ends an evaluation of which only a part is done."""
 
 
 class _Batches:

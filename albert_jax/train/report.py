@@ -14,7 +14,6 @@ from albert_jax.observe import collapse
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, progress_line
 from albert_jax.observe.metrics import MetricsWriter
-from albert_jax.parallel.jax_internals import process
 from albert_jax.train.task import Batch, TrainingTask
 
 
@@ -71,7 +70,9 @@ class Report:
         """
         self.flush()
         counts = self._task.count(batch)
-        counts["timed_tokens"] = 0.0 if compiled else counts["tokens"]
+        batch_size = self._config.phases[self._config.phase_at(step - 1)[0]].batch_size
+        tokens = counts["tokens"] * batch_size / len(batch["input_ids"])
+        counts["timed_tokens"] = 0.0 if compiled else tokens
         self._pending = (step, metrics, counts)
 
     def flush(self) -> None:
@@ -119,7 +120,7 @@ class Report:
         seconds = sum(stages.values())
         self._seconds += seconds
         steps = max(sums.get("steps", 0.0), 1.0)
-        timed_tokens = sums.get("timed_tokens", 0.0) * process()[1]
+        timed_tokens = sums.get("timed_tokens", 0.0)
         row: dict[str, Any] = {
             "kind": "train",
             "step": step,

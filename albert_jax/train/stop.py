@@ -1,9 +1,11 @@
-"""Decision to stop a run, made after each step and alike on every process.
+"""Decision to stop a run, alike on every process: after each step, and after each batch of an
+evaluation.
 
 With one process, our own handler takes SIGTERM and SIGINT. The first signal lets the running step
 end (the loop then saves and exits with code 75); `exits.note_signal` tells of later ones. With
-several processes, JAX's preemption service hears SIGTERM on any of them and agrees on the step
-after which all stop. The service hears nothing else, so SIGINT is passed on as SIGTERM.
+several processes, JAX's preemption service hears SIGTERM on any of them and agrees on the question
+after which all stop, so all must ask equally often. The service hears nothing else, so SIGINT is
+passed on as SIGTERM.
 
 SIGHUP (a closed terminal) is ignored.
 """
@@ -23,10 +25,11 @@ from albert_jax.parallel.jax_internals import process
 
 
 class Stop:
-    """Context manager around a run's loop; ``stop(step)`` says whether to stop after `step`."""
+    """Context manager around a run's loop; ``stop()`` says whether to stop now."""
 
     def __init__(self) -> None:
         self._distributed = process()[1] > 1
+        self._asked = 0
         self._received: list[int] = []
         self._previous: dict[int, Any] = {}
         self._previous_wakeup = -1
@@ -37,10 +40,11 @@ class Stop:
         """Name of the signal that came, for the last line ("SIGTERM")."""
         return signal.Signals(self._received[0]).name if self._received else "SIGTERM"
 
-    def __call__(self, step: int) -> bool:
-        """Returns whether to save and exit now. Every process asks after each step, in order."""
+    def __call__(self) -> bool:
+        """Returns whether to save and exit now. Every process asks at the same places, in order."""
+        self._asked += 1
         if self._distributed:
-            return bool(multihost_utils.reached_preemption_sync_point(step))
+            return bool(multihost_utils.reached_preemption_sync_point(self._asked))
         return bool(self._received)
 
     def __enter__(self) -> Stop:

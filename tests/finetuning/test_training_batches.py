@@ -12,7 +12,13 @@ import pytest
 from albert_jax.config import Config, ModelConfig, OptimizerConfig, PhaseConfig
 from albert_jax.errors import DataError
 from albert_jax.finetuning import network, run_config
-from albert_jax.finetuning.batches import POOL, TrainingBatches, epoch_batches
+from albert_jax.finetuning.batches import (
+    POOL,
+    TrainingBatches,
+    TrainingFeatures,
+    epoch_batches,
+    row_lengths,
+)
 from albert_jax.tasks import registry
 from albert_jax.tasks.classification import ClassificationConfig
 from albert_jax.tasks.support import prediction
@@ -26,7 +32,8 @@ def training_batches(path: Path, phase: PhaseConfig, **task: Any) -> tuple[Train
     config = Config(model=tiny_models.MODEL, phases=(phase,), task=settings)
     kind = registry.create(settings)
     examples = kind.read_examples(settings.train, labelled=True)
-    return TrainingBatches(kind, tiny_models.vocabulary(), examples, config), config
+    features = TrainingFeatures(kind, tiny_models.vocabulary(), examples, config)
+    return TrainingBatches(features, config), config
 
 
 def test_rows_of_a_batch_do_not_depend_on_what_was_made_before(data):
@@ -53,24 +60,40 @@ def test_an_epoch_reads_every_example_once(data):
         for row, segments in zip(batch["input_ids"], batch["segment_ids"], strict=True)
         if segments.any()
     ]
-    wanted = [tuple(feature.tokens.ids.tolist()) for feature in batches.features(0)]
+    wanted = [tuple(feature.tokens.ids.tolist()) for feature in batches.features.of_phase(0)]
     assert sorted(seen) == sorted(wanted)
 
 
-def test_rows_are_as_long_as_the_batch_needs_in_quarters(tmp_path):
+def test_rows_of_a_long_run_are_as_long_as_the_batch_needs_in_quarters(tmp_path):
     """With one row per batch, its length is that of its own text, rounded up, and loses nothing."""
     texts = ["the file", " ".join(TEXTS[:3]), " ".join(TEXTS * 4)]
     path = tmp_path / "classes.tsv"
     path.write_text("sentence\tlabel\n" + "".join(f"{text}\tyes\n" for text in texts))
-    made, _ = training_batches(path, PhaseConfig(steps=3, sequence_length=64, batch_size=1))
+    made, _ = training_batches(path, PhaseConfig(steps=10**7, sequence_length=64, batch_size=1))
     batches = [made.batch(0, step, np.arange(1)) for step in range(3)]
     lengths = sorted(batch["input_ids"].shape[1] for batch in batches)
     assert lengths[0] == 16 and lengths[2] == 64 and set(lengths) <= {16, 32, 48, 64}
-    needed = [made.task.feature_length(feature) for feature in made.features(0)]
+    needed = [made.features.task.feature_length(one) for one in made.features.of_phase(0)]
     tokens = [int(np.count_nonzero(batch["segment_ids"])) for batch in batches]
     assert sorted(tokens) == sorted(needed)
     for batch, count in zip(batches, tokens, strict=True):
         assert count > batch["input_ids"].shape[1] - 16
+
+
+def test_a_run_has_as_many_row_lengths_as_its_steps_pay_for():
+    """Each length is a program to compile; the one left out is that of the fewest texts."""
+    needed = np.array([10] * 40 + [30] * 40 + [40] * 2 + [50] * 40 + [80])  # 80 is cut to 64.
+
+    def lengths(steps, needed=needed):
+        phase = PhaseConfig(steps=steps, sequence_length=64, batch_size=32)
+        return row_lengths(needed, ModelConfig(hidden_size=128, intermediate_size=512), phase)
+
+    assert set(lengths(10)) == {64}
+    assert set(lengths(10, np.array([10, 20]))) == {32}
+    some = lengths(1000)
+    assert set(some) == {16, 32, 64}
+    assert (some >= np.minimum(needed, 64)).all()
+    assert set(lengths(10**6)) == {16, 32, 48, 64}
 
 
 def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
@@ -79,10 +102,10 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
     phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
     batches, config = training_batches(path, phase, num_train_epochs=2.5)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
-    complete = run_config.with_steps(config, batches, None)
+    complete = run_config.with_steps(config, batches.features, None)
     assert (complete.steps, complete.optimizer.warmup_steps) == (25, 2)
-    assert run_config.with_steps(complete, batches, None) == complete
-    short = run_config.with_steps(config, batches, 10)
+    assert run_config.with_steps(complete, batches.features, None) == complete
+    short = run_config.with_steps(config, batches.features, 10)
     assert short.task is not None
     assert (short.steps, short.optimizer.warmup_steps) == (10, 1)
     assert short.task.num_train_epochs == 0
@@ -94,8 +117,8 @@ def test_few_examples_have_more_epochs_unless_they_were_asked_for(tmp_path):
         path.write_text("sentence\tlabel\n" + "the file\tyes\n" * examples)
         phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
         batches, config = training_batches(path, phase, num_train_epochs=asked)
-        config, line = run_config.with_more_epochs(config, given, batches)
-        again, nothing = run_config.with_more_epochs(config, given, batches)
+        config, line = run_config.with_more_epochs(config, given, batches.features)
+        again, nothing = run_config.with_more_epochs(config, given, batches.features)
         assert (again, nothing) == (config, "")
         assert config.task is not None
         return config.task.num_train_epochs, line
@@ -135,7 +158,7 @@ def test_a_batch_has_texts_of_one_length_and_batches_come_in_any_order() -> None
 
 def test_no_examples_are_told(data) -> None:
     batches, _ = training_batches(data / "classes.tsv", PhaseConfig(steps=3, batch_size=5))
-    batches._examples = ()
+    batches.features._examples = ()
     with pytest.raises(DataError, match="no training examples"):
         batches.numbers(0, 0)
 

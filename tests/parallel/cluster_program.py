@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 from albert_jax import cli
 from albert_jax.train import loop
+from tests.stopping import stop_after
 
 if __name__ == "__main__":
     if stop_at := int(os.environ.get("STOP_AT", "0")):
-        loop.Stop.__call__ = lambda self, step: step == stop_at
+        stop_after(stop_at)
     if slow := float(os.environ.get("SLOW", "0")):
-        stop = loop.Stop.__call__
+        train = loop.Steps.__call__
 
-        def ask(self: loop.Stop, step: int) -> bool:
+        def step(self: loop.Steps, state: Any, batch: Any, number: int) -> Any:
             time.sleep(slow)
-            return stop(self, step)
+            return train(self, state, batch, number)
 
-        loop.Stop.__call__ = ask
+        loop.Steps.__call__ = step
     cli.entry()

@@ -22,6 +22,7 @@ from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train import loop
 from albert_jax.train.report import Report
 from albert_jax.train.task import TrainingTask
+from tests.stopping import stop_after
 from tests.train.test_step import CONFIG, PARAMS, toy, toy_batch
 
 RUN = RunConfig(logging_steps=1, eval_steps=0, save_steps=5, profile_steps=(1, 100))
@@ -114,7 +115,7 @@ def test_every_error_closes_record_trace_and_checkpoints(
 def test_a_stop_whose_save_fails_is_no_stop(tmp_path, monkeypatch):
     """The run must not claim that it is saved."""
     mesh = make_mesh(TRAIN.parallel, jax.devices()[:1])
-    monkeypatch.setattr(loop.Stop, "__call__", lambda self, step: step == 3)
+    stop_after(3, monkeypatch.setattr)
     with pytest.raises(Stopped):
         loop.train(
             TRAIN, task_of(lambda: toy_batch(1.0)), str(tmp_path / "a"), mesh, record={}, lock=None
@@ -141,11 +142,13 @@ def test_speed_and_goodput_leave_compilation_out(tmp_path):
     ):
         with clock.stage(stage):
             now[0] += seconds
-            report.step(step, values, {}, compiled=stage == "compilation")
+            # These rows are one of the two halves of the batch.
+            rows = {"input_ids": np.zeros((4, 4), np.int32)}
+            report.step(step, values, rows, compiled=stage == "compilation")
     report.flush()
     row = report._recent_rows[-1]
-    # 32 tokens in each of the two steps that took 4 of 10 seconds.
-    assert row["tokens_per_second"] == pytest.approx(64 / 4)
+    # 64 tokens in each of the two steps that took 4 of 10 seconds.
+    assert row["tokens_per_second"] == pytest.approx(128 / 4)
     assert row["goodput"] == pytest.approx(0.4)
     assert row["real_token_share"] == 1.0
     # A count of correct answers without its weights is no accuracy.

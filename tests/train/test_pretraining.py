@@ -43,11 +43,12 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import read_rows
 from albert_jax.parallel.mesh import make_mesh
-from albert_jax.train import loop, pretraining
+from albert_jax.train import pretraining
 from albert_jax.train.report import Report
 from albert_jax.train.run import state_of_parent
 from albert_jax.train.state import abstract_state
 from tests import tiny_models
+from tests.stopping import stop_after
 
 
 @pytest.fixture(scope="module")
@@ -110,11 +111,6 @@ def assert_same(one: Path, other: Path, config: Config) -> None:
         assert leaf.tobytes() == states[1][name].tobytes(), name
 
 
-def stop_at(monkeypatch, step: int) -> None:
-    """As if a signal came during `step`."""
-    monkeypatch.setattr(loop.Stop, "__call__", lambda self, now: now == step)
-
-
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory) -> Path:
     """A run that nothing interrupted."""
@@ -164,16 +160,30 @@ def test_another_seed_gives_another_run(data, whole, tmp_path):
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, whole, tmp_path, monkeypatch, step):
     config, run = micro(data), tmp_path / "run"
     with monkeypatch.context() as patched:
-        stop_at(patched, step)
+        stop_after(step, patched.setattr)
         with pytest.raises(Stopped, match=f"saved after step {step} of 12"):
             pretraining.run(config, str(run))
     pretraining.run(config, str(run))
     assert_same(whole, run, config)
 
 
+def test_an_evaluation_is_left_for_a_signal_and_done_when_the_run_goes_on(
+    data, whole, tmp_path, monkeypatch
+):
+    config, run = micro(data), tmp_path / "run"
+    for step, questions in ((4, 2), (0, 1)):  # Then in the evaluation that the run begins with.
+        with monkeypatch.context() as patched:
+            stop_after(step, patched.setattr, questions=questions)
+            with pytest.raises(Stopped, match="saved after step 4 of 12"):
+                pretraining.run(config, str(run))
+        assert [row["kind"] for row in read_rows(str(run))].count("evaluation") == 0
+    pretraining.run(config, str(run))
+    assert_same(whole, run, config)
+
+
 def test_a_signal_in_the_last_step_leaves_a_complete_run(data, whole, tmp_path, monkeypatch):
     config, run = micro(data), tmp_path / "run"
-    stop_at(monkeypatch, config.steps)
+    stop_after(config.steps, monkeypatch.setattr)
     pretraining.run(config, str(run))
     assert_same(whole, run, config)
 
@@ -183,7 +193,7 @@ def test_a_run_finds_its_data_from_another_folder(data, tmp_path, monkeypatch, c
     parent, name = str(Path(data).parent), Path(data).name
     monkeypatch.chdir(parent)
     with monkeypatch.context() as patched:
-        stop_at(patched, 8)
+        stop_after(8, patched.setattr)
         with pytest.raises(Stopped):
             pretraining.run(micro(name), run)
     monkeypatch.chdir(tmp_path)
@@ -197,7 +207,7 @@ def test_another_text_of_the_same_lengths_is_refused(data, tmp_path, monkeypatch
     run, copy = str(tmp_path / "run"), tmp_path / "copy"
     shutil.copytree(data, copy)
     with monkeypatch.context() as patched:
-        stop_at(patched, 8)
+        stop_after(8, patched.setattr)
         with pytest.raises(Stopped):
             pretraining.run(micro(str(copy)), run)
     manifest = json.loads((copy / "manifest.json").read_text())
@@ -225,7 +235,7 @@ def test_documents_of_damaged_records_are_left_out(tmp_path, monkeypatch, capsys
     data = Path(tiny_models.prepared(tmp_path))
     run, other = tmp_path / "run", tmp_path / "other"
     with monkeypatch.context() as patched:
-        stop_at(patched, 8)
+        stop_after(8, patched.setattr)
         with pytest.raises(Stopped):
             pretraining.run(micro(str(data)), str(run))
     flip_a_bit(data, "train", 12)
@@ -247,7 +257,7 @@ def test_documents_of_damaged_records_are_left_out(tmp_path, monkeypatch, capsys
     for step in (5, 10, None):
         with monkeypatch.context() as patched:
             if step:
-                stop_at(patched, step)
+                stop_after(step, patched.setattr)
             with pytest.raises(Stopped) if step else contextlib.nullcontext():
                 pretraining.run(config, str(other))
     pretraining.run(config, str(tmp_path / "whole"))
@@ -272,7 +282,7 @@ def test_a_checkpoint_of_another_run_is_not_taken(data, whole, tmp_path, monkeyp
     run, other, config = tmp_path / "run", tmp_path / "other", micro(data)
     for out, seed, step in ((run, 0, 3), (other, 1, 5)):
         with monkeypatch.context() as patched:
-            stop_at(patched, step)
+            stop_after(step, patched.setattr)
             with pytest.raises(Stopped):
                 pretraining.run(micro(data, seed=seed), str(out))
     shutil.copytree(other / "checkpoints" / "5", run / "checkpoints" / "5")
@@ -296,12 +306,13 @@ def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):
     report = Report(config, task, Clock(), Console(quiet=True), None)  # type: ignore[arg-type]
     values = {"loss": 1.0, "learning_rate": 0.1, "grad_norm": 1.0, "skipped": 0,
               "skipped_in_a_row": 0}  # fmt: skip
-    report.step(1, values, {})
+    rows = {"input_ids": np.zeros((8, 16), np.int32)}
+    report.step(1, values, rows)
     report.flush()
     state = report.state()
     assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0, "timed_tokens": 3.0}
     for step in (2, 3):  # The row of step 2 ends the window.
-        report.step(step, values, {})
+        report.step(step, values, rows)
         report.flush()
         assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0, "timed_tokens": 3.0}
 
@@ -318,7 +329,7 @@ def test_a_finished_run_says_so_and_writes_nothing(data, whole, capsys):
 
 
 def test_the_start_of_a_run_is_one_line(data, tmp_path, monkeypatch, capsys):
-    stop_at(monkeypatch, 1)
+    stop_after(1, monkeypatch.setattr)
     with pytest.raises(Stopped):
         pretraining.run(micro(data), str(tmp_path / "run"))
     count = sum(leaf.size for leaf in jax.tree.leaves(abstract_params(tiny_models.MODEL)))
@@ -335,7 +346,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(
 ):
     config, run = micro(data), tmp_path / "run"
     with monkeypatch.context() as patched:
-        stop_at(patched, 10)
+        stop_after(10, patched.setattr)
         with pytest.raises(Stopped):
             pretraining.run(config, str(run))
     newest = max(run.glob("checkpoints/*"), key=lambda path: int(path.name))
@@ -351,7 +362,7 @@ def test_a_damaged_checkpoint_is_noticed_and_the_one_before_used(
 def test_no_complete_checkpoint_is_never_a_start_from_zero(data, tmp_path, monkeypatch):
     config, run = micro(data), tmp_path / "run"
     with monkeypatch.context() as patched:
-        stop_at(patched, 5)
+        stop_after(5, patched.setattr)
         with pytest.raises(Stopped):
             pretraining.run(config, str(run))
     for step in run.glob("checkpoints/*"):

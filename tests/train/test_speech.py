@@ -30,8 +30,8 @@ from albert_jax.finetuning.network import pretrained_network
 from albert_jax.inference import scoring
 from albert_jax.inference.fill_mask import fill_mask
 from albert_jax.model_io import model as models
-from albert_jax.train import loop
 from albert_jax.train.pretraining import run
+from tests.stopping import stop_after
 
 NOUNS = {"cat": "kˈæt", "dog": "dˈɑɡ", "hen": "hˈɛn", "fish": "fˈɪʃ"}
 VERBS = {"sees": "sˈiːz", "hears": "hˈɪɹz", "feeds": "fˈiːdz"}
@@ -102,7 +102,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(data, tmp_path, monkeypatch
     short = dataclasses.replace(whole, phases=(dataclasses.replace(whole.phases[0], steps=9),))
     run(short, str(tmp_path / "whole"))
     with monkeypatch.context() as patched:
-        patched.setattr(loop.Stop, "__call__", lambda self, now: now == 4)
+        stop_after(4, patched.setattr)
         with pytest.raises(Stopped):
             run(short, str(tmp_path / "stopped"))
     run(short, str(tmp_path / "stopped"))

@@ -28,7 +28,7 @@ with safe_output(), Stop() as stop:
     for step in range(1, 3000):
         time.sleep(0.01)
         print("step", step, flush=True)
-        if stop(step):
+        if stop():
             print("saved after", step, "because of", stop.cause, flush=True)
             sys.exit(75)
 """
@@ -135,12 +135,12 @@ def test_a_signal_that_is_ignored_stays_so():
 def test_handlers_are_given_back():
     before = [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
     with Stop() as stop:
-        assert not stop(1)
+        assert not stop()
         os.kill(os.getpid(), signal.SIGTERM)
         deadline = time.monotonic() + 30
-        while not stop(2) and time.monotonic() < deadline:
+        while not stop() and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert stop(3) and stop.cause == "SIGTERM"
+        assert stop() and stop.cause == "SIGTERM"
     assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)] == before
 
 
@@ -163,7 +163,7 @@ with Stop() as stop, watchdog.Watchdog(4 if kind == "stuck" else 60) as dog:
         if step == 5:
             print("ready", flush=True)
         time.sleep(0.02)
-        if stop(step):
+        if stop():
             print("stopped at", step, flush=True)
             break
 sys.exit(75)
