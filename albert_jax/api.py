@@ -234,6 +234,8 @@ def finetune(
     from albert_jax.finetuning import finetune as finetuning
     from albert_jax.finetuning import run_config
 
+    for names in (columns, allow_change):
+        check_texts(names)
     chosen, given = run_config.defaults(config, init, task)
     chosen = run_config.with_files(chosen, train=train, dev=dev, teacher=teacher, columns=columns)
     if fields:
@@ -272,6 +274,8 @@ def rows(
 
     check_texts(texts)
     check_texts(second)
+    if second is not None and len(second) != len(texts):
+        raise ConfigError(f"{len(texts)} texts and {len(second)} second ones: give as many of both")
     columns = [vocabulary.encode(list(column)) for column in (texts, second) if column is not None]
     sequences = [sequence(vocabulary, parts, length) for parts in zip(*columns, strict=True)]
     return sequence_rows(sequences, length)

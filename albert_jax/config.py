@@ -101,7 +101,7 @@ class ObjectiveConfig:
     sampled_softmax_size: int = bounded(0, 0, MAX_VOCABULARY)
     """Tokens in the softmax of a training step, half frequent and half drawn; 0 takes all."""
     sentence_order: Literal["sop", "nsp", "none"] = "sop"
-    """Sentence-order prediction, next-sentence prediction, or neither."""
+    """Sentence-order prediction, next-sentence prediction, or neither, with one text a row."""
     word_prediction: Literal["none", "masked", "all"] = "none"
     """Symbols whose word is predicted (PL-BERT): none, the masked ones, or all. Needs labels."""
 
@@ -161,12 +161,13 @@ class PhaseConfig:
             check_within(f"{where}.depths", depth, model.num_hidden_groups, max_depth)
         if any(not weight > 0 for weight in self.mixture):
             raise ConfigError(f"{where}.mixture {self.mixture}: weights must be above 0")
-        if self.objective.word_prediction != "none" and not model.word_vocab_size:
-            what = f"{where}.objective.word_prediction needs model.word_vocab_size"
-            raise ConfigError(f"{what}: set it to the number of words of the labels")
-        if self.objective.max_ngram > self.sequence_length:
-            what = f"{where}.objective.max_ngram {self.objective.max_ngram} is larger than"
-            raise ConfigError(f"{what} {where}.sequence_length {self.sequence_length}: lower it")
+        predicted, where = self.objective.word_prediction, f"{where}.objective"
+        if predicted != "none" and not model.word_vocab_size:
+            raise ConfigError(f"{where}.word_prediction needs model.word_vocab_size: set it")
+        if predicted == "masked" and not self.max_predictions_per_seq:
+            raise ConfigError(f"{where}.word_prediction is masked, but mask_rate is 0: raise it")
+        if (ngram := self.objective.max_ngram) > self.sequence_length:
+            raise ConfigError(f"{where}.max_ngram {ngram} is larger than sequence_length: lower it")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ class OptimizerConfig:
     weight_decay: float = bounded(0.01, 0.0, 10.0)
     """Decoupled weight decay; biases and LayerNorm parameters have none."""
     b1: float = bounded(0.9, 0.0, 0.999999)
-    """Decay of the first moment."""
+    """Decay of the first moment (0.95 for the matrices of muon)."""
     b2: float = bounded(0.999, 0.0, 0.999999)
     """Decay of the second moment."""
     eps: float = bounded(1e-6, 1e-20, 1.0)

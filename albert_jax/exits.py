@@ -89,6 +89,11 @@ def signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def is_out_of_memory(error: BaseException | None) -> bool:
+    """Whether a device had too little memory, which JAX tells by the text of its error."""
+    return type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
+
+
 # ---- the last line -------------------------------------------------------------------------------
 
 
@@ -114,6 +119,11 @@ def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
     elif isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         code, text = StorageError.exit_code, f"{where}{error.strerror or error}"
+    elif is_out_of_memory(error):
+        logs.libraries.keep_trace(error)
+        said = str(error).splitlines()[0][:200]
+        advice = "raise --phases.N.gradient-accumulation-steps or lower --phases.N.batch-size"
+        code, text = PeerError.exit_code, f"a device ran out of memory: {advice} ({said})"
     else:
         logs.libraries.keep_trace(error)
         code, text = INTERNAL, f"internal error: {type(error).__name__}: {error}"

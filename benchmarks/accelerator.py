@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -266,7 +267,9 @@ def main() -> int:
         return 2
     options.out.mkdir(parents=True, exist_ok=True)
     record, deadline = Record(options.out), options.began + 60 * options.minutes
-    (options.out / "results.jsonl").unlink(missing_ok=True)
+    for name in ("results.jsonl", "pretrain.toml", "run", "exported"):  # Those of a call before.
+        old = options.out / name
+        shutil.rmtree(old) if old.is_dir() else old.unlink(missing_ok=True)
     plan = stages(options)
     for number, stage in enumerate(plan):
         start = time.time()

@@ -265,6 +265,8 @@ def call(*words: Any, writes: Path | None = None) -> None:
 
     Once it has written the file `writes`, only pictures can be missing, which need matplotlib.
     """
+    if writes:
+        writes.unlink(missing_ok=True)
     done = subprocess.run(albert(*words), stdout=sys.stderr, stderr=subprocess.PIPE, text=True)
     if done.returncode and not (writes and writes.exists()):
         last = (done.stderr.strip().splitlines() or ["it said nothing"])[-1]

@@ -2,6 +2,7 @@
 # On one host of a slice: runs `albert-jax`, once, so that it outlives the connection.
 #
 #   bash launch/host.sh start ARGUMENTS...   start it, unless it is running
+#   bash launch/host.sh again ARGUMENTS...   the same, unless it was asked to leave
 #   bash launch/host.sh follow               print its output until it ends
 #   bash launch/host.sh stop                 ask it to save and leave
 #   bash launch/host.sh code                 its exit code; "stopped" if it was asked to leave
@@ -15,9 +16,10 @@ running() {
 }
 
 case ${1:-} in
-start)
-    shift
+start | again)
     if running; then exit; fi
+    if [ "$1" = again ] && [ -e run.stopped ]; then exit; fi
+    shift
     rm -f run.code run.stopped
     # A session of its own. The shell survives SIGTERM to write down the code of its child, which
     # does what the signal asks for.
@@ -38,10 +40,12 @@ stop)
     if running; then kill -TERM -- "-$(cat run.pid)"; fi
     ;;
 code)
-    if running || ! [ -e run.code ]; then
+    if running; then
         echo none
-    elif [ "$(cat run.code)" = 75 ] && [ -e run.stopped ]; then
+    elif [ -e run.stopped ] && ! grep -qx 0 run.code 2>/dev/null; then
         echo stopped
+    elif ! [ -e run.code ]; then
+        echo none
     else
         cat run.code
     fi

@@ -163,12 +163,20 @@ setup() {
 }
 
 run() {
-    local words code failures=0
+    local words code ready begin=start failures=0
     if [ "$slices" -gt 1 ]; then set -- "$@" --parallel.slice "$slices"; fi
     words=$(printf ' %q' pretrain "$@")
     while true; do
         create
-        if [ "$(on_first 'test -e albert_jax/ready && echo yes' || true)" != yes ]; then
+        # No answer is not a no: the hosts may be running.
+        ready=$(on_first 'test -e albert_jax/ready && echo yes || echo no' || true)
+        case $ready in yes | no) ;; *)
+            echo "$name: no answer, looking again" >&2
+            sleep "$pause"
+            continue
+            ;;
+        esac
+        if [ "$ready" = no ]; then
             setup || {
                 failures=$((failures + 1))
                 [ "$failures" -lt "$tries" ] || fail "the hosts of $name cannot be set up: see above"
@@ -178,8 +186,9 @@ run() {
             }
         fi
         # Ends when the run has ended on every host, or when the connection is lost.
-        on_all "bash albert_jax/launch/host.sh start$words && bash albert_jax/launch/host.sh follow" ||
+        on_all "bash albert_jax/launch/host.sh $begin$words && bash albert_jax/launch/host.sh follow" ||
             true
+        begin=again  # From now on a stop that was asked for counts.
         code=$(on_first 'bash albert_jax/launch/host.sh code' || echo none)
         case $code in
         stopped) exit 75 ;;

@@ -11,7 +11,8 @@ from albert_jax.train import loop
 def stop_after(step: int, replace: Callable[..., Any] = setattr, *, questions: int = 1) -> None:
     """Lets runs stop when they ask for the first time after a step (from 1), or later.
 
-    Each batch of an evaluation that follows the step is one more question. `replace` sets an attribute of a class; a monkeypatch's own undoes it.
+    Each batch of an evaluation that follows the step is one more question. `replace` sets an
+    attribute of a class; a monkeypatch's own undoes it.
     """
     train, done, asked = loop.Steps.__call__, 0, 0
 

@@ -37,11 +37,12 @@ CLEAN_UP_TRIES, CLEAN_UP_SECONDS = 10, 0.1
 
 
 class Restored(NamedTuple):
-    """A restored step: its number, the state, and the record that was saved with it."""
+    """A restored step: its number, the state, and the record and metrics saved with it."""
 
     step: int
     state: Any
     record: dict[str, Any]
+    metrics: dict[str, float]
 
 
 class Checkpoints:
@@ -120,7 +121,7 @@ class Checkpoints:
                 f"{path}: {bad[0]} holds non-finite numbers, so it was not written by this "
                 "program; move it away, and the step before it is taken"
             )
-        return Restored(chosen, state, saved["record"])
+        return Restored(chosen, state, saved["record"], self.metrics(chosen))
 
     def shapes(self, step: int) -> dict[str, Any]:
         """All of what a step holds as shapes, for `restore`, by the names of its leaves.
@@ -226,6 +227,14 @@ class Checkpoints:
         )
         self._saving.start()
 
+    def add_metrics(self, step: int, metrics: dict[str, float]) -> None:
+        """Adds metrics to those of the newest step, whose evaluation ended after its save.
+
+        Raises StorageError if they cannot be written.
+        """
+        self.wait()
+        agreement.on_first("metrics", lambda: manifest.add_metrics(self._layout, step, metrics))
+
     def wait(self) -> None:
         """Waits until the last save is complete.
 
@@ -280,12 +289,19 @@ class Checkpoints:
             if not files.is_folder(folder):
                 raise StorageError(f"{folder}: Orbax did not commit it")
             manifest.complete(self._layout, step, metrics)
-            best = self.best_step()
-            for old in self.steps()[: -self._keep]:
-                if old != best and WORDS_MILESTONE not in manifest.metrics_of(self._layout, old):
-                    manifest.delete(self._layout, old)
+            try:
+                self._delete_old()
+            except StorageError as error:  # The step is complete, so the save did not fail.
+                log.warning("%s (an old checkpoint stays until the next save)", error)
 
         agreement.on_first("checkpoint", complete, key)
+
+    def _delete_old(self) -> None:
+        """Deletes the steps that are neither among the newest nor the best nor a milestone."""
+        best = self.best_step()
+        for old in self.steps()[: -self._keep]:
+            if old != best and WORDS_MILESTONE not in manifest.metrics_of(self._layout, old):
+                manifest.delete(self._layout, old)
 
     def _clean_up_failed_save(self, step: int, error: Exception) -> None:
         """Keeps the error for the next call, and removes the files so that they fill no disk."""

@@ -88,6 +88,17 @@ def complete(layout: Layout, step: int, metrics: dict[str, float]) -> None:
     write_marker(layout, step)
 
 
+def add_metrics(layout: Layout, step: int, metrics: dict[str, float]) -> None:
+    """Adds metrics to those of a complete step. After a kill at any moment it is complete."""
+    body = _parse(files.read(layout.manifest(step)))
+    if body is None:
+        raise CheckpointError(f"{layout.manifest(step)} was changed while the run went on")
+    body["metrics"] |= metrics
+    files.delete(layout.marker(step))
+    files.write(layout.manifest(step), _serialize(body))
+    write_marker(layout, step)
+
+
 def write_marker(layout: Layout, step: int) -> None:
     """Writes the completion marker of a step whose manifest is known to be right."""
     manifest = files.read(layout.manifest(step)) or b""

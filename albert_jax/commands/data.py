@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -110,6 +110,7 @@ class DataPrepare(ReadingOptions):
         from albert_jax.data.prepare.prepare import prepare
 
         vocabulary = self._vocabulary()
+        self._refuse_options_without_effect()
         options = PrepareOptions(
             reading=self.reading(self.unit_tokens),
             sentences=self.sentences,
@@ -159,6 +160,23 @@ class DataPrepare(ReadingOptions):
         if self.vocab_size is None or len(self.special_ids) not in (4, 5):
             raise ConfigError("--ids needs --vocab-size N and --special-ids PAD CLS SEP MASK [UNK]")
         return IdRange(self.vocab_size, **dict(zip(NAMES, self.special_ids, strict=False)))
+
+    def _refuse_options_without_effect(self) -> None:
+        """Raises ConfigError for an option that says nothing about this kind of input."""
+        of_text = ("format", "field", "sentences", "language", "on_bad_text", "min_characters")
+        idle: tuple[str, ...] = ("word_limit",) * (not self.phonemes)
+        if self.ids:
+            idle += of_text
+        elif self.phonemes == "file":
+            idle += ("sentences", "language", "unit_tokens")
+        else:
+            idle += ("unit_tokens",)
+        defaults = {field.name: field.default for field in fields(self)}
+        for name in idle:
+            if getattr(self, name) != defaults[name]:
+                kind = "--ids" if self.ids else f"--phonemes {self.phonemes}" * bool(self.phonemes)
+                option = f"--{name.replace('_', '-')}"
+                raise ConfigError(f"{option} has no effect with {kind or '--text'}: leave it out")
 
     def _check_phoneme_options(self) -> None:
         """Raises ConfigError for options that phonemes leave without effect."""

@@ -194,6 +194,8 @@ def _picture_of_depths(
 
     interval = report.get("interval", {"metric": "mlm_loss"})
     metric = interval["metric"]
+    if metric not in next(iter(depths.values())):  # Nothing was masked.
+        metric = "sop_loss"
     values = {int(name.split()[0]): numbers[metric] for name, numbers in depths.items()}
     if metric == "mlm_loss":
         unit = "nats per masked token (less is better)"

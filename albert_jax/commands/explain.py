@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax.commands.options import DepthOptions, Directory, check_within
+from albert_jax.observe.console import terminal_width
 
 if TYPE_CHECKING:
     from albert_jax.inference.explain import Explanation
@@ -72,9 +73,12 @@ def table(explanation: Explanation) -> str:
             best = int(explanation.classes[layer].argmax())
             cells.append(f"{explanation.labels[best]} {explanation.classes[layer, best]:.1%}")
         rows.append(cells)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(terminal_width, column)) for column in zip(*rows, strict=True)]
     lines = [
-        "  ".join(f"{cell:{width}}" for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(
+            cell + " " * (width - terminal_width(cell))
+            for cell, width in zip(row, widths, strict=True)
+        ).rstrip()
         for row in rows
     ]
     attribution = explanation.attribution

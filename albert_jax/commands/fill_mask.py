@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax.commands.options import ModelOptions, check_within
+from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
     from albert_jax.inference.fill_mask import Candidate
@@ -25,17 +26,20 @@ class FillMask(ModelOptions):
 
     texts: Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="TEXT")]] = ()
     """Texts, each with one [MASK] or more."""
-    top_k: int = 5
-    """Predictions per mask."""
+    top_k: int | None = None
+    """Predictions per mask of the texts; the default is 5."""
 
     def run(self) -> None:
         """Prints each text and its predictions with their probabilities."""
-        check_within(1, 1000, top_k=self.top_k)
+        if self.top_k is not None:
+            check_within(1, 1000, top_k=self.top_k)
+            if not self.texts:
+                raise ConfigError("--top-k is for texts of your own: give one, or leave it out")
         from albert_jax.inference.fill_mask import fill_mask
 
         model = self.load()
         if self.texts:
-            print(table(self.texts, fill_mask(model, self.texts, top_k=self.top_k)))
+            print(table(self.texts, fill_mask(model, self.texts, top_k=self.top_k or 5)))
         else:
             print(held_out_table(model))
 

@@ -14,6 +14,9 @@ from albert_jax.config import Config
 from albert_jax.errors import ConfigError
 from albert_jax.plan.chips import GIB
 
+EFFICIENCY = 0.5
+"""A cautious share of the peak, of which well-tuned trainings reach more."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -30,7 +33,7 @@ class Plan:
     slice: str
     """Google's name (v5e-256, v5p-128, v6e-64, 7x-4x4x4), h100-8 or h200-8; "here" measures this
     machine (only with a budget)."""
-    efficiency: float = 0.5
+    efficiency: float = EFFICIENCY
     """Share of the chips' peak that hours and cost assume."""
     price: float = 0.0
     """Price of a chip-hour, for the cost."""
@@ -90,12 +93,21 @@ class Plan:
             raise ConfigError(f"a budget of {budgets[0]} hours: give a number above 0")
         if not 0 < self.efficiency <= 1:
             raise ConfigError(f"--efficiency {self.efficiency}: give a share above 0, at most 1")
-        if budgets and not self.out:
-            raise ConfigError("a budget needs --out FILE for the config that it buys")
+        if bool(budgets) != bool(self.out):
+            raise ConfigError(
+                "--out FILE gets the config that a budget buys: give both, or neither "
+                "(--hours, --chip-hours)"
+            )
         if self.config is None and not budgets:
             raise ConfigError("give --config, or a budget (--hours or --chip-hours) that chooses")
-        if self.slice == "here" and self.hours is None:
-            raise ConfigError("--slice here measures for a budget: give --hours and --out")
+        if self.slice == "here":
+            if self.hours is None:
+                raise ConfigError("--slice here measures for a budget: give --hours and --out")
+            if self.largest or self.price or self.efficiency != EFFICIENCY:
+                raise ConfigError(
+                    "--slice here measures this machine: leave out --efficiency, --price and "
+                    "--largest"
+                )
 
     def _measure_here(self) -> int:
         from albert_jax.bench import measured_budget, step

@@ -57,6 +57,8 @@ class Predict(DepthOptions):
         """Prints or writes the predictions. Raises DataError if a line of stdin has none."""
         if (self.text is None) == (self.input is None):
             raise ConfigError("give one of TEXT and --input FILE (- reads lines from stdin)")
+        if self.columns is not None and self.input in (None, "-"):
+            raise ConfigError("--columns names those of a file: leave it out without --input FILE")
         from albert_jax.inference.predictor import Predictor
 
         predictor = Predictor(
@@ -87,8 +89,7 @@ class Predict(DepthOptions):
         if self.input is not None:
             columns = None if self.columns is None else options.column_names(self.columns)
             return task.read_for_prediction(self.input, columns)
-        lines = str(self.text).rstrip("\n").split("\n")
-        return [task.parse_line(line, f"line {i}") for i, line in enumerate(lines, start=1)]
+        return [task.parse_line(str(self.text), "the text")]
 
 
 def _answers(predictor: Predictor, faults: list[str]) -> Iterator[dict[str, Any]]:

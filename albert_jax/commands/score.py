@@ -72,9 +72,10 @@ class Score(DepthOptions):
             ]  # fmt: skip
             write_json_lines(lines, self.out)
         found = minimal_pairs.accuracies(pairs, good, bad)
-        print(minimal_pairs.table(found))
-        if told := minimal_pairs.ties_line(pairs, found):
-            print(told)
+        told = [minimal_pairs.table(found), minimal_pairs.ties_line(pairs, found)]
+        # The lines of --out - may be read by a program.
+        stream = sys.stderr if self.out == "-" else sys.stdout
+        print("\n".join(filter(None, told)), file=stream)
         if self.out not in (None, "-"):
             self._write(model, found)
 

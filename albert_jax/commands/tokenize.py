@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import unicodedata
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax.commands.options import OptionalFile, SentenceOptions, write_json_lines
+from albert_jax.observe.console import terminal_width
 
 WIDTH = 100
 """Columns of a line of tokens."""
@@ -54,7 +54,7 @@ def table(tokens: list[str], ids: list[int]) -> list[str]:
     lines: list[tuple[str, str]] = []
     above, below, used = "", "", 0
     for token, id in zip(tokens, map(str, ids), strict=True):
-        columns = _columns(token)
+        columns = terminal_width(token)
         width = max(columns, len(id)) + 1
         if used and used + width > WIDTH:
             lines.append((above, below))
@@ -64,9 +64,3 @@ def table(tokens: list[str], ids: list[int]) -> list[str]:
         used += width
     lines.append((above, below))
     return [f"  {line}".rstrip() for pair in lines for line in pair]
-
-
-def _columns(text: str) -> int:
-    """The columns of a terminal that a text takes: characters of East Asian scripts take two."""
-    marks = sum(unicodedata.combining(c) > 0 for c in text)
-    return len(text) - marks + sum(unicodedata.east_asian_width(c) in "WF" for c in text)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from albert_jax.observe.console import terminal_width
 from albert_jax.tasks.task import AnyTask, Prediction
 
 MAX_COLUMNS = 12
@@ -92,11 +92,15 @@ def _matrix(labels: Sequence[str], counts: np.ndarray) -> list[str]:
     for label, row, share in zip(labels, counts, recall, strict=True):
         table.append([label, *map(str, row), f"{share:.1%}"])
     table.append(["precision", *(f"{share:.1%}" for share in precision), ""])
-    widths = [max(map(_width, column)) for column in zip(*table, strict=True)]
+    widths = [max(map(terminal_width, column)) for column in zip(*table, strict=True)]
     lines = []
     for first, *cells in table:
-        padded = [" " * (size - _width(c)) + c for c, size in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([first + " " * (widths[0] - _width(first)), *padded]).rstrip())
+        padded = [
+            " " * (size - terminal_width(c)) + c for c, size in zip(cells, widths[1:], strict=True)
+        ]
+        lines.append(
+            "  ".join([first + " " * (widths[0] - terminal_width(first)), *padded]).rstrip()
+        )
     return lines
 
 
@@ -105,8 +109,3 @@ def _commonest(labels: Sequence[str], counts: np.ndarray) -> list[str]:
     order = [divmod(int(i), len(labels)) for i in np.argsort(-wrong, axis=None, kind="stable")]
     pairs = [(a, b) for a, b in order[:WORST] if wrong[a, b]]
     return [f"{labels[a]}, taken for {labels[b]}: {wrong[a, b]} times" for a, b in pairs]
-
-
-def _width(text: str) -> int:
-    """Columns of a terminal that the text takes."""
-    return sum(2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

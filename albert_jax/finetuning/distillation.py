@@ -46,13 +46,15 @@ def with_teacher_labels(task: AnyTask) -> AnyTask:
             f"--teacher {source} is not a run that was fine-tuned to classification: name the "
             "--out of one"
         )
-    teacher_labels = registry.create(teacher).config.labels
+    teacher_config = registry.create(teacher).config
+    teacher_labels = teacher_config.labels
     if labels and labels != teacher_labels:
         raise ConfigError(
             f"task.labels are {', '.join(labels)}, those of --teacher {source} "
             f"{', '.join(teacher_labels)}: leave them out"
         )
-    return task.with_config(labels=teacher_labels)
+    names = task.config.label_names or teacher_config.label_names
+    return task.with_config(labels=teacher_labels, label_names=names)
 
 
 def teacher_columns(

@@ -40,14 +40,12 @@ def run(
 
     Weights and vocabulary are those of `init`, a run or directory. Without it a small random
     network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
-    the depth (None: that of the weights), `max_steps` ends the run early, and the config may
-    differ from the one that the run began with in the fields `allow_change`. Row lengths, learning
-    rate and epochs are adapted to weights and examples unless they are among the paths `given`.
+    the depth, `max_steps` ends the run early, and the config may differ from the one that the run
+    began with in the fields `allow_change`. Lengths, rate and epochs not in `given` are adapted.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
     task, train, dev = _read(config, init, max_steps)
-
     from albert_jax.model_io import model as models
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
@@ -67,21 +65,22 @@ def run(
     config, fitted = run_config.fit_to_weights(config, given, source or "the new network", teacher)
     task = registry.create(run_config.check_task(config, max_steps))
     config.validate()
-    facts, counts = {"data_order": digest(train), "init": init}, (len(train), len(dev))
+    facts = {"data_order": digest(train), "dev_examples": digest(dev), "init": init}
+    counts = len(train), len(dev)
     train += _augmented(task, train, config.seed)
     train_features = TrainingFeatures(task, vocabulary, train, config)
-    config, more = run_config.with_more_epochs(config, given, train_features)
-    config = run_config.with_steps(config, train_features, max_steps)
+    config, more = run_config.complete(config, given, train_features, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
     dev_features = prediction.featurize(task, vocabulary, dev, config.phases[-1].sequence_length)
     initial = functools.cache(lambda: network.initial_params(config, task, vocabulary, init))
     if not continued:
         initial()  # Weights that do not fit are reported before the run folder is made.
-    # With the augmented examples: hosts whose models drew other words must not train together.
-    config, mesh = set_up(config, out, {"--init": str(init), "the examples": digest(train)})
-    features, answers = (train_features.of_phase(len(config.phases) - 1), dev_features), []
+    # The augmented examples: hosts whose models drew other words must not train together.
+    inputs = {"--init": str(init), "the examples": digest(train), "the dev examples": digest(dev)}
+    config, mesh = set_up(config, out, inputs)
+    batches, answers = TrainingBatches(train_features, config), []
+    features = train_features.of_phase(len(config.phases) - 1), dev_features
     summary.say(out, new, fitted, more, summary.of_examples(config, task, counts, features))
-    batches = TrainingBatches(train_features, config)
     trained = finetuning_task(config, task, batches, dev, mesh, initial, teacher, answers=answers)
     run_training(
         config, trained, out, mesh, facts=facts, vocabulary=vocabulary, allow_change=allow_change

@@ -129,12 +129,26 @@ def fit_to_weights(
     return config, "; ".join(dict.fromkeys(lines))
 
 
+def complete(
+    config: Config, given: Collection[str], features: TrainingFeatures, max_steps: int | None
+) -> tuple[Config, str]:
+    """(the config with its steps, what was changed of its epochs or ""). Raises ConfigError."""
+    config, line = with_more_epochs(config, given, features)
+    return with_steps(config, given, features, max_steps), line
+
+
 def with_more_epochs(
     config: Config, given: Collection[str], features: TrainingFeatures
 ) -> tuple[Config, str]:
-    """(the config with more epochs where a preset's make few steps, what was changed or "")."""
+    """(the config with more epochs where a preset's make few steps, what was changed or "").
+
+    Steps that were chosen by hand stand in place of the preset's epochs.
+    """
     task, per_epoch = config.task, features.steps_per_epoch()
     assert task is not None
+    if _gives_steps(given) and "task.num_train_epochs" not in given:
+        task = dataclasses.replace(task, num_train_epochs=0.0)
+        return dataclasses.replace(config, task=task), ""
     epochs = float(min(MOST_EPOCHS, math.ceil(FEWEST_STEPS / per_epoch)))
     if not 0 < task.num_train_epochs < epochs or "task.num_train_epochs" in given:
         return config, ""
@@ -143,10 +157,13 @@ def with_more_epochs(
     return dataclasses.replace(config, task=task), line
 
 
-def with_steps(config: Config, features: TrainingFeatures, max_steps: int | None) -> Config:
+def with_steps(
+    config: Config, given: Collection[str], features: TrainingFeatures, max_steps: int | None
+) -> Config:
     """The config with its epochs as steps, at most `max_steps`; warm-up keeps its share.
 
-    Short runs are logged more often. Raises ConfigError for epochs with several phases.
+    Short runs are logged more often. The paths `given` were chosen by hand and stay as they are.
+    Raises ConfigError for epochs with several phases.
     """
     phases, task = config.phases, config.task
     assert task is not None
@@ -169,9 +186,17 @@ def with_steps(config: Config, features: TrainingFeatures, max_steps: int | None
         # The steps are final: continuing from this config must not count epochs again.
         task = dataclasses.replace(task, num_train_epochs=0.0)
     steps = sum(phase.steps for phase in phases)
-    warmup = round(config.optimizer.warmup_steps * steps / config.steps)
-    optimizer = dataclasses.replace(config.optimizer, warmup_steps=warmup)
-    # A curve of a short run needs points, too.
-    logging_steps = min(config.run.logging_steps, max(1, steps // 20))
-    run = dataclasses.replace(config.run, logging_steps=logging_steps)
+    optimizer, run = config.optimizer, config.run
+    if "optimizer.warmup_steps" not in given:
+        warmup = round(optimizer.warmup_steps * steps / config.steps)
+        if _gives_steps(given):  # Of which the warm-up of the preset knew nothing.
+            warmup = min(warmup, steps // 10)
+        optimizer = dataclasses.replace(optimizer, warmup_steps=warmup)
+    if "run.logging_steps" not in given:  # A curve of a short run needs points, too.
+        run = dataclasses.replace(run, logging_steps=min(run.logging_steps, max(1, steps // 20)))
     return dataclasses.replace(config, phases=phases, optimizer=optimizer, task=task, run=run)
+
+
+def _gives_steps(given: Collection[str]) -> bool:
+    """Whether the steps of a phase were chosen by hand."""
+    return any(path.startswith("phases.") and path.endswith(".steps") for path in given)

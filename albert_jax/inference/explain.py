@@ -94,6 +94,8 @@ def explain(
     predictions per mask and layer. Raises DataError for a text that is empty or too long.
     """
     config, params = model.config, model.params
+    if model.run_config.task is not None and task_of(model).classifies:
+        task_of(model).parse_line(text, "the text")  # A model of pairs takes no single text.
     layers = states_and_attention(model, text, num_layers=num_layers)
     # The layers stand in the place of the rows of a batch.
     outputs, count = jnp.asarray(layers.states[1:]), len(layers.attention)

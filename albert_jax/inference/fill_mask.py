@@ -15,7 +15,7 @@ from albert_jax.config import ModelConfig
 from albert_jax.data.vocabularies.masked_text import MASK, check_texts, encode_masked
 from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import DataError
+from albert_jax.errors import ConfigError, DataError
 from albert_jax.inference.masked_lm import logits_function, masked_batches, special_ids
 from albert_jax.model.albert import EXACT
 from albert_jax.model.attention import XLA
@@ -39,13 +39,15 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
 
     The masks of one text do not see each other's predictions; special tokens are left out. Raises
     DataError if a text has no [MASK] or is longer than the model reads (the message gives its
-    number), or the model has no masked-language head.
+    number), or the model has no masked-language head, and ConfigError for a `top_k` below 1.
 
     >>> [[candidates]] = fill_mask(load(directory), ["the file is [MASK]."], top_k=3)
     >>> len(candidates), candidates[0].probability >= candidates[1].probability
     (3, True)
     """
     check_texts(texts)
+    if top_k < 1:
+        raise ConfigError(f"top_k is {top_k}: give at least 1")
     if "mlm_head" not in model.params:
         raise DataError(
             "this model has no masked-language head: name a pretrained run, or an export of "

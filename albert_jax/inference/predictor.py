@@ -118,7 +118,7 @@ class Predictor:
             best = shown.pop("best")
             if self._top_k is not None:
                 shown["best"] = best[: self._top_k]
-            elif best:
+            elif best and best[0]["text"] == shown["text"]:
                 shown["probability"] = best[0]["probability"]
         if "id" in shown:
             return shown

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, ConfigError
@@ -132,6 +133,10 @@ def matching_ids(old: Vocabulary, new: Vocabulary) -> list[list[int]]:
     """
     roles = ("pad_id", "unk_id", "cls_id", "sep_id", "mask_id")
     special = {getattr(new, role): getattr(old, role) for role in roles}
+    if isinstance(old, IdRange) and isinstance(new, IdRange):  # Ids without text keep their sense.
+        same = set(range(min(old.size, new.size))) - set(special) - set(special.values())
+        numbers = {id: id for id in same} | {id: other for id, other in special.items() if id >= 0}
+        return [[numbers[i]] if numbers.get(i, -1) >= 0 else [] for i in range(new.size)]
     old_ids = {old.id_to_token(i): i for i in range(old.size)}
     tokens = [new.id_to_token(i) for i in range(new.size)]
     encoded = old.encode([token.replace(SPACE, " ").removeprefix("##") for token in tokens])

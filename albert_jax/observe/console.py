@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any, TextIO
@@ -83,6 +84,12 @@ def safe_output() -> Iterator[None]:
     """Inside the block a closed pipe or terminal does not fail what prints."""
     with redirect_stdout(SafeStream(sys.stdout)), redirect_stderr(SafeStream(sys.stderr)):  # type: ignore[type-var]
         yield
+
+
+def terminal_width(text: str) -> int:
+    """Columns of a terminal that a text takes: characters of East Asian scripts take two."""
+    marks = sum(unicodedata.combining(c) > 0 for c in text)
+    return len(text) - marks + sum(unicodedata.east_asian_width(c) in "WF" for c in text)
 
 
 class Console:

@@ -59,10 +59,11 @@ class MetricsWriter:
         self._event_folder = files.join(run_dir, "events")
         self._events: GrowingFile | None = None
 
-    def truncate_after(self, step: int) -> float:
+    def truncate_after(self, step: int, *, evaluated: bool = True) -> float:
         """Removes rows beyond `step`, from which a run continues, and what are no rows.
 
-        It is called before the first row is written.
+        It is called before the first row is written. Without `evaluated` the run continues with
+        the evaluation of that step, whose row is removed too.
 
         Returns:
           The seconds that the removed rows had taken: lost time, for Clock.add.
@@ -72,12 +73,17 @@ class MetricsWriter:
         """
         data = files.read(self._path) or b""
         rows = _lines_and_rows(self._path, data)
-        kept = b"".join(line + b"\n" for line, row in rows if row["step"] <= step)
+
+        def stays(row: Mapping[str, Any]) -> bool:
+            repeated = row["step"] == step and row.get("kind") == "evaluation" and not evaluated
+            return row["step"] <= step and not repeated
+
+        kept = b"".join(line + b"\n" for line, row in rows if stays(row))
         if kept != data:
             files.write(self._path, kept)
         if files.is_folder(self._event_folder):
             self._append_event(events.restart(step + 1))
-        removed = [row for _, row in rows if row["step"] > step]
+        removed = [row for _, row in rows if not stays(row)]
         return sum(sum(filter(None, row.get("seconds", {}).values())) for row in removed)
 
     def write(self, row: Mapping[str, object]) -> None:

@@ -18,24 +18,26 @@ class Trace:
     """Traces steps `first` to `last` (both counted from 1) of this process.
 
     `steps` is (first, last), or empty for no trace. A run that starts after `first` traces from
-    its start; a run that ends before `last` keeps the trace up to its end.
+    its start; a run that ends before `last` keeps the trace up to its end. A process that does not
+    write only waits as the others do.
     """
 
-    def __init__(self, run_dir: str, steps: tuple[int, ...]) -> None:
+    def __init__(self, run_dir: str, steps: tuple[int, ...], *, writes: bool = True) -> None:
+        self._writes = writes
         self._target = files.join(run_dir, FOLDER)
         self._first, self._last = steps or (0, -1)
         self._local: tempfile.TemporaryDirectory[str] | None = None
 
     def before(self, step: int) -> None:
         """Starts the trace if it is due; called before step number `step` goes to the devices."""
-        if self._local is None and self._first <= step <= self._last:
+        if self._writes and self._local is None and self._first <= step <= self._last:
             # The profiler writes to local folders only, but a run may be in a bucket.
             self._local = tempfile.TemporaryDirectory(prefix="profile-")
             jax.profiler.start_trace(self._local.name)
 
     def after(self, step: int, wait: Callable[[], None]) -> None:
         """Ends the trace if step number `step` is its last; `wait` waits for the devices."""
-        if self._local is not None and step >= self._last:
+        if step == self._last:
             wait()
             self.close()
 

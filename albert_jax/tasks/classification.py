@@ -11,7 +11,6 @@ import numpy as np
 
 from albert_jax.config import ModelConfig
 from albert_jax.config_fields import bounded
-from albert_jax.data.sources import tables
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
@@ -152,11 +151,10 @@ class _TextTask(Task[H, TextExample, TextFeature]):
         try:
             return columns.read_unlabeled(path, self.config, self.label_names, names)
         except DataError:
-            if names or not path.endswith(".txt"):
+            lines = [] if names else columns.lines_without_header(path)
+            if not lines:
                 raise
-            # Without a line that names columns every line is an example.
-            lines = enumerate(tables.read_text(path).split("\n"), start=1)
-            return [self.parse_line(line, f"{path}:{n}") for n, line in lines if line.strip()]
+            return [self.parse_line(line, f"{path}:{n}") for n, line in lines]
 
     def parse_line(self, line: str, where: str) -> TextExample:
         """One text, or two with a tab between them."""
@@ -167,7 +165,10 @@ class _TextTask(Task[H, TextExample, TextFeature]):
 
     def resolve(self, train: Sequence[TextExample], dev: Sequence[TextExample]) -> Self:
         """Adds how many texts the training examples have."""
-        return super().resolve(train, dev).with_config(num_texts=len(train[0].texts))
+        found = len(train[0].texts)
+        if self.config.num_texts not in (0, found):
+            raise ConfigError(f"task.num_texts: the examples have {found}: leave it out")
+        return super().resolve(train, dev).with_config(num_texts=found)
 
     @abc.abstractmethod
     def number(self, example: TextExample) -> float:

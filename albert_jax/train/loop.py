@@ -6,7 +6,6 @@ It knows a task only as a value (task.py), devices only as a mesh, checkpoints o
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -15,7 +14,6 @@ from functools import cache, partial
 from typing import Any
 
 import jax
-import numpy as np
 
 from albert_jax.checkpoint.lock import RunLock
 from albert_jax.checkpoint.manager import Checkpoints
@@ -26,16 +24,18 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, safe_output
 from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.observe.profile import Trace
-from albert_jax.optim.schedule import learning_rate
 from albert_jax.parallel.jax_internals import process
 from albert_jax.parallel.mesh import global_batch, local_rows
 from albert_jax.train.report import Report
 from albert_jax.train.state import TrainState, abstract_state, init_state
-from albert_jax.train.step import make_eval_step, make_output_step, make_train_step
+from albert_jax.train.step import make_eval_step, make_output_step
+from albert_jax.train.steps import Steps, depth_at
 from albert_jax.train.stop import Stop
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
 from albert_jax.train.watchdog import Watchdog
 
+EVALUATED = "evaluated"
+"""Metric of a checkpoint whose evaluation was done after a stop."""
 MAX_SKIPS = 3
 """Steps in a row with a non-finite loss or gradient that end a run."""
 
@@ -73,9 +73,9 @@ def train(
     loop = _Loop(config, task, run_dir, mesh, record, lock)
     with loop.open():
         state = loop.first_state(parent_state)
-        num_steps = config.steps - loop.step
+        num_steps, finished = config.steps - loop.step, loop.finished
         state = loop.run(state)
-    if num_steps > 0:
+    if not finished:
         lost = task.left_out_documents
         end = f"; {lost:,} documents of damaged records were left out" if lost else ""
         loop.console.say(f"{run_dir}: done, {num_steps} steps now, {config.steps} in all{end}")
@@ -96,7 +96,8 @@ class _Loop:
     ) -> None:
         self.config, self.task, self.run_dir, self.mesh = config, task, run_dir, mesh
         self.record, self.lock, self.step = record, lock, 0
-        self.evaluation_due = False  # The run was stopped before its last evaluation was done.
+        self.evaluation_due = False
+        """Whether the run was stopped before the evaluation of its newest step was done."""
         leading = process()[0] == 0
         self.clock, self.console = Clock(), Console(quiet=not leading)
         self.checkpoints = Checkpoints(
@@ -106,7 +107,7 @@ class _Loop:
         self.report = Report(config, task, self.clock, self.console, self.writer)
         if task.left_out_documents:
             self.report.constants["left_out_documents"] = task.left_out_documents
-        self.trace = Trace(run_dir, config.run.profile_steps if leading else ())
+        self.trace = Trace(run_dir, config.run.profile_steps, writes=leading)
         self.stop, self.watchdog = Stop(), Watchdog(config.run.watchdog_seconds)
         params = task.abstract_params
         self.train_step = Steps(config, task, mesh)
@@ -151,13 +152,14 @@ class _Loop:
                 run_record.check_checkpoint(run_dir, restored.step, restored.record)
                 state = restored.state
                 row_seconds = self.report.restore(restored.record["report"])
-                self.evaluation_due = restored.record.get("evaluation_due", False)
+                due = restored.record.get("evaluation_due", False)
+                self.evaluation_due = due and EVALUATED not in restored.metrics
             elif parent_state is not None:
                 state = parent_state(shapes)
             else:
                 state = init_state(config, self.task.initial_params(), self.mesh)
         self.step = int(state.step)
-        if self.step >= config.steps:
+        if self.finished:
             if restored is None:
                 raise ConfigError(
                     f"{run_dir} would begin at step {self.step}, but the config has {config.steps} "
@@ -168,7 +170,8 @@ class _Loop:
         if self.writer is not None:
             # The row that a killed run wrote after this checkpoint already includes the time
             # before it, which must not be counted twice.
-            lost = self.writer.truncate_after(self.step) - row_seconds
+            evaluated = not self.evaluation_due
+            lost = self.writer.truncate_after(self.step, evaluated=evaluated) - row_seconds
             self.clock.add("lost", max(0.0, lost))
         size = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(self.task.abstract_params))
         devices = f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
@@ -187,9 +190,15 @@ class _Loop:
     def run(self, state: TrainState) -> TrainState:
         """Trains to the end of the last phase."""
         config = self.config
-        if self.evaluation_due and self.step < config.steps:
-            if self._evaluate(state, config.phase_at(self.step - 1)[0]) is None:
+        if self.evaluation_due:
+            number = config.phase_at(self.step - 1)[0]
+            scores = self._evaluate(state, number)
+            if scores is None:
                 raise self._stopped()
+            if self.writer is not None:  # Else its row could be written again, or never.
+                self.writer.flush()
+            kept = self._of_checkpoint(number, scores) | {EVALUATED: 1.0}
+            self.checkpoints.add_metrics(self.step, kept)
         while self.step < config.steps:
             number, step_in_phase = config.phase_at(self.step)
             phase = config.phases[number]
@@ -217,15 +226,20 @@ class _Loop:
                     f"replay {self.run_dir} --step {newest})"
                 )
             # A process that was told to stop may have seconds left, so it saves first.
-            scores = self._evaluate(state, number) if evaluates and (last or not stopping) else None
+            scores = self._evaluate(state, number) if evaluates and not stopping else None
             self.evaluation_due = evaluates and scores is None
             stopping = stopping or self.evaluation_due
             if saves or stopping:
-                self._save(state, scores if number == len(config.phases) - 1 else None)
-            if stopping and not last:
+                self._save(state, self._of_checkpoint(number, scores))
+            if stopping:
                 self.checkpoints.wait()
                 raise self._stopped()
         return state
+
+    @property
+    def finished(self) -> bool:
+        """Whether all steps and evaluations are done."""
+        return self.step >= self.config.steps and not self.evaluation_due
 
     def _stopped(self) -> Stopped:
         return Stopped(
@@ -249,14 +263,14 @@ class _Loop:
     # ---- evaluate and save ---------------------------------------------------------------------
 
     def _evaluate(self, state: TrainState, number: int) -> dict[str, float] | None:
-        """The scores of the held-out rows; None if the run is to stop before its last step."""
+        """The scores of the held-out rows; None if the run is to stop."""
         params = state.params if state.ema is None else state.ema
 
         def apply(program: Any, batch: Batch) -> Any:
             """Applies a program to a batch of held-out rows, of which every process holds all."""
             # The time limit is for each batch, because an evaluation may have thousands.
             self.watchdog.beat("evaluation", self.step)
-            if self.stop() and self.step < self.config.steps:
+            if self.stop():
                 raise _EvaluationStopped
             batch_size = len(batch["input_ids"])
             rows = local_rows(self.mesh, batch_size)
@@ -273,7 +287,11 @@ class _Loop:
             self.report.evaluation(self.step, number, scores)
         return scores
 
-    def _save(self, state: TrainState, scores: dict[str, float] | None) -> None:
+    def _of_checkpoint(self, number: int, scores: dict[str, float] | None) -> dict[str, float]:
+        """The scores that a checkpoint keeps: those of the last phase, which can be compared."""
+        return scores or {} if number == len(self.config.phases) - 1 else {}
+
+    def _save(self, state: TrainState, scores: dict[str, float]) -> None:
         self.watchdog.beat("checkpoint", self.step)
         with self.clock.stage("checkpoint"):
             if self.lock is not None:
@@ -283,7 +301,7 @@ class _Loop:
                 self.writer.flush()
             record = {**self.record, "report": self.report.state()}
             record["evaluation_due"] = self.evaluation_due
-            metrics = (scores or {}) | self.task.milestones.get(self.step, {})
+            metrics = scores | self.task.milestones.get(self.step, {})
             self.checkpoints.save(self.step, state, record, metrics)
 
 
@@ -306,43 +324,6 @@ class _Batches:
         """Ends the workers of a stream that has them."""
         if isinstance(self.stream, Generator):
             self.stream.close()
-
-
-class Steps:
-    """The steps of a task, compiled once for each phase and depth."""
-
-    def __init__(self, config: Config, task: TrainingTask, mesh: jax.sharding.Mesh) -> None:
-        self._config, self._mesh, params = config, mesh, task.abstract_params
-        self._made = cache(
-            lambda number, num_layers: make_train_step(
-                config, config.phases[number], mesh, task.loss(number), params, num_layers
-            )
-        )
-
-    def __call__(
-        self, state: TrainState, batch: Batch, step: int
-    ) -> tuple[TrainState, dict[str, Any]]:
-        """The state after a step (counted from 0) and its metrics; `state` is donated.
-
-        `batch` holds the rows of this process.
-        """
-        config = self._config
-        number, _ = config.phase_at(step)
-        scalars = {
-            "learning_rate": np.float32(learning_rate(config, step)),
-            "seed": np.int32(config.seed),
-        }
-        rows = global_batch(batch, self._mesh, config.phases[number].batch_size)
-        return self._made(number, depth_at(config, step))(state, rows, scalars)
-
-
-def depth_at(config: Config, step: int) -> int | None:
-    """The depth of a step, drawn from the phase's depths by (seed, step); None: the model's own."""
-    phase = config.phases[config.phase_at(step)[0]]
-    if not phase.depths:
-        return None
-    digest = hashlib.sha256(f"depth:{config.seed}:{step}".encode()).digest()
-    return phase.depths[int.from_bytes(digest[:8], "little") % len(phase.depths)]
 
 
 def _due(step: int, interval: int) -> bool:

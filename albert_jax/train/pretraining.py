@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from albert_jax import files
 from albert_jax.config import Config
 from albert_jax.data.batches import pipeline, show
 from albert_jax.data.batches.builder import BatchBuilder
@@ -79,9 +80,7 @@ def run(
     else:
         _check_held_out(held_out)
     builders = _builders(config, train, vocabulary, RunFolder(out).row_counts)
-    order = [builder.order_hash() for builder in builders]
-    data = {"vocabulary": vocabulary.fingerprint, "data order": " ".join(order)}
-    agreement.agree("the data", data, seconds=PLANNING_SECONDS)
+    order = _agree_on_data(config, vocabulary, builders, held_out)
     run_training(
         config,
         pretraining_task(config, train, held_out, builders, vocabulary, init=init, mesh=mesh),
@@ -157,6 +156,22 @@ def _builders(
         )
         for number, phase in enumerate(config.phases)
     ]  # fmt: skip
+
+
+def _agree_on_data(
+    config: Config, vocabulary: Vocabulary, builders: list[BatchBuilder], held_out: list[Corpus]
+) -> list[str]:
+    """The hashes of the orders of all phases; every process must have the same data."""
+    order = [builder.order_hash() for builder in builders]
+    data = {
+        "vocabulary": vocabulary.fingerprint,
+        "data order": " ".join(order),
+        "held-out data": " ".join(corpus.content for corpus in held_out),
+    }
+    if config.run.minimal_pairs:
+        data["minimal pairs"] = files.sha256(config.run.minimal_pairs)
+    agreement.agree("the data", data, seconds=PLANNING_SECONDS)
+    return order
 
 
 def _leave_out_damage(corpora: list[Corpus]) -> None:

@@ -27,11 +27,11 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import TIMES, Row, plain, read_rows
 from albert_jax.parallel.mesh import check_rows, local_rows, make_mesh
-from albert_jax.train.loop import Steps, depth_at
 from albert_jax.train.report import Report
 from albert_jax.train.row_measures import RowMeasures, measure_rows
 from albert_jax.train.run import RunFolder, state_of_parent
 from albert_jax.train.state import TrainState, abstract_state, init_state
+from albert_jax.train.steps import Steps, depth_at
 from albert_jax.train.task import Batch, TrainingTask
 from albert_jax.tree import flatten
 

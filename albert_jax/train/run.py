@@ -8,9 +8,11 @@ restart. Checkpoints, metrics and the lock belong to checkpoint/ and observe/.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import sys
+import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any
@@ -38,6 +40,9 @@ from albert_jax.tree import flatten
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
+SHARED_SECONDS = 60.0
+"""Time that a file of process 0 may take to appear for the others."""
+
 log = logging.getLogger(__name__)
 
 
@@ -60,6 +65,15 @@ class RunFolder:
                 f"{self.path} is not a run folder: it has {', '.join(sorted(names)[:3])} but no "
                 f"{run_record.CONFIG}; choose another --out"
             )
+
+    def check_shared(self) -> None:
+        """Raises ConfigError unless every process finds the record that process 0 has written."""
+        deadline = time.monotonic() + SHARED_SECONDS
+        while (record := files.read(self.record)) is None and time.monotonic() < deadline:
+            time.sleep(1.0)  # A network disk may show a new file late.
+        found = "nothing" if record is None else hashlib.sha256(record).hexdigest()[:16]
+        name = f"{self.record} (on a disk or in a bucket that all processes share)"
+        agreement.agree("the run folder", {name: found})
 
     def open(
         self,
@@ -188,6 +202,7 @@ def run_training(
             return folder.open(config, facts, vocabulary.files(), allow_change=allow_change)
 
         changes = agreement.on_first("run folder", open_folder)
+        folder.check_shared()
         logs.libraries.use_folder(out)
         if leading:
             for line in changes:

@@ -129,10 +129,10 @@ def _jit_on_rows(
 
 
 def frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
-    """A tree of booleans like the parameters: whether the phase leaves a parameter as it is."""
-    return jax.tree_util.tree_map_with_path(
-        lambda keys, _: phase.freeze == "encoder" and path_of(keys).startswith("encoder/"), params
-    )
+    """Whether the phase leaves a parameter as it is; heads without a loss would only decay."""
+    frozen = ("encoder/",) * (phase.freeze == "encoder")
+    frozen += ("pooler/", "sop_head/") * (phase.objective.sentence_order == "none")
+    return jax.tree.map_with_path(lambda keys, _: path_of(keys).startswith(frozen), params)
 
 
 def _apply_gradients(

@@ -1,11 +1,11 @@
-"""Decision to stop a run, alike on every process: after each step, and after each batch of an
+"""Decision to stop a run, alike on every process: after each step, and before each batch of an
 evaluation.
 
 With one process, our own handler takes SIGTERM and SIGINT. The first signal lets the running step
-end (the loop then saves and exits with code 75); `exits.note_signal` tells of later ones. With
-several processes, JAX's preemption service hears SIGTERM on any of them and agrees on the question
-after which all stop, so all must ask equally often. The service hears nothing else, so SIGINT is
-passed on as SIGTERM.
+or batch end (the loop then saves and exits with code 75); `exits.note_signal` tells of later ones.
+With several processes, JAX's preemption service hears SIGTERM on any of them and agrees on the
+question after which all stop, so all must ask equally often. The service hears nothing else, so
+SIGINT is passed on as SIGTERM.
 
 SIGHUP (a closed terminal) is ignored.
 """
@@ -41,7 +41,10 @@ class Stop:
         return signal.Signals(self._received[0]).name if self._received else "SIGTERM"
 
     def __call__(self) -> bool:
-        """Returns whether to save and exit now. Every process asks at the same places, in order."""
+        """Returns whether to save and exit now. Every process asks at the same places, in order.
+
+        With several processes only one question is answered with True.
+        """
         self._asked += 1
         if self._distributed:
             return bool(multihost_utils.reached_preemption_sync_point(self._asked))

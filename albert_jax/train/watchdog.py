@@ -70,7 +70,8 @@ class Watchdog:
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if self._count > 1 and isinstance(error, Exception) and not isinstance(error, AlbertError):
+        unknown = isinstance(error, Exception) and not isinstance(error, AlbertError)
+        if self._count > 1 and unknown and not exits.is_out_of_memory(error):
             # A collective may have failed because a peer died (a JaxRuntimeError or, from the
             # dispatch path, a ValueError): the peer's silence is the better last line.
             self._ended.wait(PEER_SECONDS + 3 * BEAT_SECONDS + LINGER_SECONDS)

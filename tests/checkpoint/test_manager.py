@@ -101,6 +101,42 @@ def test_retention_keeps_the_newest_and_the_best(tmp_path, make_state, restore):
     assert _same(restore(tmp_path).state, make_state(5))
 
 
+def fail(error: BaseException) -> None:
+    raise error
+
+
+def test_an_old_step_that_cannot_be_deleted_costs_no_save(
+    tmp_path, make_state, monkeypatch, caplog
+):
+    checkpoints = Checkpoints(str(tmp_path), keep=1)
+    checkpoints.save(1, make_state(1), {})
+    checkpoints.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr(manifest, "delete", lambda *_: fail(StorageError("the bucket is busy")))
+        checkpoints.save(2, make_state(2), {})
+        checkpoints.wait()
+    assert "the bucket is busy (an old checkpoint stays" in caplog.text
+    assert checkpoints.steps() == [1, 2]
+    checkpoints.save(3, make_state(3), {})
+    checkpoints.close()
+    assert checkpoints.steps() == [3]
+
+
+def test_metrics_of_a_complete_step_can_be_added(tmp_path, make_state, monkeypatch):
+    checkpoints = Checkpoints(str(tmp_path), keep=2, best="loss")
+    for step, metrics in ((1, {"loss": 2.0}), (2, {})):
+        checkpoints.save(step, make_state(step), {}, metrics)
+    checkpoints.add_metrics(2, {"loss": 1.0})
+    assert checkpoints.best_step() == 2
+    # A kill between manifest and marker leaves a complete step.
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(manifest, "write_marker", lambda *_: fail(KeyboardInterrupt()))
+        checkpoints.add_metrics(2, {"other": 1.0})
+    checkpoints.close()
+    again = Checkpoints(str(tmp_path), keep=2, best="loss")
+    assert again.restore(make_state(0)).metrics == {"loss": 1.0, "other": 1.0}
+
+
 def test_a_run_goes_on_in_its_folder(run, make_state):
     checkpoints = Checkpoints(str(run), keep=2, best=None)
     assert checkpoints.restore(make_state(0)).step == 30

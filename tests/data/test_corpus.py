@@ -138,6 +138,9 @@ def test_unigram_counts_are_checked(prepared):
         _ = corpus.unigram
     np.save(corpus.directory / "unigram.npy", np.arange(120))
     assert corpus.unigram.tolist() == list(range(120))
+    corpus._unigram_sha256 = "0" * 64
+    with pytest.raises(DataError, match="unigram.npy cannot be read"):
+        _ = corpus.unigram
 
 
 @pytest.fixture

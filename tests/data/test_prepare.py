@@ -416,7 +416,7 @@ def test_evaluation_text_is_found_in_json(vocab: vocabulary.Vocabulary, tmp_path
         prepare([str(tmp_path / "t2.txt")], vocab, str(tmp_path / "pshort"), options)
     (tmp_path / "e.txt").write_bytes(b"PAR1" + bytes(100))
     options = PrepareOptions(decontaminate=(str(tmp_path / "e.txt"),))
-    with pytest.raises(DataError, match=r"e\.txt: is not plain text but Parquet"):
+    with pytest.raises(DataError, match=r"e\.txt: is Parquet: write its texts"):
         prepare([str(tmp_path / "t.txt")], vocab, str(tmp_path / "q"), options)
 
 

@@ -20,6 +20,14 @@ from albert_jax.errors import ConfigError, DataError
 TEXT = "".join(f"wˈɜːd {'ab' * i} kˈæt.\nðə {'ʃ' * i} end!\n\n" for i in range(1, 90))
 
 
+def test_a_path_may_have_a_plus_of_its_own(tmp_path):
+    path = tmp_path / "en+de" / "table.txt"
+    path.parent.mkdir()
+    path.write_text("$\nM\n \na\n")
+    assert from_spec(str(path)).size == 4
+    assert from_spec(f"{path}+cd").size == 6
+
+
 def test_the_published_tables_have_their_ids():
     """Places that are known from the programs: both have 178 ids, PL-BERT's "'" its second one."""
     ours = {name: Symbols(table) for name, table in NAMED.items()}
@@ -121,7 +129,8 @@ def test_a_plan_without_special_tokens_has_no_second_segment():
     plan = plan_rows(np.array([3, 1]), np.array([4, 5, 6, 20]), settings, key=3)
     assert plan.b_size.sum() == 0 and sorted(plan.a_size.tolist()) == [15, 20]
     assert repr(settings).endswith("packing=True, bare=True)")
-    assert repr(PlanSettings(20, 0.0, "none", True)).endswith("packing=True)")
+    assert repr(PlanSettings(20, 0.0, "none", True)).endswith("packing=True, pairs=False)")
+    assert repr(PlanSettings(20, 0.0, "sop", True)).endswith("packing=True)")
 
 
 def test_running_text_may_end_within_a_sentence():

@@ -102,10 +102,10 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
     phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
     batches, config = training_batches(path, phase, num_train_epochs=2.5)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
-    complete = run_config.with_steps(config, batches.features, None)
+    complete = run_config.with_steps(config, (), batches.features, None)
     assert (complete.steps, complete.optimizer.warmup_steps) == (25, 2)
-    assert run_config.with_steps(complete, batches.features, None) == complete
-    short = run_config.with_steps(config, batches.features, 10)
+    assert run_config.with_steps(complete, (), batches.features, None) == complete
+    short = run_config.with_steps(config, (), batches.features, 10)
     assert short.task is not None
     assert (short.steps, short.optimizer.warmup_steps) == (10, 1)
     assert short.task.num_train_epochs == 0
@@ -129,6 +129,23 @@ def test_few_examples_have_more_epochs_unless_they_were_asked_for(tmp_path):
     assert epochs(40, given=("task.num_train_epochs",)) == (3.0, "")
     assert epochs(40, asked=0.0) == (0.0, "")
     assert epochs(40, asked=20.0) == (20.0, "")
+
+
+def test_steps_that_were_typed_stand_in_place_of_the_epochs_of_a_preset(tmp_path):
+    path = tmp_path / "classes.tsv"
+    path.write_text("sentence\tlabel\n" + "the file\tyes\n" * 80)
+    phase = PhaseConfig(steps=300, sequence_length=16, batch_size=8)
+    batches, config = training_batches(path, phase, num_train_epochs=3.0)
+    config = dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
+
+    def completed(*given: str) -> tuple[int, int, int]:
+        done, _ = run_config.complete(config, given, batches.features, None)
+        return done.steps, done.optimizer.warmup_steps, done.run.logging_steps
+
+    assert completed() == (100, 33, 5)  # Ten epochs of ten steps.
+    assert completed("phases.0.steps") == (300, 30, 15)
+    assert completed("phases.0.steps", "optimizer.warmup_steps") == (300, 100, 15)
+    assert completed("phases.0.steps", "run.logging_steps") == (300, 30, 100)
 
 
 def test_batches_cover_each_epoch_once() -> None:

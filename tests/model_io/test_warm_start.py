@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from albert_jax.config import ComputeConfig, ModelConfig
+from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export.export import export
@@ -113,6 +114,12 @@ def test_a_new_vocabulary_keeps_shared_rows_and_averages_the_others():
     assert np.allclose(new[-1], old[ids].mean(0), atol=1e-7)
     assert np.allclose(found["mlm_head"]["bias"][-1], params["mlm_head"]["bias"][ids].mean())
     assert same(found["encoder"], params["encoder"])
+
+
+def test_ids_without_text_keep_their_sense_in_another_range():
+    old = IdRange(6, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
+    new = IdRange(8, pad_id=7, cls_id=1, sep_id=2, mask_id=3)
+    assert warm_start.matching_ids(old, new) == [[], [1], [2], [3], [4], [5], [], [0]]
 
 
 def test_start_from_a_directory(tmp_path):

@@ -47,5 +47,7 @@ def test_the_threshold_of_squad_v2_is_the_best_of_all() -> None:
         assert at(scores[f"best_{kind}_thresh"])[kind] == pytest.approx(best)
     assert scores.items() >= at(scores["best_f1_thresh"]).items()
     assert (scores["HasAns_total"], scores["NoAns_total"], scores["total"]) == (3, 2, 5)
-    # Without any right answer nothing beats silence.
-    assert best_threshold(texts, dict.fromkeys(gold, 0.0), nulls, gold) == (40, 0)
+    # Without any right answer nothing beats silence, also where all null scores are negative.
+    assert best_threshold(texts, dict.fromkeys(gold, 0.0), nulls, gold) == (40, -3)
+    wrong = squad_v2(dict.fromkeys(gold, "no"), gold, dict.fromkeys(gold, -0.5))
+    assert wrong["f1"] == wrong["best_f1"] == 40

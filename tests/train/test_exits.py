@@ -12,6 +12,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from albert_jax import configfile, exits
@@ -160,6 +161,14 @@ def test_cell(request, config, tmp_path, stage, end):
     else:
         assert_same(whole, tmp_path / "run", config)
     assert not temporary_files(tmp_path / "run")
+
+
+def test_a_device_out_of_memory_has_the_code_and_the_advice_of_the_page(capsys):
+    error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
+    assert exits.report_error(error) == 6
+    line = capsys.readouterr().err
+    assert "ran out of memory: raise --phases.N.gradient-accumulation-steps" in line
+    assert exits.report_error(jax.errors.JaxRuntimeError("INTERNAL: else")) == 70
 
 
 def test_the_page_has_a_row_for_every_code():

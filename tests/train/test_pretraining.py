@@ -43,7 +43,7 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import read_rows
 from albert_jax.parallel.mesh import make_mesh
-from albert_jax.train import pretraining
+from albert_jax.train import loop, pretraining
 from albert_jax.train.report import Report
 from albert_jax.train.run import state_of_parent
 from albert_jax.train.state import abstract_state
@@ -181,9 +181,36 @@ def test_an_evaluation_is_left_for_a_signal_and_done_when_the_run_goes_on(
     assert_same(whole, run, config)
 
 
-def test_a_signal_in_the_last_step_leaves_a_complete_run(data, whole, tmp_path, monkeypatch):
+def test_a_signal_in_the_last_step_leaves_the_evaluation_for_the_next_start(
+    data, whole, tmp_path, monkeypatch, capsys
+):
     config, run = micro(data), tmp_path / "run"
-    stop_after(config.steps, monkeypatch.setattr)
+    with monkeypatch.context() as patched:
+        stop_after(config.steps, patched.setattr)
+        with pytest.raises(Stopped, match="saved after step 12 of 12"):
+            pretraining.run(config, str(run))
+    pretraining.run(config, str(run))
+    assert_same(whole, run, config)
+    found = [Checkpoints(str(path), read_only=True).metrics(12) for path in (run, whole)]
+    assert found[0] == {**found[1], loop.EVALUATED: 1.0}
+    pretraining.run(config, str(run))
+    assert "run: done (12 of 12 steps)" in capsys.readouterr().out
+
+
+def test_an_evaluation_that_was_killed_after_a_stop_has_one_row(data, whole, tmp_path, monkeypatch):
+    config, run = micro(data), tmp_path / "run"
+    with monkeypatch.context() as patched:
+        stop_after(4, patched.setattr)
+        with pytest.raises(Stopped):
+            pretraining.run(config, str(run))
+    with monkeypatch.context() as patched:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        patched.setattr(Checkpoints, "add_metrics", killed)
+        with pytest.raises(KeyboardInterrupt):
+            pretraining.run(config, str(run))
     pretraining.run(config, str(run))
     assert_same(whole, run, config)
 

@@ -16,7 +16,7 @@ from albert_jax.parallel.mesh import make_mesh
 from albert_jax.train import state as state_module
 from albert_jax.train import step as step_module
 from albert_jax.train.state import abstract_state, init_state
-from albert_jax.train.step import make_eval_step, make_train_step
+from albert_jax.train.step import frozen_parameters, make_eval_step, make_train_step
 from tests.parallel.shape_program import QUICK, batch_of, config_of
 
 SCALARS = {"learning_rate": np.float32(0.01), "seed": np.int32(1)}
@@ -139,6 +139,12 @@ def test_a_frozen_encoder_keeps_its_values_and_moments(mesh):
     moments = optax.tree_utils.tree_get(state.opt_state, "mu")
     assert all(not leaf.any() for leaf in jax.tree.leaves(moments["encoder"]))
     assert all(leaf.any() for leaf in jax.tree.leaves(moments["embeddings"]))
+
+    # Without an order nothing trains the pooler and its head, which would only decay.
+    objective = dataclasses.replace(phase.objective, sentence_order="none")
+    frozen = frozen_parameters(params, dataclasses.replace(phase, objective=objective))
+    names = {path.split("/")[0] for path, is_frozen in tree.flatten(frozen).items() if is_frozen}
+    assert names == {"encoder", "pooler", "sop_head"}
 
     # The sums of an evaluation are those of the loss itself, dropout off.
     sums = make_eval_step(mesh, loss, params)(state.params, batch)

@@ -29,9 +29,6 @@ from albert_jax.config import PhaseConfig
 from albert_jax.data import counter_rng
 from albert_jax.errors import ConfigError
 
-SPECIALS = 3
-"""Special tokens of a sequence: [CLS] A [SEP] B [SEP]."""
-
 # A key that ends with one of these numbers draws for one purpose only.
 _SHORT, _TARGET, _FOREIGN, _SPLIT, _DOCUMENT, _SENTENCE, _TRUNCATE, _PACK = range(8)
 
@@ -48,6 +45,8 @@ class PlanSettings(NamedTuple):
     def __repr__(self) -> str:
         """The text that the hashes of row orders include, so it must never change."""
         bare = "" if self.special_tokens else ", bare=True"
+        if self.special_tokens and self.sentence_order == "none":
+            bare = ", pairs=False"
         return (
             f"PlanSettings(sequence_length={self.sequence_length!r}, "
             f"short_pair_prob={self.short_seq_prob!r}, sentence_order={self.sentence_order!r}, "
@@ -110,7 +109,9 @@ def plan_rows(
     In a packed plan short target lengths are drawn for each sequence instead of each document,
     because a packed row needs sequences of many lengths.
     """
-    limit = settings.sequence_length - (SPECIALS if settings.special_tokens else 0)
+    has_pairs = settings.special_tokens and settings.sentence_order != "none"
+    specials = 2 + has_pairs if settings.special_tokens else 0  # [CLS] A [SEP] B [SEP]
+    limit = settings.sequence_length - specials
     # Four parts of a long sentence just reach the longest target. Running text has no pairs of
     # sentences to keep, so smaller parts let it fill its rows and have its random lengths.
     part = -(-limit // (4 if settings.special_tokens else 8))
@@ -126,7 +127,7 @@ def plan_rows(
         next_start = np.where(_foreign(every, ends, settings, key), text.splits(every, ends), ends)
     start = _chain(next_start)
     end = ends[start]
-    split = text.splits(start, end) if settings.special_tokens else end
+    split = text.splits(start, end) if has_pairs else end
     a_start, b_start = text.offsets[start], text.offsets[split]
     a_size, b_size = b_start - a_start, text.offsets[end] - b_start
     foreign = _foreign(start, end, settings, key) & (len(counts) > 1)

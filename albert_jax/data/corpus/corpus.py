@@ -62,6 +62,7 @@ class Corpus:
         self.directory, self.split = directory, split
         self.fingerprint: str = manifest["vocabulary"]
         self.vocab_size: int = manifest["vocab_size"]
+        self._unigram_sha256: str | None = manifest.get("unigram_sha256")
         if not (type(self.vocab_size) is int and 0 < self.vocab_size <= MAX_VOCABULARY):
             raise _unreadable(directory, f"vocab_size is not 1 to {MAX_VOCABULARY:,}")
         described = manifest.get("columns")
@@ -106,10 +107,12 @@ class Corpus:
 
     @property
     def unigram(self) -> np.ndarray:
-        """Counts of all ids in the training split, int64 [V]."""
+        """Counts of all ids in the training split, int64 [V]. Raises DataError for damage."""
         path = self.directory / "unigram.npy"
         try:
             require_regular(str(path))
+            if self._unigram_sha256 not in (None, files.sha256(str(path))):
+                raise ValueError("it is not what was written")
             return np.load(path, allow_pickle=False).reshape(self.vocab_size)
         except (OSError, ValueError) as error:
             raise DataError(f"{path} cannot be read: prepare the text again") from error

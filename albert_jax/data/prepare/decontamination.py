@@ -54,6 +54,8 @@ def _evaluation_ngrams(paths: tuple[str, ...]) -> np.ndarray:
             content = stream.read(MAX_FILE_BYTES)
         if len(content) >= MAX_FILE_BYTES:
             raise DataError(f"{path}: evaluation files have at most 256 MB: divide it")
+        if content.startswith(b"PAR1"):
+            raise DataError(f"{path}: is Parquet: write its texts to a .txt or .jsonl file")
         text_files.check_kind(path, content)
         found = [_ngrams(text) for text in _texts(path, tables.decode(content, path))]
         if not any(map(len, found)):

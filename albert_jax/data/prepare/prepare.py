@@ -17,6 +17,7 @@ from typing import Any
 
 from albert_jax import files
 from albert_jax.data.corpus.columns import LABELS, read_labels
+from albert_jax.data.corpus.corpus import MANIFEST
 from albert_jax.data.prepare import deduplication, manifest, steps, word_segmentation
 from albert_jax.data.prepare.executor import Executor
 from albert_jax.data.prepare.plan import Plan, PrepareOptions
@@ -75,7 +76,7 @@ def prepare(
     with _lock(plan):
         done = manifest.begin(plan, inputs)
         if done is not None:
-            log(f"{out_dir} is prepared already")
+            log(f"{out_dir} is prepared already{_changed_since(plan)}")
             return done
         vocabulary.save(vocab, files.join(out_dir, "vocabulary"))
         if options.labels is not None:
@@ -89,6 +90,18 @@ def prepare(
     for line in manifest.summary(written):
         log(line)
     return written
+
+
+def _changed_since(plan: Plan) -> str:
+    """A warning of the first local source that is newer than the finished folder, or "".
+
+    Sizes were compared before, but an edit may keep them.
+    """
+    if files.is_bucket(plan.out_dir):
+        return ""
+    finished = os.stat(files.join(plan.out_dir, MANIFEST)).st_mtime_ns
+    newer = [part.path for part in plan.parts if part.state[1] > finished]
+    return f" (warning: {newer[0]} was changed since: delete it to prepare again)" if newer else ""
 
 
 def _columns(parts: Sequence[Part], options: PrepareOptions) -> tuple[str, ...]:
@@ -139,6 +152,8 @@ def _held_out_threshold(plan: Plan, hashed: list[dict[str, Any]]) -> int:
     Raises DataError if there are fewer than two usable groups of documents.
     """
     outer = sorted({group for record in hashed for group in record["outer_groups"]})
+    if len(outer) == 1 and plan.validation_share == 0:
+        return 0
     if len(outer) < 2:
         usable = sum(r["documents"] - r["short"] - r["overlapping"] for r in hashed)
         raise DataError(

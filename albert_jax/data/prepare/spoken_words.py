@@ -19,7 +19,7 @@ _EQUIVALENT_MARKS = {
     "{": "(", "}": ")", "[": "(", "]": ")",
 }  # fmt: skip
 """Marks in other scripts and forms, and the ones that tables of symbols have."""
-_SPOKEN = frozenset("%&@#'\u2019")
+_SPOKEN = frozenset("%&@#'\u2019\u2030\u00a7")
 """Punctuation by Unicode that is part of a word."""
 _JOINING = frozenset("./-\u2010\u2011")
 _IN_NUMBERS = frozenset(",:")
@@ -101,11 +101,16 @@ def without_marks(word: str) -> str:
 
 def _ends(chunk: str) -> tuple[int, int]:
     begin, end = 0, len(chunk)
-    while begin < end and is_mark(chunk[begin]):
+    while begin < end and is_mark(chunk[begin]) and not _is_minus(chunk, begin):
         begin += 1
     while end > begin and is_mark(chunk[end - 1]):
         end -= 1
     return begin, end
+
+
+def _is_minus(chunk: str, i: int) -> bool:
+    """Returns whether a place is the sign of a number, which is spoken."""
+    return i == 0 and chunk[:1] == "-" and chunk[1:2].isdigit()
 
 
 def _parts(chunk: str) -> list[str]:
@@ -115,7 +120,7 @@ def _parts(chunk: str) -> list[str]:
     begin, end = _ends(chunk)
     parts, start = [chunk[:begin]], begin
     for i in range(begin, end):
-        if is_mark(chunk[i]) and not _joins(chunk, i):
+        if is_mark(chunk[i]) and not _joins(chunk, i) and not _is_minus(chunk, i):
             parts += [chunk[start:i], chunk[i]]
             start = i + 1
     return [*parts, chunk[start:end], chunk[end:]]

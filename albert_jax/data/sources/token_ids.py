@@ -142,9 +142,12 @@ def _arrays(path: str) -> tuple[np.ndarray, np.ndarray]:
             f"vector and the offsets of its documents in {beside}"
         )
     bounds = _load(beside)
-    valid = bounds.ndim == 1 and len(bounds) > 1 and bounds[0] >= 0 and bounds[-1] <= len(ids)
+    valid = bounds.ndim == 1 and len(bounds) > 1 and bounds[0] == 0 and bounds[-1] == len(ids)
     if not valid or (np.diff(bounds.astype(np.int64)) < 0).any():
-        raise DataError(f"{beside}: must rise from 0 to {len(ids)}: write the offsets again")
+        raise DataError(
+            f"{beside}: must rise from 0 to {len(ids)}: write where each document begins, and at "
+            "the end where the last one ends"
+        )
     return ids, bounds
 
 

@@ -17,9 +17,15 @@ _ANCHORS = ("a", "the", "1")
 
 
 def check_texts(texts: Any) -> None:
-    """Raises ConfigError for a string in place of a list, which would be read by letters."""
+    """Raises ConfigError for a string in place of a list, which would be read by letters, and for
+    what is no string in the list."""
     if isinstance(texts, str | bytes):
         raise ConfigError(f"{texts[:40]!r} is one text where a list is taken: write [TEXT]")
+    for number, text in enumerate(() if texts is None else texts, start=1):
+        for part in text if isinstance(text, list | tuple) else [text]:
+            if not isinstance(part, str):
+                kind = type(part).__name__
+                raise ConfigError(f"text {number} is {kind}, not a string: mend it or leave it out")
 
 
 def tokenize(vocabulary: Vocabulary, texts: Sequence[str]) -> list[dict[str, Any]]:

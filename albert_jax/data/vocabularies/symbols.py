@@ -140,6 +140,9 @@ def from_spec(spec: str) -> Symbols:
     DataError for a table of another form, or if there is none.
     """
     name, _, more = spec.partition("+")
+    if name not in NAMED:  # A path may have a "+" of its own.
+        whole = files.is_folder(spec) or files.read(spec, limit=1) is not None
+        name, _, more = (spec, "", "") if whole or "+" not in spec else spec.rpartition("+")
     if name in NAMED:
         symbols = Symbols(NAMED[name], name)
     else:

@@ -9,7 +9,14 @@ from dataclasses import dataclass, replace
 
 from albert_jax.config import TaskConfig
 from albert_jax.data.sources import hub_datasets
-from albert_jax.data.sources.tables import IGNORED, Record, field, read_records, text_field
+from albert_jax.data.sources.tables import (
+    IGNORED,
+    Record,
+    field,
+    read_records,
+    read_text,
+    text_field,
+)
 from albert_jax.errors import ConfigError, DataError
 
 LABEL_NAMES = ("label", "gold_label", "Quality", "quality", "is_duplicate")
@@ -153,6 +160,16 @@ def read_unlabeled(
             with contextlib.suppress(DataError):
                 return read(config.columns, hidden=(label,))
         raise
+
+
+def lines_without_header(path: str) -> list[tuple[int, str]]:
+    """The lines of a .txt that are not blank, with their numbers; none if the first is a header
+    with usual names of texts, or the file is no .txt."""
+    lines = read_text(path).split("\n") if path.endswith(".txt") else [""]
+    header = set(lines[0].strip("\ufeff\r").split("\t"))
+    if any(header.issuperset(names) for names in TEXT_NAMES):
+        return []
+    return [(number, line) for number, line in enumerate(lines, start=1) if line.strip()]
 
 
 def check_labels(labels: Sequence[str], where: str) -> None:

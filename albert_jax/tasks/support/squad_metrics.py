@@ -101,10 +101,11 @@ def best_threshold(
 
     Questions are answered one by one in the order of their null score, and the first best point
     wins. At the start nothing is answered, every unanswerable question is right, and the
-    threshold is 0.
+    threshold is below all null scores (at most 0; the official script takes 0, because its scores
+    are probabilities).
     """
     total = best = float(sum(1 for answers in gold.values() if not answers))
-    threshold = 0.0
+    threshold = min([0.0, *(score - 1 for score in null_scores.values())])
     for name in sorted(null_scores, key=lambda name: null_scores[name]):
         if name not in scores:
             continue
