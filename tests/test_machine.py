@@ -68,7 +68,7 @@ def test_nothing_is_written_for_a_plan_that_does_not_fit(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"hours": 1.0}, "needs --out"),
+        ({"hours": 1.0}, "give both, or neither"),
         ({"hours": 1.0, "chip_hours": 1.0, "out": "x"}, "exclude each other"),
         ({"hours": 0.0, "out": "x"}, "above 0"),
         ({"hours": float("inf"), "out": "x"}, "above 0"),

@@ -27,7 +27,7 @@ from albert_jax.model.dropout import LayerDropout
 from albert_jax.model.sharing import Params, SharedParams
 
 EXACT = ComputeConfig(dtype="float32", attention="xla")
-"""Float32 throughout; pass another ComputeConfig (bfloat16, remat) for speed or memory."""
+"""Float32 throughout (on TPUs and GPUs with jax_default_matmul_precision = "highest" only)."""
 Batch = Mapping[str, jax.Array]
 """Arrays of a batch; the first axis of each is B."""
 Capture = Callable[[jax.Array, jax.Array], Any]
