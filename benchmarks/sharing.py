@@ -90,10 +90,9 @@ def report(folder: Path) -> None:
     with style.applied():
         figure = style.figure(6.5, 4.0, "Six blocks, shared in different ways, in equal time")
         axes = figure.add_subplot()
-        for layout, (megabytes, nats) in points.items():
-            axes.plot([megabytes] * len(nats), nats, "o", label=layout)
-            axes.annotate(layout, (megabytes, max(nats)), xytext=(0, 5),
-                          textcoords="offset points", ha="center")  # fmt: skip
+        for marker, (layout, (megabytes, nats)) in zip("os^vDP", points.items(), strict=False):
+            axes.plot([megabytes] * len(nats), nats, marker, label=layout)
+        axes.legend()
         axes.set_xlabel("parameters in float32, MB")
         axes.set_ylabel("nats below the unigram loss, each seed")
         (folder / "sharing.svg").write_bytes(style.encoded(figure, "svg"))
