@@ -90,7 +90,7 @@ def signals() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException | None) -> bool:
-    """Whether a device had too little memory, which JAX tells by the text of its error."""
+    """True if a device had too little memory, which JAX tells by the text of its error."""
     return type(error).__name__ == "JaxRuntimeError" and "RESOURCE_EXHAUSTED" in str(error)
 
 

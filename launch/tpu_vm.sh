@@ -172,6 +172,8 @@ run() {
         ready=$(on_first 'test -e albert_jax/ready && echo yes || echo no' || true)
         case $ready in yes | no) ;; *)
             echo "$name: no answer, looking again" >&2
+            if [ "$begin" = start ]; then failures=$((failures + 1)); fi
+            [ "$failures" -lt "$tries" ] || fail "the hosts of $name do not answer: see above"
             sleep "$pause"
             continue
             ;;
@@ -188,7 +190,7 @@ run() {
         # Ends when the run has ended on every host, or when the connection is lost.
         on_all "bash albert_jax/launch/host.sh $begin$words && bash albert_jax/launch/host.sh follow" ||
             true
-        begin=again  # From now on a stop that was asked for counts.
+        begin=again # From now on a stop that was asked for counts.
         code=$(on_first 'bash albert_jax/launch/host.sh code' || echo none)
         case $code in
         stopped) exit 75 ;;

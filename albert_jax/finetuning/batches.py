@@ -20,7 +20,7 @@ from albert_jax.tasks.task import AnyTask
 LENGTH_MULTIPLE = 16
 """Row lengths of shortened batches are rounded up to a multiple of this many tokens."""
 PROGRAM_FLOPS = 3e11
-"""What compiling a step for one more row length costs: some four seconds of a CPU that trains."""
+"""Cost of compiling a step for one more row length: some four seconds of a CPU that trains."""
 POOL = 16
 """Consecutive batches of an epoch whose examples are sorted together by length."""
 

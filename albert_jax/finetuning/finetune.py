@@ -76,8 +76,8 @@ def run(
     if not continued:
         initial()  # Weights that do not fit are reported before the run folder is made.
     # The augmented examples: hosts whose models drew other words must not train together.
-    inputs = {"--init": str(init), "the examples": digest(train), "the dev examples": digest(dev)}
-    config, mesh = set_up(config, out, inputs)
+    inputs = {"the examples": digest(train), "the dev examples": facts["dev_examples"]}
+    config, mesh = set_up(config, out, {"--init": str(init), **inputs})
     batches, answers = TrainingBatches(train_features, config), []
     features = train_features.of_phase(len(config.phases) - 1), dev_features
     summary.say(out, new, fitted, more, summary.of_examples(config, task, counts, features))

@@ -183,8 +183,8 @@ def with_steps(
             for phase, begin in zip(phases, begins, strict=False)
             if begin < max_steps
         )
-        # The steps are final: continuing from this config must not count epochs again.
-        task = dataclasses.replace(task, num_train_epochs=0.0)
+    # The steps are final: continuing from this config must not count epochs again.
+    task = dataclasses.replace(task, num_train_epochs=0.0)
     steps = sum(phase.steps for phase in phases)
     optimizer, run = config.optimizer, config.run
     if "optimizer.warmup_steps" not in given:
@@ -198,5 +198,5 @@ def with_steps(
 
 
 def _gives_steps(given: Collection[str]) -> bool:
-    """Whether the steps of a phase were chosen by hand."""
+    """True if the steps of a phase were chosen by hand."""
     return any(path.startswith("phases.") and path.endswith(".steps") for path in given)

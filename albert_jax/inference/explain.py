@@ -94,8 +94,9 @@ def explain(
     predictions per mask and layer. Raises DataError for a text that is empty or too long.
     """
     config, params = model.config, model.params
-    if model.run_config.task is not None and task_of(model).classifies:
-        task_of(model).parse_line(text, "the text")  # A model of pairs takes no single text.
+    task = None if model.run_config.task is None else task_of(model)
+    if task is not None and task.classifies:
+        task.parse_line(text, "the text")  # A model of pairs takes no single text.
     layers = states_and_attention(model, text, num_layers=num_layers)
     # The layers stand in the place of the rows of a batch.
     outputs, count = jnp.asarray(layers.states[1:]), len(layers.attention)
@@ -114,7 +115,6 @@ def explain(
             for mask in range(positions.size)
         ]
     labels, classes, attribution = (), None, None
-    task = None if model.run_config.task is None else task_of(model)
     if task is not None and task.classifies:
         labels = task.output_names
         logits = task.head_logits(Encoder(config, EXACT).bind(params), outputs, batch)

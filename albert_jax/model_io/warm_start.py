@@ -136,7 +136,7 @@ def matching_ids(old: Vocabulary, new: Vocabulary) -> list[list[int]]:
     if isinstance(old, IdRange) and isinstance(new, IdRange):  # Ids without text keep their sense.
         same = set(range(min(old.size, new.size))) - set(special) - set(special.values())
         numbers = {id: id for id in same} | {id: other for id, other in special.items() if id >= 0}
-        return [[numbers[i]] if numbers.get(i, -1) >= 0 else [] for i in range(new.size)]
+        return [[numbers[i]] if i in numbers else [] for i in range(new.size)]
     old_ids = {old.id_to_token(i): i for i in range(old.size)}
     tokens = [new.id_to_token(i) for i in range(new.size)]
     encoded = old.encode([token.replace(SPACE, " ").removeprefix("##") for token in tokens])

@@ -97,7 +97,7 @@ class _Loop:
         self.config, self.task, self.run_dir, self.mesh = config, task, run_dir, mesh
         self.record, self.lock, self.step = record, lock, 0
         self.evaluation_due = False
-        """Whether the run was stopped before the evaluation of its newest step was done."""
+        """True if the run was stopped before the evaluation of its newest step was done."""
         leading = process()[0] == 0
         self.clock, self.console = Clock(), Console(quiet=not leading)
         self.checkpoints = Checkpoints(
@@ -199,6 +199,7 @@ class _Loop:
                 self.writer.flush()
             kept = self._of_checkpoint(number, scores) | {EVALUATED: 1.0}
             self.checkpoints.add_metrics(self.step, kept)
+            self.evaluation_due = False
         while self.step < config.steps:
             number, step_in_phase = config.phase_at(self.step)
             phase = config.phases[number]
@@ -238,7 +239,7 @@ class _Loop:
 
     @property
     def finished(self) -> bool:
-        """Whether all steps and evaluations are done."""
+        """True if all steps and evaluations are done."""
         return self.step >= self.config.steps and not self.evaluation_due
 
     def _stopped(self) -> Stopped:

@@ -129,7 +129,7 @@ def _jit_on_rows(
 
 
 def frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
-    """Whether the phase leaves a parameter as it is; heads without a loss would only decay."""
+    """True where the phase leaves a parameter as it is; heads without a loss would only decay."""
     frozen = ("encoder/",) * (phase.freeze == "encoder")
     frozen += ("pooler/", "sop_head/") * (phase.objective.sentence_order == "none")
     return jax.tree.map_with_path(lambda keys, _: path_of(keys).startswith(frozen), params)

@@ -36,6 +36,17 @@ def training_batches(path: Path, phase: PhaseConfig, **task: Any) -> tuple[Train
     return TrainingBatches(features, config), config
 
 
+def batches_of(
+    tmp_path: Path, examples: int, steps: int, **task: Any
+) -> tuple[TrainingBatches, Config]:
+    """Batches of eight of so many equal examples, with 100 steps of warm-up."""
+    path = tmp_path / f"classes-{examples}.tsv"
+    path.write_text("sentence\tlabel\n" + "the file\tyes\n" * examples)
+    phase = PhaseConfig(steps=steps, sequence_length=16, batch_size=8)
+    batches, config = training_batches(path, phase, **task)
+    return batches, dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
+
+
 def test_rows_of_a_batch_do_not_depend_on_what_was_made_before(data):
     """So a run may continue at any step, and every host can make its own rows."""
     phase = PhaseConfig(steps=6, sequence_length=32, batch_size=4)
@@ -97,11 +108,7 @@ def test_a_run_has_as_many_row_lengths_as_its_steps_pay_for():
 
 
 def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
-    path = tmp_path / "classes.tsv"
-    path.write_text("sentence\tlabel\n" + "the file\tyes\n" * 80)
-    phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
-    batches, config = training_batches(path, phase, num_train_epochs=2.5)
-    config = dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
+    batches, config = batches_of(tmp_path, 80, 1000, num_train_epochs=2.5)
     complete = run_config.with_steps(config, (), batches.features, None)
     assert (complete.steps, complete.optimizer.warmup_steps) == (25, 2)
     assert run_config.with_steps(complete, (), batches.features, None) == complete
@@ -113,10 +120,7 @@ def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):
 
 def test_few_examples_have_more_epochs_unless_they_were_asked_for(tmp_path):
     def epochs(examples, asked=3.0, given=()):
-        path = tmp_path / f"classes-{examples}.tsv"
-        path.write_text("sentence\tlabel\n" + "the file\tyes\n" * examples)
-        phase = PhaseConfig(steps=1000, sequence_length=16, batch_size=8)
-        batches, config = training_batches(path, phase, num_train_epochs=asked)
+        batches, config = batches_of(tmp_path, examples, 1000, num_train_epochs=asked)
         config, line = run_config.with_more_epochs(config, given, batches.features)
         again, nothing = run_config.with_more_epochs(config, given, batches.features)
         assert (again, nothing) == (config, "")
@@ -132,11 +136,7 @@ def test_few_examples_have_more_epochs_unless_they_were_asked_for(tmp_path):
 
 
 def test_steps_that_were_typed_stand_in_place_of_the_epochs_of_a_preset(tmp_path):
-    path = tmp_path / "classes.tsv"
-    path.write_text("sentence\tlabel\n" + "the file\tyes\n" * 80)
-    phase = PhaseConfig(steps=300, sequence_length=16, batch_size=8)
-    batches, config = training_batches(path, phase, num_train_epochs=3.0)
-    config = dataclasses.replace(config, optimizer=OptimizerConfig(warmup_steps=100))
+    batches, config = batches_of(tmp_path, 80, 300, num_train_epochs=3.0)
 
     def completed(*given: str) -> tuple[int, int, int]:
         done, _ = run_config.complete(config, given, batches.features, None)

@@ -166,6 +166,10 @@ def test_host_starts_once_and_stops(host, tmp_path):
     host("follow")
     assert host("code").stdout == "stopped\n"
     assert (tmp_path / "a host" / "run.code").read_text() == "75\n"
+    # A stop between two tries counts; only a new start forgets it.
+    assert host("again", "pretrain").returncode == 0
+    assert (tmp_path / "a host" / "run.pid").read_text() == pid
+    assert host("code").stdout == "stopped\n"
     assert host("restart").returncode == 2
 
 
