@@ -120,7 +120,7 @@ def draw(curves: dict[str, Curve], path: Path, title: str) -> None:
                           xytext=(4, 0), textcoords="offset points", va="center")  # fmt: skip
         axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         axes.set_xlabel("seconds of training on two cores")
-        axes.set_ylabel("nats below the loss of word frequencies")
+        axes.set_ylabel("nats below the unigram loss")
         axes.legend(loc="upper left")
         figure.savefig(path, format="svg")
 

@@ -1,6 +1,6 @@
 """The sharing map: six blocks whose parameters are shared in different ways, in equal time.
 
-    python benchmarks/sharing.py --data DATA --out DIR [--seconds 1200] [--seeds 3]
+    python benchmarks/sharing.py --data DATA --out DIR [--seconds 1000] [--seeds 3]
                                  [--pairs BLIMP.jsonl] [--layouts NAME ...]
 
 Every layout is the preset `tiny` with six blocks instead of two, trained with `albert-jax

@@ -14,7 +14,7 @@ class TokenizerTrain(ReadingOptions):
     """Learn a vocabulary from text."""
 
     vocab_size: int
-    """Number of tokens, the special ones included."""
+    """Most tokens, the special ones included; a small text supports fewer."""
     out: Directory
     """Directory to make."""
     kind: Literal["sentencepiece", "characters", "wordpiece"] = "sentencepiece"

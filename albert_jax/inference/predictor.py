@@ -52,6 +52,11 @@ class Predictor:
         if denoising_steps is not None:
             model = predict.with_denoising_steps(model, denoising_steps)
         self.model, self.task = model, predict.task_of(model)
+        if not self.task.generates and self._sampling != Sampling():
+            raise ConfigError(
+                "--temperature, --seed and --show-steps are for generation, not for "
+                f"{self.task.name}: leave them out"
+            )
         self.early_exit: EarlyExit | None = None
         if exit_confidence is not None:
             from albert_jax.inference.early_exit import EarlyExit
@@ -111,7 +116,10 @@ class Predictor:
     def _readable(self, example: Any, prediction: Prediction) -> Prediction:
         """The prediction with its input, unless an id names that, and with `top_k` alternatives."""
         shown = dict(prediction)
-        if isinstance(probabilities := shown.get("probabilities"), dict):
+        probabilities = shown.get("probabilities")
+        if self._top_k is not None and "best" not in shown and not isinstance(probabilities, dict):
+            raise ConfigError(f"--top-k: {self.task.name} gives one answer each: leave it out")
+        if isinstance(probabilities, dict):
             ranked = sorted(probabilities.items(), key=lambda item: -item[1])
             shown["probabilities"] = dict(ranked[: self._top_k])
         if "best" in shown:

@@ -59,12 +59,13 @@ def test_second_run_does_nothing_and_other_inputs_are_refused(tmp_path: Path) ->
         train([str(text)], str(out), TrainingOptions(vocab_size=50))
 
 
-def test_too_large_names_the_maximum(tmp_path: Path) -> None:
-    text = write(tmp_path / "text.txt")
-    with pytest.raises(DataError, match="give at most [0-9]+") as caught:
-        train([str(text)], str(tmp_path / "v"), TrainingOptions(vocab_size=5000))
-    largest = int(str(caught.value).split("at most ")[1].split(",")[0])
-    train([str(text)], str(tmp_path / "v"), TrainingOptions(vocab_size=largest))
+def test_a_small_text_supports_fewer_tokens_and_a_line_says_so(tmp_path: Path) -> None:
+    text, lines = write(tmp_path / "text.txt"), []
+    train([str(text)], str(tmp_path / "v"), TrainingOptions(vocab_size=5000), lines.append)
+    size = vocabulary.load(str(tmp_path / "v")).size
+    assert 20 < size < 5000 and f"the text supports {size} tokens" in lines[-1]
+    train([str(text)], str(tmp_path / "x"), TrainingOptions(vocab_size=size), lines.append)
+    assert vocabulary.load(str(tmp_path / "x")).size == size and "supports" not in lines[-1]
     with pytest.raises(DataError, match="give more than [0-9]+"):
         train([str(text)], str(tmp_path / "w"), TrainingOptions(vocab_size=20))
     with pytest.raises(ConfigError, match="at least 20"):

@@ -82,6 +82,8 @@ def test_other_bad_input(data, tuned, tmp_path, capsys):
     assert "3 parts" in last("predict", tuned, "a\tb\tc", exit_code=3)
     for given in ("inf", "nan", "1e-320", "-1"):
         assert "--temperature" in last("predict", tuned, "a", "--temperature", given, exit_code=2)
+    for given in (("--temperature", "0.5"), ("--seed", "1"), ("--show-steps", "True")):
+        assert "for generation" in last("predict", tuned, "a", *given, exit_code=2)
     assert "--seed -1" in last("predict", tuned, "a", "--seed", "-1", exit_code=2)
     pairs = {"sentence_good": "the file", "sentence_bad": "file the", "UID": "all"}
     (tmp_path / "pairs.jsonl").write_text(json.dumps(pairs))

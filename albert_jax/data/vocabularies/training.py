@@ -31,7 +31,6 @@ from albert_jax.data.vocabularies import vocabulary, wordpiece_training
 from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece, is_inner_digits_comma
-from albert_jax.data.vocabularies.wordpiece_training import VocabularyTooLargeError
 from albert_jax.errors import ConfigError, DataError
 
 REPORT = "training.json"
@@ -60,7 +59,7 @@ class TrainingOptions:
     """Options for training a vocabulary."""
 
     vocab_size: int
-    """Number of tokens, the special ones included."""
+    """Most tokens, the special ones included; a small text supports fewer."""
     seed: int = 0
     """Seed of the sample of documents."""
     kind: Literal["sentencepiece", "characters", "wordpiece"] = "sentencepiece"
@@ -114,8 +113,8 @@ def train(
       log: Called with progress, line by line.
 
     Raises:
-      DataError: There is no usable text, or too little for the size (the message gives the
-        maximum), or the folder holds a vocabulary that was made from other inputs.
+      DataError: There is no usable text, or it has more characters than the vocabulary tokens, or
+        the folder holds a vocabulary that was made from other inputs.
       StorageError: The folder cannot be written.
     """
     parts = sources.parts(specs, options.reading)
@@ -134,13 +133,15 @@ def train(
         raise DataError(f"{parts[0].path}: no text was found: give files with text in them")
     log(f"training {options.vocab_size:,} tokens on {sum(map(len, cleaned)):,} characters")
     if options.kind == "sentencepiece":
-        model = _train(cleaned, options.vocab_size, keep_width=options.keep_width)
+        model = _train_at_most(cleaned, options.vocab_size, keep_width=options.keep_width)
         case, accents = options.lower_case, options.keep_accents
         vocab = SentencePiece(model, lower_case=case, keep_accents=accents)
     else:
         vocab = wordpiece_training.train(
             texts, options.kind, options.vocab_size, lower_case=options.lower_case
         )
+    if vocab.size < options.vocab_size:
+        log(f"the text supports {vocab.size:,} tokens: the vocabulary has as many")
     ids, _ = vocab.encode_flat(texts)
     num_bytes = sum(len(text.encode("utf-8", "surrogatepass")) for text in texts)
     report = {
@@ -154,6 +155,14 @@ def train(
     vocabulary.save(vocab, out_dir)
     files.write(files.join(out_dir, REPORT), json_bytes(report))
     return report
+
+
+class VocabularyTooLargeError(Exception):
+    """The text supports only `largest` tokens."""
+
+    def __init__(self, largest: int) -> None:
+        super().__init__(f"the text supports {largest} tokens")
+        self.largest = largest
 
 
 class VocabularyTooSmallError(DataError):
@@ -181,11 +190,12 @@ def from_texts(texts: Sequence[str], max_size: int) -> SentencePiece:
     return SentencePiece(model, lower_case=True, keep_accents=False)
 
 
-def _train_at_most(cleaned: Sequence[str], max_size: int) -> bytes:
+def _train_at_most(cleaned: Sequence[str], max_size: int, *, keep_width: bool = False) -> bytes:
+    """A model with `max_size` tokens, or with as many as the text supports. Raises DataError."""
     try:
-        return _train(cleaned, max_size)
+        return _train(cleaned, max_size, keep_width=keep_width)
     except VocabularyTooLargeError as error:
-        return _train(cleaned, error.largest)
+        return _train(cleaned, error.largest, keep_width=keep_width)
 
 
 def sample(
@@ -215,7 +225,7 @@ def sample(
                 yield document
 
 
-def _train(cleaned: Sequence[str], vocab_size: int, *, keep_width: bool = False) -> bytes:
+def _train(cleaned: Sequence[str], vocab_size: int, *, keep_width: bool) -> bytes:
     model = io.BytesIO()
     # Settings that are given stand in the model, so the usual ones are left to the trainer.
     settings: dict[str, Any] = {"normalization_rule_name": "identity"} if keep_width else {}
@@ -279,11 +289,11 @@ def _without_inner_digits(model: bytes) -> bytes:
     return b"".join(parts)
 
 
-def _refusal(message: str, vocab_size: int) -> DataError:
+def _refusal(message: str, vocab_size: int) -> Exception:
     """The error for a message of the trainer."""
     largest = re.search(r"value <= (\d+)", message)
     if largest:
-        return VocabularyTooLargeError(vocab_size, int(largest.group(1)))
+        return VocabularyTooLargeError(int(largest.group(1)))
     fewest = re.search(r"required_chars\D+(\d+) vs (\d+)", message)
     if fewest:
         return VocabularyTooSmallError(vocab_size, int(fewest.group(2)))

@@ -15,28 +15,15 @@ from albert_jax.errors import DataError
 Kind = Literal["characters", "wordpiece"]
 
 
-class VocabularyTooLargeError(DataError):
-    """The text supports only `largest` tokens."""
-
-    def __init__(self, vocab_size: int, largest: int) -> None:
-        super().__init__(
-            f"vocabulary size {vocab_size} is more than the text supports: give at most "
-            f"{largest}, or more text"
-        )
-        self.largest = largest
-
-
 def train(texts: Sequence[str], kind: Kind, vocab_size: int, *, lower_case: bool) -> WordPiece:
-    """A vocabulary of exactly `vocab_size` tokens, the special ones first.
+    """A vocabulary of `vocab_size` tokens, the special ones first, or as many as the text supports.
 
     Characters are the most frequent ones, which stand for themselves inside a word as "##c", as
-    letters and digits do; a Chinese character is a word. Raises DataError if the text supports
-    fewer tokens or, for pieces of words, has more characters.
+    letters and digits do; a Chinese character is a word. Raises DataError for pieces of words if
+    the text has more characters than the vocabulary tokens.
     """
     words = [basic_tokenize(text, lower_case) for text in texts]
     tokens = _characters(words) if kind == "characters" else _pieces(words, vocab_size)
-    if len(tokens) < vocab_size - len(SPECIAL):
-        raise VocabularyTooLargeError(vocab_size, len(tokens) + len(SPECIAL))
     if kind == "wordpiece" and len(tokens) > vocab_size - len(SPECIAL):
         raise DataError(
             f"vocabulary size {vocab_size} is less than the characters of the text: give at least "
