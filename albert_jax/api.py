@@ -82,6 +82,7 @@ Batch = Mapping[str, Any]
 def save(model: Model, path: str, *, to: Literal["native", "huggingface"] = "native") -> None:
     """Writes a directory that `load` reads; "huggingface" is one that Transformers reads too.
 
+    The head of a fine-tuned model is written for Transformers only: `load` reads it from its run.
     Raises CheckpointError if the directory exists, and StorageError if it cannot be written.
 
     >>> save(load(directory), directory + "-copy")
@@ -123,7 +124,7 @@ def predict(
     """
     from albert_jax.inference.predictor import Predictor
 
-    check_texts(texts)
+    check_texts(texts, several=True)
     predictor = Predictor(
         model,
         num_layers=num_layers,

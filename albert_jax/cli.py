@@ -14,6 +14,7 @@ import io
 import re
 import resource
 import sys
+from itertools import pairwise
 from typing import NoReturn
 
 from albert_jax import compilation_cache, exits, logs
@@ -63,10 +64,10 @@ EQUIVALENT_OPTIONS = {
 """Our options for those of other trainers, in the commands of WITH_FIELDS."""
 WITH_FIELDS = ("pretrain", "finetune", "config show")
 """Commands that have every field of a config as an option."""
-LISTS = (
-    "--text", "--ids", "--decontaminate", "--data", "--data.prepared", "--allow-change",
-    "--special-ids",
-)  # fmt: skip
+LISTS = re.compile(
+    r"--(text|ids|decontaminate|data|data\.prepared|allow-change|special-ids|num-layers|beam"
+    r"|phases\.\d+\.(mixture|depths)|run\.save-at-words)"
+)
 """Options with several values, of which a repetition would silently lose the first."""
 DEVICE_OPTIONS = ("--gpu", "--gpus", "--cuda", "--tpu", "--cpu", "--device", "--devices")
 """Options of other programs for what an environment variable decides here."""
@@ -143,10 +144,13 @@ def _overview(commands: list[str] | None = None) -> str:
 def _run(command: str, arguments: list[str]) -> int:
     import tyro
 
-    for option in LISTS:
-        if sum(word == option or word.startswith(f"{option}=") for word in arguments) > 1:
+    names = [word.partition("=")[0].replace("_", "-") for word in arguments]
+    for option in filter(LISTS.fullmatch, names):
+        if names.count(option) > 1:
             text = f"{option} is given twice: give it once, with all its values behind it"
             return exits.print_last_line(f"{text} (albert-jax {command} --help)", USAGE)
+    if ("--out", "") in pairwise(arguments) or "--out=" in arguments:
+        return exits.print_last_line("--out is empty: name a file or folder", USAGE)
     module, name = COMMANDS[command][0].split(":")
     options_class = getattr(importlib.import_module(module), name)
     defaults = getattr(options_class, "defaults", None)

@@ -335,7 +335,7 @@ class Config:
             raise ConfigError("phases is empty: a run needs at least one phase")
         for i, phase in enumerate(self.phases):
             phase.validate(f"phases.{i}", self.model)
-            if phase.mixture and len(phase.mixture) != len(self.data.prepared):
+            if phase.mixture and len(self.data.prepared) not in (0, len(phase.mixture)):
                 raise ConfigError(
                     f"phases.{i}.mixture has {len(phase.mixture)} weights for "
                     f"{len(self.data.prepared)} folders in data.prepared: give one each"

@@ -213,10 +213,12 @@ def _refused(old: Config, new: Config, allow_change: tuple[str, ...]) -> dict[st
 
 def _find(name: str, extended_by: str) -> str:
     """Path of a preset, of a file (relative to the file that extends it) or in a run folder."""
-    if files.is_bucket(name):
-        return name if name.endswith(".toml") else files.join(name, "config.toml")
     if name in presets():
         return str(preset_folder() / f"{name}.toml")
+    if files.is_bucket(extended_by) and not files.is_bucket(name):
+        name = files.join(extended_by.rpartition("/")[0], name)
+    if files.is_bucket(name):
+        return name if name.endswith(".toml") else files.join(name, "config.toml")
     path = os.path.expanduser(name)
     if extended_by:
         path = os.path.join(os.path.dirname(extended_by), path)

@@ -340,11 +340,24 @@ def test_a_line_of_many_words_has_an_end():
 
 
 @pytest.mark.parametrize(
-    "command", ["data prepare --text a --text b --out x", "pretrain --data a --data b --out x"]
+    "command",
+    [
+        "data prepare --text a --text b --out x",
+        "pretrain --data a --data b --out x",
+        "pretrain --allow_change a --allow-change b --out x",
+        "evaluate run --num-layers 1 --num-layers 2",
+        "pretrain --phases.0.mixture 1 --phases.0.mixture 2 --out x",
+    ],
 )
 def test_a_second_list_of_values_is_refused(capsys, command):
     assert cli.main(command.split()) == 2
-    assert re.search(r"--(text|data) is given twice: give it once", capsys.readouterr().err)
+    assert re.search(r"--\S+ is given twice: give it once", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("out", [["--out", ""], ["--out="]])
+def test_an_empty_out_is_not_the_root_of_the_disk(capsys, out):
+    assert cli.main(["pretrain", "--config", "tiny", "--data", "d", *out]) == 2
+    assert "--out is empty" in capsys.readouterr().err
 
 
 def test_an_argument_that_is_not_utf8_is_one_line(capsys):

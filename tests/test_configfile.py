@@ -90,7 +90,10 @@ def test_run_folder_is_read(tmp_path, write):
         ("seed = true\n", ["seed", "whole number"]),
         ("seed = 1.5\n", ["seed", "whole number"]),
         ("[optimizer]\nlearning_rate = '1e-4'\n", ["optimizer.learning_rate", "string"]),
-        ("[[phases]]\nmixture = [1.0, 2.0]\n", ["phases.0.mixture has 2 weights for 0 folders"]),
+        (
+            "[[phases]]\nmixture = [1.0, 2.0]\n[data]\nprepared = ['a']\n",
+            ["phases.0.mixture has 2 weights for 1 folders"],
+        ),
         ("[optimizer]\nname = 'lamp'\n", ["optimizer.name", "'lamb'"]),
         ("[optimizer]\nlearning_rate = nan\n", ["optimizer.learning_rate", "finite"]),
         ("[optimizer]\nlearning_rate = inf\n", ["optimizer.learning_rate", "finite"]),
@@ -135,7 +138,7 @@ def test_bad_files_are_told_in_one_line(write, text, parts):
     "text",
     [
         "[data]\nprepared = ['gs://b/x?token=S3CRETS3CRETS3CRET']\n",
-        "[data]\nprepared = ['hf_S3CRETS3CRETS3CRETS3CRET']\n",
+        "[data]\nprepared = ['hf_S3CRETS3CRETS3CRETS3CRETS3CRET']\n",
         "[data]\nprepared = ['https://me:S3CRETS3CRETS3CRET@host/x']\n",
     ],
 )
@@ -143,6 +146,16 @@ def test_secrets_are_refused_and_not_repeated(write, text):
     with pytest.raises(ConfigError, match="secret") as caught:
         configfile.load(write(text))
     assert "S3CRET" not in str(caught.value)
+
+
+def test_names_of_folders_are_no_secrets(write):
+    text = "[data]\nprepared = ['hf_wikipedia_20231101_en', 'x/key_words']\n"
+    assert len(configfile.load(write(text)).data.prepared) == 2
+
+
+def test_a_mixture_may_wait_for_folders_of_the_command_line(write):
+    text = "[[phases]]\nmixture = [0.7, 0.3]\n"
+    assert configfile.load(write(text)).phases[0].mixture == (0.7, 0.3)
 
 
 def test_the_value_of_an_unknown_key_is_not_repeated(write):

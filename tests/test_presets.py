@@ -122,7 +122,9 @@ def test_hours_in_the_head_follow_the_formula(name):
     assert len(found) == 3
     for hours, before, chip, after in found:
         told = float(hours.replace(",", ""))
-        assert told == pytest.approx(_hours(config, int(before or after or 1), CHIPS[chip.lower()].flops), rel=0.1)
+        assert told == pytest.approx(
+            _hours(config, int(before or after or 1), CHIPS[chip.lower()].flops), rel=0.1
+        )
 
 
 @pytest.mark.parametrize("name", ON_CPU)

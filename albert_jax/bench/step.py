@@ -122,7 +122,8 @@ def single_phase(
 class Stepper:
     """The train step of a config of one phase on all devices, compiled, with state and batches."""
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, num_layers: int | None = None) -> None:
+        """Compiles the step at a depth; None is the model's own."""
         from albert_jax.model import attention
         from albert_jax.model.init import init_params
         from albert_jax.model.unroll import with_unroll
@@ -147,7 +148,7 @@ class Stepper:
         self._batches = [batch(seed) for seed in range(2)]
         self._scalars = {"learning_rate": np.float32(1e-4), "seed": np.int32(config.seed)}
         loss = pretraining_loss(config.model, config.compute, backend, objective=phase.objective)
-        step = make_train_step(config, phase, mesh, loss)
+        step = make_train_step(config, phase, mesh, loss, num_layers=num_layers)
         start = time.perf_counter()
         self._step = step.lower(state, self._batches[0](), self._scalars).compile()
         self.compilation = time.perf_counter() - start
@@ -222,13 +223,17 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
 
 
 def seconds_per_step(config: Config) -> list[float]:
-    """Median seconds of a few steps of each phase."""
-    medians = []
-    for number in range(len(config.phases)):
-        stepper = Stepper(single_phase(config, number))
+    """Median seconds of a few steps of each phase, the mean over its depths."""
+
+    def median(number: int, depth: int | None) -> float:
+        stepper = Stepper(single_phase(config, number), depth)
         stepper.run(_WARM_UP_STEPS)
-        medians.append(statistics.median(stepper.run(5)))
-    return medians
+        return statistics.median(stepper.run(5))
+
+    return [
+        statistics.mean(median(number, depth) for depth in phase.depths or (None,))
+        for number, phase in enumerate(config.phases)
+    ]
 
 
 def product_rate(dtype: str, *, seconds: float = 0.5) -> float:

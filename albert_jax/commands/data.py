@@ -154,7 +154,12 @@ class DataPrepare(ReadingOptions):
                     "--vocab-size and --special-ids describe --ids without a --tokenizer: "
                     "leave them out"
                 )
-            return vocabulary.load(self.tokenizer)
+            found = vocabulary.load(self.tokenizer)
+            if isinstance(found, symbols.Symbols):
+                raise ConfigError(
+                    f"--tokenizer {self.tokenizer} is a table of phonemes: give --phonemes LANGUAGE"
+                )
+            return found
         if self.text:
             raise ConfigError("--text needs --tokenizer: `albert-jax tokenizer train` makes one")
         if self.vocab_size is None or len(self.special_ids) not in (4, 5):

@@ -15,7 +15,7 @@ from typing import Annotated
 import tyro
 
 from albert_jax import configfile, files
-from albert_jax.commands.options import Directory, File
+from albert_jax.commands.options import Directory, File, check_pretraining
 from albert_jax.errors import AlbertError, ConfigError
 from albert_jax.observe import environment
 from albert_jax.plan.chips import GIB
@@ -43,18 +43,26 @@ class Doctor:
     def run(self) -> int:
         """Prints the findings; returns 2 if something is not ok."""
         findings = [_versions(), _devices(), *_folder(self.out), _clock(self.clock_url)]
-        if self.data:
-            from albert_jax.bench import input as input_rate
-
-            config = configfile.load(self.config)
-            data = dataclasses.replace(config.data, prepared=self.data)
-            rates = input_rate.compare(dataclasses.replace(config, data=data))
-            findings += [Finding("input", ok, text) for ok, text in rates]
+        findings += self._input() if self.data else []
         for finding in findings:
             print(f"{'ok ' if finding.ok else 'NOT'} {finding.name:10} {finding.text}")
         failed = sum(not finding.ok for finding in findings)
         print(f"{failed} of {len(findings)} not ok" if failed else f"all {len(findings)} ok")
         return ConfigError.exit_code if failed else 0
+
+    def _input(self) -> list[Finding]:
+        """Whether batches of the data are made in time for the steps of the config."""
+        from albert_jax.bench import input as input_rate
+
+        try:
+            config = configfile.load(self.config)
+            check_pretraining(config, self.config)
+            data = dataclasses.replace(config.data, prepared=self.data)
+            config = dataclasses.replace(config, data=data)
+            config.validate()
+            return [Finding("input", ok, text) for ok, text in input_rate.compare(config)]
+        except AlbertError as error:
+            return [Finding("input", False, str(error))]
 
 
 @dataclass(frozen=True)

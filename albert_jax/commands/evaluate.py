@@ -194,19 +194,21 @@ def _picture_of_depths(
 
     interval = report.get("interval", {"metric": "mlm_loss"})
     metric = interval["metric"]
-    if metric not in next(iter(depths.values())):  # Nothing was masked.
-        metric = "sop_loss"
+    if metric not in (first := next(iter(depths.values()))):  # Nothing was masked.
+        metric = next(name for name in ("sop_loss", "word_loss") if name in first)
     values = {int(name.split()[0]): numbers[metric] for name, numbers in depths.items()}
     if metric == "mlm_loss":
         unit = "nats per masked token (less is better)"
-        guess = ("unigram frequencies", next(iter(depths.values()))["unigram_loss"])
+        guess = ("unigram frequencies", first["unigram_loss"])
     else:
-        unit, heading = metric.replace("_", " "), f"{heading}; bars: 95% interval"
+        unit = metric.replace("_", " ")
         majority = report["results"].get("majority", {}).get(metric)
-        guess = None if majority is None else ("the commonest answer", majority)
+        guess = None if majority is None else ("the majority class", majority)
     intervals = {
         int(name.split()[0]): (interval[name]["low"], interval[name]["high"])
         for name in depths
         if name in interval
     }
+    if intervals:
+        heading += "; bars: 95% interval"
     return figures.scores_by_depth(title, heading, unit, values, intervals, guess)

@@ -39,10 +39,12 @@ class Serve:
         from albert_jax.serve.forms import short_names
         from albert_jax.serve.server import Server
 
-        step = step_number(self.step)
+        step, names = step_number(self.step), short_names(self.models)
+        # The options are those of the runs; if there is none, `load` refuses them.
+        chosen = {path for path in names if is_run(path)} or names.keys()
         models = {
-            name: load(path, step=step, weights=self.weights) if is_run(path) else load(path)
-            for path, name in short_names(self.models).items()
+            name: load(path, step=step, weights=self.weights) if path in chosen else load(path)
+            for path, name in names.items()
         }
         with Server(Answers(models), self.port) as server:
             print(f"{server.address} (Ctrl-C ends it)", flush=True)

@@ -15,6 +15,7 @@ from albert_jax.evaluation.intervals import bootstrap
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of, truncated_examples
 from albert_jax.model import flops
+from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import flatten_groups
 from albert_jax.tasks.support.rows import BatchSpec
@@ -70,7 +71,7 @@ def evaluate(
         values |= mean_cosines(
             model.params,
             model.config,
-            model.run_config.compute,
+            EXACT,
             _batches(model, examples[:COSINE_EXAMPLES]),
             num_layers=num_layers,
         )

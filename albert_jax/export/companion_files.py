@@ -77,8 +77,9 @@ def companion_files(
         verb = "pretrain" if model.run_config.task is None else "finetune"
         lines += [
             *("", "## Training config", ""),
-            f"Saved as config.toml, it repeats the training with the same data: `albert-jax {verb} "
-            "--config config.toml --out RUN`.",
+            f"Saved as config.toml, it repeats the training: `albert-jax {verb} --config "
+            "config.toml --out RUN`, with the same data, and with the same `--init` if the "
+            "training had one. (Its depth is that of this export.)",
             *("", "```toml", toml, "```"),
         ]
     card = ("\n".join(lines) + "\n").encode()
@@ -97,9 +98,11 @@ def _score_lines(model: Model) -> list[str]:
         return []
     examples = f"{report['examples']} examples" if "examples" in report else "held-out documents"
     names = [column, *({"majority"} & results.keys())]
-    notes = [f"Measured by `albert-jax evaluate` on {examples} at step {model.step}, in float32."]
+    # Evaluation of pretraining computes as the run did, all else in float32.
+    dtype = "float32" if model.run_config.task else model.run_config.compute.dtype
+    notes = [f"Measured by `albert-jax evaluate` on {examples} at step {model.step}, in {dtype}."]
     if names[1:]:
-        notes.append("The majority is the commonest answer of the training examples.")
+        notes.append("The majority is the majority class of the training examples.")
     return [
         *("", "## Scores", ""),
         *notes,

@@ -11,6 +11,8 @@ import jax
 import numpy as np
 
 from albert_jax.config import ModelConfig
+from albert_jax.data.vocabularies.id_range import IdRange
+from albert_jax.data.vocabularies.symbols import Symbols
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export import Head, onnx_graph, programs, quantization, stablehlo
 from albert_jax.export.companion_files import companion_files
@@ -62,6 +64,8 @@ def export(
             library={"onnx": "onnx", "stablehlo": "jax"}[to],
             usage=format.usage(program),
         )
+        if isinstance(model.vocabulary, IdRange | Symbols):  # They have no tokenizer.json.
+            files |= model.vocabulary.files()
         write_files(folder, files)
         difference = _difference(program, restored, model.config, path, format)
         record: dict[str, Any] = {
@@ -96,9 +100,10 @@ def _difference(
     mask = np.ones(shape, np.int32)
     mask[-1, ..., length - 2 :] = 0
     ids = np.random.default_rng(0).integers(0, config.vocab_size, shape, np.int32)
+    second = (np.arange(length, dtype=np.int32) > length // 2) & (config.type_vocab_size > 1)
     inputs: dict[str, np.ndarray] = {
         "input_ids": ids * mask,
-        "token_type_ids": mask * (np.arange(length, dtype=np.int32) > length // 2),
+        "token_type_ids": mask * second,
         "attention_mask": mask,
     }
     if "p_mask" in program.inputs:

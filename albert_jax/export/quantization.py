@@ -95,9 +95,8 @@ def _scores(model: Model, restored: Mapping[str, Any]) -> dict[str, Any]:
     examples = task.read_examples(task.config.dev, labelled=True)
     examples = evenly_spaced(examples, model.run_config.run.max_eval_samples)
     scores: dict[str, Any] = {"file": task.config.dev, "examples": len(examples)}
-    exact = dataclasses.replace(model.run_config, compute=EXACT)
     for name, weights in (("float32", model.params), ("int8", dict(restored))):
-        variant = dataclasses.replace(model, run_config=exact, params=weights)
+        variant = dataclasses.replace(model, params=weights)
         values = task.score(examples, predict(variant, examples))
         scores[name] = {key: values[key] for key in task.config.metrics if key in values}
     return scores

@@ -62,6 +62,6 @@ def usage(program: Program) -> list[str]:
         "",
         'content = open("THIS_FOLDER/model.stablehlo", "rb").read()',
         "exported = jax.export.deserialize(bytearray(content))",
-        "print(exported.in_avals, exported.out_avals)  # int32 ids, types, mask (1: text)",
-        "# exported.call({'input_ids': ..., 'token_type_ids': ..., 'attention_mask': ...})",
+        "print(exported.in_avals, exported.out_avals)  # attention_mask: 1 where there is text",
+        f"# exported.call({{{', '.join(f'{name!r}: ...' for name in program.inputs)}}})",
     ]

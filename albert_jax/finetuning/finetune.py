@@ -45,14 +45,17 @@ def run(
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    task, train, dev = _read(config, init, max_steps)
     from albert_jax.model_io import model as models
+    from albert_jax.model_io import run_record
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
 
+    continued = models.is_run(out)
+    if continued:  # Before the first checkpoint the run begins with them again.
+        init = init or run_record.read(out).get("init")
+    task, train, dev = _read(config, init, max_steps)
     hosts.join()
     teacher = _load_teacher(task)
-    continued = models.is_run(out)
     source = out if continued else init
     new = ""
     if source is not None:

@@ -16,7 +16,9 @@ import numpy as np
 from scipy.special import softmax
 
 from albert_jax.errors import ConfigError
-from albert_jax.model import albert, attention
+from albert_jax.model import albert
+from albert_jax.model.albert import EXACT
+from albert_jax.model.attention import XLA
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
@@ -66,8 +68,7 @@ class EarlyExit:
                 "--exit-confidence is for classification, not for "
                 f"{'models without a task' if task is None else task.name}: leave it out"
             )
-        backend = attention.fastest(run_config, jax.local_devices()[0])
-        encoder = Encoder(config, run_config.compute, backend)
+        encoder = Encoder(config, EXACT)
         self.num_layers = num_layers or config.num_hidden_layers
         trained = {depth for phase in run_config.phases for depth in phase.depths}
         self.exits = trained or set(range(1, self.num_layers))
@@ -80,13 +81,13 @@ class EarlyExit:
         self._params = jax.device_put(model.params)
 
         def embed(params: Any, batch: Any) -> dict[str, Any]:
-            hidden = albert.embed(params, config, batch, compute=run_config.compute)
+            hidden = albert.embed(params, config, batch, compute=EXACT)
             return {"hidden": hidden} | {n: batch[n] for n in ("segment_ids", "cls_positions")}
 
         def advance(params: Any, rows: dict[str, Any], layer: Any) -> tuple[Any, Any]:
             hidden = albert.apply_layer(
                 params, config, rows["hidden"], rows["segment_ids"], layer,
-                num_layers=num_layers, backend=backend,
+                num_layers=num_layers, backend=XLA,
             )  # fmt: skip
             logits = task.head_logits(encoder.bind(params), hidden, rows)
             return rows | {"hidden": hidden}, logits

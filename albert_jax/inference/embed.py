@@ -11,9 +11,7 @@ import numpy as np
 
 from albert_jax.config import Config
 from albert_jax.errors import DataError
-from albert_jax.model import attention
 from albert_jax.model.albert import EXACT
-from albert_jax.model.attention import XLA
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
@@ -76,11 +74,7 @@ def _task(run_config: Config) -> AnyTask | None:
 def _program(run_config: Config, num_layers: int | None) -> Any:
     """The compiled (params, batch) -> vectors float32 [B, H], one per structure."""
     task = _task(run_config)
-    compute, backend = EXACT, XLA
-    if task is not None:
-        compute = run_config.compute
-        backend = attention.fastest(run_config, jax.local_devices()[0])
-    base = Encoder(run_config.model, compute, backend)
+    base = Encoder(run_config.model, EXACT)
 
     def vectors(params: Any, batch: Any) -> Any:
         encoder = base.bind(params, None, num_layers)

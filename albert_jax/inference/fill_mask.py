@@ -15,8 +15,9 @@ from albert_jax.config import ModelConfig
 from albert_jax.data.vocabularies.masked_text import MASK, check_texts, encode_masked
 from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.errors import ConfigError, DataError
+from albert_jax.errors import CheckpointError, ConfigError, DataError
 from albert_jax.inference.masked_lm import logits_function, masked_batches, special_ids
+from albert_jax.inference.words import continues_word
 from albert_jax.model.albert import EXACT
 from albert_jax.model.attention import XLA
 from albert_jax.model_io.model import Model
@@ -39,7 +40,8 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
 
     The masks of one text do not see each other's predictions; special tokens are left out. Raises
     DataError if a text has no [MASK] or is longer than the model reads (the message gives its
-    number), or the model has no masked-language head, and ConfigError for a `top_k` below 1.
+    number), CheckpointError if the model has no masked-language head, and ConfigError for a `top_k`
+    below 1.
 
     >>> [[candidates]] = fill_mask(load(directory), ["the file is [MASK]."], top_k=3)
     >>> len(candidates), candidates[0].probability >= candidates[1].probability
@@ -49,8 +51,8 @@ def fill_mask(model: Model, texts: Sequence[str], *, top_k: int = 5) -> list[lis
     if top_k < 1:
         raise ConfigError(f"top_k is {top_k}: give at least 1")
     if "mlm_head" not in model.params:
-        raise DataError(
-            "this model has no masked-language head: name a pretrained run, or an export of "
+        raise CheckpointError(
+            f"{model.source} has no masked-language head: name a pretrained run, or an export of "
             "one with its heads"
         )
     vocabulary, max_length = model.vocabulary, model.config.max_position_embeddings
@@ -103,6 +105,5 @@ def _program(config: ModelConfig) -> Any:
 
 def _word(id: int, vocabulary: Vocabulary) -> str:
     word = vocabulary.decode([id]).strip() or vocabulary.id_to_token(id)
-    if word.startswith("##") or vocabulary.starts_word[id] or not word[0].isalnum():
-        return word
-    return "##" + word
+    inner = continues_word(vocabulary, np.array([id]))[0]
+    return "##" + word if inner and word[0].isalnum() and not word.startswith("##") else word

@@ -11,7 +11,7 @@ import jax
 
 from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.model import attention
+from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
@@ -74,7 +74,7 @@ def predict(
     features: Sequence[Any] | None = None,
     sampling: Sampling | None = None,
 ) -> list[Prediction]:
-    """One prediction per example of a fine-tuned model's task, on this process's first device.
+    """One prediction per example of a fine-tuned model's task, in float32 on the first device.
 
     With `early_exit` rows leave the network as soon as their prediction is confident, and
     `num_layers` is not used. `features` are those of `featurize`, if they have been made already.
@@ -106,8 +106,7 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     same shapes compile nothing."""
     assert run_config.task is not None
     task = registry.create(run_config.task)
-    backend = attention.fastest(run_config, jax.local_devices()[0])
-    encoder = Encoder(run_config.model, run_config.compute, backend)
+    encoder = Encoder(run_config.model, EXACT)
     return jax.jit(
         lambda params, batch: task.outputs(encoder.bind(params, None, num_layers), batch)
     )

@@ -20,11 +20,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from albert_jax.config import Config
+from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, DataError
 from albert_jax.inference.masked_lm import logits_function
+from albert_jax.inference.words import continues_word
 from albert_jax.model import attention
+from albert_jax.model.albert import EXACT
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.rows import Batch, encode_all, fitting_length
 
@@ -91,7 +93,7 @@ def score_sentences(
     """
     if "mlm_head" not in model.params:
         raise CheckpointError(f"{model.source} has no masked-language head: score another model")
-    program = _program(model.run_config, num_layers)
+    program = _program(model.config, num_layers)
     max_length = model.config.max_position_embeddings
     sentences = encoded(model.vocabulary, texts, where, max_length)
     scores = log_likelihoods(
@@ -170,7 +172,7 @@ def mask_each_token(
     """
     count, tokens = ids.shape
     places = np.arange(tokens)
-    starts = vocabulary.starts_word[ids].astype(bool)
+    starts = ~continues_word(vocabulary, ids)
     # Words by number: what is behind a token in its own word has the same number.
     word = np.cumsum(starts, axis=1)
     same_word = word[:, :, None] == word[:, None, :]
@@ -198,10 +200,9 @@ def distinct(rows: MaskedRows) -> MaskedRows:
     first = np.searchsorted(group[order], group[order])
     ranks[order] = np.arange(len(order)) - first
     kept = np.flatnonzero(ranks % LABELS == 0)
-    most = ranks.max() // LABELS + 1
-    slot = np.full((group.max() + 1) * most, -1)
-    slot[group[kept] * most + ranks[kept] // LABELS] = np.arange(len(kept))
-    into = slot[group * most + ranks // LABELS], ranks % LABELS
+    row = group * (len(group) // LABELS + 1) + ranks // LABELS
+    by_row = np.argsort(row[kept])
+    into = by_row[np.searchsorted(row[kept], row, sorter=by_row)], ranks % LABELS
     labels = np.zeros((len(kept), LABELS), np.int32)
     sentences = np.full((len(kept), LABELS), -1)
     labels[into], sentences[into] = rows.labels[:, 0], rows.sentences[:, 0]
@@ -246,10 +247,10 @@ def _batches(
 
 
 def label_log_probs(
-    run_config: Config, num_layers: int | None, backend: attention.Backend
+    config: ModelConfig, compute: ComputeConfig, backend: attention.Backend, num_layers: int | None
 ) -> Callable[[Any, Any], jax.Array]:
     """The function (params, batch) -> log-probabilities float32 [B, L] of each row's labels."""
-    logits = logits_function(run_config.model, run_config.compute, backend, num_layers)
+    logits = logits_function(config, compute, backend, num_layers)
 
     def log_probs(params: Any, batch: Any) -> jax.Array:
         every = logits(params, batch)[:, 0]
@@ -260,7 +261,6 @@ def label_log_probs(
 
 
 @functools.lru_cache(maxsize=8)
-def _program(run_config: Config, num_layers: int | None) -> Any:
+def _program(config: ModelConfig, num_layers: int | None) -> Any:
     """The compiled form, one per structure, so that another checkpoint compiles nothing."""
-    backend = attention.fastest(run_config, jax.local_devices()[0])
-    return jax.jit(label_log_probs(run_config, num_layers, backend))
+    return jax.jit(label_log_probs(config, EXACT, attention.XLA, num_layers))

@@ -6,9 +6,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from albert_jax.data.vocabularies.sentencepiece import SPACE
+from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.inference.masked_lm import special_ids
+
+_WITHOUT_SPACES = (
+    ("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"),
+    ("\u3040", "\u30ff"), ("\u3400", "\u9fff"), ("\uf900", "\ufaff"), ("\U00020000", "\U0003ffff"),
+)  # fmt: skip
+"""Thai and Lao, Myanmar, Khmer, kana and ideographs: scripts whose words no space separates."""
+
+
+def continues_word(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
+    """Which tokens, bool like `ids`, are inner parts of a word.
+
+    `starts_word` is the original's rule for masking, which knows English letters only. Here the
+    letters of other scripts count too, where a token of SentencePiece lacks the mark of a start.
+    """
+    found, inverse = np.unique(ids, return_inverse=True)
+    inner = ~np.asarray(vocabulary.starts_word, bool)[found]
+    if isinstance(vocabulary, SentencePiece):
+        inner |= [_is_spaced_letter(vocabulary.id_to_token(int(id))[:1]) for id in found]
+    return inner[inverse].reshape(np.shape(ids))
+
+
+def _is_spaced_letter(character: str) -> bool:
+    """Returns whether a character is a letter beyond ASCII, of a script with spaces."""
+    in_other = any(first <= character <= last for first, last in _WITHOUT_SPACES)
+    return character.isalpha() and not character.isascii() and not in_other
 
 
 def word_spans(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
@@ -18,9 +43,10 @@ def word_spans(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[
     """
     special = set(special_ids(vocabulary))
     starts: list[int] = []
+    inner = continues_word(vocabulary, np.asarray(ids, np.int64))
     for position, id in enumerate(map(int, ids)):
         before = int(ids[position - 1]) if position else vocabulary.cls_id
-        joins = not vocabulary.starts_word[id] and _is_letter(vocabulary.id_to_token(id))
+        joins = inner[position] and _is_letter(vocabulary.id_to_token(id))
         if not joins or {id, before} & special or not _may_grow(vocabulary.id_to_token(before)):
             starts.append(position)
     return list(zip(starts, [*starts[1:], len(ids)], strict=True))

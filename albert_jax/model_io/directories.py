@@ -15,7 +15,7 @@ from albert_jax import configfile
 from albert_jax.data.corpus.corpus import MANIFEST
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.data.vocabularies.fingerprint import SETTINGS
-from albert_jax.errors import CheckpointError
+from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.files import new_folder
 from albert_jax.model_io import huggingface, plbert, run_record, safetensors_files, tf1
 from albert_jax.model_io.parameter_conversion import from_format
@@ -62,14 +62,20 @@ def read(
     """
     path, config_file = Path(source), Path(config) if config else None
     folder = path if path.is_dir() else path.parent
+    is_theirs = (path / huggingface.CONFIG_NAME).is_file()
+    is_plbert = (path / plbert.CONFIG_NAME).is_file() and not is_theirs
+    if config and (is_plbert or (path / PARAMS_NAME).is_file()):
+        raise ConfigError(f"--config: {path} has its own config: leave it out")
     if (path / PARAMS_NAME).is_file():
         weights = _read_native(path)
         if vocabulary is None and (path / VOCABULARY_NAME).is_dir():
             vocabulary = str(path / VOCABULARY_NAME)
-    elif (path / plbert.CONFIG_NAME).is_file():
+    elif is_plbert:
         weights = plbert.read(path)
     elif not (path / huggingface.WEIGHTS_NAME).is_file() and (index := tf1.index_file(path)):
         weights = tf1.read(index, config_file)
+    elif (path / run_record.RECORD).is_file():
+        raise CheckpointError(f"{path} is a run: albert-jax export writes its weights")
     elif kind := _folder_without_weights(path):
         raise CheckpointError(
             f"{path} is {kind} and holds no weights: name a run, an exported directory or a "
@@ -77,6 +83,10 @@ def read(
         )
     elif path.is_dir() or path.suffix == ".safetensors":
         weights = huggingface.read(path, config_file)
+    elif ".data-" in path.name:
+        raise CheckpointError(
+            f"{path} is a part of a TF1 checkpoint: name its prefix, which stands before .data-"
+        )
     elif path.exists():
         raise CheckpointError(f"{path} is not opened: {huggingface.OTHER_FILES}")
     else:
@@ -108,6 +118,8 @@ def _folder_without_weights(path: Path) -> str:
 
 def _nothing_there(source: str) -> str:
     """The complaint about a path without a file; a name of the hub is told how to get it."""
+    if "://" in source:
+        return f"{source}: exported directories are read from a local disk: copy it there first"
     if not re.fullmatch(r"([\w-]+/)?[\w.-]*albert[\w.-]*", source, re.I):
         return (
             f"{source}: nothing there: name a run, an exported directory, a .safetensors file or "

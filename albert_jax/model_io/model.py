@@ -123,7 +123,10 @@ def is_run(path: str) -> bool:
 def best_metric(config: Config) -> tuple[str, Literal["min", "max"]]:
     """The score that selects the best checkpoint of a run, and whether it is minimized."""
     if config.task is None:
-        return "mlm_loss", "min"
+        objective = config.phases[-1].objective
+        if objective.mask_rate > 0:
+            return "mlm_loss", "min"
+        return ("word_loss" if objective.sentence_order == "none" else "sop_loss"), "min"
     from albert_jax.tasks import registry
 
     task = registry.get(config.task.name)

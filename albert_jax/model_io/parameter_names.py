@@ -112,8 +112,8 @@ def check_names(names: Iterable[str], expected: Mapping[str, str], where: str) -
         )
     if unexpected := sorted(stored - set(expected)):
         raise CheckpointError(
-            f"{where}: {_listed(unexpected)} not expected: give the config of this model, or the "
-            "pretrained model without the head of a fine-tuned one"
+            f"{where}: {_listed(unexpected)} not expected: give the config of this model; of a "
+            "fine-tuned one name the run, or the model that it began with"
         )
 
 

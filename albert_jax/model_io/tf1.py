@@ -66,6 +66,11 @@ def read(index: Path, config_file: Path | None = None) -> Weights:
     parameter_conversion.refuse_other_models(variables, str(index))
     raw_path = config_file or _config_beside(index)
     raw = read_json(raw_path)
+    if raw.get("ln_type", "postln") != "postln":
+        raise CheckpointError(
+            f"{raw_path}: ln_type is {raw['ln_type']!r}: LayerNorm before the sublayers is another "
+            "network than ALBERT; import one with LayerNorm behind them"
+        )
     if is_albert_zh:
         raw = {**raw, "embedding_size": raw.get("hidden_size")}
     act = raw.get("hidden_act", "gelu") or "linear"

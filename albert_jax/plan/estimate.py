@@ -49,8 +49,8 @@ def bound(
     train state is read and written, the gradient and two values for norms are read) plus the
     inputs and outputs of each block, once forward and twice backward. Interconnect is the bytes of
     the compiled collectives over the slice's bandwidth, where an all-reduce counts twice and a
-    collective in a loop once per block; without collectives it is one float32 reduction of the
-    gradient.
+    collective in a loop as often as it runs; without collectives it is one float32 reduction of
+    the gradient.
     """
     model, parameters = config.model, count(config.model)
     compute = flops.per_step(model, phase) / (where.chips * where.chip.flops)
@@ -64,8 +64,7 @@ def bound(
         sent = 2.0 * 4 * parameters if where.devices > 1 else 0.0
     else:
         sent = sum(
-            op.bytes * (blocks if op.in_loop else 1) * (2 if op.kind == "all-reduce" else 1)
-            for op in collectives
+            op.bytes * op.times * (2 if op.kind == "all-reduce" else 1) for op in collectives
         )
     return Bound(compute, traffic / where.chip.bandwidth, sent / where.bandwidth())
 

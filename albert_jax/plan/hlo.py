@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -34,12 +35,15 @@ class Collective:
     bytes: int
     """Size of the result on one device; for a reduce-scatter, of its operand."""
     in_loop: bool
-    """True if the operation is in the body of a loop and runs several times."""
+    """True if the operation is in the body of a loop."""
+    times: int = 1
+    """How often it runs."""
 
 
 def collectives(text: str) -> list[Collective]:
     """The collectives of a compiled program."""
-    bodies, _ = _computations(text)
+    bodies, entry = _computations(text)
+    runs = _runs(bodies, entry)
     looped: set[str] = set()
     pending = re.findall(_LOOPED, text)
     while pending:  # What a loop calls is in the loop too.
@@ -59,11 +63,26 @@ def collectives(text: str) -> list[Collective]:
             key = chain and (match["kind"], chain[1])
             if key is None or key not in chains:
                 chains.add(key)
-                result.append(_collective(match, line, name in looped))
+                result.append(_collective(match, line, name in looped, max(1, runs[name])))
     return result
 
 
-def _collective(match: re.Match[str], line: str, in_loop: bool) -> Collective:
+def _runs(bodies: Computations, entry: str) -> Counter[str]:
+    """How often each computation runs in a run of the program."""
+    counts: Counter[str] = Counter()
+
+    def visit(name: str, times: int) -> None:
+        counts[name] += times
+        for line in bodies.get(name, []):
+            trips = _trips(bodies, line) if " while(" in line else 1
+            for called in re.findall(_CALLED, line):
+                visit(called, times * trips)
+
+    visit(entry, 1)
+    return counts
+
+
+def _collective(match: re.Match[str], line: str, in_loop: bool, times: int) -> Collective:
     kind, shapes = match["kind"], _SHAPE.findall(match["type"])
     bits = [
         (8 if name == "pred" else int(re.sub(r"\D", "", name)))
@@ -77,7 +96,8 @@ def _collective(match: re.Match[str], line: str, in_loop: bool) -> Collective:
     if kind == "reduce-scatter":
         group = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
         size *= len(group[1].split(",")) if group else 1
-    return Collective(kind, tuple(sorted({name for name, _ in shapes})), size, in_loop)
+    types = tuple(sorted({name for name, _ in shapes}))
+    return Collective(kind, types, size, in_loop, times)
 
 
 def grouped(operations: Iterable[Collective]) -> list[dict[str, Any]]:

@@ -68,8 +68,7 @@ class Answers:
 
         The answer is {"prediction": ..., "steps": [text]}; for generation "denoising_steps",
         "temperature" and "seed" decide how the text is generated, and "steps" are its states. A
-        number for two texts comes with a "reference", see `_reference`, and a truncated text with
-        a "note".
+        similarity comes with a "reference", see `_reference`, and a truncated text with a "note".
         """
         name, model = self._model(fields)
         task = task_of(model)
@@ -96,8 +95,8 @@ class Answers:
         if any(map(task.is_truncated, features)):
             length = model.run_config.phases[-1].sequence_length
             answer["note"] = f"The text is longer than {length} tokens and was truncated."
-        for key in {"cosine", "score"} & set(shown) if len(parts) == 2 else ():
-            answer["reference"] = self._reference(name, model, task, key)
+        if task.embeds:
+            answer["reference"] = self._reference(name, model, task)
         return answer
 
     def attention(self, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -108,7 +107,8 @@ class Answers:
         """
         _, model = self._model(fields)
         config = model.config
-        layer = int(_number(fields, "layer", 1, 1, config.num_hidden_layers))
+        blocks = config.num_hidden_layers * config.inner_group_num
+        layer = int(_number(fields, "layer", 1, 1, blocks))
         head = int(_number(fields, "head", 0, 0, config.num_attention_heads))
         layers = states_and_attention(model, _one_or_two(fields), max_tokens=MAX_TOKENS)
         heads = layers.attention[layer - 1]
@@ -136,8 +136,8 @@ class Answers:
             answer["contributions"] = _contributions(found)
         return answer
 
-    def _reference(self, name: str, model: Model, task: AnyTask, key: str) -> dict[str, float]:
-        """The mean number of pairs of texts that have nothing in common, and of equal texts.
+    def _reference(self, name: str, model: Model, task: AnyTask) -> dict[str, float]:
+        """The mean cosine of pairs of texts that have nothing in common, and of equal texts.
 
         "spread" is the standard deviation among the first.
         """
@@ -145,7 +145,7 @@ class Answers:
             texts = forms.UNRELATED[forms.language(model.vocabulary)]
             pairs = [*itertools.combinations(texts, 2), *zip(texts, texts, strict=True)]
             examples = [task.parse_line("\t".join(pair), "the text") for pair in pairs]
-            numbers = [prediction[key] for prediction in predict(model, examples)]
+            numbers = [prediction["cosine"] for prediction in predict(model, examples)]
             equal = len(texts)
             self._references[name] = {
                 "unrelated": float(np.mean(numbers[:-equal])),

@@ -91,6 +91,7 @@ def describe(name: str, model: Model, task: AnyTask | None) -> dict[str, Any]:
         "look_example": ([*example, ""])[:2],
         "step": model.step,
         "num_layers": config.num_hidden_layers,
+        "num_blocks": config.num_hidden_layers * config.inner_group_num,
         "num_heads": config.num_attention_heads,
         "hidden_size": config.hidden_size,
         "vocab_size": model.vocabulary.size,

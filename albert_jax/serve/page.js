@@ -110,6 +110,7 @@ function similarity(value, reference) {
 
 onSubmit("masks", async (section, form, model) => {
   const text = form.get("text"), answer = await ask("masks", { model: model.name, text });
+  if (model !== chosen()) return;
   const several = answer.masks.length > 1;
   const tables = answer.masks.map((words, i) =>
     bars(words.map((one) => [one.word, one.probability]), several ? `[MASK] ${i + 1}` : ""));
@@ -149,6 +150,7 @@ onSubmit("predict", async (section, form, model) => {
   if (model.form.repeat_last) texts.push(...texts.pop().split("\n"));
   const parts = texts.map((text) => text.trim());
   const answer = await ask("predict", { model: model.name, parts });
+  if (model !== chosen()) return;
   const notes = answer.note ? [make("p", "note", answer.note)] : [];
   $(".answer", section).replaceChildren(...predicted(answer, parts.filter((part) => part)), ...notes);
 });
@@ -324,8 +326,8 @@ function show() {
   }
   for (const id of ["masks", "predict", "talk"]) showExample(id, 0);
   const numbers = (count) => Array.from({ length: count }, (_, i) => new Option(i + 1, i + 1));
-  $("#look [name=layer]").replaceChildren(...numbers(model.num_layers));
-  $("#look [name=layer]").value = model.num_layers;
+  $("#look [name=layer]").replaceChildren(...numbers(model.num_blocks));
+  $("#look [name=layer]").value = model.num_blocks;
   $("#look [name=head]").replaceChildren(new Option("mean of all", 0), ...numbers(model.num_heads));
   [$("#look [name=text]").value, $("#look [name=second]").value] = model.look_example;
   for (const answer of all("#masks .answer, #predict .answer")) answer.replaceChildren();

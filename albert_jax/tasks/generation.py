@@ -75,6 +75,8 @@ class SourceTargetFeature:
     target: np.ndarray
     is_truncated: bool = False
     """True if the source lost its oldest tokens."""
+    reference: str | None = None
+    """The target, where there is one, as the vocabulary writes it (in lower case, for example)."""
 
 
 @register
@@ -161,7 +163,8 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
                 )
             target = np.full(size, vocabulary.sep_id, np.int32)
             target[: len(text)] = text
-            features.append(SourceTargetFeature(source, target, excess > 0))
+            reference = None if example.target is None else vocabulary.decode(text.tolist())
+            features.append(SourceTargetFeature(source, target, excess > 0, reference))
         return features
 
     def feature_length(self, feature: SourceTargetFeature) -> int:
@@ -224,8 +227,12 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         features: Sequence[SourceTargetFeature],
         outputs: Any,
     ) -> list[Prediction]:
-        """The texts."""
-        return [{"text": text} for text in outputs]
+        """The texts; beside each stands the target, where there is one, for `score`."""
+        targets = [
+            {} if feature.reference is None else {"target": feature.reference}
+            for feature in features
+        ]
+        return [{"text": text} | target for text, target in zip(outputs, targets, strict=True)]
 
     def is_perfect(self, scores: Scores) -> bool:
         """Returns whether all texts are exact."""
@@ -233,7 +240,9 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
 
     def score(self, examples: Sequence[SourceTarget], predictions: Sequence[Prediction]) -> Scores:
         """BLEU, chrF, and the share of texts that are equal apart from white space."""
-        predicted, true = [p["text"] for p in predictions], [x.target or "" for x in examples]
+        predicted = [prediction["text"] for prediction in predictions]
+        pairs = zip(predictions, examples, strict=True)
+        true = [prediction.get("target", example.target or "") for prediction, example in pairs]
         same = [a.split() == b.split() for a, b in zip(predicted, true, strict=True)]
         return {**metrics.bleu_chrf(predicted, true), "exact": float(np.mean(same))}
 

@@ -23,7 +23,8 @@ from albert_jax.evaluation import pretraining as evaluation
 from albert_jax.inference import scoring
 from albert_jax.model import albert, attention
 from albert_jax.model.init import init_params
-from albert_jax.model_io.model import best_metric
+from albert_jax.model_io import run_record
+from albert_jax.model_io.model import best_metric, is_run
 from albert_jax.model_io.warm_start import initial_params_from
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.parallel import agreement
@@ -50,8 +51,8 @@ def run(
     """Trains `config`, which has no task, in the run folder `out`, or continues the run there.
 
     `init` is a run or directory whose parameters are the initial weights; `parent` is "RUN@STEP",
-    to start from the complete state of another run. In the fields `allow_change` the config may
-    differ from the one that the run began with.
+    to start from the complete state of another run; a run that is continued remembers both. In the
+    fields `allow_change` the config may differ from the one that the run began with.
 
     Raises AlbertError of every kind; see train/loop.py.
     """
@@ -73,6 +74,9 @@ def run(
                 f"{config.data.prepared[0]} has labels of {labels} words: set it to that or more, "
                 "or prepare with --word-limit"
             )
+    if is_run(out):  # Before the first checkpoint the run begins with them again.
+        began = run_record.read(out)
+        init, parent = init or began.get("init"), parent or began.get("parent")
     parent_state = state_of_parent(parent, vocabulary) if parent else None
     config, mesh = set_up(config, out, {"--init": str(init), "--from": str(parent)})
     if config.data.on_damage == "skip":
@@ -237,6 +241,7 @@ def pretraining_task(
         )  # fmt: skip
 
     held_out_rows = _held_out_rows(config, held_out, vocabulary, row_shards(mesh))
+    log_probs = scoring.label_log_probs(config.model, config.compute, backend, None)
     return TrainingTask(
         name="pretraining",
         abstract_params=albert.abstract_params(config.model),
@@ -254,7 +259,7 @@ def pretraining_task(
         reference_loss=reference.entropy,
         best=best_metric(config)[0],
         milestones=milestones,
-        outputs=scoring.label_log_probs(config, None, backend) if pairs else None,
+        outputs=log_probs if pairs else None,
     )
 
 

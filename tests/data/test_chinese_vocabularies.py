@@ -51,6 +51,12 @@ def test_characters_are_the_most_frequent_ones(tmp_path):
     assert (ids == whole.unk_id).sum() == 1  # 在 does not occur
 
 
+def test_chinese_is_written_without_spaces(tmp_path):
+    vocab = make(tmp_path, "v", kind="characters", vocab_size=5000)
+    for text in ("我说gpt，北京大学。", "我 说"):
+        assert vocab.decode(vocab.encode([text])[0].tolist()) == text.replace("我 说", "我说")
+
+
 def test_cased_characters_keep_case_and_accents(tmp_path):
     vocab = make(tmp_path, "v", kind="characters", vocab_size=60, lower_case=False)
     assert "G" in tokens(vocab) and "##é" in tokens(vocab) and "g" not in tokens(vocab)

@@ -53,6 +53,7 @@ def parts(encoded, table=TABLE) -> list[str]:  # noqa: ANN001
         ("नमस्ते दुनिया।", "नमस्ते| दुनिया|."),
         ("10% of $5 @home #1", "10%| of| $5| @home| #1"),
         ("... \t  ", ".|.|."),
+        ("-5 and -1.5, -x", "-5| and| -1.5|,| x"),
     ],
 )
 def test_words_and_marks_of_a_sentence(sentence, words):

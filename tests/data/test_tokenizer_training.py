@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sentencepiece as spm
 
@@ -71,6 +72,25 @@ def test_a_small_text_supports_fewer_tokens_and_a_line_says_so(tmp_path: Path) -
     with pytest.raises(ConfigError, match="at least 20"):
         train([str(text)], str(tmp_path / "w"), TrainingOptions(vocab_size=3))
     assert not (tmp_path / "w").exists()
+
+
+def test_a_vocabulary_of_others_is_not_overwritten(tmp_path: Path) -> None:
+    text, out = write(tmp_path / "text.txt"), tmp_path / "v"
+    out.mkdir()
+    (out / "spiece.model").write_bytes(b"another")
+    with pytest.raises(DataError, match="holds a vocabulary that this command did not finish"):
+        train([str(text)], str(out), TrainingOptions(vocab_size=50))
+    assert (out / "spiece.model").read_bytes() == b"another"
+    with pytest.raises(ConfigError, match="name at least one file"):
+        train([], str(tmp_path / "w"), TrainingOptions(vocab_size=50))
+
+
+def test_every_token_of_text_without_spaces_is_a_word() -> None:
+    rng = np.random.default_rng(0)
+    genes = ["".join(rng.choice(list("acgt"), 300)) for _ in range(40)]
+    vocab = from_texts(genes, 60)
+    assert max(len(vocab.id_to_token(i)) for i in range(vocab.size)) > 2
+    assert vocab.starts_word.all()
 
 
 def test_digits_and_a_comma_inside_a_word_are_set_aside() -> None:

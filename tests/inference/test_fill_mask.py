@@ -8,7 +8,7 @@ import pytest
 
 from albert_jax import api
 from albert_jax.commands.fill_mask import table
-from albert_jax.errors import DataError
+from albert_jax.errors import CheckpointError, DataError
 from albert_jax.inference.fill_mask import Candidate, encode_masked, fill_mask, most_probable
 from tests import tiny_models
 
@@ -91,7 +91,7 @@ def test_texts_that_cannot_be_used(text: str, message: str) -> None:
 def test_model_without_its_head() -> None:
     params = {name: part for name, part in MODEL.params.items() if name != "mlm_head"}
     model = api.Model(MODEL.run_config, params, VOCABULARY, "memory")
-    with pytest.raises(DataError, match="no masked-language head"):
+    with pytest.raises(CheckpointError, match="no masked-language head"):
         fill_mask(model, ["the [MASK]"])
 
 

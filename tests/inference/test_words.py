@@ -7,7 +7,8 @@ import types
 import numpy as np
 import pytest
 
-from albert_jax.inference.words import word_spans
+from albert_jax.data.vocabularies.training import from_texts
+from albert_jax.inference.words import continues_word, word_spans
 from tests import tiny_models
 
 
@@ -41,3 +42,16 @@ def test_the_words_of_a_real_vocabulary():
     spans = word_spans(vocabulary, ids)
     found = [vocabulary.decode(ids[a:b].tolist()).strip() for a, b in spans]
     assert found == ["the", "file", "returns", "another", "name", "."]
+
+
+def test_words_of_other_scripts_go_on_where_no_mark_of_a_start_is():
+    text = "красный краснота зелёный зелёнка красивый мир"
+    vocabulary = from_texts([text] * 40, 60)
+    [ids] = vocabulary.encode(["красивый мир"])
+    marked = [vocabulary.id_to_token(int(id)).startswith("▁") for id in ids]
+    assert len(ids) > 2 and sum(marked) == 2
+    assert continues_word(vocabulary, ids).tolist() == [not one for one in marked]
+    assert len(word_spans(vocabulary, ids)) == 2
+    thai = from_texts(["สวัสดีครับ"] * 40, 40)
+    [ids] = thai.encode(["สวัสดีครับ"])
+    assert not continues_word(thai, ids)[1:].any()

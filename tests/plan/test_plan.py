@@ -80,6 +80,10 @@ def test_collectives_are_read_with_kind_type_bytes_and_place():
     assert found["all-reduce"] == hlo.Collective("all-reduce", ("f32",), 64, False)
     assert found["all-gather"] == hlo.Collective("all-gather", ("bf16",), 64, True)
     assert found["reduce-scatter"] == hlo.Collective("reduce-scatter", ("f32",), 40, False)
+    loop = PROGRAM.replace("-> pred[] {", "-> pred[] {\n  %c = s32[]{:T(128)} constant(12)")
+    assert {one.kind: one.times for one in hlo.collectives(loop)} == {
+        "all-gather": 12, "all-reduce": 1, "reduce-scatter": 1,
+    }  # fmt: skip
     piece = '  %g2 = f32[8] all-gather(f32[2] %x), frontend_attributes={chain_id="3"}\n'
     assert len(hlo.collectives(PROGRAM + "%more (p: f32[]) -> f32[] {\n" + piece * 3)) == 4
 

@@ -137,8 +137,6 @@ def test_a_similarity_stands_between_those_of_unrelated_and_equal_texts(server, 
         and reference["unrelated"] < 0.999
     )
     _, answer = ask(server, "predict", model="grades", parts=["the file", "a name"])
-    assert set(answer["prediction"]) == {"score"} and set(answer["reference"]) == set(reference)
-    _, answer = ask(server, "predict", model="grades", parts=["the file", " "])
     assert set(answer["prediction"]) == {"score"} and "reference" not in answer
 
 

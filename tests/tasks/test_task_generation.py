@@ -55,6 +55,20 @@ def test_sources_turns_and_targets_are_read(tmp_path: Path) -> None:
     assert TASK.parse_line("a b\tc", "line 1").source == ("a b", "c")
 
 
+def test_targets_are_compared_as_the_vocabulary_writes_them() -> None:
+    from albert_jax.data.vocabularies.training import from_texts
+
+    example = SourceTarget("f:1", ("A",), "Das Mädchen")
+    vocabulary = from_texts(["das madchen sieht den hund"] * 40, 40)
+    found = TASK.with_config(max_target_length=32).featurize(vocabulary, [example], 48)
+    predictions = TASK.predict([example], found, ["das madchen"])
+    assert predictions == [{"text": "das madchen", "target": "das madchen"}]
+    assert TASK.score([example], predictions)["exact"] == 1.0
+    unknown = SourceTarget("f:1", ("A",))
+    found = TASK.with_config(max_target_length=32).featurize(vocabulary, [unknown], 48)
+    assert TASK.predict([unknown], found, ["x"]) == [{"text": "x"}]
+
+
 def test_dialogues_are_told_from_single_sources() -> None:
     single = [SourceTarget("f:1", ("a",), "b"), SourceTarget("f:2", (), "c")]
     dialogue = SourceTarget("f:3", ("a", "b", "c"), "d")

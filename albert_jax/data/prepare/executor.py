@@ -16,6 +16,8 @@ from albert_jax.data.prepare import beam
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.errors import PeerError
 
+TELL_AFTER = 30.0
+"""Seconds after which a shard says what it waits for."""
 PATIENCE = 86_400.0
 """Seconds that a shard waits for another one to complete an item."""
 
@@ -80,16 +82,18 @@ class Executor:
 
     def _wait(self, records: set[str]) -> None:
         num_missing, since = len(records) + 1, time.monotonic()
+        told = False
         while missing := records - set(files.names(self.plan.work)):
             if len(missing) < num_missing:
                 num_missing, since = len(missing), time.monotonic()
+            number = int(min(missing).partition("-")[2][:5])
+            where = f"part {number}, which shard {number % self.count}/{self.count} does"
             if time.monotonic() - since > PATIENCE:
-                number = int(min(missing).partition("-")[2][:5])
-                raise PeerError(
-                    f"no news for {PATIENCE:.0f} s of part {number}, which shard "
-                    f"{number % self.count}/{self.count} does: start that shard again"
-                )
-            time.sleep(0.2)
+                raise PeerError(f"no news for {PATIENCE:.0f} s of {where}: start that shard again")
+            if not told and time.monotonic() - since > TELL_AFTER:
+                self.log(f"waiting for {where}: if it has ended, start it again")
+                told = True
+            time.sleep(0.2 if not told else 5.0)
 
     def _run_in_pool(
         self, function: Callable[..., None], items: list[tuple[Any, ...]], what: str

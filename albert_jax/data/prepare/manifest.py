@@ -54,8 +54,9 @@ def begin(plan: Plan, plan_inputs: dict[str, Any]) -> dict[str, Any] | None:
     """
     manifest = files.read(files.join(plan.out_dir, MANIFEST))
     if manifest is not None:
+        record = checked_record(plan.out_dir, manifest, plan_inputs, "prepared")
         files.delete_tree(plan.work)  # A command that was killed after its last write has left it.
-        return checked_record(plan.out_dir, manifest, plan_inputs, "prepared")
+        return record
     path, content = files.join(plan.work, "plan.json"), json_bytes({"inputs": plan_inputs})
     begun = files.read(path)
     if begun is None and files.is_bucket(path) and not files.create_if_absent(path, content):

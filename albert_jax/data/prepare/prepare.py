@@ -72,7 +72,12 @@ def prepare(
         columns=_columns(parts, options),
     )
     inputs = manifest.inputs(plan, vocab)
-    new = not files.names(out_dir)
+    names = set(files.names(out_dir))
+    if names & {"config.toml", "vocabulary", "spiece.model"} and not names & {
+        MANIFEST, os.path.basename(plan.work),
+    }:  # fmt: skip
+        raise DataError(f"{out_dir} holds a model or a vocabulary: choose another --out")
+    new = not names
     with _lock(plan):
         done = manifest.begin(plan, inputs)
         if done is not None:
@@ -157,9 +162,9 @@ def _held_out_threshold(plan: Plan, hashed: list[dict[str, Any]]) -> int:
     if len(outer) < 2:
         usable = sum(r["documents"] - r["short"] - r["overlapping"] for r in hashed)
         raise DataError(
-            f"{plan.parts[0].path}: {usable} usable documents were found and at least 2 different "
-            "ones are needed, one of them held out: give more text, or separate its documents by "
-            "blank lines"
+            f"{plan.parts[0].path}: {usable} usable documents (or parts of one that was cut) were "
+            "found and at least 2 different ones are needed, one of them held out: give more text, "
+            "separate its documents by blank lines, or give --format lines for one document a line"
         )
     if not plan.validation_share:
         return 0

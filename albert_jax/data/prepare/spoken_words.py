@@ -68,7 +68,7 @@ def units(
     for chunk in _with_spaces(sentence, cut).split():
         spaced = bool(found)
         for part in filter(None, _parts(chunk)):
-            if not is_mark(part[0]):
+            if not is_mark(part[0]) or _is_minus(part, 0):
                 found.append(WordOrMark(part, None, spaced, clause))
                 spaced = False
                 continue
@@ -120,7 +120,7 @@ def _parts(chunk: str) -> list[str]:
     begin, end = _ends(chunk)
     parts, start = [chunk[:begin]], begin
     for i in range(begin, end):
-        if is_mark(chunk[i]) and not _joins(chunk, i) and not _is_minus(chunk, i):
+        if is_mark(chunk[i]) and not _is_minus(chunk, i) and not _joins(chunk, i):
             parts += [chunk[start:i], chunk[i]]
             start = i + 1
     return [*parts, chunk[start:end], chunk[end:]]

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from albert_jax import files
 from albert_jax.data.sources import records
 from albert_jax.data.sources.document import Document, Part, record_parts
 from albert_jax.errors import DataError
@@ -32,6 +33,8 @@ def parts(path: str) -> list[Part]:
     Raises:
       DataError: There is no such file, or it has another form.
     """
+    if files.is_bucket(path):
+        raise DataError(f"{path}: token ids are read from a local disk: copy the file there first")
     if not os.path.isfile(path):
         raise DataError(f"{path}: no such file: name Parquet or npy files of token ids")
     if path.endswith(".parquet"):

@@ -16,13 +16,13 @@ MASK = "[MASK]"
 _ANCHORS = ("a", "the", "1")
 
 
-def check_texts(texts: Any) -> None:
+def check_texts(texts: Any, *, several: bool = False) -> None:
     """Raises ConfigError for a string in place of a list, which would be read by letters, and for
-    what is no string in the list."""
+    what is no string in the list or, with `several`, no list of strings."""
     if isinstance(texts, str | bytes):
         raise ConfigError(f"{texts[:40]!r} is one text where a list is taken: write [TEXT]")
     for number, text in enumerate(() if texts is None else texts, start=1):
-        for part in text if isinstance(text, list | tuple) else [text]:
+        for part in text if several and isinstance(text, list | tuple) else [text]:
             if not isinstance(part, str):
                 kind = type(part).__name__
                 raise ConfigError(f"text {number} is {kind}, not a string: mend it or leave it out")

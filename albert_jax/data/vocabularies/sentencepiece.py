@@ -31,7 +31,11 @@ SPECIAL = ("<pad>", "<unk>", "[CLS]", "[SEP]", "[MASK]")
 # The original (create_pretraining_data.py, `_is_start_piece_sp`) forms English words of letters and
 # these marks; a mark that stands alone is a word. It leaves out the apostrophe and < = > too.
 _MARKS = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~')
-_ENGLISH = frozenset("abcdefghijklmnopqrstuvwxyz") | _MARKS
+_LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
+_ENGLISH = _LETTERS | _MARKS
+MARKED = 1 / 4
+"""If fewer of the tokens of English letters have the mark of a word's start, the text has no spaces
+(DNA, for example), and every token counts as a word."""
 
 
 class SentencePiece:
@@ -60,6 +64,10 @@ class SentencePiece:
         self._tokens = [self._processor.id_to_piece(i) for i in range(self.size)]
         _check_special(self._tokens, where)
         self.starts_word = np.array(list(map(starts_word, self._tokens)))
+        bare = {token: token.removeprefix(SPACE) for token in self._tokens}
+        english = [t for t, word in bare.items() if len(word) > 1 and set(word.lower()) <= _LETTERS]
+        if sum(token.startswith(SPACE) for token in english) < MARKED * len(english):
+            self.starts_word[:] = True
         self.token_bytes = self._count_bytes()
         self.fingerprint = fingerprint(self.files())
         self._digits_comma = {i for i, t in enumerate(self._tokens) if ends_in_digit_comma(t)}

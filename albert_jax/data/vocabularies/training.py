@@ -28,7 +28,7 @@ from albert_jax.data.sources.document import Document, Part, ReadCounts
 from albert_jax.data.sources.sentences import Rule
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary, wordpiece_training
-from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
+from albert_jax.data.vocabularies.fingerprint import SETTINGS, checked_record, json_bytes
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece, is_inner_digits_comma
 from albert_jax.errors import ConfigError, DataError
@@ -117,6 +117,8 @@ def train(
         the folder holds a vocabulary that was made from other inputs.
       StorageError: The folder cannot be written.
     """
+    if not specs:
+        raise ConfigError("no text: name at least one file with --text")
     parts = sources.parts(specs, options.reading)
     inputs = _inputs(parts, options)
     report = _finished_report(out_dir, inputs)
@@ -333,6 +335,11 @@ def _finished_report(out_dir: str, inputs: dict[str, Any]) -> dict[str, Any] | N
     """
     content = files.read(files.join(out_dir, REPORT))
     if content is None:
+        if {SETTINGS, "spiece.model", "vocab.txt"}.intersection(files.names(out_dir)):
+            raise DataError(
+                f"{out_dir} holds a vocabulary that this command did not finish: choose another "
+                "--out, or delete it"
+            )
         return None
     report = checked_record(out_dir, content, inputs, "trained")
     if vocabulary.load(out_dir).fingerprint != report.get("fingerprint"):

@@ -9,6 +9,7 @@ differently.
 
 from __future__ import annotations
 
+import re
 import string
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -127,8 +128,9 @@ class WordPiece:
         return [space + part for space, part in zip(begins, parts, strict=True)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, with special tokens by name."""
-        return " ".join(self._tokens[int(i)] for i in ids).replace(" ##", "")
+        """The text of ids, with special tokens by name, and no spaces beside ideographs."""
+        text = " ".join(self._tokens[int(i)] for i in ids).replace(" ##", "")
+        return _BESIDE_CJK.sub("", text)
 
     def id_to_token(self, id: int) -> str:
         """The token with this id."""
@@ -192,6 +194,10 @@ _CJK = (
     (0xF900, 0xFAFF),
     (0x2F800, 0x2FA1F),
 )
+_FULL_WIDTH = ((0x3000, 0x303F), (0xFF00, 0xFFEF))
+_WIDE = "".join(f"{chr(first)}-{chr(last)}" for first, last in (*_CJK, *_FULL_WIDTH))
+_BESIDE_CJK = re.compile(f"(?<=[{_WIDE}]) | (?=[{_WIDE}])")
+"""Spaces beside an ideograph or a full-width mark, which stand between tokens only."""
 
 
 def _text_bytes(token: str) -> int:

@@ -103,14 +103,20 @@ def span_f1(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -
 
 
 def bleu_chrf(predicted: Sequence[str], true: Sequence[str]) -> dict[str, float]:
-    """Corpus BLEU and chrF by sacrebleu; nothing where it is not installed."""
+    """Corpus BLEU and chrF by sacrebleu; nothing where it is not installed.
+
+    Each ideograph of Chinese is a word for BLEU, because no spaces separate its words.
+    """
     try:
         import sacrebleu
     except ImportError:
         return {}
     references: list[Any] = [list(true)]
+    letters = [character for text in true for character in text if character.isalpha()]
+    ideographs = sum("\u3400" <= letter <= "\u9fff" for letter in letters)
+    tokenize = "zh" if ideographs > len(letters) / 2 else "13a"
     return {
-        "bleu": float(sacrebleu.corpus_bleu(list(predicted), references).score),
+        "bleu": float(sacrebleu.corpus_bleu(list(predicted), references, tokenize=tokenize).score),
         "chrf": float(sacrebleu.corpus_chrf(list(predicted), references).score),
     }
 
