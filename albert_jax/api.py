@@ -38,7 +38,7 @@ from albert_jax.errors import (
     StorageError,
 )
 from albert_jax.inference.fill_mask import fill_mask
-from albert_jax.model.albert import EXACT, encode, mlm_logits, pooler_output, sop_logits
+from albert_jax.model.albert import FLOAT32, encode, mlm_logits, pooler_output, sop_logits
 from albert_jax.model.dropout import row_keys
 from albert_jax.model.init import init_params as init
 from albert_jax.model_io.model import Model, load
@@ -195,14 +195,14 @@ def score(
     >>> found["score"] < 0, found["tokens"]
     (True, 6)
     """
-    from albert_jax.inference.scoring import scored
+    from albert_jax.inference.scoring import score_texts
     from albert_jax.model.sharing import check_depth
 
     check_texts(texts)
     if num_layers is not None:
         check_depth(model.config, num_layers)
     where = [f"texts[{i}]" for i in range(len(texts))]
-    return scored(model, texts, where, num_layers=num_layers)
+    return score_texts(model, texts, where, num_layers=num_layers)
 
 
 def finetune(
@@ -319,7 +319,7 @@ def pretraining_loss(
     *,
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
-    compute: ComputeConfig = EXACT,
+    compute: ComputeConfig = FLOAT32,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """The loss of masked words plus sentence order over a batch, and its parts.
 

@@ -1,7 +1,7 @@
 """The one definition of a run: frozen, typed dataclasses, validated before a device is touched.
 
-Presets are TOML files with these fields, and the command line overrides single fields. Names are
-those of Hugging Face or optax where they have one, else the paper's (arXiv 1909.11942).
+Presets are TOML files with these fields, and the command line overrides single fields. Most
+names are those of Hugging Face or optax, the others the paper's (arXiv 1909.11942).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _PATHS = {
     "task": ("train", "dev", "teacher", "augment_from"),
 }
 """Fields of each section that name files or folders."""
-PLACES = tuple(f"{section}.{name}" for section, names in _PATHS.items() for name in names)
+PATH_FIELDS = tuple(f"{section}.{name}" for section, names in _PATHS.items() for name in names)
 """The same as paths of fields. What lies there may be moved, so it is known by its digests."""
 
 
@@ -173,7 +173,7 @@ def difference(config: Config, preset: Config) -> list[str]:
     return list(_changes(preset, config).values())
 
 
-def same_run(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> list[str]:
+def check_may_continue(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> list[str]:
     """Checks that a run made with `old` may go on with `new`; returns the changes to log.
 
     `allow_change` names fields or sections that may change besides FREE_TO_CHANGE. Raises
@@ -183,7 +183,7 @@ def same_run(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> li
     for name in allow_change:
         if not any(_inside(path, name) for path in known):
             raise ConfigError(f"--allow-change {name}: no such field{nearest(name, known)}")
-    changes, wrong = _changes(old, new), _refused(old, new, allow_change)
+    changes, wrong = _changes(old, new), _forbidden(old, new, allow_change)
     model = [line for path, line in wrong.items() if path.startswith("model.")]
     if model:
         raise CheckpointError(
@@ -197,12 +197,12 @@ def same_run(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> li
     return list(changes.values())
 
 
-def refused(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> list[str]:
-    """The changes that a run may not go through, one phrase per field; see `same_run`."""
-    return list(_refused(old, new, allow_change).values())
+def forbidden_changes(old: Config, new: Config, allow_change: tuple[str, ...] = ()) -> list[str]:
+    """The changes that a run may not go through, one phrase per field; see `check_may_continue`."""
+    return list(_forbidden(old, new, allow_change).values())
 
 
-def _refused(old: Config, new: Config, allow_change: tuple[str, ...]) -> dict[str, str]:
+def _forbidden(old: Config, new: Config, allow_change: tuple[str, ...]) -> dict[str, str]:
     return {
         path: line
         for path, line in _changes(old, new).items()

@@ -47,7 +47,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 def note_signal(number: int) -> bool:
-    """Notes SIGTERM or SIGINT and returns whether the end begins with it.
+    """Records SIGTERM or SIGINT; returns True for the signal that starts the shutdown.
 
     SIGTERM may come any number of times, as schedulers send it. A second SIGINT is a person in a
     hurry and ends the process at once.

@@ -55,7 +55,7 @@ def device(options: argparse.Namespace) -> None:
     import jax
     import jax.numpy as jnp
 
-    from albert_jax.bench.step import product_rate
+    from albert_jax.bench.step import matmul_rate
     from albert_jax.observe import environment
 
     first = jax.devices()[0]
@@ -68,7 +68,7 @@ def device(options: argparse.Namespace) -> None:
     best = fastest(copy, x)
     tell(copy_gb_per_second=round(2 * x.nbytes / best / 1e9, 1))
     for dtype in ("float32",) if options.tiny else ("bfloat16", "float32"):
-        tell(product=dtype, tflops=round(product_rate(dtype) / 1e12, 3))
+        tell(product=dtype, tflops=round(matmul_rate(dtype) / 1e12, 3))
 
 
 def fastest(function: Any, *arguments: Any, rounds: int = 5) -> float:

@@ -174,7 +174,7 @@ def over_minutes(run: str) -> list[tuple[float, float, float]]:
 
 def draw(tables: dict[str, Table], path: str) -> None:
     """One panel for symbols and one for words, a color for each run."""
-    with style.applied():
+    with style.style_context():
         figure = style.figure(8.0, 3.6, "Phonemes: right answers at masked places", "")
         for panel, what in enumerate(("symbol", "word")):
             axes = figure.add_subplot(1, 2, panel + 1)

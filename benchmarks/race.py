@@ -110,7 +110,7 @@ def seconds_to(curve: Curve, nats: float) -> float | None:
 
 def draw(curves: dict[str, Curve], path: Path, title: str) -> None:
     """One picture of all curves."""
-    with style.applied():
+    with style.style_context():
         figure = style.figure(7.0, 4.0, title, "")
         axes = figure.add_subplot(1, 1, 1)
         for name, curve in curves.items():

@@ -81,13 +81,13 @@ def report(folder: Path) -> None:
         if not runs:
             continue
         config = configfile.load(str(files[0].with_suffix("") / "config.toml"))
-        megabytes = 4 * init.count(config.model) / 1e6
+        megabytes = 4 * init.num_parameters(config.model) / 1e6
         points[layout] = megabytes, [run.nats for run in runs]
         blimp = [100 * run.blimp for run in runs if run.blimp is not None]
         cells = [layout, f"{megabytes:.1f}", f"{runs[0].steps:,}"]
         cells += [_spread([run.nats for run in runs], 3), _spread(blimp, 1) if blimp else ""]
         print(f"| {' | '.join(cells)} |")
-    with style.applied():
+    with style.style_context():
         figure = style.figure(6.5, 4.0, "Six blocks, shared in different ways, in equal time")
         axes = figure.add_subplot()
         for marker, (layout, (megabytes, nats)) in zip("os^vDP", points.items(), strict=False):
@@ -95,7 +95,7 @@ def report(folder: Path) -> None:
         axes.legend()
         axes.set_xlabel("parameters in float32, MB")
         axes.set_ylabel("nats below the unigram loss, each seed")
-        (folder / "sharing.svg").write_bytes(style.encoded(figure, "svg"))
+        (folder / "sharing.svg").write_bytes(style.figure_bytes(figure, "svg"))
 
 
 def _spread(values: list[float], digits: int) -> str:

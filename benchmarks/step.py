@@ -147,7 +147,7 @@ def work(options: argparse.Namespace) -> None:
     print("#", json.dumps({"compilation": side.compilation}), flush=True)
     for line in sys.stdin:
         if line.strip() == "product":
-            print("#", json.dumps({"product": bench.product_rate(options.dtype)}), flush=True)
+            print("#", json.dumps({"product": bench.matmul_rate(options.dtype)}), flush=True)
             continue
         seconds = statistics.fmean(side.run(int(line)))
         print("#", json.dumps({"step": seconds, "memory": _memory()}), flush=True)

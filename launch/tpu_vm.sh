@@ -134,7 +134,7 @@ on_all() {
     return "$code"
 }
 
-on_first() {
+on_process_0() {
     gcloud compute tpus tpu-vm ssh "${nodes[0]}" --worker 0 --quiet --command "$1" </dev/null
 }
 
@@ -169,7 +169,7 @@ run() {
     while true; do
         create
         # No answer is not a no: the hosts may be running.
-        ready=$(on_first 'test -e albert_jax/ready && echo yes || echo no' || true)
+        ready=$(on_process_0 'test -e albert_jax/ready && echo yes || echo no' || true)
         case $ready in yes | no) ;; *)
             echo "$name: no answer, looking again" >&2
             if [ "$begin" = start ]; then failures=$((failures + 1)); fi
@@ -191,7 +191,7 @@ run() {
         on_all "bash albert_jax/launch/host.sh $begin$words && bash albert_jax/launch/host.sh follow" ||
             true
         begin=again # From now on a stop that was asked for counts.
-        code=$(on_first 'bash albert_jax/launch/host.sh code' || echo none)
+        code=$(on_process_0 'bash albert_jax/launch/host.sh code' || echo none)
         case $code in
         stopped) exit 75 ;;
         0 | 2 | 3 | 4 | 5 | 7 | 70) exit "$code" ;;
@@ -212,7 +212,7 @@ case $command in
 run) run "$@" ;;
 create) create ;;
 setup) setup ;;
-logs) on_first 'bash albert_jax/launch/host.sh follow' ;;
+logs) on_process_0 'bash albert_jax/launch/host.sh follow' ;;
 stop) on_all 'bash albert_jax/launch/host.sh stop' ;;
 delete) give_back ;;
 *) fail "unknown command $command (bash launch/tpu_vm.sh --help)" ;;

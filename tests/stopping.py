@@ -14,9 +14,9 @@ def stop_after(step: int, replace: Callable[..., Any] = setattr, *, questions: i
     Each batch of an evaluation that follows the step is one more question. `replace` sets an
     attribute of a class; a monkeypatch's own undoes it.
     """
-    train, done, asked = loop.Steps.__call__, 0, 0
+    train, done, asked = loop.CompiledSteps.__call__, 0, 0
 
-    def train_step(self: loop.Steps, state: Any, batch: Any, number: int) -> Any:
+    def train_step(self: loop.CompiledSteps, state: Any, batch: Any, number: int) -> Any:
         nonlocal done, asked
         done, asked = number + 1, 0
         return train(self, state, batch, number)
@@ -26,5 +26,5 @@ def stop_after(step: int, replace: Callable[..., Any] = setattr, *, questions: i
         asked += 1
         return done == step and asked == questions
 
-    replace(loop.Steps, "__call__", train_step)
+    replace(loop.CompiledSteps, "__call__", train_step)
     replace(loop.Stop, "__call__", stops)

@@ -113,7 +113,7 @@ def test_pretrain_help_shows_fields_with_the_defaults_of_the_preset(call):
          ["--init", "--from"]),
         (["config", "show", "--config", "tiny", "--get", "optimizer.lr"], ["optimizer.lr"]),
         (["evaluate", "x", "--step", "last"], ["--step last", "newest"]),
-        (["data", "prepare", "--text", "x", "--tokenizer", "t", "--out", "o", "--shard", "4/4"], ["t"]),
+        (["data", "prepare", "--text", "x", "--tokenizer", "t", "--out", "o", "--shard", "4/4"], ["shard 4/4"]),
         (["fill-mask", "x", "[MASK]", "--top-k", "0"], ["--top-k 0"]),
         (["pretrain", "--config", "tiny", "--out", "x", "--lr", "1e-3"],
          ["--lr", "did you mean --optimizer.learning-rate?"]),

@@ -234,25 +234,25 @@ def _with(config, section, **changes):
 
 def test_same_run_tells_harmless_refused_and_other_models():
     old = Config()
-    assert configfile.same_run(old, old) == []
+    assert configfile.check_may_continue(old, old) == []
     harmless = _with(_with(old, "run", save_total_limit=2), "compute", remat="full")
-    assert len(configfile.same_run(old, harmless)) == 2
+    assert len(configfile.check_may_continue(old, harmless)) == 2
     with pytest.raises(CheckpointError, match=r"model.hidden_size = 384 \(was 768\)") as model:
-        configfile.same_run(old, _with(old, "model", hidden_size=384), ("model",))
+        configfile.check_may_continue(old, _with(old, "model", hidden_size=384), ("model",))
     assert model.value.exit_code == 4
     faster = _with(old, "optimizer", learning_rate=0.001)
     with pytest.raises(ConfigError, match=r"--allow-change optimizer.learning_rate"):
-        configfile.same_run(old, faster)
+        configfile.check_may_continue(old, faster)
     for name in ("optimizer.learning_rate", "optimizer"):
-        assert len(configfile.same_run(old, faster, (name,))) == 1
+        assert len(configfile.check_may_continue(old, faster, (name,))) == 1
     with pytest.raises(ConfigError, match=r"optimizer\.learning_rate"):
-        configfile.same_run(old, faster, ("optimizer.b1",))
+        configfile.check_may_continue(old, faster, ("optimizer.b1",))
     with pytest.raises(ConfigError, match=r"did you mean optimizer.b1"):
-        configfile.same_run(old, faster, ("optimizer.bb1",))
+        configfile.check_may_continue(old, faster, ("optimizer.bb1",))
     longer = dataclasses.replace(old, phases=(*old.phases, PhaseConfig(steps=5)))
     with pytest.raises(ConfigError, match=r"phases\.1"):
-        configfile.same_run(old, longer)
-    assert configfile.same_run(old, longer, ("phases",))
+        configfile.check_may_continue(old, longer)
+    assert configfile.check_may_continue(old, longer, ("phases",))
 
 
 def test_a_run_of_another_version_is_refused_with_that_version(tmp_path):

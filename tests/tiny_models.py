@@ -77,7 +77,9 @@ def classifier(num_layers: int = 5, trained: tuple[int, ...] = (), **changes: ob
     task = ClassificationConfig(labels=("a", "b", "c"), metrics=("accuracy",), pooling="cls")
     head = init_head(registry.create(task).head_shapes(MODEL.hidden_size), 3, 0.8)
     phases = (PhaseConfig(sequence_length=48, batch_size=8, depths=trained),)
-    run_config = dataclasses.replace(found.run_config, compute=api.EXACT, task=task, phases=phases)
+    run_config = dataclasses.replace(
+        found.run_config, compute=api.FLOAT32, task=task, phases=phases
+    )
     return dataclasses.replace(found, run_config=run_config, params=found.params | {"head": head})
 
 

@@ -18,12 +18,12 @@ def choose(hours: float) -> tuple[str, Config, list[float]]:
 
     A model whose steps would take too long at the rate of a bare matrix product is not tried.
     """
-    product_rate, devices = functools.cache(step.product_rate), jax.device_count()
+    matmul_rate, devices = functools.cache(step.matmul_rate), jax.device_count()
 
     def max_tokens_per_second(config: Config) -> float:
         work = sum(phase.steps * flops.per_step(config.model, phase) for phase in config.phases)
         tokens = config.steps * budget.tokens_per_step(config)
-        return tokens / work * product_rate(config.compute.dtype) * devices
+        return tokens / work * matmul_rate(config.compute.dtype) * devices
 
     names = [*budget.CPU_PRESETS, *budget.ACCELERATOR_PRESETS]
     while True:

@@ -34,8 +34,8 @@ _WARM_UP_STEPS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figures:
-    """Results of a measurement; times are in seconds and rates per second."""
+class StepTiming:
+    """What a measured training step takes; rates are those of one device unless it says more."""
 
     config: str
     platform: str
@@ -48,27 +48,27 @@ class Figures:
     remat: str
     steps: int
     """Number of timed steps."""
-    step: float
-    """Median time of a step."""
-    slowest: float
-    """Nine steps out of ten took at most this time."""
+    step_seconds: float
+    """Median."""
+    step_seconds_p90: float
+    """Nine steps out of ten took at most so long."""
     tokens_per_second: float
+    """Of all devices."""
     flops_per_step: float
     """Floating-point operations of a step over all devices, by formula."""
     flops_per_second: float
-    """Floating-point operations per second of one device."""
-    peak: float | None
-    """Data-sheet rate of a device, if it is known."""
-    product: float
-    """Measured rate of a large matrix product on one device."""
+    peak_flops_per_second: float | None
+    """By the data sheet, if it is known."""
+    matmul_flops_per_second: float
+    """Measured with a large matrix product."""
     mfu: float
-    """Share of the peak, or of the measured product if no peak is known."""
-    compilation: float
+    """Share of the peak, or of the measured rate of matrix products if no peak is known."""
+    compilation_seconds: float
     """Time to trace, lower and compile the step."""
-    first_step: float
+    first_step_seconds: float
     """Time from the start of the process to the end of the first step."""
-    peak_memory: int
-    """Peak memory in bytes of one accelerator, or of this process on a CPU."""
+    peak_memory_bytes: int
+    """Of one accelerator, or of this process on a CPU."""
 
 
 def random_rows(model: ModelConfig, phase: PhaseConfig, batch_size: int, seed: int = 0) -> Batch:
@@ -180,7 +180,7 @@ class Stepper:
             )
 
 
-def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
+def measure(config: Config, name: str, *, steps: int = 20) -> StepTiming:
     """Measures a config of one phase on all devices; `name` is for the table."""
     import jax
 
@@ -194,10 +194,10 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
     memory = peak_memory(device)  # read before the matrix product below needs memory, too
     chip = chips.of_device(device.device_kind)
     peak = chip.flops / chip.devices if chip else None
-    product = product_rate(config.compute.dtype)
+    product = matmul_rate(config.compute.dtype)
     work = flops.per_step(config.model, phase)
     flops_per_second = work / median / count
-    return Figures(
+    return StepTiming(
         config=name,
         platform=device.platform,
         device=device.device_kind,
@@ -208,17 +208,17 @@ def measure(config: Config, name: str, *, steps: int = 20) -> Figures:
         attention=stepper.attention,
         remat=config.compute.remat,
         steps=steps,
-        step=median,
-        slowest=times[min(len(times) - 1, int(len(times) * 0.9))],
+        step_seconds=median,
+        step_seconds_p90=times[min(len(times) - 1, int(len(times) * 0.9))],
         tokens_per_second=phase.batch_size * phase.sequence_length / median,
         flops_per_step=work,
         flops_per_second=flops_per_second,
-        peak=peak,
-        product=product,
+        peak_flops_per_second=peak,
+        matmul_flops_per_second=product,
         mfu=flops_per_second / (peak or product),
-        compilation=stepper.compilation,
-        first_step=first_step,
-        peak_memory=memory,
+        compilation_seconds=stepper.compilation,
+        first_step_seconds=first_step,
+        peak_memory_bytes=memory,
     )
 
 
@@ -236,7 +236,7 @@ def seconds_per_step(config: Config) -> list[float]:
     ]
 
 
-def product_rate(dtype: str, *, seconds: float = 0.5) -> float:
+def matmul_rate(dtype: str, *, seconds: float = 0.5) -> float:
     """FLOP/s of the fastest of several large matrix products on the first device."""
     import jax
     import jax.numpy as jnp
@@ -256,24 +256,26 @@ def product_rate(dtype: str, *, seconds: float = 0.5) -> float:
     return 2 * size**3 / best
 
 
-def table(figures: Figures) -> str:
-    """The figures as lines of text."""
-    f = figures
-    origin = "data sheet" if f.peak else "measured matrix product"
-    memory_of = "the process" if f.platform == "cpu" else "a device"
+def table(timing: StepTiming) -> str:
+    """The timing as lines of text."""
+    t = timing
+    best = t.peak_flops_per_second or t.matmul_flops_per_second
+    origin = "data sheet" if t.peak_flops_per_second else "measured matrix product"
+    memory_of = "the process" if t.platform == "cpu" else "a device"
     lines = {
-        "config": f"{f.config}: {f.batch_size} x {f.sequence_length}, {f.dtype}, attention "
-        f"{f.attention}, rematerialization {f.remat}",
-        "devices": f"{f.devices} x {f.device}",
-        "step": f"{f.step * 1e3:.4g} ms (median of {f.steps}; nine out of ten at most "
-        f"{f.slowest * 1e3:.4g} ms)",
-        "tokens/s": f"{f.tokens_per_second:,.0f}",
-        "FLOP/s": f"{f.flops_per_second / 1e12:.4g} T per device",
-        "MFU": f"{f.mfu:.1%} of {(f.peak or f.product) / 1e12:.4g} TFLOP/s ({origin})",
-        "product": f"{f.product / 1e12:.4g} TFLOP/s measured: {f.flops_per_second / f.product:.1%}",
-        "compilation": f"{f.compilation:.1f} s",
-        "first step": f"{f.first_step:.1f} s after the start of the process",
-        "peak memory": f"{f.peak_memory / chips.GIB:.2f} GiB of {memory_of}",
+        "config": f"{t.config}: {t.batch_size} x {t.sequence_length}, {t.dtype}, attention "
+        f"{t.attention}, rematerialization {t.remat}",
+        "devices": f"{t.devices} x {t.device}",
+        "step": f"{t.step_seconds * 1e3:.4g} ms (median of {t.steps}; nine out of ten at most "
+        f"{t.step_seconds_p90 * 1e3:.4g} ms)",
+        "tokens/s": f"{t.tokens_per_second:,.0f}",
+        "FLOP/s": f"{t.flops_per_second / 1e12:.4g} T per device",
+        "MFU": f"{t.mfu:.1%} of {best / 1e12:.4g} TFLOP/s ({origin})",
+        "product": f"{t.matmul_flops_per_second / 1e12:.4g} TFLOP/s measured: "
+        f"{t.flops_per_second / t.matmul_flops_per_second:.1%}",
+        "compilation": f"{t.compilation_seconds:.1f} s",
+        "first step": f"{t.first_step_seconds:.1f} s after the start of the process",
+        "peak memory": f"{t.peak_memory_bytes / chips.GIB:.2f} GiB of {memory_of}",
     }
     return "\n".join(f"{name:12} {value}" for name, value in lines.items())
 

@@ -24,7 +24,7 @@ from albert_jax.checkpoint.manifest import Layout
 from albert_jax.checkpoint.orbax_store import OrbaxStore, storage_reason
 from albert_jax.errors import AlbertError, CheckpointError, NumericsError, StorageError
 from albert_jax.parallel import agreement
-from albert_jax.parallel.jax_internals import process
+from albert_jax.parallel.jax_internals import process_count
 from albert_jax.tree import unflatten
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class Checkpoints:
         self._layout = Layout(run_dir)
         self._store = OrbaxStore(self._layout, read_only=read_only)
         self._keep, self._best, self._best_mode = max(1, keep), best, best_mode
-        self._count = process()[1]
+        self._count = process_count()
         self._read_only = read_only
         self._recovered = False
         self._newest: int | None = None
@@ -152,7 +152,7 @@ class Checkpoints:
             return recovery.recover(self._layout)
 
         if not self._recovered:
-            self._newest = agreement.on_first("recover", recover)
+            self._newest = agreement.on_process_0("recover", recover)
             self._recovered = True
 
     def best_step(self) -> int | None:
@@ -233,7 +233,7 @@ class Checkpoints:
         Raises StorageError if they cannot be written.
         """
         self.wait()
-        agreement.on_first("metrics", lambda: manifest.add_metrics(self._layout, step, metrics))
+        agreement.on_process_0("metrics", lambda: manifest.add_metrics(self._layout, step, metrics))
 
     def wait(self) -> None:
         """Waits until the last save is complete.
@@ -294,7 +294,7 @@ class Checkpoints:
             except StorageError as error:  # The step is complete, so the save did not fail.
                 log.warning("%s (an old checkpoint stays until the next save)", error)
 
-        agreement.on_first("checkpoint", complete, key)
+        agreement.on_process_0("checkpoint", complete, key)
 
     def _delete_old(self) -> None:
         """Deletes the steps that are neither among the newest nor the best nor a milestone."""

@@ -35,5 +35,5 @@ class Bench:
         config = configfile.load(self.config)
         check_pretraining(config, self.config)
         config = step.single_phase(config, self.phase, self.batch_size, self.length)
-        figures = step.measure(config, self.config, steps=self.steps)
-        print(json.dumps(dataclasses.asdict(figures)) if self.json else step.table(figures))
+        timing = step.measure(config, self.config, steps=self.steps)
+        print(json.dumps(dataclasses.asdict(timing)) if self.json else step.table(timing))

@@ -40,9 +40,9 @@ class ConfigShow:
         if self.get is not None:
             print(_value(config, self.get))
             return
-        from albert_jax.model.init import count
+        from albert_jax.model.init import num_parameters
 
-        encoder, total = count(config.model, heads=False), count(config.model)
+        encoder, total = num_parameters(config.model, heads=False), num_parameters(config.model)
         print(f"# digest {configfile.digest(config)}")
         print(f"# parameters {encoder:,} (encoder with pooler), {total:,} (with both heads)")
         name, base = configfile.base_of(self.config)

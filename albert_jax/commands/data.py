@@ -109,6 +109,7 @@ class DataPrepare(ReadingOptions):
         from albert_jax.data.prepare.plan import PrepareOptions
         from albert_jax.data.prepare.prepare import prepare
 
+        shard = _shard(self.shard)
         vocabulary = self._vocabulary()
         self._refuse_options_without_effect()
         options = PrepareOptions(
@@ -123,7 +124,7 @@ class DataPrepare(ReadingOptions):
             min_characters=self.min_characters,
             decontaminate=self.decontaminate,
             workers=self.workers,
-            shard=_shard(self.shard),
+            shard=shard,
             beam=self.beam,
         )
         specs = self.text or [f"ids:{path}" for path in self.ids]

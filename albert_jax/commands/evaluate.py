@@ -56,7 +56,7 @@ class Evaluate(ModelOptions):
             check_depth(model.config, num_layers)
         measure = self._pretrained if model.run_config.task is None else self._finetuned
         numbers, lines = measure(model, depths or (model.config.num_hidden_layers,))
-        report = {"step": model.step, "weights": self.weights} | numbers
+        report = {"step": model.step, "weights": model.weights} | numbers
         heading, *notes = lines
         print(f"{self.model}: step {model.step}, {heading}")
         print(table(report["results"]), *notes, sep="\n", flush=True)
@@ -147,7 +147,7 @@ class Evaluate(ModelOptions):
         if majority:
             results["majority"] = majority
         if missing:
-            lines.append(f"without the commonest answer of the training examples: {missing}")
+            lines.append(f"no baseline from the training examples: {missing}")
         report = {"task": task.name, "examples": len(examples), "file": path}
         return report | {"results": results, "interval": interval} | wrong, lines
 

@@ -33,7 +33,7 @@ class Export(DepthOptions):
 
         if self.to == "babylm":
             export.check("huggingface", self.head, self.dtype)
-            if (self.num_layers, self.step, self.weights) != (None, "newest", "trained"):
+            if (self.num_layers, self.step, self.weights) != (None, "newest", None):
                 raise ConfigError(
                     "--to babylm chooses the checkpoints: leave out --num-layers, --step and "
                     "--weights"

@@ -39,8 +39,8 @@ class ModelOptions:
     """Run folder or exported directory."""
     step: Step = "newest"
     """Checkpoint of a run."""
-    weights: ParamsKind = "trained"
-    """The parameters, or their running average."""
+    weights: ParamsKind | None = None
+    """The parameters, or their running average (the default where a run keeps one)."""
 
     def load(self) -> Model:
         """Loads the model. Raises ConfigError and CheckpointError."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from albert_jax.inference.predictor import Predictor
     from albert_jax.tasks.task import AnyTask
 
-PIECE = 1 << 18
+CHUNK_BYTES = 1 << 18
 """Most bytes of stdin that are answered together."""
 
 
@@ -119,7 +119,7 @@ def _answers(predictor: Predictor, faults: list[str]) -> Iterator[dict[str, Any]
 def _lines_as_they_come(stream: Any) -> Iterator[list[bytes]]:
     """The lines of a stream, each time all those that are there already."""
     rest = b""
-    while piece := stream.read1(PIECE):
+    while piece := stream.read1(CHUNK_BYTES):
         *lines, rest = (rest + piece).split(b"\n")
         if lines:
             yield lines

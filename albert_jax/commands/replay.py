@@ -16,7 +16,7 @@ from albert_jax.commands.options import OptionalFile, Run, check_within
 from albert_jax.errors import ConfigError
 
 if TYPE_CHECKING:
-    from albert_jax.train.replay import RecordedStep, Reopened, Replay
+    from albert_jax.train.replay import RecordedStep, ReopenedRun, Replay
 
 SPIKE = 3.0
 """A gradient norm so many times that of other steps is called a spike."""
@@ -83,21 +83,21 @@ class ReplayStep:
                 files.write(picture, draw(found))
                 print(f"{picture} shows the steps around it", file=sys.stderr)
 
-    def _reopened(self, past: RecordedStep) -> tuple[RecordedStep, Reopened]:
+    def _reopened(self, past: RecordedStep) -> tuple[RecordedStep, ReopenedRun]:
         if past.config.task is None:
             from albert_jax.train import pretraining
 
-            return pretraining.reopened(past, self.data)
+            return pretraining.reopen_run(past, self.data)
         from albert_jax.finetuning import finetune
 
         if len(self.data) > 1:
             raise ConfigError("--data: name one file, the training examples of the run")
-        return finetune.reopened(past, *self.data)
+        return finetune.reopen_run(past, *self.data)
 
 
 def report_lines(found: Replay) -> Iterator[str]:
     """The step beside its record, why they differ if they do, and which rows explain it."""
-    from albert_jax.train.loop import depth_at
+    from albert_jax.train.compiled_steps import depth_at
 
     past, config = found.past, found.past.config
     number, _ = config.phase_at(past.step - 1)
@@ -107,7 +107,7 @@ def report_lines(found: Replay) -> Iterator[str]:
     yield f"{past.folder}: step {past.step} (phase {number}{drawn}), replayed from {begin}"
     values = found.metrics[past.step]
     losses = {name: value for name, value in values.items() if name.endswith("loss")}
-    for name, value in {**losses, "gradient_norm": values["grad_norm"]}.items():
+    for name, value in {**losses, "grad_norm": values["grad_norm"]}.items():
         yield f"  {name:16} {value!r}"
     yield from comparison_lines(found)
     yield from verdict_lines(found)
@@ -132,8 +132,8 @@ def comparison_lines(found: Replay) -> Iterator[str]:
         )
     yield f"{'':18} {'recorded':22} {'replayed':22}"
     names = [name for name in recorded if name.endswith("loss")]
-    for name in [*names, "gradient_norm"]:
-        what = f"of step {past.compared}" if name == "gradient_norm" else span
+    for name in [*names, "grad_norm"]:
+        what = f"of step {past.compared}" if name == "grad_norm" else span
         yield f"  {name:16} {_number(recorded[name]):22} {_number(again.get(name)):22} {what}"
     differences = found.differences()
     wrong = {step: names for step, names in differences.items() if names}
@@ -186,7 +186,7 @@ def row_lines(found: Replay, row: int, lines: Sequence[str], origin: Sequence[st
     ]
 
 
-def as_json(found: Replay, reopened: Reopened) -> dict[str, Any]:
+def as_json(found: Replay, reopened: ReopenedRun) -> dict[str, Any]:
     """The result with all rows of the batch; numbers that are not finite are None."""
     from albert_jax.observe.metrics import plain
 
@@ -222,7 +222,7 @@ def draw(found: Replay) -> bytes:
     panels = {}
     for name, computed, field in (
         ("loss", "loss", "loss"),
-        ("gradient norm", "grad_norm", "gradient_norm"),
+        ("gradient norm", "grad_norm", "grad_norm"),
     ):
         values = {s: m[computed] for s, m in found.metrics.items() if s in wanted}
         rows = [row for row in past.rows if row["step"] in wanted]

@@ -52,7 +52,7 @@ class Score(DepthOptions):
         if not records:
             raise DataError(f"{self.file}: no sentences: give at least one")
         texts, where = sentences(records)
-        found = scoring.scored(self.load(), texts, where, num_layers=self.num_layers)
+        found = scoring.score_texts(self.load(), texts, where, num_layers=self.num_layers)
         write_json_lines(found, self.out)
 
     def _pairs(self, records: Sequence[Record]) -> None:
@@ -86,7 +86,7 @@ class Score(DepthOptions):
         from albert_jax.observe import figures
 
         report = {
-            "model": self.model, "step": model.step, "weights": self.weights, "file": self.file,
+            "model": self.model, "step": model.step, "weights": model.weights, "file": self.file,
             "level": 0.95, **minimal_pairs.as_json(found),
         }  # fmt: skip
         text = json.dumps(report, indent=1, ensure_ascii=False)

@@ -27,8 +27,8 @@ class Serve:
     """Port; 0 takes a free one."""
     step: Step = "newest"
     """Checkpoint of the runs."""
-    weights: ParamsKind = "trained"
-    """The parameters of the runs, or their running average."""
+    weights: ParamsKind | None = None
+    """The parameters of the runs, or their running average (the default where there is one)."""
 
     def run(self) -> None:
         """Prints the address and serves until it is interrupted."""

@@ -47,7 +47,7 @@ class Confusion:
         return {"confusion": matrix, "worst_errors": [asdict(wrong) for wrong in self.worst]}
 
     def lines(self) -> list[str]:
-        """Both in words."""
+        """The matrix and the wrong answers as lines of text."""
         lines = _matrix(self.labels, self.counts)
         if len(self.labels) > MAX_COLUMNS:
             lines = _commonest(self.labels, self.counts)

@@ -15,7 +15,7 @@ from albert_jax.evaluation.intervals import bootstrap
 from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.inference.predict import BATCH_SIZE, featurize, predict, task_of, truncated_examples
 from albert_jax.model import flops
-from albert_jax.model.albert import EXACT
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import flatten_groups
 from albert_jax.tasks.support.rows import BatchSpec
@@ -71,7 +71,7 @@ def evaluate(
         values |= mean_cosines(
             model.params,
             model.config,
-            EXACT,
+            FLOAT32,
             _batches(model, examples[:COSINE_EXAMPLES]),
             num_layers=num_layers,
         )
@@ -88,7 +88,7 @@ def evaluate(
 
 
 def majority_scores(model: Model, examples: Sequence[Any]) -> tuple[dict[str, float], str]:
-    """(scores of the commonest answer of the training examples, why there are none or "")."""
+    """(scores of the majority class of the training examples, why there are none or "")."""
     task = task_of(model)
     if not task.has_baseline:
         return {}, ""

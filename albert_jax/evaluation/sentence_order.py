@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from albert_jax.data.batches.batch import unmasked_ids
+
 Batch = Mapping[str, np.ndarray]
 
 MIN_COUNT = 20
@@ -76,9 +78,7 @@ def edges(batch: Batch) -> tuple[np.ndarray, np.ndarray]:
     Masked tokens are restored first, because the rule is about the cut and not about the masks.
     A pair is stored as [CLS] A [SEP] B [SEP] under one segment id.
     """
-    ids = batch["input_ids"].astype(np.int64).copy()
-    rows, slots = np.nonzero(batch["mlm_weights"])
-    ids[rows, batch["mlm_positions"][rows, slots]] = batch["mlm_labels"][rows, slots]
+    ids = unmasked_ids(batch).astype(np.int64)
     tokens, labels = [], []
     for row, pair in zip(*np.nonzero(batch["sop_weights"]), strict=True):
         start = int(batch["cls_positions"][row, pair])

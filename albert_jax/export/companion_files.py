@@ -83,7 +83,8 @@ def companion_files(
             *("", "```toml", toml, "```"),
         ]
     card = ("\n".join(lines) + "\n").encode()
-    return {CONFIG_NAME: json_bytes(entries), "README.md": card, **tokenizer}
+    words = tokenizer or model.vocabulary.files()
+    return {CONFIG_NAME: json_bytes(entries), "README.md": card, **words}
 
 
 def _score_lines(model: Model) -> list[str]:

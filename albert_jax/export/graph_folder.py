@@ -11,8 +11,6 @@ import jax
 import numpy as np
 
 from albert_jax.config import ModelConfig
-from albert_jax.data.vocabularies.id_range import IdRange
-from albert_jax.data.vocabularies.symbols import Symbols
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.export import Head, onnx_graph, programs, quantization, stablehlo
 from albert_jax.export.companion_files import companion_files
@@ -64,8 +62,6 @@ def export(
             library={"onnx": "onnx", "stablehlo": "jax"}[to],
             usage=format.usage(program),
         )
-        if isinstance(model.vocabulary, IdRange | Symbols):  # They have no tokenizer.json.
-            files |= model.vocabulary.files()
         write_files(folder, files)
         difference = _difference(program, restored, model.config, path, format)
         record: dict[str, Any] = {

@@ -49,7 +49,7 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
     has_tokenizer = not isinstance(model.vocabulary, IdRange | Symbols)
     usage = list(cls.usage) or _usage(cls, has_tokenizer=has_tokenizer)
-    more_files = {} if has_tokenizer else model.vocabulary.files()
+    more_files: dict[str, bytes] = {}
     if task is not None:
         length = model.run_config.phases[-1].sequence_length
         more_files |= task.transformers_files(length, model.config)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from albert_jax.export import Head
 from albert_jax.model import albert
-from albert_jax.model.albert import EXACT
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model_io.model import Model
 from albert_jax.model_io.weights import check_modules
 from albert_jax.tasks import registry
@@ -75,7 +75,7 @@ def program(model: Model, head: Head | None) -> Program:
     if task is None:
         return _pretrained(model, head or "pretraining")
     check_modules(model.params, task.pretrained_modules(), task.name)
-    outputs, encoder = task.graph_outputs(model.config), Encoder(model.config, EXACT)
+    outputs, encoder = task.graph_outputs(model.config), Encoder(model.config, FLOAT32)
 
     def call(params: Mapping[str, Any], inputs: Inputs) -> dict[str, jax.Array]:
         arrays = task.outputs(encoder.bind(params), _batch(inputs))
@@ -100,7 +100,7 @@ def _pretrained(model: Model, head: Head) -> Program:
 
     def call(params: Mapping[str, Any], inputs: Inputs) -> dict[str, jax.Array]:
         batch = _batch(inputs)
-        hidden = albert.encode(params, config, batch, compute=EXACT)
+        hidden = albert.encode(params, config, batch, compute=FLOAT32)
         if head == "mlm":
             return {"logits": albert.mlm_logits(params, config, hidden, batch["mlm_positions"])}
         pooled = albert.pooler_output(params, config, hidden, batch)

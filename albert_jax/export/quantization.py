@@ -21,7 +21,7 @@ from albert_jax.export import Head
 from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import predict, task_of
 from albert_jax.model import albert
-from albert_jax.model.albert import EXACT
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support import rows
 from albert_jax.tasks.support.prediction import evenly_spaced
@@ -109,7 +109,7 @@ def drift(
     batch: Mapping[str, Any],
 ) -> list[dict[str, float]]:
     """Mean cosine and largest difference of the tokens' states after each layer."""
-    encode = jax.jit(lambda p: albert.encode_all_layers(p, model, batch, compute=EXACT)[1])
+    encode = jax.jit(lambda p: albert.encode_all_layers(p, model, batch, compute=FLOAT32)[1])
     real = batch["segment_ids"] > 0
     before, after = (np.asarray(encode(weights))[:, real] for weights in (params, changed))
     return [

@@ -36,7 +36,7 @@ class _MaskedText:
     """Key of the draws."""
 
 
-def augmented(model: Model, examples: Sequence[Any], config: Any, seed: int) -> list[Any]:
+def augment(model: Model, examples: Sequence[Any], config: Any, seed: int) -> list[Any]:
     """Changed copies of every example with its label: all first copies, then all second ones.
 
     `config` is that of a task whose examples have `texts`. In each text augment_share of the words
@@ -80,7 +80,7 @@ def _mask_words(model: Model, text: str, ids: np.ndarray, share: float, key: int
     masked = np.isin(word, order[: max(1, round(share * count))])
     kept = ~masked | begins  # A masked word becomes one mask, at its first token.
     changed = np.where(masked, model.vocabulary.mask_id, ids)[kept]
-    spelled = model.vocabulary.spell(text)
+    spelled = model.vocabulary.token_texts(text)
     spelled = [spelled[i] for i in np.flatnonzero(kept)]
     return _MaskedText(changed, spelled, np.flatnonzero(masked[kept]), key)
 

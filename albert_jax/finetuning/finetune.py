@@ -15,13 +15,14 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.finetuning import network, run_config, summary
 from albert_jax.finetuning.batches import TrainingBatches, TrainingFeatures
+from albert_jax.model_io import run_record
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
 from albert_jax.tasks.task import AnyTask
 from albert_jax.train.task import Batch, Evaluator, Params, TrainingTask
 
 if TYPE_CHECKING:
-    from albert_jax.train.replay import RecordedStep, Reopened
+    from albert_jax.train.replay import RecordedStep, ReopenedRun
 
 EVALUATION_BATCH_SIZE = 32
 
@@ -45,32 +46,29 @@ def run(
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
-    from albert_jax.model_io import model as models
-    from albert_jax.model_io import run_record
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
 
-    continued = models.is_run(out)
-    if continued:  # Before the first checkpoint the run begins with them again.
-        init = init or run_record.read(out).get("init")
+    continued, init, _ = run_record.start(out, init)
     task, train, dev = _read(config, init, max_steps)
-    hosts.join()
+    hosts.initialize_distributed()
     teacher = _load_teacher(task)
-    source = out if continued else init
-    new = ""
-    if source is not None:
-        check = None if continued else given
-        model, vocabulary = network.pretrained_network(source, config.model, check)
-    else:
+    source, new = out if continued else init, ""
+    if source is None:
         known, texts = teacher and teacher.vocabulary, _texts(task, train)
         model, vocabulary, new = network.new_network(config.model, texts, known, given)
+    else:
+        chosen = None if continued else given
+        model, vocabulary = network.pretrained_network(source, config.model, chosen)
     config = replace(config, model=run_config.at_depth(model, num_layers), task=task.config)
     config, fitted = run_config.fit_to_weights(config, given, source or "the new network", teacher)
     task = registry.create(run_config.check_task(config, max_steps))
     config.validate()
+    augmented = _augmented(task, train, config.seed)
     facts = {"data_order": digest(train), "dev_examples": digest(dev), "init": init}
+    facts |= _of_other_models(teacher, augmented)
     counts = len(train), len(dev)
-    train += _augmented(task, train, config.seed)
+    train += augmented
     train_features = TrainingFeatures(task, vocabulary, train, config)
     config, more = run_config.complete(config, given, train_features, max_steps)
     # A label or text of the dev examples that cannot be read is reported now, not after an hour.
@@ -95,13 +93,12 @@ def _texts(task: AnyTask, examples: Sequence[Any]) -> list[str]:
     return [text for example in examples for text in task.texts(example) if text]
 
 
-def reopened(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep, Reopened]:
+def reopen_run(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep, ReopenedRun]:
     """A fine-tuning run on its training examples, to do steps of it again.
 
     `data` tells where the examples lie now. Raises DataError, ConfigError and CheckpointError.
     """
-    from albert_jax.model_io import run_record
-    from albert_jax.train.replay import Reopened, RowText
+    from albert_jax.train.replay import ReopenedRun, RowText
 
     settings = past.config.task
     assert settings is not None
@@ -128,7 +125,7 @@ def reopened(past: RecordedStep, data: str | None = None) -> tuple[RecordedStep,
             for row in rows
         ]
 
-    return replace(past, config=config), Reopened(trained, facts, text)
+    return replace(past, config=config), ReopenedRun(trained, facts, text)
 
 
 def finetuning_task(
@@ -197,6 +194,9 @@ def _evaluation(
 ) -> Callable[[int, Evaluator], dict[str, float]]:
     """Scores of the dev examples in the rows of a phase; see `finetuning_task` for `answers`."""
     held_out = prediction.evenly_spaced(dev, config.run.max_eval_samples)
+    features = functools.cache(
+        lambda length: prediction.featurize(task, vocabulary, held_out, length)
+    )
 
     def evaluate(phase: int, evaluator: Evaluator) -> dict[str, float]:
         settings = config.phases[phase]
@@ -205,6 +205,7 @@ def _evaluation(
         predictions = prediction.predict(
             task, vocabulary, held_out, evaluator.outputs,
             length=settings.sequence_length, batch_size=size,
+            features=features(settings.sequence_length),
         )  # fmt: skip
         scores, answer = task.evaluate(held_out, predictions)
         if answers is not None:
@@ -219,6 +220,12 @@ def _count(batch: Batch) -> dict[str, float]:
     return {"tokens": float(np.count_nonzero(real)), "positions": float(real.size)}
 
 
+def _of_other_models(teacher: Any, augmented: Sequence[Any]) -> dict[str, str]:
+    """What other models give to a run, for its record: they may be trained further meanwhile."""
+    facts = {} if teacher is None else {"teacher": f"{teacher.source}@{teacher.step}"}
+    return facts | ({"augmented_examples": digest(augmented)} if augmented else {})
+
+
 def _load_teacher(task: AnyTask) -> Any:
     """The model of the task's teacher, or None."""
     from albert_jax.model_io import model as models
@@ -230,10 +237,10 @@ def _augmented(task: AnyTask, examples: Sequence[Any], seed: int) -> list[Any]:
     """The changed copies of the training examples that the task asks for."""
     if not task.augment:
         return []
-    from albert_jax.finetuning.augmentation import augmented
+    from albert_jax.finetuning.augmentation import augment
     from albert_jax.model_io import model as models
 
-    return augmented(models.load(task.config.augment_from), examples, task.config, seed)
+    return augment(models.load(task.config.augment_from), examples, task.config, seed)
 
 
 def digest(examples: Sequence[Any]) -> str:

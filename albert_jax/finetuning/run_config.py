@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 from albert_jax import config_builder, configfile
-from albert_jax.config import Config, ModelConfig, TaskConfig
+from albert_jax.config import Config, ModelConfig, PhaseConfig, TaskConfig
 from albert_jax.config_fields import leaves
 from albert_jax.errors import ConfigError
 from albert_jax.tasks import registry
@@ -74,6 +74,11 @@ def check_task(config: Config, max_steps: int | None) -> TaskConfig:
             raise ConfigError(f"task.{name} is empty: give --{name} FILE")
     if max_steps is not None and max_steps < 1:
         raise ConfigError(f"--max-steps {max_steps}: give at least 1")
+    usual = PhaseConfig()
+    for number, phase in enumerate(config.phases):
+        for name in ("objective", "packing", "mixture", "short_seq_prob"):
+            if getattr(phase, name) != getattr(usual, name):
+                raise ConfigError(f"phases.{number}.{name} is for pretraining: leave it out")
     return task
 
 

@@ -21,9 +21,9 @@ LABELS_SHOWN = 8
 def say(out: str, *lines: str) -> None:
     """Prints lines about the run folder `out`, on its first process; empty ones are left out."""
     from albert_jax.observe.console import Console
-    from albert_jax.parallel.jax_internals import process
+    from albert_jax.parallel.jax_internals import process_index
 
-    console = Console(quiet=process()[0] != 0)
+    console = Console(quiet=process_index() != 0)
     for line in filter(None, lines):
         console.say(f"{out}: {line}")
 

@@ -16,7 +16,7 @@ from scipy.special import softmax
 
 from albert_jax.inference.predict import task_of
 from albert_jax.model import albert
-from albert_jax.model.albert import EXACT
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.support.rows import INPUTS, Batch
@@ -98,13 +98,13 @@ def attribute(model: Model, batch: Batch, *, num_layers: int | None = None) -> A
     quadrature) is doubled until the contributions are complete, or MAX_POINTS is reached.
     """
     config, vocabulary, task = model.config, model.vocabulary, task_of(model)
-    encoder = Encoder(config, EXACT)
+    encoder = Encoder(config, FLOAT32)
     row: dict[str, Any] = {name: jnp.asarray(batch[name]) for name in INPUTS}
     special = np.isin(batch["input_ids"], [vocabulary.cls_id, vocabulary.sep_id])
     masked = np.where(special | (batch["segment_ids"] == 0), batch["input_ids"], vocabulary.mask_id)
     baseline = row | {"input_ids": jnp.asarray(masked)}
-    start = albert.embed(model.params, config, baseline, compute=EXACT)[0]
-    end = albert.embed(model.params, config, row, compute=EXACT)[0]
+    start = albert.embed(model.params, config, baseline, compute=FLOAT32)[0]
+    end = albert.embed(model.params, config, row, compute=FLOAT32)[0]
 
     def logits(params: Any, x: jax.Array) -> jax.Array:
         rows = {name: jnp.repeat(column, len(x), 0) for name, column in row.items()}

@@ -16,8 +16,8 @@ import numpy as np
 from scipy.special import softmax
 
 from albert_jax.errors import ConfigError
-from albert_jax.model import albert
-from albert_jax.model.albert import EXACT
+from albert_jax.model import albert, sharing
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model.attention import XLA
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
@@ -52,6 +52,11 @@ class _WithDepths:
         ]
 
 
+def _begins_with(whole: sharing.Sharing, part: sharing.Sharing) -> bool:
+    """Returns whether the blocks of one depth use the parameter sets of another one's first."""
+    return all(sets[: len(first)] == first for sets, first in zip(whole, part, strict=True))
+
+
 class EarlyExit:
     """A classifier that is applied layer by layer and counts the layers it needs."""
 
@@ -68,11 +73,17 @@ class EarlyExit:
                 "--exit-confidence is for classification, not for "
                 f"{'models without a task' if task is None else task.name}: leave it out"
             )
-        encoder = Encoder(config, EXACT)
+        encoder = Encoder(config, FLOAT32)
         self.num_layers = num_layers or config.num_hidden_layers
         trained = {depth for phase in run_config.phases for depth in phase.depths}
-        self.exits = trained or set(range(1, self.num_layers))
-        """Depths at which a row may leave; the last layer ends all rows."""
+        whole = sharing.table(config, self.num_layers)
+        self.exits = {
+            depth
+            for depth in trained or range(config.num_hidden_groups, self.num_layers)
+            if depth < self.num_layers and _begins_with(whole, sharing.table(config, depth))
+        }
+        """Depths at which a row may leave, where the layers so far are those of a model of this
+        depth: with several groups they seldom are. The last layer ends all rows."""
         self.task: AnyTask = _WithDepths(task)  # type: ignore[assignment]
         """The task, reading the outputs of this object."""
         self.layers_used: list[int] = []
@@ -81,7 +92,7 @@ class EarlyExit:
         self._params = jax.device_put(model.params)
 
         def embed(params: Any, batch: Any) -> dict[str, Any]:
-            hidden = albert.embed(params, config, batch, compute=EXACT)
+            hidden = albert.embed(params, config, batch, compute=FLOAT32)
             return {"hidden": hidden} | {n: batch[n] for n in ("segment_ids", "cls_positions")}
 
         def advance(params: Any, rows: dict[str, Any], layer: Any) -> tuple[Any, Any]:

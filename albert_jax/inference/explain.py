@@ -1,4 +1,4 @@
-"""The work of a model on one text, layer by layer, as numbers.
+"""Hidden states, attention and predictions of a model for one text, layer by layer.
 
 Legend: L layers, S tokens of the text, N heads, H hidden size, C labels.
 """
@@ -27,7 +27,7 @@ from albert_jax.inference.layer_similarity import cosine
 from albert_jax.inference.predict import task_of
 from albert_jax.inference.words import word_spans
 from albert_jax.model import albert
-from albert_jax.model.albert import EXACT
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.encoder import Encoder
 from albert_jax.tasks.support.rows import (
@@ -44,7 +44,7 @@ MAX_TOKENS = 128
 
 @dataclass(frozen=True)
 class Layers:
-    """One text on its way through the network."""
+    """States and attention of one text after each layer."""
 
     batch: Batch
     """The row of the text, without padding."""
@@ -117,7 +117,7 @@ def explain(
     labels, classes, attribution = (), None, None
     if task is not None and task.classifies:
         labels = task.output_names
-        logits = task.head_logits(Encoder(config, EXACT).bind(params), outputs, batch)
+        logits = task.head_logits(Encoder(config, FLOAT32).bind(params), outputs, batch)
         classes = softmax(np.asarray(logits, np.float64), -1)
         attribution = attributions.attribute(model, layers.batch, num_layers=num_layers)
     return Explanation(
@@ -158,9 +158,9 @@ def _program(config: ModelConfig, num_layers: int | None) -> Any:
     """The compiled (params, batch of one row) -> (states, attention), one per structure."""
 
     def forward(params: Any, batch: Any) -> tuple[jax.Array, jax.Array]:
-        first = albert.embed(params, config, batch, compute=EXACT)
+        first = albert.embed(params, config, batch, compute=FLOAT32)
         _, each = albert.encode_all_layers(
-            params, config, batch, compute=EXACT, num_layers=num_layers
+            params, config, batch, compute=FLOAT32, num_layers=num_layers
         )
         states = jnp.concatenate([first[None], each])
         attention = albert.attention_probabilities(

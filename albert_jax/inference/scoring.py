@@ -26,7 +26,7 @@ from albert_jax.errors import CheckpointError, DataError
 from albert_jax.inference.masked_lm import logits_function
 from albert_jax.inference.words import continues_word
 from albert_jax.model import attention
-from albert_jax.model.albert import EXACT
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.rows import Batch, encode_all, fitting_length
 
@@ -95,14 +95,14 @@ def score_sentences(
         raise CheckpointError(f"{model.source} has no masked-language head: score another model")
     program = _program(model.config, num_layers)
     max_length = model.config.max_position_embeddings
-    sentences = encoded(model.vocabulary, texts, where, max_length)
+    sentences = encode_sentences(model.vocabulary, texts, where, max_length)
     scores = log_likelihoods(
         sentences, model.vocabulary, lambda batch: program(model.params, batch), max_length
     )
     return scores, np.array([len(ids) for ids in sentences])
 
 
-def scored(
+def score_texts(
     model: Model, texts: Sequence[str], where: Sequence[str], *, num_layers: int | None = None
 ) -> list[dict[str, Any]]:
     """The "text", "score" and number of "tokens" of each sentence; see `score_sentences`."""
@@ -115,7 +115,7 @@ def scored(
     ]
 
 
-def encoded(
+def encode_sentences(
     vocabulary: Vocabulary, texts: Sequence[str], where: Sequence[str], max_length: int
 ) -> list[np.ndarray]:
     """The ids of each sentence, int32 [tokens], without special tokens.
@@ -143,7 +143,7 @@ def log_likelihoods(
     *,
     shards: int = 1,
 ) -> np.ndarray:
-    """Pseudo-log-likelihoods in nats, float64 [sentences], of what `encoded` returns.
+    """Pseudo-log-likelihoods in nats, float64 [sentences], of what `encode_sentences` returns.
 
     `label_log_probs` gives the log-probabilities of each row's labels in a batch, [B, L]; B is a
     multiple of `shards`.
@@ -263,4 +263,4 @@ def label_log_probs(
 @functools.lru_cache(maxsize=8)
 def _program(config: ModelConfig, num_layers: int | None) -> Any:
     """The compiled form, one per structure, so that another checkpoint compiles nothing."""
-    return jax.jit(label_log_probs(config, EXACT, attention.XLA, num_layers))
+    return jax.jit(label_log_probs(config, FLOAT32, attention.XLA, num_layers))

@@ -26,7 +26,7 @@ from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import LayerDropout
 from albert_jax.model.sharing import Params, SharedParams
 
-EXACT = ComputeConfig(dtype="float32", attention="xla")
+FLOAT32 = ComputeConfig(dtype="float32", attention="xla")
 """Float32 throughout (on TPUs and GPUs with jax_default_matmul_precision = "highest" only)."""
 Batch = Mapping[str, jax.Array]
 """Arrays of a batch; the first axis of each is B."""
@@ -68,7 +68,7 @@ def embed(
     config: ModelConfig,
     batch: Batch,
     *,
-    compute: ComputeConfig = EXACT,
+    compute: ComputeConfig = FLOAT32,
     dropout: jax.Array | None = None,
 ) -> jax.Array:
     """Embeddings of input_ids, positions and token_type_ids -> [B, S, H].
@@ -93,7 +93,7 @@ def encode(
     config: ModelConfig,
     batch: Batch,
     *,
-    compute: ComputeConfig = EXACT,
+    compute: ComputeConfig = FLOAT32,
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = XLA,
@@ -123,7 +123,7 @@ def encode_all_layers(
     config: ModelConfig,
     batch: Batch,
     *,
-    compute: ComputeConfig = EXACT,
+    compute: ComputeConfig = FLOAT32,
     num_layers: int | None = None,
     dropout: jax.Array | None = None,
     backend: Backend = XLA,

@@ -58,7 +58,7 @@ def truncated_normal(
     return values.reshape(shape) * np.float32(std)
 
 
-def count(config: ModelConfig, heads: bool = True) -> int:
+def num_parameters(config: ModelConfig, heads: bool = True) -> int:
     """Number of parameters; without `heads` those of the pretraining heads are left out."""
     leaves = tree.flatten(abstract_params(config, heads)).values()
     return sum(math.prod(leaf.shape) for leaf in leaves)

@@ -200,7 +200,7 @@ def _layer_norm_backward(
 layer_norm.defvjp(_layer_norm_forward, _layer_norm_backward)
 
 
-class Table(nnx.Module):
+class Embed(nnx.Module):
     """A table of embeddings."""
 
     def __init__(self, entries: int, size: int):
@@ -216,9 +216,9 @@ class Embeddings(nnx.Module):
 
     def __init__(self, config: ModelConfig):
         size = config.embedding_size
-        self.word_embeddings = Table(config.vocab_size, size)
-        self.position_embeddings = Table(config.max_position_embeddings, size)
-        self.token_type_embeddings = Table(config.type_vocab_size, size)
+        self.word_embeddings = Embed(config.vocab_size, size)
+        self.position_embeddings = Embed(config.max_position_embeddings, size)
+        self.token_type_embeddings = Embed(config.type_vocab_size, size)
         self.layer_norm = LayerNorm(size)
         self.projects = size != config.hidden_size
         if self.projects:
@@ -265,26 +265,27 @@ class Attention(nnx.Module):
 
         With positions [B, P], the result at these alone, [B, P, H]; no dropout may be on then.
         """
-        asking = x
+        query_states = x
         if positions is not None and backend == XLA:  # A kernel wants as many queries as keys.
-            asking = gather_positions(x, positions)
+            query_states = gather_positions(x, positions)
             mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2, mode="clip")
-        query, key, value = self.project(x, backend.heads_first, asking)
+        query, key, value = self.project(x, backend.heads_first, query_states)
         context = checkpoint_name(backend.attend(query, key, value, mask, dropout), SAVED)
         if backend.heads_first:
             output = self.output.from_heads(context)
         else:
             output = self.output(context.reshape(x.shape))
         output = checkpoint_name(output, SAVED)
-        states = self.layer_norm(asking + dropout.hidden(output, sites.ATTENTION))
+        states = self.layer_norm(query_states + dropout.hidden(output, sites.ATTENTION))
+        all_queries = query_states is x
         return (
-            gather_positions(states, positions) if positions is not None and asking is x else states
+            states if positions is None or not all_queries else gather_positions(states, positions)
         )
 
     def project(
-        self, x: jax.Array, heads_first: bool = True, asking: jax.Array | None = None
+        self, x: jax.Array, heads_first: bool = True, query_states: jax.Array | None = None
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """x [B, S, H] -> query (of `asking` [B, P, H]), key and value, as `heads_first` says."""
+        """x [B, S, H] -> query (of `query_states` [B, P, H]), key, value, as `heads_first` says."""
 
         def heads(dense: Dense, states: jax.Array) -> jax.Array:
             if heads_first:
@@ -292,7 +293,7 @@ class Attention(nnx.Module):
             shape = (*states.shape[:2], self.heads, states.shape[2] // self.heads)
             return checkpoint_name(dense(states).reshape(shape), SAVED)
 
-        query = heads(self.query, x if asking is None else asking)
+        query = heads(self.query, x if query_states is None else query_states)
         return query, heads(self.key, x), heads(self.value, x)
 
 

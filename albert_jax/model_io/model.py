@@ -70,14 +70,18 @@ class Model:
 
 
 def load(
-    path: str, *, step: int | Literal["best", "newest"] = "newest", weights: ParamsKind = "trained"
+    path: str,
+    *,
+    step: int | Literal["best", "newest"] = "newest",
+    weights: ParamsKind | None = None,
 ) -> Model:
     """Loads a model from a run folder or an exported directory.
 
-    `step` and `weights` choose a checkpoint of a run, and its parameters or their average; an
-    exported directory has only one set of parameters. Raises CheckpointError if there is no model,
-    it is damaged, or the run has no such step or no averaged parameters, and ConfigError if JAX
-    has no devices.
+    `step` and `weights` choose a checkpoint of a run, and its parameters or their average, by
+    default the average where the run keeps one, because its evaluations are those of the average.
+    An exported directory has only one set of parameters. Raises CheckpointError if there is no
+    model, it is damaged, or the run has no such step or no averaged parameters, and ConfigError if
+    JAX has no devices.
 
     >>> model = load(directory)
     >>> model.config.hidden_size, model.params["pooler"]["kernel"].shape
@@ -90,7 +94,7 @@ def load(
     available_devices()  # Otherwise the error would come from the first computation.
     if is_run(path):
         return _load_run(path, step, weights)
-    if step != "newest" or weights != "trained":
+    if step != "newest" or weights is not None:
         raise CheckpointError(f"{path} is no run folder: it has one step and one set of weights")
     if files.is_folder(path) and BEFORE_CONFIG.issuperset(files.names(path)):
         raise CheckpointError(
@@ -133,7 +137,9 @@ def best_metric(config: Config) -> tuple[str, Literal["min", "max"]]:
     return config.task.metrics[0], "max" if task.greater_is_better else "min"
 
 
-def _load_run(path: str, step: int | Literal["best", "newest"], weights: ParamsKind) -> Model:
+def _load_run(
+    path: str, step: int | Literal["best", "newest"], weights: ParamsKind | None
+) -> Model:
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.model import albert
     from albert_jax.model_io import run_record
@@ -142,6 +148,7 @@ def _load_run(path: str, step: int | Literal["best", "newest"], weights: ParamsK
     from albert_jax.tasks.support import encoder
 
     config = configfile.load(files.join(path, "config.toml"))
+    weights = weights or ("averaged" if config.optimizer.ema_decay else "trained")
     part = "ema" if weights == "averaged" else "params"
     if part == "ema" and not config.optimizer.ema_decay:
         raise CheckpointError(

@@ -1,4 +1,4 @@
-"""record.json, the facts that decide the numbers of a run, and what is the run's own by them.
+"""Reads record.json, the facts that decide the numbers of a run, and checks what belongs to it.
 
 Weights mean something with one vocabulary only, and a checkpoint continues one run only. So the
 fingerprint of the vocabulary stands in record.json and in every checkpoint, and whoever reads a
@@ -47,6 +47,21 @@ def read(run_dir: str) -> dict[str, Any]:
         if not parts or not all(isinstance(part, str) and part for part in parts):
             raise CheckpointError(f"{path} is damaged: {name} is missing or no text: {fix}")
     return record
+
+
+def start(
+    run_dir: str, init: str | None, parent: str | None = None
+) -> tuple[bool, str | None, str | None]:
+    """(whether a run has begun, its --init, its --from), the paths absolute where they exist.
+
+    A run that is continued remembers both: before its first checkpoint it begins with them again.
+    Raises CheckpointError.
+    """
+    names = files.names(run_dir) if files.is_folder(run_dir) else []
+    begun = CONFIG in names and RECORD in names
+    record = read(run_dir) if begun else {}
+    init, parent = init or record.get("init"), parent or record.get("parent")
+    return begun, files.absolute(init), files.absolute(parent)
 
 
 def allowed(record: Mapping[str, Any]) -> tuple[str, ...]:
@@ -104,7 +119,9 @@ def differences(
     if "config" in saved:
         try:
             old = configfile.loads(str(saved["config"]), "its config")
-            problems = configfile.refused(old, configfile.load(config), (*free, *configfile.PLACES))
+            problems = configfile.forbidden_changes(
+                old, configfile.load(config), (*free, *configfile.PATH_FIELDS)
+            )
         except AlbertError as error:
             problems = [str(error)]
     fixed = FIXED_FACTS[:2] if "data" in free else FIXED_FACTS

@@ -67,7 +67,7 @@ def render(rows: Sequence[Row], run_dir: str = "", config: Config | None = None)
     columns = 2 if len(panels) > 1 else 1
     lines = max(1, -(-len(panels) // columns))
     last = max(row["step"] for row in rows)
-    with style.applied():
+    with style.style_context():
         heading, *notes = title(run_dir, config)
         height = 3.1 * lines + 0.4 + 0.15 * len(notes)
         figure = style.figure(6.5 * columns, height, heading, "\n".join(notes))
@@ -77,7 +77,7 @@ def render(rows: Sequence[Row], run_dir: str = "", config: Config | None = None)
             axes.set_xlim(0, last * 1.02)
             for step in phase_starts(rows):
                 axes.axvline(step, color=style.FAINT, linestyle=":", linewidth=1)
-        return style.encoded(figure)
+        return style.figure_bytes(figure)
 
 
 def title(run_dir: str, config: Config | None) -> list[str]:
@@ -116,7 +116,7 @@ def panels_of(rows: Sequence[Row], config: Config | None = None) -> list[Panel]:
         *first,
         Panel("Learning rate", "", [Quantity("learning_rate", "", color)], {}),
         Panel(
-            "Gradient norm", "before clipping", [Quantity("gradient_norm", "", color)], {},
+            "Gradient norm", "before clipping", [Quantity("grad_norm", "", color)], {},
             logarithmic=True,
         ),
         Panel(
@@ -135,7 +135,7 @@ def _pretraining(rows: Sequence[Row]) -> list[Panel]:
         Quantity("sop_accuracy", "sentence order", color["order"]),
         Quantity("word_accuracy", "word", color["order"]),
         Quantity("sop_cut_accuracy", "order, told by the cut alone", color["cut"]),
-        Quantity("pairs_accuracy", "minimal pairs", color["task"]),
+        Quantity("minimal_pairs_accuracy", "minimal pairs", color["task"]),
     ]
     orders = any(row.get("sop_accuracy") is not None for row in rows)
     second = Panel(

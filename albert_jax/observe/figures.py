@@ -29,7 +29,7 @@ def row_statistics(
         elif array.size:
             varying[name] = array
     count = len(varying) + len(shares)
-    with style.applied():
+    with style.style_context():
         figure = style.figure(3.4 * count, 3.2, title, "; ".join(note))
         for number, (name, array) in enumerate(varying.items(), start=1):
             axes = figure.add_subplot(1, count, number)
@@ -54,14 +54,14 @@ def row_statistics(
             axes.bar_label(drawn, fmt="{:.1%}")
             axes.set(title=name, ylabel="share", ylim=(0, 1))
             axes.yaxis.set_major_formatter("{x:.0%}")
-        return style.encoded(figure, "svg")
+        return style.figure_bytes(figure, "svg")
 
 
 def confusion_matrix(title: str, note: str, labels: Sequence[str], counts: np.ndarray) -> bytes:
     """A confusion matrix as an SVG: rows are true labels, and colors the shares of a row."""
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     size = len(labels)
-    with style.applied():
+    with style.style_context():
         edge = min(12.0, max(3.2, 0.75 * size))
         note += "\neach cell: number of examples, and share of the true label"
         figure = style.figure(edge + 2.2, edge + 1.4, title, note)
@@ -80,7 +80,7 @@ def confusion_matrix(title: str, note: str, labels: Sequence[str], counts: np.nd
             )  # fmt: skip
         bar = figure.colorbar(image, shrink=0.8, format="{x:.0%}")
         bar.set_label("share of the true label")
-        return style.encoded(figure, "svg")
+        return style.figure_bytes(figure, "svg")
 
 
 def minimal_pair_accuracies(
@@ -89,7 +89,7 @@ def minimal_pair_accuracies(
     """The accuracy (value, low, high) of each set of minimal pairs, as an SVG."""
     names = list(found)
     values, lows, highs = (np.array([found[name][i] for name in names]) for i in range(3))
-    with style.applied():
+    with style.style_context():
         figure = style.figure(
             7, 1.4 + 0.3 * len(names), title, "bars: 95% interval; dashed: chance for two sentences"
         )
@@ -104,7 +104,7 @@ def minimal_pair_accuracies(
         axes.set(xlim=(-0.02, 1.02), xlabel="the acceptable sentence scores higher")
         axes.invert_yaxis()
         axes.xaxis.set_major_formatter("{x:.0%}")
-        return style.encoded(figure, "svg")
+        return style.figure_bytes(figure, "svg")
 
 
 def replayed_steps(
@@ -120,7 +120,7 @@ def replayed_steps(
     from matplotlib.ticker import MaxNLocator
 
     colors = {"loss": "loss", "gradient norm": "state"}
-    with style.applied():
+    with style.style_context():
         figure = style.figure(5.5 * len(panels), 3.4, title, note)
         for number, (name, (computed, recorded)) in enumerate(panels.items(), start=1):
             axes = figure.add_subplot(1, len(panels), number)
@@ -132,7 +132,7 @@ def replayed_steps(
             axes.set_xlabel("step")
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             axes.legend()
-        return style.encoded(figure, "svg")
+        return style.figure_bytes(figure, "svg")
 
 
 def scores_by_depth(
@@ -147,7 +147,7 @@ def scores_by_depth(
 
     `guess` is the name and score of guessing, where there is one.
     """
-    with style.applied():
+    with style.style_context():
         figure = style.figure(6, 3.4, title, note)
         axes = figure.add_subplot()
         layers = sorted(values)
@@ -163,4 +163,4 @@ def scores_by_depth(
         axes.set_xticks(layers)
         axes.margins(x=0.15)
         axes.set(xlabel="layers", ylabel=unit)
-        return style.encoded(figure, "svg")
+        return style.figure_bytes(figure, "svg")

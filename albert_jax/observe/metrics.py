@@ -4,7 +4,7 @@ Each line is one JSON object, a row. There are two kinds of rows, named by their
 
 - "train", one per logging step: step (optimizer steps done), phase (its number), loss, mlm_loss,
   sop_loss and word_loss (means over the targets, in nats), mlm_loss_per_byte (nats per byte of the
-  masked tokens), mlm_accuracy, sop_accuracy, word_accuracy, learning_rate, gradient_norm,
+  masked tokens), mlm_accuracy, sop_accuracy, word_accuracy, learning_rate, grad_norm,
   skipped_steps (of the whole run so far), real_token_share (of the rows' positions),
   tokens_per_second (real tokens over the time of steps and input), seconds (wall time since the row
   before, by stage, see clock.STAGES),
@@ -27,7 +27,7 @@ from typing import Any
 
 from albert_jax import files
 from albert_jax.observe import events
-from albert_jax.observe.growing_file import GrowingFile
+from albert_jax.observe.append_only_file import AppendOnlyFile
 
 UPLOAD_SECONDS = 300.0
 """Time between two uploads of metrics.jsonl to a bucket. Each checkpoint uploads it as well."""
@@ -55,9 +55,9 @@ class MetricsWriter:
 
     def __init__(self, run_dir: str) -> None:
         self._path = _path(run_dir)
-        self._rows = GrowingFile(self._path, upload_seconds=UPLOAD_SECONDS)
+        self._rows = AppendOnlyFile(self._path, upload_seconds=UPLOAD_SECONDS)
         self._event_folder = files.join(run_dir, "events")
-        self._events: GrowingFile | None = None
+        self._events: AppendOnlyFile | None = None
 
     def truncate_after(self, step: int, *, evaluated: bool = True) -> float:
         """Removes rows beyond `step`, from which a run continues, and what are no rows.
@@ -101,7 +101,7 @@ class MetricsWriter:
 
     def _append_event(self, event: bytes) -> None:
         if self._events is None:
-            self._events = GrowingFile(files.join(self._event_folder, events.file_name()))
+            self._events = AppendOnlyFile(files.join(self._event_folder, events.file_name()))
             event = events.header() + event
         self._events.append(event)
 

@@ -63,7 +63,7 @@ def fonts() -> list[str]:
 
 
 @contextmanager
-def applied() -> Iterator[None]:
+def style_context() -> Iterator[None]:
     """The style for figures that are made and saved inside; the caller's settings come back."""
     import matplotlib
 
@@ -107,7 +107,7 @@ def figure(width: float, height: float, title: str, note: str = "") -> Figure:
     return made
 
 
-def encoded(made: Figure, kind: Format = "png") -> bytes:
+def figure_bytes(made: Figure, kind: Format = "png") -> bytes:
     """The figure as a file; the same figure gives the same bytes."""
     data = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}

@@ -13,7 +13,7 @@ from typing import Any
 
 from albert_jax import errors
 from albert_jax.errors import AlbertError, ConfigError, PeerError
-from albert_jax.parallel.jax_internals import coordination_client, process
+from albert_jax.parallel.jax_internals import coordination_client, process_count, process_index
 
 AGREE_SECONDS = 300.0
 _FIRST_SECONDS = 1800.0
@@ -25,7 +25,7 @@ def new_key(name: str) -> str:
     return f"albert_jax/{name}/{next(_counter)}"
 
 
-def on_first(name: str, work: Callable[[], Any], key: str | None = None) -> Any:
+def on_process_0(name: str, work: Callable[[], Any], key: str | None = None) -> Any:
     """Does `work` on process 0 and gives every process its JSON result, or its error.
 
     All processes call it in the same order. Threads, which cannot keep a common order, give a key
@@ -35,7 +35,7 @@ def on_first(name: str, work: Callable[[], Any], key: str | None = None) -> Any:
       AlbertError: `work` raised it on process 0; it is raised on every process.
       PeerError: process 0 did not answer.
     """
-    index, count = process()
+    index, count = process_index(), process_count()
     if count == 1:
         return work()
     key = key or new_key(name)
@@ -60,7 +60,7 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
       ConfigError: A process differs; the line names it, the fact and both values.
       PeerError: A process did not answer within `seconds`.
     """
-    index, count = process()
+    index, count = process_index(), process_count()
     prefix = new_key(f"agree/{name}")
 
     def compare() -> None:
@@ -71,7 +71,7 @@ def agree(name: str, facts: Mapping[str, str], *, seconds: float = AGREE_SECONDS
 
     if index > 0:
         _publish(f"{prefix}/{index}", {"host": socket.gethostname(), "facts": dict(facts)})
-    on_first(f"agreement on {name}", compare)
+    on_process_0(f"agreement on {name}", compare)
 
 
 def _publish(key: str, value: Any) -> None:

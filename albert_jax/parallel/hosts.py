@@ -16,7 +16,7 @@ import jax
 
 from albert_jax import exits
 from albert_jax.errors import ConfigError, PeerError, Stopped
-from albert_jax.parallel.jax_internals import coordination_client, detect_job, process
+from albert_jax.parallel.jax_internals import coordination_client, detect_job, process_index
 
 COORDINATOR, COUNT, INDEX = ("ALBERT_JAX_COORDINATOR", "ALBERT_JAX_PROCESSES", "ALBERT_JAX_PROCESS")
 """Environment variables: HOST:PORT of process 0, number of processes, index of this process."""
@@ -28,11 +28,11 @@ HEARTBEAT_SECONDS = 60
 """After this silence JAX takes a process for dead and aborts the others (exit code 134). Heartbeats
 are sent twice in this time, so the abort may come after half of it. The watchdog, which names the
 lost process, is faster unless the coordinator died."""
-GOODBYE_SECONDS = 5.0
+SHUTDOWN_DELAY_SECONDS = 5.0
 """Time that a coordinator with an error stays, so that the others hear of the error."""
 
 
-def join() -> None:
+def initialize_distributed() -> None:
     """Joins the cluster, if there is one and this process has not joined it yet.
 
     It must be called before anything touches a device. Raises ConfigError for variables that make
@@ -81,7 +81,7 @@ def available_devices() -> list[Any]:
         ) from error
 
 
-def _say_goodbye(code: int) -> None:
+def _shutdown(code: int) -> None:
     """Leaves the cluster: with the others, or after an error without waiting for them.
 
     JAX's shutdown barrier waits for processes that still work, and after an error they would wait
@@ -90,8 +90,8 @@ def _say_goodbye(code: int) -> None:
     if code in (0, Stopped.exit_code):
         jax.distributed.shutdown()
         return
-    if process()[0] == 0:
-        time.sleep(GOODBYE_SECONDS)
+    if process_index() == 0:
+        time.sleep(SHUTDOWN_DELAY_SECONDS)
     os._exit(code)
 
 
@@ -123,7 +123,7 @@ def _connect(seconds: int, method: str, count: int, index: int, address: str | N
         raise PeerError(f"process {index} cannot join its cluster{where}: {error}") from error
     finally:
         timer.cancel()
-    exits.before_exit(_say_goodbye)
+    exits.before_exit(_shutdown)
 
 
 def _wait_for_coordinator(host: str, port: int) -> None:

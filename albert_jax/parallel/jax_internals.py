@@ -14,9 +14,14 @@ def coordination_client() -> Any:
     return distributed.global_state.client
 
 
-def process() -> tuple[int, int]:
-    """(index of this process, number of processes), which touches no device."""
-    return distributed.global_state.process_id, distributed.global_state.num_processes
+def process_index() -> int:
+    """As jax.process_index, but without touching a device."""
+    return distributed.global_state.process_id
+
+
+def process_count() -> int:
+    """As jax.process_count, but without touching a device."""
+    return distributed.global_state.num_processes
 
 
 def detect_job() -> tuple[str, int, int] | None:

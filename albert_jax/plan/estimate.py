@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
-from albert_jax.model.init import count
+from albert_jax.model.init import num_parameters
 from albert_jax.parallel.mesh import AXES, mesh_shape
 from albert_jax.plan.compile import StepNeeds
 from albert_jax.plan.hlo import Collective
@@ -52,7 +52,7 @@ def bound(
     collective in a loop as often as it runs; without collectives it is one float32 reduction of
     the gradient.
     """
-    model, parameters = config.model, count(config.model)
+    model, parameters = config.model, num_parameters(config.model)
     compute = flops.per_step(model, phase) / (where.chips * where.chip.flops)
     blocks = model.num_hidden_layers * model.inner_group_num
     tokens = phase.batch_size * phase.sequence_length / where.chips
@@ -78,7 +78,7 @@ def by_formula(config: Config, phase: PhaseConfig, where: Slice) -> StepNeeds:
     computes it.
     """
     accumulation = phase.gradient_accumulation_steps
-    model, parameters, shards = config.model, count(config.model), config.parallel.fsdp
+    model, parameters, shards = config.model, num_parameters(config.model), config.parallel.fsdp
     tokens = phase.batch_size * phase.sequence_length / where.devices / accumulation
     everything = 13 * model.hidden_size + 4 * model.intermediate_size
     kept = {

@@ -10,7 +10,7 @@ from albert_jax.config import Config, PhaseConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import flops
 from albert_jax.model.albert import abstract_params
-from albert_jax.model.init import count
+from albert_jax.model.init import num_parameters
 from albert_jax.parallel.mesh import check_rows
 from albert_jax.parallel.rules import unsharded
 from albert_jax.plan import estimate, hlo
@@ -51,7 +51,7 @@ def plan(
         "hosts": where.hosts,
         "topology": "x".join(map(str, where.topology)),
         "compiled": where.is_tpu,
-        "parameters": count(config.model),
+        "parameters": num_parameters(config.model),
         "remat": config.compute.remat,
         "unroll": config.compute.unroll is True,
         "fsdp": config.parallel.fsdp,

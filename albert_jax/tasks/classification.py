@@ -30,7 +30,7 @@ SAME_SPREAD = 0.1
 """Predicted scores that differ by less than this share of the true ones say nothing."""
 
 
-_OF_TOKENS = TransformersClass(
+_MEAN_POOLING_CLASS = TransformersClass(
     name="AlbertForTokenClassification",
     head=("classifier", "classifier"),
     usage=(
@@ -90,7 +90,7 @@ class ClassificationConfig(RegressionConfig):
     """Weight of the loss between hidden states of teacher and student; 0 leaves it out."""
 
     def validate(self, where: str = "task") -> None:
-        """Raises ConfigError for a label or name that stands twice, or a name without a label."""
+        """Raises ConfigError for a label or name that is given twice, or a name without a label."""
         super().validate(where)
         columns.check_labels(self.labels, f"{where}.labels")
         columns.check_labels(self.label_names, f"{where}.label_names")
@@ -206,7 +206,7 @@ class _TextTask(Task[H, TextExample, TextFeature]):
 
     def transformers_class(self) -> TransformersClass:
         """AlbertForSequenceClassification, or that of tokens for the mean of their outputs."""
-        return super().transformers_class() if self.config.pooling == "cls" else _OF_TOKENS
+        return super().transformers_class() if self.config.pooling == "cls" else _MEAN_POOLING_CLASS
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """Names of the outputs, and the kind of the problem."""

@@ -69,14 +69,16 @@ class SourceTarget:
 
 @dataclass(frozen=True)
 class SourceTargetFeature:
-    """Ids of the source with [CLS] and the last [SEP], and of the whole target."""
+    """Ids of the source with [CLS] and the last [SEP], and of the whole target.
+
+    The source `is_truncated` if it lost its oldest tokens. `reference` is the target, where there
+    is one, as the vocabulary writes it (in lower case, for example).
+    """
 
     source: np.ndarray
     target: np.ndarray
     is_truncated: bool = False
-    """True if the source lost its oldest tokens."""
     reference: str | None = None
-    """The target, where there is one, as the vocabulary writes it (in lower case, for example)."""
 
 
 @register
@@ -142,10 +144,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         size = self.config.max_target_length
         max_source = length - size - 2
         if max_source < 0:
-            raise ConfigError(
-                f"task.max_target_length {size} must lie between 2 and {length - 2} in rows of "
-                f"{length}"
-            )
+            raise ConfigError(f"task.max_target_length {size}: give 2 to {length - 2} for {length}")
         ids = rows.encode_all(vocabulary, (text for x in examples for text in self.texts(x)))
         features = []
         for example in examples:
@@ -163,8 +162,8 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
                 )
             target = np.full(size, vocabulary.sep_id, np.int32)
             target[: len(text)] = text
-            reference = None if example.target is None else vocabulary.decode(text.tolist())
-            features.append(SourceTargetFeature(source, target, excess > 0, reference))
+            written = None if example.target is None else vocabulary.decode(text.tolist())
+            features.append(SourceTargetFeature(source, target, excess > 0, written))
         return features
 
     def feature_length(self, feature: SourceTargetFeature) -> int:
@@ -228,11 +227,10 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         outputs: Any,
     ) -> list[Prediction]:
         """The texts; beside each stands the target, where there is one, for `score`."""
-        targets = [
-            {} if feature.reference is None else {"target": feature.reference}
-            for feature in features
+        return [
+            {"text": text} | ({} if one.reference is None else {"target": one.reference})
+            for text, one in zip(outputs, features, strict=True)
         ]
-        return [{"text": text} | target for text, target in zip(outputs, targets, strict=True)]
 
     def is_perfect(self, scores: Scores) -> bool:
         """Returns whether all texts are exact."""
@@ -240,8 +238,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
 
     def score(self, examples: Sequence[SourceTarget], predictions: Sequence[Prediction]) -> Scores:
         """BLEU, chrF, and the share of texts that are equal apart from white space."""
-        predicted = [prediction["text"] for prediction in predictions]
-        pairs = zip(predictions, examples, strict=True)
+        predicted, pairs = [p["text"] for p in predictions], zip(predictions, examples, strict=True)
         true = [prediction.get("target", example.target or "") for prediction, example in pairs]
         same = [a.split() == b.split() for a, b in zip(predicted, true, strict=True)]
         return {**metrics.bleu_chrf(predicted, true), "exact": float(np.mean(same))}
@@ -314,7 +311,8 @@ def decode(
         target = np.where(masked & (rank < fill[:, None]), ids, target)
         if sampling.show_step:
             sampling.show_step(" | ".join(vocabulary.decode(row.tolist()) for row in target))
-    return [vocabulary.decode(_until(row, vocabulary.sep_id)) for row in target]
+    ends = [np.append(np.flatnonzero(row == vocabulary.sep_id), size)[0] for row in target]
+    return [vocabulary.decode(row[:end].tolist()) for row, end in zip(target, ends, strict=True)]
 
 
 def _choose(
@@ -328,12 +326,6 @@ def _choose(
         picked = log_probs / temperature + noise
     ids = picked.argmax(axis=-1)
     return ids.astype(np.int32), np.take_along_axis(log_probs, ids[..., None], axis=-1)[..., 0]
-
-
-def _until(ids: np.ndarray, end: int) -> list[int]:
-    """The ids before the first end token."""
-    ends = np.flatnonzero(ids == end)
-    return (ids[: ends[0]] if len(ends) else ids).tolist()
 
 
 def target_rows(
@@ -353,5 +345,5 @@ def target_rows(
     batch["mlm_labels"] = np.zeros(shape, np.int32)
     batch["mlm_weights"] = np.zeros(shape, np.float32)
     for i, tokens in enumerate(sequences):
-        batch["mlm_positions"][i] = tokens.first + np.arange(shape[1])
+        batch["mlm_positions"][i] = tokens.segment_a_length + np.arange(shape[1])
     return batch

@@ -198,7 +198,7 @@ class MultipleChoice(Task[MultipleChoiceConfig, ChoiceExample, ChoiceFeature]):
         return scores
 
     def baseline(self, train: Sequence[ChoiceExample], examples: Sequence[ChoiceExample]) -> Scores:
-        """Scores of the commonest answer of the training examples."""
+        """Scores of the majority class of the training examples."""
         number = metrics.commonest([x.label for x in train])
         return self.score(examples, [{"choice": number}] * len(examples))
 

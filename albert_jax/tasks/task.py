@@ -151,7 +151,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         return len(feature.tokens.ids)  # type: ignore[attr-defined]
 
     def example_number(self, feature: F) -> int | None:
-        """The example of a feature that tells it; None if features and examples are in step."""
+        """Index of the example that a feature is of; None if there is one per example, in order."""
         return None
 
     def is_truncated(self, feature: F) -> bool:
@@ -288,7 +288,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         return type(self).baseline is not Task.baseline
 
     def baseline(self, train: Sequence[E], examples: Sequence[E]) -> Scores:
-        """Scores of the commonest answer of the training examples, where that makes sense."""
+        """Scores of the majority class of the training examples, where that makes sense."""
         raise NotImplementedError
 
     # ---- exports -------------------------------------------------------------------------------

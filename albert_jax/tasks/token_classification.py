@@ -192,8 +192,10 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
         return " ".join(sorted(set(prediction["tags"])))
 
     def score(self, examples: Sequence[TaggedExample], predictions: Sequence[Prediction]) -> Scores:
-        """Span F1, precision and recall, and accuracy of the tags."""
-        return metrics.span_f1([p["tags"] for p in predictions], [x.tags or () for x in examples])
+        """Accuracy of the tags and, where they mark spans, F1, precision and recall of these."""
+        found = metrics.span_f1([p["tags"] for p in predictions], [x.tags or () for x in examples])
+        spans = metrics.are_span_tags(self.config.labels)
+        return found if spans else {"accuracy": found["accuracy"]}
 
     def graph_outputs(self, model: ModelConfig) -> dict[str, Axes]:
         """Logits of every token."""

@@ -24,12 +24,12 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, safe_output
 from albert_jax.observe.metrics import MetricsWriter
 from albert_jax.observe.profile import Trace
-from albert_jax.parallel.jax_internals import process
+from albert_jax.parallel.jax_internals import process_index
 from albert_jax.parallel.mesh import global_batch, local_rows
+from albert_jax.train.compiled_steps import CompiledSteps, depth_at
 from albert_jax.train.report import Report
 from albert_jax.train.state import TrainState, abstract_state, init_state
 from albert_jax.train.step import make_eval_step, make_output_step
-from albert_jax.train.steps import Steps, depth_at
 from albert_jax.train.stop import Stop
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
 from albert_jax.train.watchdog import Watchdog
@@ -98,19 +98,19 @@ class _Loop:
         self.record, self.lock, self.step = record, lock, 0
         self.evaluation_due = False
         """True if the run was stopped before the evaluation of its newest step was done."""
-        leading = process()[0] == 0
-        self.clock, self.console = Clock(), Console(quiet=not leading)
+        is_process_0 = process_index() == 0
+        self.clock, self.console = Clock(), Console(quiet=not is_process_0)
         self.checkpoints = Checkpoints(
             run_dir, keep=config.run.save_total_limit, best=task.best, best_mode=task.best_mode
         )
-        self.writer = MetricsWriter(run_dir) if leading else None
+        self.writer = MetricsWriter(run_dir) if is_process_0 else None
         self.report = Report(config, task, self.clock, self.console, self.writer)
         if task.left_out_documents:
             self.report.constants["left_out_documents"] = task.left_out_documents
-        self.trace = Trace(run_dir, config.run.profile_steps, writes=leading)
+        self.trace = Trace(run_dir, config.run.profile_steps, writes=is_process_0)
         self.stop, self.watchdog = Stop(), Watchdog(config.run.watchdog_seconds)
         params = task.abstract_params
-        self.train_step = Steps(config, task, mesh)
+        self.train_step = CompiledSteps(config, task, mesh)
         self.eval_step = cache(
             lambda number: make_eval_step(mesh, task.evaluation_loss(number), params)
         )

@@ -24,12 +24,12 @@ from albert_jax.inference import scoring
 from albert_jax.model import albert, attention
 from albert_jax.model.init import init_params
 from albert_jax.model_io import run_record
-from albert_jax.model_io.model import best_metric, is_run
+from albert_jax.model_io.model import best_metric
 from albert_jax.model_io.warm_start import initial_params_from
 from albert_jax.objectives.pretraining import pretraining_loss
 from albert_jax.parallel import agreement
 from albert_jax.parallel.mesh import row_shards
-from albert_jax.train.replay import RecordedStep, Reopened, RowText
+from albert_jax.train.replay import RecordedStep, ReopenedRun, RowText
 from albert_jax.train.run import RunFolder, run_training, set_up, state_of_parent
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
 from albert_jax.train.words_seen import steps_at_words
@@ -74,9 +74,7 @@ def run(
                 f"{config.data.prepared[0]} has labels of {labels} words: set it to that or more, "
                 "or prepare with --word-limit"
             )
-    if is_run(out):  # Before the first checkpoint the run begins with them again.
-        began = run_record.read(out)
-        init, parent = init or began.get("init"), parent or began.get("parent")
+    _, init, parent = run_record.start(out, init, parent)
     parent_state = state_of_parent(parent, vocabulary) if parent else None
     config, mesh = set_up(config, out, {"--init": str(init), "--from": str(parent)})
     if config.data.on_damage == "skip":
@@ -102,7 +100,7 @@ def run(
     )
 
 
-def reopened(past: RecordedStep, data: tuple[str, ...] = ()) -> tuple[RecordedStep, Reopened]:
+def reopen_run(past: RecordedStep, data: tuple[str, ...] = ()) -> tuple[RecordedStep, ReopenedRun]:
     """A pretraining run on its prepared folders, to do steps of it again.
 
     `data` tells where the folders lie now. Raises DataError and ConfigError.
@@ -145,7 +143,7 @@ def reopened(past: RecordedStep, data: tuple[str, ...] = ()) -> tuple[RecordedSt
     task = pretraining_task(config, train, [], builders, vocabulary, init=init, mesh=past.mesh)
     order = [builder.order_hash() for builder in builders]
     facts = {"vocabulary": vocabulary.fingerprint, "data": content, "data_order": order}
-    return past, Reopened(task, facts, text)
+    return past, ReopenedRun(task, facts, text)
 
 
 def _builders(
@@ -190,7 +188,7 @@ def _leave_out_damage(corpora: list[Corpus]) -> None:
             corpus.leave_out_damage()
         return [sorted(corpus.left_out) for corpus in corpora]
 
-    found = agreement.on_first("damaged records", find)
+    found = agreement.on_process_0("damaged records", find)
     for corpus, windows in zip(corpora, found, strict=True):
         corpus.left_out = frozenset(windows)
 
@@ -312,7 +310,7 @@ def _held_out_scores(
 ) -> Callable[[int, Evaluator], dict[str, float]]:
     """Scores of the held-out rows in the shape of a phase, and of minimal pairs."""
     max_length = config.model.max_position_embeddings
-    sentences = scoring.encoded(vocabulary, *minimal_pairs.sentences(pairs), max_length)
+    sentences = scoring.encode_sentences(vocabulary, *minimal_pairs.sentences(pairs), max_length)
 
     def evaluate(number: int, evaluator: Evaluator) -> dict[str, float]:
         scores = evaluation.measure(batches(number), evaluator.sums, reference)
@@ -321,7 +319,7 @@ def _held_out_scores(
                 sentences, vocabulary, evaluator.outputs, max_length, shards=shards
             )
             credits = minimal_pairs.credits(likelihoods[::2], likelihoods[1::2])
-            scores["pairs_accuracy"] = float(np.mean(credits))
+            scores["minimal_pairs_accuracy"] = float(np.mean(credits))
         return scores
 
     return evaluate

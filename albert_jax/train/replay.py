@@ -27,11 +27,11 @@ from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console
 from albert_jax.observe.metrics import TIMES, Row, plain, read_rows
 from albert_jax.parallel.mesh import check_rows, local_rows, make_mesh
+from albert_jax.train.compiled_steps import CompiledSteps, depth_at
 from albert_jax.train.report import Report
 from albert_jax.train.row_measures import RowMeasures, measure_rows
 from albert_jax.train.run import RunFolder, state_of_parent
 from albert_jax.train.state import TrainState, abstract_state, init_state
-from albert_jax.train.steps import Steps, depth_at
 from albert_jax.train.task import Batch, TrainingTask
 from albert_jax.tree import flatten
 
@@ -50,7 +50,7 @@ class RowText(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Reopened:
+class ReopenedRun:
     """The task of a run, set up again from its folder."""
 
     task: TrainingTask
@@ -117,7 +117,7 @@ class Replay:
 
     def typical_norm(self) -> float | None:
         """The median gradient norm of the 20 nearest other steps that are known."""
-        norms = {row["step"]: row.get("gradient_norm") for row in self.past.rows}
+        norms = {row["step"]: row.get("grad_norm") for row in self.past.rows}
         norms |= {step: values["grad_norm"] for step, values in self.metrics.items()}
         others = {s: n for s, n in norms.items() if s != self.past.step and n and np.isfinite(n)}
         near = sorted(others, key=lambda step: abs(step - self.past.step))[:20]
@@ -125,7 +125,7 @@ class Replay:
 
 
 def look_up(folder: str, step: int, *, around: int = 0) -> RecordedStep:
-    """Reads what a run's folder tells of a step and, with `around`, of so many at both sides.
+    """Reads what a run's folder records of a step and of `around` steps before and after it.
 
     Raises ConfigError for a step that the run did not do, CheckpointError for a folder that is no
     run or has lost its record, and DataError for a run without rows to compare with.
@@ -174,7 +174,7 @@ def look_up(folder: str, step: int, *, around: int = 0) -> RecordedStep:
 
 
 def check_data(past: RecordedStep, facts: Mapping[str, Any], *, allow_other: bool) -> RecordedStep:
-    """The run, with a doubt for each fact of its data that is another one now.
+    """The recorded step, with a difference for each fact of its data that has changed.
 
     Raises DataError for one unless `allow_other`.
     """
@@ -192,7 +192,7 @@ def check_data(past: RecordedStep, facts: Mapping[str, Any], *, allow_other: boo
     return replace(past, differences_now=(*past.differences_now, *lines))
 
 
-def replay(past: RecordedStep, run: Reopened) -> Replay:
+def replay(past: RecordedStep, run: ReopenedRun) -> Replay:
     """Does the steps again; see `RecordedStep`. Progress goes to stderr.
 
     Raises CheckpointError for a checkpoint or weights that cannot be read, ConfigError for a step
@@ -209,7 +209,7 @@ def replay(past: RecordedStep, run: Reopened) -> Replay:
             "replay the step there"
         )
     last = max(past.last, past.compared or 0)
-    console, steps = Console(sys.stderr), Steps(config, task, past.mesh)
+    console, steps = Console(sys.stderr), CompiledSteps(config, task, past.mesh)
     console.say(f"replays steps {start + 1} to {last} of {past.folder}")
     metrics: dict[int, dict[str, float]] = {}
     measured: tuple[Batch, RowMeasures] | None = None
@@ -268,6 +268,7 @@ def _measure(
     return measure_rows(
         task.loss(number), params, batch, config.phases[number],
         seed=config.seed, step=step, num_layers=depth_at(config, step),
+        pretraining=config.task is None,
     )  # fmt: skip
 
 

@@ -20,7 +20,7 @@ from albert_jax.train.task import Batch, TrainingTask
 class Report:
     """Reads each step's metrics one step late, so that logging never stalls the device.
 
-    Only the leading process has a writer. The others read the metrics all the same, because every
+    Only process 0 has a writer. The others read the metrics all the same, because every
     process must decide alike whether to end a run.
     """
 
@@ -92,6 +92,11 @@ class Report:
         else:
             kinds = ("loss", "_correct", "_weights")
             added = {name: value for name, value in values.items() if name.endswith(kinds)}
+            for name in [name for name in added if name.endswith("_loss")]:
+                if values.get(name.removesuffix("loss") + "weights") == 0:
+                    del added[name]  # The step had nothing to predict.
+                else:
+                    added[f"{name}_steps"] = 1.0
             for name, value in ({"steps": 1.0} | added | counts).items():
                 self._sums[name] = self._sums.get(name, 0.0) + value
         if step % self._config.run.logging_steps == 0 or step == self._config.steps:
@@ -127,7 +132,7 @@ class Report:
             "phase": config.phase_at(step - 1)[0],
             **_means(sums, steps),
             "learning_rate": newest["learning_rate"],
-            "gradient_norm": newest["grad_norm"],
+            "grad_norm": newest["grad_norm"],
             "skipped_steps": int(newest["skipped"]),
             "real_token_share": sums.get("tokens", 0.0) / max(sums.get("positions", 0.0), 1.0),
             "tokens_per_second": timed_tokens / max(stages["step"] + stages["input_wait"], 1e-9),
@@ -168,8 +173,9 @@ def eta_seconds(config: Config, step: int, *, seconds_per_step: float) -> float:
 
 
 def _means(sums: Mapping[str, float], steps: float) -> dict[str, float]:
-    """The mean losses over the steps of a row, and the accuracies."""
-    means = {name: value / steps for name, value in sums.items() if name.endswith("loss")}
+    """The mean losses over the steps of a row that had them, and the accuracies."""
+    losses = {name: value for name, value in sums.items() if name.endswith("loss")}
+    means = {name: value / sums.get(f"{name}_steps", steps) for name, value in losses.items()}
     for name, correct in sums.items():
         term = name.removesuffix("_correct")
         if term != name and f"{term}_weights" in sums:

@@ -25,19 +25,19 @@ class RowMeasures(NamedTuple):
 
     loss: np.ndarray
     """Mean loss over the targets of the row alone."""
-    gradient_norm: np.ndarray
+    grad_norm: np.ndarray
     """Norm of the gradient of the row's part of the step's loss; these gradients add up to the
     step's."""
 
     @property
     def share(self) -> np.ndarray:
         """Each row's part of the sum of all gradient norms, float [B]."""
-        return self.gradient_norm / self.gradient_norm.sum()
+        return self.grad_norm / self.grad_norm.sum()
 
     @property
     def finite(self) -> np.ndarray:
         """True for each row whose loss and gradient are finite, bool [B]."""
-        return np.isfinite(self.loss) & np.isfinite(self.gradient_norm)
+        return np.isfinite(self.loss) & np.isfinite(self.grad_norm)
 
     @property
     def excess(self) -> np.ndarray:
@@ -80,6 +80,7 @@ def measure_rows(
     seed: int,
     step: int,
     num_layers: int | None,
+    pretraining: bool,
 ) -> RowMeasures:
     """Measures the rows of a global batch one by one on one device, with the dropout of the step.
 
@@ -90,14 +91,15 @@ def measure_rows(
         name: np.float32(np.sum(batch[name], where=np.isfinite(batch[name])))
         for name in weight_names(batch)
     }
-    measure = jax.jit(_measure, static_argnums=(0, 1, 2))
-    columns = measure(loss, phase, num_layers, params, batch, weights, seed, step)
+    measure = jax.jit(_measure, static_argnums=(0, 1, 2, 3))
+    columns = measure(loss, phase, pretraining, num_layers, params, batch, weights, seed, step)
     return RowMeasures(*(np.asarray(column, np.float64) for column in columns))
 
 
 def _measure(
     loss: Loss,
     phase: PhaseConfig,
+    pretraining: bool,
     num_layers: int | None,
     params: Any,
     batch: Mapping[str, jax.Array],
@@ -105,7 +107,7 @@ def _measure(
     seed: jax.Array,
     step: jax.Array,
 ) -> tuple[Any, Any]:
-    frozen = frozen_parameters(params, phase)
+    frozen = frozen_parameters(params, phase, pretraining=pretraining)
     numbers = jnp.arange(len(next(iter(batch.values()))), dtype=jnp.int32)
     keys = row_keys(seed, step, numbers)
 

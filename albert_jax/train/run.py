@@ -30,7 +30,7 @@ from albert_jax.model_io import run_record
 from albert_jax.model_io.model import BEFORE_CONFIG, is_run
 from albert_jax.observe import curves, environment
 from albert_jax.parallel import agreement, hosts
-from albert_jax.parallel.jax_internals import process
+from albert_jax.parallel.jax_internals import process_count, process_index
 from albert_jax.parallel.mesh import check_rows, make_mesh
 from albert_jax.train import loop
 from albert_jax.train.state import TrainState
@@ -98,7 +98,7 @@ class RunFolder:
         changes: list[str] = []
         if files.read(self.config) is not None:
             old = configfile.with_absolute_paths(configfile.load(self.config))
-            changes += configfile.same_run(old, config, allow_change)
+            changes += configfile.check_may_continue(old, config, allow_change)
             recorded = run_record.read(self.path)
             changes += self._changed_facts(recorded, facts, data_may_change="data" in allow_change)
             allow_change = (*run_record.allowed(recorded), *allow_change)
@@ -155,13 +155,13 @@ def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> tuple[Config,
     not answer, and CheckpointError if the folder `out` is neither empty nor a run.
     """
     environment.refuse_seed_offset()
-    hosts.join()
+    hosts.initialize_distributed()
     facts = {"--out": out, **inputs}
     facts |= {path: str(value) for path, value in leaves(config)}
     facts |= {f"package {name}": version for name, version in environment.versions().items()}
     agreement.agree("the configuration", facts)
     mesh = make_mesh(config.parallel)
-    if jax.process_count() != process()[1]:
+    if jax.process_count() != process_count():
         raise PeerError("several processes without jax.distributed: initialize it first")
     for number, phase in enumerate(config.phases):
         check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
@@ -193,7 +193,7 @@ def run_training(
         "environment": environment.describe(),
         **facts,
     }
-    folder, lock, leading = RunFolder(out), RunLock(out), process()[0] == 0
+    folder, lock, is_process_0 = RunFolder(out), RunLock(out), process_index() == 0
     with ExitStack() as stack:
 
         def open_folder() -> list[str]:
@@ -201,10 +201,10 @@ def run_training(
             files.delete_temporary_files(out)
             return folder.open(config, facts, vocabulary.files(), allow_change=allow_change)
 
-        changes = agreement.on_first("run folder", open_folder)
+        changes = agreement.on_process_0("run folder", open_folder)
         folder.check_shared()
         logs.libraries.use_folder(out)
-        if leading:
+        if is_process_0:
             for line in changes:
                 print(f"{out}: {line}", file=sys.stderr)
         loop.train(
@@ -213,10 +213,10 @@ def run_training(
             out,
             mesh,
             record={**facts, "config": configfile.dumps(config)},
-            lock=lock if leading else None,
+            lock=lock if is_process_0 else None,
             parent_state=parent_state,
         )
-        if leading:
+        if is_process_0:
             try:
                 curves.draw(out, config)
             except Exception as error:  # noqa: BLE001  # The run is finished whatever fails here.

@@ -56,12 +56,11 @@ def make_train_step(
     over the mesh (`mesh.check_rows`). `scalars` are learning_rate (float32) and seed (int32). The
     metrics are float32 scalars of the global batch: loss, one loss per term, the sums of the loss,
     the total weights, grad_norm (before clipping), learning_rate, skipped and skipped_in_a_row.
-
     `params` are the parameters or their shapes, by default those of config.model with both heads.
     `num_layers` is the depth; None means the model's own.
     """
     shapes = abstract_params(config.model) if params is None else params
-    frozen = frozen_parameters(shapes, phase)
+    frozen = frozen_parameters(shapes, phase, pretraining=config.task is None)
     compute_gradients = _gradient_function(
         loss, mesh, shapes, frozen, phase.gradient_accumulation_steps, num_layers
     )
@@ -128,10 +127,13 @@ def _jit_on_rows(
     )
 
 
-def frozen_parameters(params: Params, phase: PhaseConfig) -> Params:
+def frozen_parameters(params: Params, phase: PhaseConfig, *, pretraining: bool) -> Params:
     """True where the phase leaves a parameter as it is; heads without a loss would only decay."""
-    frozen = ("encoder/",) * (phase.freeze == "encoder")
-    frozen += ("pooler/", "sop_head/") * (phase.objective.sentence_order == "none")
+    frozen, objective = ("encoder/",) * (phase.freeze == "encoder"), phase.objective
+    if pretraining:
+        frozen += ("pooler/", "sop_head/") * (objective.sentence_order == "none")
+        frozen += ("mlm_head/",) * (objective.mask_rate == 0)
+        frozen += ("word_head/",) * (objective.word_prediction == "none")
     return jax.tree.map_with_path(lambda keys, _: path_of(keys).startswith(frozen), params)
 
 
@@ -182,10 +184,8 @@ def _gradient_function(
     gradient_accumulation_steps: int,
     num_layers: int | None,
 ) -> Callable[..., tuple[Params, Sums]]:
-    """(params, batch, seed, step) to gradients, sharded like params, and sums of the global batch.
-
-    The gradients of frozen parameters are zeros.
-    """
+    """(params, batch, seed, step) to gradients (zeros for frozen parameters), sharded like params,
+    and sums of the global batch."""
     axes, specs = _used_axes(mesh), parameter_specs(shapes, mesh)
 
     def local(

@@ -21,14 +21,14 @@ from typing import Any
 from jax.experimental import multihost_utils
 
 from albert_jax import exits
-from albert_jax.parallel.jax_internals import process
+from albert_jax.parallel.jax_internals import process_count
 
 
 class Stop:
     """Context manager around a run's loop; ``stop()`` says whether to stop now."""
 
     def __init__(self) -> None:
-        self._distributed = process()[1] > 1
+        self._distributed = process_count() > 1
         self._asked = 0
         self._received: list[int] = []
         self._previous: dict[int, Any] = {}

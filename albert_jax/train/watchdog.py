@@ -25,7 +25,7 @@ from typing import Any
 
 from albert_jax import exits
 from albert_jax.errors import AlbertError, Stopped
-from albert_jax.parallel.jax_internals import coordination_client, process
+from albert_jax.parallel.jax_internals import coordination_client, process_count, process_index
 
 BEAT_SECONDS = 2.0
 PEER_SECONDS = 16.0
@@ -44,7 +44,7 @@ class Watchdog:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._index, self._count = process()
+        self._index, self._count = process_index(), process_count()
         self._last = (time.monotonic(), "start", 0)
         """Time, stage and step of the last beat of this process."""
         self._peers: dict[int, dict[str, Any]] = {}

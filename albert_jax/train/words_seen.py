@@ -8,7 +8,7 @@ import numpy as np
 
 from albert_jax.checkpoint.manager import WORDS_MILESTONE
 from albert_jax.config import Config
-from albert_jax.data.batches.batch import Batch
+from albert_jax.data.batches.batch import Batch, unmasked_ids
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.vocabularies.sentencepiece import SPACE
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -32,10 +32,7 @@ def word_beginnings(vocabulary: Vocabulary) -> np.ndarray:
 
 def words_in(batch: Batch, begins: np.ndarray) -> int:
     """Words in the rows of a batch, as they were before the masks."""
-    ids = batch["input_ids"].copy()
-    row, place = np.nonzero(batch["mlm_weights"])
-    ids[row, batch["mlm_positions"][row, place]] = batch["mlm_labels"][row, place]
-    return int(np.count_nonzero(begins[ids] & (batch["segment_ids"] > 0)))
+    return int(np.count_nonzero(begins[unmasked_ids(batch)] & (batch["segment_ids"] > 0)))
 
 
 def words_per_step(builder: BatchBuilder, begins: np.ndarray) -> np.ndarray:

@@ -317,7 +317,7 @@ def test_bad_columns_are_told_in_one_line(tmp_path):
     refused("have no column labels", drop=("labels",))
     refused("nothing.txt: no such file", str(tmp_path / "nothing.txt"))
     for content, match in (
-        (b"a\nb\na\n", "line 3: 'a' stands in line 1 too"),
+        (b"a\nb\na\n", "line 3: 'a' is in line 1 too"),
         (b"a\n\nb\n", "line 2: is empty"),
         (b"a\n\xff\n", "invalid UTF-8 at byte 2"),
     ):

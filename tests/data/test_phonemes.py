@@ -85,7 +85,7 @@ def test_joined_and_longer_words_are_divided():
         ("in", "many", "the"): ("", ["", "", ""]),
     }
     for words, (spoken, expected) in cases.items():
-        assert spoken_words.divided(words, spoken, alone.__getitem__) == expected
+        assert spoken_words.align_phonemes(words, spoken, alone.__getitem__) == expected
 
 
 def test_each_symbol_has_its_word_and_spaces_have_their_own_label():

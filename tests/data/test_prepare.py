@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.prepare import deduplication, steps
 from albert_jax.data.prepare.plan import Plan, PrepareOptions
 from albert_jax.data.prepare.prepare import prepare
+from albert_jax.data.sources import text_files
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary
 from albert_jax.data.vocabularies.id_range import IdRange
@@ -88,7 +90,7 @@ def test_what_a_folder_holds(corpus: Path, vocab: vocabulary.Vocabulary, tmp_pat
     assert found == {document(i).lower() for i in range(300)}
     ids = np.concatenate([splits[0].ids([w]) for w in range(splits[0].num_windows)])
     assert (splits[0].unigram == np.bincount(ids, minlength=vocab.size)).all()
-    assert not (tmp_path / "p/unfinished-preparation").exists()
+    assert not (tmp_path / "p/prepare-work").exists()
 
 
 def test_same_bytes_for_any_number_of_workers_and_shards(
@@ -131,7 +133,7 @@ def test_a_bucket_gets_the_same_bytes(
         run(corpus, vocab, out, min_characters=9)
     run(corpus, vocab, out)
     assert digest(out) == expected
-    assert not files.names(f"{out}/unfinished-preparation")
+    assert not files.names(f"{out}/prepare-work")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert Corpus.open(out).num_tokens == Corpus.open(tmp_path / "local").num_tokens
 
@@ -200,11 +202,12 @@ def test_what_a_killed_command_left_goes(
 
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(files, "delete_tree", killed)
-        (out / "vocabulary").mkdir(parents=True)
+        (out / "prepare-work").mkdir(parents=True)
+        (out / "vocabulary").mkdir()
         (out / "vocabulary" / "spiece.model.0123abcd.tmp").write_bytes(b"half")
         (out / "manifest.json.0123abcd.tmp").write_bytes(b"half")
         run(corpus, vocab, out)
-    assert (out / "manifest.json").exists() and (out / "unfinished-preparation").is_dir()
+    assert (out / "manifest.json").exists() and (out / "prepare-work").is_dir()
     run(corpus, vocab, out)
     assert digest(str(out)) == digest(str(tmp_path / "whole"))
 
@@ -233,7 +236,7 @@ def test_killed_outright(corpus: Path, vocab: vocabulary.Vocabulary, tmp_path: P
     for wait in (0.0, 0.05, 0.1, 0.2):
         shutil.rmtree(out, ignore_errors=True)
         process = subprocess.Popen([sys.executable, "-c", code])
-        while not (out / "unfinished-preparation").exists() and process.poll() is None:
+        while not (out / "prepare-work").exists() and process.poll() is None:
             time.sleep(0.005)
         time.sleep(wait)
         os.kill(process.pid, signal.SIGKILL)
@@ -257,12 +260,21 @@ def test_two_at_once_are_refused(
     assert refused and f"is being prepared by process {os.getpid()}" in str(refused[0])
 
 
-def test_held_out_are_whole_groups() -> None:
-    assert (
-        deduplication.hash_group("typing")
-        == deduplication.hash_group("typing")
-        != deduplication.hash_group("inspect")
-    )
+def test_the_parts_of_a_long_document_are_held_out_together(
+    vocab: vocabulary.Vocabulary, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "MAX_DOCUMENT", 800)
+    books = ["\n".join(sentence(1000 * b + i) for i in range(60)) for b in range(1, 21)]
+    (tmp_path / "t.txt").write_text("\n\n".join(books), encoding="utf-8")
+    options = PrepareOptions(validation_share=0.3, workers=1)
+    counts = prepare([str(tmp_path / "t.txt")], vocab, str(tmp_path / "p"), options)["counts"]
+    assert counts["cut_documents"] and counts["train_documents"] > 20
+    held = []
+    for split in ("train", "validation"):
+        corpus = Corpus.open(tmp_path / "p", split)
+        text = vocab.decode(corpus.ids(range(corpus.num_windows)).tolist())
+        held.append({int(number) // 1000 for number in re.findall(r"\d{4,5}", text)})
+    assert held[0] | held[1] == set(range(1, 21)) and not held[0] & held[1]
 
 
 def test_some_groups_are_held_out_and_never_all(
@@ -448,7 +460,7 @@ def test_a_command_that_waited_for_the_lock_of_a_finished_one(
     monkeypatch.setattr(fcntl, "flock", late)
     run(corpus, vocab, tmp_path / "p", log=lines.append)
     assert lines == [f"{tmp_path / 'p'} is prepared already"]
-    assert not (tmp_path / "p/unfinished-preparation").exists()
+    assert not (tmp_path / "p/prepare-work").exists()
 
 
 def test_a_command_that_waited_for_the_lock_of_a_failed_one(

@@ -26,7 +26,10 @@ def test_show_tells_every_mask_and_pair(prepared):
     assert text.count("\nrow ") == 3 and text.startswith("row 0: ")
     assert text.count("[MASK|") == (batch["input_ids"] == 4).sum()
     assert text.count("  sequence ") == batch["segment_ids"].max(1).sum() == text.count("[CLS]")
-    assert "order swapped" in text or "order original" in text
+    predicted = batch["sop_weights"] > 0
+    for label, words in ((1, "order swapped"), (0, "order original")):
+        assert text.count(words) == (predicted & (batch["sop_labels"] == label)).sum()
+    assert predicted.any()
     assert text.endswith(LEGEND) and text.count("Legend") == 1
     values, shares = distributions([batch], IdVocabulary())
     assert values["tokens per sequence"].sum() == values["tokens per row"].sum()

@@ -70,7 +70,7 @@ def test_ones_own_table_is_lines_or_json(tmp_path):
     [
         ("$\nM\na\n", r"lacks ' ': \$ is padding"),
         ("$\nM\n \nab\n", "'ab': 3 is no single character"),
-        ("$\nM\n \na\na\n", "'a' stands there twice"),
+        ("$\nM\n \na\na\n", "'a' appears twice"),
         ('{"$": 0, "M": 1, " ": 1}', "'M' and ' ' both have id 1"),
         ('{"$": 0, "M": 1, " ": -2}', "' ': -2 is no single character with an id"),
         ('{"$": 0, "M": true, " ": 2}', "'M': True is no single"),

@@ -217,8 +217,8 @@ def test_wordpiece_words() -> None:
     assert [row.tolist() for row in ids] == [[5, 6, 7, 1], [], [1]]
     assert vocab.starts_word.tolist() == [True] * 6 + [False, True]
     assert vocab.token_bytes.tolist() == [0, 1, 0, 0, 0, 2, 1, 3]
-    assert vocab.decode([5, 6, 7]) == "abc \u4e2d"
-    assert vocab.spell("ABC \u4e2dabx,b") == [" ab", "c", " \u4e2d", " abx", " ,", " b"]
+    assert vocab.decode([5, 6, 7, 5]) == "abc\u4e2dab"
+    assert vocab.token_texts("ABC \u4e2dabx,b") == [" ab", "c", " \u4e2d", " abx", " ,", " b"]
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from tests import tiny_models
 CONFIG = dataclasses.replace(
     tiny_models.RECIPE,
     optimizer=dataclasses.replace(tiny_models.RECIPE.optimizer, ema_decay=0.9),
-    compute=api.EXACT,
+    compute=api.FLOAT32,
 )
 
 
@@ -61,10 +61,11 @@ def kernel(model: api.Model) -> np.ndarray:
 
 def test_steps_and_weights_are_chosen(run: str) -> None:
     for options, seed, step in (
-        ({}, 3, 3),
-        ({"step": "best"}, 2, 2),
-        ({"step": 1}, 1, 1),
+        ({"weights": "trained"}, 3, 3),
+        ({"weights": "trained", "step": "best"}, 2, 2),
+        ({"weights": "trained", "step": 1}, 1, 1),
         ({"weights": "averaged"}, 13, 3),
+        ({}, 13, 3),
     ):
         model = api.load(run, **options)
         assert model.step == step

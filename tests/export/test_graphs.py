@@ -13,6 +13,7 @@ from albert_jax import api, cli
 from albert_jax.errors import CheckpointError
 from albert_jax.export import graph_folder, programs, quantization, stablehlo
 from albert_jax.export.export import export
+from albert_jax.model import albert
 from albert_jax.model_io.model import Model
 from albert_jax.tree import flatten
 from tests import tiny_models
@@ -168,7 +169,7 @@ def test_rounding_restores_within_half_a_step():
     assert all(np.array_equal(again[p].values, stored[p].values) for p in stored)
 
 
-def test_no_drift_without_a_change():
+def test_drift_is_that_of_the_states():
     config = tiny()
     params = weights(config)
     batch = {
@@ -178,3 +179,9 @@ def test_no_drift_without_a_change():
     same = quantization.drift(params, params, config, batch)
     assert [row["max_difference"] for row in same] == [0.0] * 3
     assert all(row["cosine"] == pytest.approx(1, abs=1e-6) for row in same)
+    _, changed = quantization.quantize(params)
+    _, before = albert.encode_all_layers(params, config, batch)
+    _, after = albert.encode_all_layers(changed, config, batch)
+    found = [row["max_difference"] for row in quantization.drift(params, changed, config, batch)]
+    expected = [float(np.abs(a - b).max()) for a, b in zip(before, after, strict=True)]
+    assert found == pytest.approx(expected, rel=1e-3) and min(found) > 0

@@ -128,6 +128,7 @@ def test_card_has_the_scores_of_these_weights_and_a_license_field(tmp_path):
     assert "| f1 | 0.75 |  |" in card
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("words", ["text", "bare ids"])
 @pytest.mark.parametrize(
     "kind",

@@ -29,7 +29,7 @@ def model():
 
 def augmented(model, examples=EXAMPLES, copies=2, share=0.3, seed=0):
     config = RegressionConfig(augment=copies, augment_share=share)
-    return augmentation.augmented(model, examples, config, seed)
+    return augmentation.augment(model, examples, config, seed)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])

@@ -47,7 +47,7 @@ def terms_of(
     """The terms of the distillation loss by name, not divided by their weights."""
     result = distillation.distillation_loss(
         Classification(settings(model, **task)),
-        Encoder(model.config, api.EXACT).bind(model.params, None, num_layers),
+        Encoder(model.config, api.FLOAT32).bind(model.params, None, num_layers),
         batch,
     )  # fmt: skip
     assert {term.weights for term in result.terms.values()} == {"example_weights"}
@@ -97,7 +97,9 @@ def test_terms_are_those_of_the_paper():
         model, batch, distillation_weight=0.25, distillation_temperature=3.0,
         hidden_state_weight=2.0,
     )  # fmt: skip
-    hidden, states = albert.encode_all_layers(model.params, model.config, batch, compute=api.EXACT)
+    hidden, states = albert.encode_all_layers(
+        model.params, model.config, batch, compute=api.FLOAT32
+    )
     head = model.params["head"]["classifier"]
     pooled = albert.pooler_output(model.params, model.config, hidden, batch)[:, 0]
     logits = np.asarray(pooled @ head["kernel"] + head["bias"], np.float64)

@@ -21,7 +21,7 @@ def replayed(capsys, run: Path, step: int, *more: object) -> dict:
     found = json.loads(out.read_text())
     [row] = [r for r in read_rows(str(run)) if r["kind"] == "train" and r["step"] == step]
     assert found["metrics"]["loss"] == row["loss"] and found["equal"] is True
-    assert found["metrics"]["grad_norm"] == row["gradient_norm"]
+    assert found["metrics"]["grad_norm"] == row["grad_norm"]
     return found
 
 

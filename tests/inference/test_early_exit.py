@@ -49,11 +49,11 @@ def test_depths_are_written_with_commas_or_spaces():
 def test_changes_are_cosines_over_real_tokens():
     model = tiny_models.model(num_hidden_layers=3)
     batch = api.rows(model.vocabulary, ["the file", "a folder holds the name"], length=24)
-    found = mean_cosines(model.params, model.config, api.EXACT, [batch, batch])
+    found = mean_cosines(model.params, model.config, api.FLOAT32, [batch, batch])
     from albert_jax.model import albert
 
-    first = albert.embed(model.params, model.config, batch, compute=api.EXACT)
-    _, each = albert.encode_all_layers(model.params, model.config, batch, compute=api.EXACT)
+    first = albert.embed(model.params, model.config, batch, compute=api.FLOAT32)
+    _, each = albert.encode_all_layers(model.params, model.config, batch, compute=api.FLOAT32)
     states = [np.asarray(first, np.float64), *np.asarray(each, np.float64)]
     real = batch["segment_ids"] > 0
     for number in (1, 2, 3):
@@ -63,12 +63,19 @@ def test_changes_are_cosines_over_real_tokens():
     assert list(found) == [f"cosine_of_layer_{n}" for n in (1, 2, 3)]
 
 
-@pytest.mark.parametrize(("trained", "share"), [((), 0.5), ((2, 3, 4), 0.5), ((), None)])
-def test_every_text_leaves_where_its_head_is_sure(trained, share):
+@pytest.mark.parametrize(
+    ("trained", "share", "groups", "pooling"),
+    [((), 0.5, 1, "cls"), ((2, 3, 4), 0.5, 1, "cls"), ((), None, 1, "cls"), ((), 0.5, 2, "mean")],
+)
+def test_every_text_leaves_where_its_head_is_sure(trained, share, groups, pooling):
     """Against the plain forward pass at every depth; a `share` is not sure at the first exit."""
-    model = classifier(num_layers=4, trained=trained)
-    plain = {n: predict(model, TEXTS, num_layers=n) for n in range(1, 5)}
+    model = classifier(num_layers=4, trained=trained, num_hidden_groups=groups)
+    task = dataclasses.replace(model.run_config.task, pooling=pooling)
+    model = dataclasses.replace(model, run_config=dataclasses.replace(model.run_config, task=task))
+    plain = {n: predict(model, TEXTS, num_layers=n) for n in range(groups, 5)}
     stops = [n for n in trained or range(1, 5) if n < 4]
+    if groups == 2:  # The groups of two layers are 0 and 1, but the first two of four have group 0.
+        stops = [3]
     known = [one["probability"] for one in plain[stops[0]]]
     confidence = 1.0 if share is None else float(np.quantile(known, share))
     early = EarlyExit(model, confidence)
@@ -84,17 +91,6 @@ def test_every_text_leaves_where_its_head_is_sure(trained, share):
     assert early.layers_used and sorted(early.layers_used) == sorted(num_layers)
     assert (len(set(num_layers)) > 1) == (share == 0.5)
     assert f"{np.mean(num_layers):.2f} of 4 layers" in early.summary()
-
-
-def test_mean_pooling_and_groups_leave_early_too():
-    model = classifier(num_hidden_groups=2)
-    task = dataclasses.replace(model.run_config.task, pooling="mean")
-    model = dataclasses.replace(model, run_config=dataclasses.replace(model.run_config, task=task))
-    early = EarlyExit(model, 1.0, num_layers=3)
-    found = predict(model, TEXTS[:3], early_exit=early)
-    for one, other in zip(found, predict(model, TEXTS[:3], num_layers=3), strict=True):
-        if one["num_layers"] == 3:
-            assert one["probability"] == pytest.approx(other["probability"], abs=1e-5)
 
 
 def test_early_exit_is_for_classification():

@@ -215,7 +215,7 @@ def test_a_model_of_several_groups_and_blocks() -> None:
     batch = api.rows(model.vocabulary, ["the file"], length=8)
     from albert_jax.model import albert
 
-    x = albert.embed(model.params, model.config, batch, compute=api.EXACT)
+    x = albert.embed(model.params, model.config, batch, compute=api.FLOAT32)
     seen = jax.device_get(
         albert.attention_probabilities(
             model.params, model.config, np.stack([x] * 5), batch["segment_ids"]

@@ -56,7 +56,7 @@ def likelihoods(texts: list[str], monkeypatch, **settings: int):
         assert set(masked.ravel()) <= {4, 0}
         return -batch["mlm_labels"].astype(np.float32)
 
-    sentences = scoring.encoded(Letters(), texts, texts, 128)
+    sentences = scoring.encode_sentences(Letters(), texts, texts, 128)
     return scoring.log_likelihoods(sentences, Letters(), label_log_probs, 128, shards=3), batches
 
 
@@ -64,7 +64,7 @@ def test_log_probabilities_add_up_per_sentence_over_batches_of_several_lengths(m
     texts = ["".join("ABCD"[(i * i + n) % 4] for i in range(n)) for n in (40, 2, 30, 100, 41)]
     texts[1] = "Ab"
     found, batches = likelihoods(texts, monkeypatch, BATCH_TOKENS=600, CHUNK_TOKENS=4000)
-    ids = scoring.encoded(Letters(), texts, texts, 128)
+    ids = scoring.encode_sentences(Letters(), texts, texts, 128)
     assert found.tolist() == [-sentence.sum() for sentence in ids]
     shapes = [batch["input_ids"].shape for batch in batches]
     # Short rows wait for longer ones; all but the last batch are full.
@@ -106,7 +106,7 @@ def naive(model, text: str) -> float:
 def test_scores_are_those_of_each_position_alone(unroll: bool, monkeypatch) -> None:
     monkeypatch.setattr(scoring, "BATCH_TOKENS", 48)
     model = tiny_models.model()
-    compute = dataclasses.replace(api.EXACT, unroll=unroll)
+    compute = dataclasses.replace(api.FLOAT32, unroll=unroll)
     model = dataclasses.replace(
         model, run_config=dataclasses.replace(model.run_config, compute=compute)
     )
@@ -119,4 +119,4 @@ def test_scores_are_those_of_each_position_alone(unroll: bool, monkeypatch) -> N
 @pytest.mark.parametrize(("text", "count"), [("Abcdefg", 7), ("", 0)])
 def test_sentences_that_cannot_be_scored(text: str, count: int) -> None:
     with pytest.raises(DataError, match=f"f:2: the sentence has {count} tokens, .* 1 to 6"):
-        scoring.encoded(Letters(), ["A", text], ["f:1", "f:2"], 8)
+        scoring.encode_sentences(Letters(), ["A", text], ["f:1", "f:2"], 8)

@@ -11,7 +11,7 @@ import pytest
 from albert_jax.config import ComputeConfig, Config, ModelConfig, PhaseConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import albert, attention, layers
-from albert_jax.model.albert import EXACT
+from albert_jax.model.albert import FLOAT32
 from albert_jax.model.dropout import LayerDropout, drop, row_keys
 from albert_jax.model.init import init_params
 
@@ -53,7 +53,7 @@ def test_scan_unrolled_and_recomputed_are_one_function(mode):
     params, batch = spread(config), rows()
     results = {}
     for unroll, remat in ((False, "none"), (True, "dots"), (False, "full")):
-        compute = dataclasses.replace(EXACT, unroll=unroll, remat=remat)
+        compute = dataclasses.replace(FLOAT32, unroll=unroll, remat=remat)
 
         def total(params, compute=compute):
             hidden = albert.encode(params, config, batch, compute=compute)
@@ -72,7 +72,7 @@ def test_scan_unrolled_and_recomputed_are_one_function(mode):
 def test_states_at_positions_are_those_of_the_whole_row(unroll, dropout):
     config = dataclasses.replace(TINY, **({dropout: 0.3} if dropout else {}))
     params, batch = spread(config), rows()
-    compute = dataclasses.replace(EXACT, unroll=unroll)
+    compute = dataclasses.replace(FLOAT32, unroll=unroll)
     keys = row_keys(0, 5, jnp.arange(len(batch["input_ids"])))
     positions = jnp.array([[3, 0, 3], [1, 2, 9]] + [[0, 4, 5]] * (len(keys) - 2))
 
@@ -97,9 +97,9 @@ def test_states_at_positions_are_those_of_the_whole_row(unroll, dropout):
 
 def test_depth_is_an_argument():
     params, batch = spread(TINY), rows()
-    _, each = albert.encode_all_layers(params, TINY, batch, compute=EXACT)
+    _, each = albert.encode_all_layers(params, TINY, batch, compute=FLOAT32)
     for depth in (1, 2, 3):
-        shallow = albert.encode(params, TINY, batch, compute=EXACT, num_layers=depth)
+        shallow = albert.encode(params, TINY, batch, compute=FLOAT32, num_layers=depth)
         np.testing.assert_allclose(shallow, each[depth - 1], atol=1e-6)
 
 
@@ -111,9 +111,9 @@ def test_layers_one_by_one_and_captured_states_are_the_encoder(mode, num_layers)
     )
     params, batch = spread(config), rows()
     hidden, each = albert.encode_all_layers(
-        params, config, batch, compute=EXACT, num_layers=num_layers
+        params, config, batch, compute=FLOAT32, num_layers=num_layers
     )
-    x = albert.embed(params, config, batch, compute=EXACT)
+    x = albert.embed(params, config, batch, compute=FLOAT32)
     layer = jax.jit(lambda x, n: albert.apply_layer(
         params, config, x, batch["segment_ids"], n, num_layers=num_layers
     ))  # fmt: skip
@@ -124,10 +124,10 @@ def test_layers_one_by_one_and_captured_states_are_the_encoder(mode, num_layers)
     for unroll in (False, True):
         _, moved = albert.encode_all_layers(
             params, config, batch,
-            compute=dataclasses.replace(EXACT, unroll=unroll), num_layers=num_layers,
+            compute=dataclasses.replace(FLOAT32, unroll=unroll), num_layers=num_layers,
             capture=lambda a, b: {"by": jnp.abs(b - a).sum(-1)},
         )  # fmt: skip
-        first = albert.embed(params, config, batch, compute=EXACT)
+        first = albert.embed(params, config, batch, compute=FLOAT32)
         for i, after in enumerate(each):
             before = each[i - 1] if i else first
             np.testing.assert_allclose(moved["by"][i], np.abs(after - before).sum(-1), atol=1e-3)
@@ -139,13 +139,13 @@ def test_packed_pairs_do_not_see_each_other_and_padding_is_finite():
         **batch,
         "segment_ids": np.repeat([[1, 1, 1, 1, 2, 2, 2, 2, 0, 0]], 3, 0).astype(np.int32),
     }
-    before = albert.encode(params, TINY, packed, compute=EXACT)
+    before = albert.encode(params, TINY, packed, compute=FLOAT32)
     changed = {**packed, "input_ids": packed["input_ids"].copy()}
     changed["input_ids"][:, 4:] = 7
-    after = albert.encode(params, TINY, changed, compute=EXACT)
+    after = albert.encode(params, TINY, changed, compute=FLOAT32)
     assert np.array_equal(before[:, :4], after[:, :4])
     assert not np.array_equal(before[:, 4:8], after[:, 4:8])
-    assert np.isfinite(albert.encode(params, TINY, batch, compute=EXACT)).all()
+    assert np.isfinite(albert.encode(params, TINY, batch, compute=FLOAT32)).all()
 
 
 def test_heads_read_the_given_positions():
@@ -166,7 +166,7 @@ def test_heads_read_the_given_positions():
 
 def test_bfloat16_is_close_and_losses_stay_float32():
     params, batch = init_params(TINY, 0), rows()
-    exact = albert.encode(params, TINY, batch, compute=EXACT)
+    exact = albert.encode(params, TINY, batch, compute=FLOAT32)
     half = albert.encode(params, TINY, batch, compute=ComputeConfig(dtype="bfloat16"))
     assert half.dtype == jnp.bfloat16
     assert np.abs(half.astype(jnp.float32) - exact).max() < 0.1
@@ -199,12 +199,14 @@ def test_dropout_is_new_in_every_block():
     masks = [np.asarray(here.at(p).hidden(jnp.ones((3, 4, 16)), 2)).tobytes() for p in range(3)]
     assert len(set(masks)) == 3
     params, batch = spread(config), rows()
-    scanned = albert.encode(params, config, batch, compute=EXACT, dropout=keys)
+    scanned = albert.encode(params, config, batch, compute=FLOAT32, dropout=keys)
     unrolled = albert.encode(
-        params, config, batch, compute=dataclasses.replace(EXACT, unroll=True), dropout=keys
+        params, config, batch, compute=dataclasses.replace(FLOAT32, unroll=True), dropout=keys
     )
     np.testing.assert_allclose(scanned, unrolled, atol=2e-5)
-    assert not np.allclose(scanned, albert.encode(params, config, batch, compute=EXACT), atol=1e-2)
+    assert not np.allclose(
+        scanned, albert.encode(params, config, batch, compute=FLOAT32), atol=1e-2
+    )
 
 
 @pytest.mark.parametrize("queries", [10, 4])
@@ -263,7 +265,7 @@ def test_rows_that_a_kernel_does_not_take_go_to_the_reference():
     params, batch = spread(config), rows()
     assert batch["input_ids"].shape[1] % 128
     found = [
-        albert.encode(params, config, batch, compute=EXACT, backend=backend)
+        albert.encode(params, config, batch, compute=FLOAT32, backend=backend)
         for backend in (kernel, attention.XLA)
     ]
     np.testing.assert_array_equal(*found)
@@ -280,7 +282,9 @@ def test_projections_with_the_heads_last_are_the_same_function():
     params, batch = spread(TINY), rows()
 
     def loss(params, backend):
-        return jnp.sum(jnp.sin(albert.encode(params, TINY, batch, compute=EXACT, backend=backend)))
+        return jnp.sum(
+            jnp.sin(albert.encode(params, TINY, batch, compute=FLOAT32, backend=backend))
+        )
 
     found = [jax.value_and_grad(loss)(params, backend) for backend in (attention.XLA, last)]
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)

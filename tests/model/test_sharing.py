@@ -26,7 +26,7 @@ BASE = ModelConfig()
 def test_the_dial_rounds_to_the_papers_counts(mode, embedding, millions):
     """Not-shared rows are printed without the pooler, the others with it."""
     config = dataclasses.replace(BASE, sharing=mode, embedding_size=embedding)
-    count = init.count(config, heads=False)
+    count = init.num_parameters(config, heads=False)
     if mode == "none":
         count -= 768 * 768 + 768
     assert round(count / 1e6) == millions

@@ -15,7 +15,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def test_png_from_the_metrics_of_a_run(tmp_path: Path) -> None:
     writer = MetricsWriter(str(tmp_path))
     for step in range(1, 4):
-        row = {"step": step, "mlm_loss": 6.0 / step, "learning_rate": 1e-3, "gradient_norm": None}
+        row = {"step": step, "mlm_loss": 6.0 / step, "learning_rate": 1e-3, "grad_norm": None}
         writer.write(row)
     writer.write({"kind": "evaluation", "step": 3, "mlm_loss": 3.0, "unigram_loss": 6.0})
     path = curves.draw(str(tmp_path))

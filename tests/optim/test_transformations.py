@@ -65,6 +65,41 @@ def test_with_bias_correction_adamw_is_that_of_optax():
         np.testing.assert_allclose(ours["pooler"]["kernel"], theirs["pooler"]["kernel"], rtol=1e-6)
 
 
+def test_two_steps_of_lamb_by_hand():
+    draw = np.random.default_rng(0)
+    config = OptimizerConfig(name="lamb", weight_decay=0.1)
+    kernel, bias = draw.normal(size=(5, 4)), draw.normal(size=4)
+    params = {"pooler": {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}}
+    optimizer = make_optimizer(config, 0.01)
+    state = optimizer.init(params)
+    moments = [(np.zeros_like(w), np.zeros_like(w)) for w in (kernel, bias)]
+    for _ in range(2):
+        gradients = [draw.normal(size=w.shape) for w in (kernel, bias)]
+        updates, state = optimizer.update(
+            {"pooler": dict(zip(("kernel", "bias"), gradients, strict=True))}, state, params
+        )
+        params = optax.apply_updates(params, updates)
+        moments = [
+            (config.b1 * m + (1 - config.b1) * g, config.b2 * v + (1 - config.b2) * g**2)
+            for (m, v), g in zip(moments, gradients, strict=True)
+        ]
+        of_kernel, of_bias = (m / (np.sqrt(v) + config.eps) for m, v in moments)
+        of_kernel = of_kernel + 0.1 * kernel  # A bias has neither decay nor a trust ratio.
+        kernel = kernel - 0.01 * np.linalg.norm(kernel) / np.linalg.norm(of_kernel) * of_kernel
+        bias = bias - 0.01 * of_bias
+        np.testing.assert_allclose(params["pooler"]["kernel"], kernel, rtol=1e-5)
+        np.testing.assert_allclose(params["pooler"]["bias"], bias, rtol=1e-5)
+
+
+def test_the_learning_rate_of_a_run():
+    config = Config(
+        phases=(PhaseConfig(steps=60), PhaseConfig(steps=40)),
+        optimizer=OptimizerConfig(learning_rate=1.0, warmup_steps=10),
+    )
+    found = [learning_rate(config, step) for step in (0, 5, 9, 10, 50, 99, 100)]
+    assert found == pytest.approx([0, 0.5, 0.9, 0.9, 0.5, 0.01, 0], abs=1e-6)
+
+
 def test_a_zero_norm_has_ratio_one():
     zero, one = jnp.zeros(3), jnp.ones(3)
     assert float(trust_ratio(zero, one, per_entry=False)) == 1.0

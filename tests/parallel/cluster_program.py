@@ -18,11 +18,11 @@ if __name__ == "__main__":
     if stop_at := int(os.environ.get("STOP_AT", "0")):
         stop_after(stop_at)
     if slow := float(os.environ.get("SLOW", "0")):
-        train = loop.Steps.__call__
+        train = loop.CompiledSteps.__call__
 
-        def step(self: loop.Steps, state: Any, batch: Any, number: int) -> Any:
+        def step(self: loop.CompiledSteps, state: Any, batch: Any, number: int) -> Any:
             time.sleep(slow)
             return train(self, state, batch, number)
 
-        loop.Steps.__call__ = step
+        loop.CompiledSteps.__call__ = step
     cli.entry()

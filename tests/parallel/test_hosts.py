@@ -27,7 +27,7 @@ from albert_jax.config import (
 from albert_jax.errors import ConfigError, PeerError
 from albert_jax.observe.metrics import read_rows
 from albert_jax.parallel import agreement, hosts
-from albert_jax.parallel.jax_internals import process
+from albert_jax.parallel.jax_internals import process_count, process_index
 from tests import tiny_models
 
 SAME = 2e-6
@@ -192,7 +192,7 @@ def test_a_coordinator_that_is_not_there_is_named(monkeypatch):
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(hosts, "LOCAL_SECONDS", 0.2)
     with pytest.raises(PeerError, match=f"coordinator {address} cannot be reached .*port open"):
-        hosts.join()
+        hosts.initialize_distributed()
 
 
 @pytest.mark.parametrize(
@@ -204,14 +204,14 @@ def test_variables_that_make_no_cluster_are_refused(monkeypatch, coordinator, co
     monkeypatch.setenv(hosts.COUNT, count)
     monkeypatch.setenv(hosts.INDEX, index)
     with pytest.raises(ConfigError, match="ALBERT_JAX_PROCESS='.*': give HOST:PORT"):
-        hosts.join()
+        hosts.initialize_distributed()
 
 
 def test_a_process_alone_has_nothing_to_join(monkeypatch):
     for name in (hosts.COORDINATOR, hosts.COUNT, hosts.INDEX):
         monkeypatch.delenv(name, raising=False)
-    hosts.join()
-    assert process() == (0, 1)
+    hosts.initialize_distributed()
+    assert (process_index(), process_count()) == (0, 1)
     agreement.agree("anything", {"a": "1"})
 
 
@@ -233,7 +233,8 @@ class _Store:
 def _agree(monkeypatch, store: _Store, index: int, facts: dict[str, str]) -> None:
     monkeypatch.setattr(agreement, "coordination_client", lambda: store)
     monkeypatch.setattr(agreement, "_counter", itertools.count())  # each process has its own
-    monkeypatch.setattr(agreement, "process", lambda: (index, 2))
+    monkeypatch.setattr(agreement, "process_index", lambda: index)
+    monkeypatch.setattr(agreement, "process_count", lambda: 2)
     agreement.agree("facts", facts)
 
 

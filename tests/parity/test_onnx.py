@@ -65,6 +65,7 @@ def content_of(kind: str, config, seed: int = 0, int8: bool = False, **settings)
     return program, params, seen, content
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("kind", ["mlm", "multiple-choice", "squad-v1", "squad-v2"])
 @pytest.mark.parametrize("words", ["text", "bare ids"])
 def test_the_program_in_the_card_runs(kind, words, tmp_path):

@@ -67,7 +67,7 @@ def test_sentencepiece_spelling(
 ) -> None:
     """Unknown tokens are spelled too."""
     vocab = SentencePiece((folder / "spm.model").read_bytes(), lower_case=lower_case)
-    spelled = [[t.replace(" ", SPACE) for t in vocab.spell(case["text"])] for case in cases]
+    spelled = [[t.replace(" ", SPACE) for t in vocab.token_texts(case["text"])] for case in cases]
     assert not _unlike(cases, field, spelled)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from albert_jax import configfile
-from albert_jax.model.init import count
+from albert_jax.model.init import num_parameters
 from albert_jax.plan import compile, hlo, slices
 
 FILE = Path(__file__).with_name("collectives.json")
@@ -39,7 +39,7 @@ def compiled(name: str) -> dict[str, Any]:
     assert found.fits, f"{name} does not fit on {SLICE}"
     return {
         "slice": SLICE,
-        "parameters": count(config.model),
+        "parameters": num_parameters(config.model),
         "collectives": hlo.grouped(found.collectives),
     }
 

@@ -15,7 +15,7 @@ from albert_jax.commands import plan as command
 from albert_jax.config import ParallelConfig
 from albert_jax.errors import ConfigError
 from albert_jax.model import attention, flops
-from albert_jax.model.init import count
+from albert_jax.model.init import num_parameters
 from albert_jax.parallel import mesh
 from albert_jax.plan import budget, compile, estimate, hlo, plan, slices
 
@@ -157,7 +157,7 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed(monkeypatch):
     base = configfile.load("base-one-chip")
     work = sum(p.steps * flops.per_step(base.model, p) for p in base.phases)
     per_token = work / (base.steps * budget.tokens_per_step(base))
-    monkeypatch.setattr(step, "product_rate", lambda dtype: 4e6 * per_token / jax.device_count())
+    monkeypatch.setattr(step, "matmul_rate", lambda dtype: 4e6 * per_token / jax.device_count())
     monkeypatch.setattr(step, "seconds_per_step", measure)
     name, config, seconds = measured_budget.choose(1.0)
     assert name == "medium"
@@ -172,7 +172,7 @@ def test_a_machine_at_hand_is_measured_before_it_is_believed(monkeypatch):
 def test_the_state_of_the_run_is_what_is_planned():
     """Parameters and two moments, and a third copy where an average is kept; sharded by fsdp."""
     config, where = configfile.load("base-v2"), slices.find("h200-8")
-    parameters = count(config.model)
+    parameters = num_parameters(config.model)
     state = estimate.state_bytes(config, where)
     assert state == pytest.approx(12 * parameters, rel=1e-6)
     averaged = dataclasses.replace(config.optimizer, ema_decay=0.99)

@@ -88,7 +88,7 @@ def test_broken_squad_files(tmp_path: Path) -> None:
         refused(tmp_path, json.dumps(squad(answers=answers)), "qas[0]", "answers is", "not a list")
     twice = squad()
     twice["data"] *= 2
-    refused(tmp_path, json.dumps(twice), "id 'q' stands also at")
+    refused(tmp_path, json.dumps(twice), "id 'q' is also at")
 
 
 def test_questions_of_hub_datasets() -> None:

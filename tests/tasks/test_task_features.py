@@ -72,7 +72,7 @@ def test_choices_keep_the_end_of_the_ending_and_the_start_of_the_context() -> No
     (feature,) = featurize(config, [example], 10)
     first = [WORDS.id_to_token(i) for i in feature.choices[0].ids]
     assert "".join(first) == "[CLS]▁a▁b▁c▁d[SEP]▁j▁k▁l[SEP]"
-    assert feature.choices[0].first == 6
+    assert feature.choices[0].segment_a_length == 6
     batch = collate(config, [feature], 10, 2)
     assert batch["input_ids"].shape == (2, 3, 10)
     assert batch["choice_mask"].tolist() == [[1, 1, 0], [0, 0, 0]]

@@ -94,14 +94,14 @@ def test_a_score_is_the_score_where_a_label_stands_beside_it(tmp_path: Path) -> 
 
 def test_columns_that_say_nothing_or_one_thing_twice(tmp_path: Path) -> None:
     path = put(tmp_path, "a.tsv", "sentence\tlabel\tlabel\na\t0\t1\n")
-    complains(path, "a.tsv:1", "'label' stands twice")
+    complains(path, "a.tsv:1", "'label' appears twice")
     assert [x.label for x in read(path, "sentence", "-", "label")] == ["1"]
     (example,) = read(put(tmp_path, "d.csv", "id,sentence,label,id,,\n1,a,0,2,,\n"))
     assert (example.texts, example.label) == (("a",), "0")
     several = put(tmp_path, "e.tsv", "a\t1\t0.5\n")
     assert read(several, "sentence", "label", "score")[0].texts == ("a",)
     path = put(tmp_path, "b.tsv", "x\t1\n")
-    with pytest.raises(DataError, match="--columns: column 't' stands twice"):
+    with pytest.raises(DataError, match="--columns: column 't' appears twice"):
         read(path, "t", "t")
     with pytest.raises(ConfigError, match="ignores every column"):
         read(path, "-", "-")

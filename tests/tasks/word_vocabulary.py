@@ -32,7 +32,7 @@ class Words:
             for t in texts
         ]
 
-    def spell(self, text) -> list[str]:
+    def token_texts(self, text) -> list[str]:
         return [" " + word for word in self.rules.apply(text).split()]
 
     def decode(self, ids) -> str:

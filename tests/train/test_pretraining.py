@@ -416,7 +416,7 @@ def test_three_bad_steps_end_the_run_and_leave_no_bad_checkpoint(data, tmp_path,
     assert all(np.isfinite(leaf).all() for leaf in final_state(run, config).values())
     rows = [row for row in read_rows(str(run)) if row["kind"] == "train"]
     assert [(row["step"], row["skipped_steps"]) for row in rows] == [(2, 0), (4, 2)]
-    assert rows[0]["gradient_norm"] > 0 and rows[1]["gradient_norm"] is None
+    assert rows[0]["grad_norm"] > 0 and rows[1]["grad_norm"] is None
 
 
 def test_a_child_run_begins_with_the_whole_state_of_its_parent(data, whole, tmp_path):
@@ -437,11 +437,17 @@ def test_start_weights_of_a_directory(data, tmp_path):
     no_steps = dataclasses.replace(
         config, optimizer=OptimizerConfig(learning_rate=1e-9, warmup_steps=0)
     )
-    pretraining.run(no_steps, str(tmp_path / "run"), init=source)
-    state = final_state(tmp_path / "run", config)
     wanted = tiny_models.model().params["embeddings"]["word_embeddings"]["embedding"]
-    [mine] = [v for k, v in state.items() if "params" in k and "word_embeddings" in k]
-    np.testing.assert_allclose(mine, wanted, atol=1e-6)
+    run = tmp_path / "run"
+    # The second run continues the first one, which has lost its checkpoints: it begins as that did.
+    for init in (source, None):
+        pretraining.run(no_steps, str(run), init=init)
+        state = final_state(run, config)
+        [mine] = [v for k, v in state.items() if "params" in k and "word_embeddings" in k]
+        np.testing.assert_allclose(mine, wanted, atol=1e-6)
+        assert json.loads((run / "record.json").read_text())["init"] == source
+        for name in ("checkpoints", "complete"):
+            shutil.rmtree(run / name)
 
 
 def refused(kind: type[AlbertError], *words: str):
@@ -505,7 +511,7 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
         config, run=dataclasses.replace(config.run, minimal_pairs=str(tmp_path / "pairs.jsonl"))
     )
     pretraining.run(config, str(tmp_path / "run"))
-    accuracies = [row["pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
+    accuracies = [row["minimal_pairs_accuracy"] for row in read_rows(str(tmp_path / "run"))
             if row["kind"] == "evaluation"]  # fmt: skip
     assert len(accuracies) == 3 and all(0 <= value <= 1 for value in accuracies)
     read = minimal_pairs.read(config.run.minimal_pairs)

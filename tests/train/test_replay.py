@@ -74,7 +74,7 @@ def run(data, tmp_path_factory) -> Path:
 
 
 def replayed(run: Path, step: int, **options) -> replay.Replay:
-    past, opened = pretraining.reopened(replay.look_up(str(run), step, **options))
+    past, opened = pretraining.reopen_run(replay.look_up(str(run), step, **options))
     return replay.replay(replay.check_data(past, opened.facts, allow_other=False), opened)
 
 
@@ -86,11 +86,11 @@ def assert_recorded(run: Path, step: int) -> None:
     found = replayed(run, step)
     [row] = [row for row in read_rows(str(run)) if row["kind"] == "train" and row["step"] == step]
     assert found.metrics[step]["loss"] == row["loss"]
-    assert found.metrics[step]["grad_norm"] == row["gradient_norm"]
+    assert found.metrics[step]["grad_norm"] == row["grad_norm"]
     assert found.past.compared == step and not found.past.differences_now
     assert found.differences() == {n: [] for n in range(found.start + 1, step + 1)}
     measures, weights = found.measures, found.batch["mlm_weights"].sum(axis=1)
-    assert row["gradient_norm"] <= measures.gradient_norm.sum()
+    assert row["grad_norm"] <= measures.grad_norm.sum()
     mlm = "sop_loss" not in found.metrics[step]
     if mlm:
         assert np.sum(measures.loss * weights) / weights.sum() == pytest.approx(row["loss"], 1e-5)
@@ -206,7 +206,7 @@ def poisoned(tmp_path_factory) -> tuple[Path, int]:
 
 def test_a_document_of_noise_is_named_first(poisoned, capsys):
     run, number = poisoned
-    past, opened = pretraining.reopened(replay.look_up(str(run), 60))
+    past, opened = pretraining.reopen_run(replay.look_up(str(run), 60))
     batches = {step: next(opened.task.batches(0, step, np.arange(8))) for step in range(30, 60)}
     name = f"document {number} of "
     guilty = {}
@@ -245,7 +245,7 @@ def test_a_skipped_step_names_the_row_that_is_not_finite(data, tmp_path, monkeyp
     assert "step 7 was skipped: loss or gradient is not finite in row 3" in told
     assert "equal to the last digit" in told and "\nrow 3: loss nan" in told
     rows = json.loads(out.read_text())["rows"]
-    assert rows[0]["row"] == 3 and rows[0]["loss"] is None and rows[1]["gradient_norm"] > 0
+    assert rows[0]["row"] == 3 and rows[0]["loss"] is None and rows[1]["grad_norm"] > 0
 
 
 def test_rows_that_explain_a_step():
@@ -288,7 +288,7 @@ def test_other_data_is_refused_or_allowed(run, data, tmp_path, capsys):
     assert "not as in the run, so that numbers may differ: another data" in told
     moved = tmp_path / "moved"
     shutil.copytree(data, moved)
-    past, opened = pretraining.reopened(replay.look_up(str(run), 22), (str(moved),))
+    past, opened = pretraining.reopen_run(replay.look_up(str(run), 22), (str(moved),))
     assert not replay.check_data(past, opened.facts, allow_other=False).differences_now
     assert content(run) == before
 

@@ -129,6 +129,6 @@ def test_what_needs_cls_is_refused(data, tmp_path):
     with pytest.raises(CheckpointError, match=r"has a vocabulary without \[CLS\]"):
         pretrained_network(str(tmp_path / "run"), ModelConfig(), None)
     vocabulary = models.load(str(tmp_path / "run")).vocabulary
-    assert scoring.encoded(vocabulary, [], [], 48) == []
+    assert scoring.encode_sentences(vocabulary, [], [], 48) == []
     with pytest.raises(DataError, match=r"a vocabulary without \[CLS\] scores no sentences"):
-        scoring.encoded(vocabulary, ["ðə"], ["text 1"], 48)
+        scoring.encode_sentences(vocabulary, ["ðə"], ["text 1"], 48)

@@ -140,11 +140,17 @@ def test_a_frozen_encoder_keeps_its_values_and_moments(mesh):
     assert all(not leaf.any() for leaf in jax.tree.leaves(moments["encoder"]))
     assert all(leaf.any() for leaf in jax.tree.leaves(moments["embeddings"]))
 
-    # Without an order nothing trains the pooler and its head, which would only decay.
-    objective = dataclasses.replace(phase.objective, sentence_order="none")
-    frozen = frozen_parameters(params, dataclasses.replace(phase, objective=objective))
-    names = {path.split("/")[0] for path, is_frozen in tree.flatten(frozen).items() if is_frozen}
-    assert names == {"encoder", "pooler", "sop_head"}
+    # Nothing trains a head without its loss: it would only decay.
+    for changed, heads in (
+        ({"sentence_order": "none"}, {"pooler", "sop_head"}),
+        ({"mask_rate": 0.0}, {"mlm_head"}),
+    ):
+        objective = dataclasses.replace(phase.objective, **changed)
+        other = dataclasses.replace(phase, objective=objective)
+        for pretraining in (True, False):
+            frozen = tree.flatten(frozen_parameters(params, other, pretraining=pretraining))
+            names = {path.split("/")[0] for path, is_frozen in frozen.items() if is_frozen}
+            assert names == {"encoder"} | (heads if pretraining else set())
 
     # The sums of an evaluation are those of the loss itself, dropout off.
     sums = make_eval_step(mesh, loss, params)(state.params, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -86,6 +86,14 @@ def empty_columns(phase: PhaseConfig, batch_size: int, columns: Sequence[Columns
     if any(of_corpus.num_labels for of_corpus in columns):
         empty["labels"] = np.full(shape, NO_LABEL, np.int32)
     return empty
+
+
+def unmasked_ids(batch: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The tokens as they were before the masks, int32 [B, S]."""
+    ids = batch["input_ids"].copy()
+    rows, slots = np.nonzero(batch["mlm_weights"])
+    ids[rows, batch["mlm_positions"][rows, slots]] = batch["mlm_labels"][rows, slots]
+    return ids
 
 
 def clear_sequences(

@@ -7,13 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from albert_jax.data.batches.batch import NO_LABEL, Batch
+from albert_jax.data.batches.batch import NO_LABEL, Batch, unmasked_ids
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 _REPLACEMENTS = ("replaced by [MASK]", "kept", "replaced by a token")
 
 LEGEND = (
-    "Legend: [a|b] a stands in the row, b is to be predicted; [=b] b is to be predicted and stands "
+    "Legend: [a|b] a is in the row, b is to be predicted; [=b] b is to be predicted and stands "
     "there as it is; \u2581 a word begins"
 )
 
@@ -153,12 +153,11 @@ def distributions(
 
 
 def _counts(batch: Batch, vocabulary: Vocabulary) -> dict[str, int]:
-    segments, text = batch["segment_ids"], batch["input_ids"].copy()
+    segments, text = batch["segment_ids"], unmasked_ids(batch)
     real = segments > 0
     used, weighted = batch["mlm_weights"] > 0, batch["sop_weights"] > 0
     positions = np.nonzero(used)[0], batch["mlm_positions"][used]
-    inputs, labels = text[positions], batch["mlm_labels"][used]
-    text[positions] = labels
+    inputs, labels = batch["input_ids"][positions], batch["mlm_labels"][used]
     masked = np.zeros(text.shape, bool)
     masked[positions] = True
     starts_run = masked & ~np.pad(masked[:, :-1], ((0, 0), (1, 0)))

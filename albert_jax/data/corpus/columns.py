@@ -123,7 +123,7 @@ def read_labels(path: str) -> tuple[str, ...]:
     line_of: dict[str, int] = {}
     for number, word in enumerate(words, 1):
         if not word or line_of.setdefault(word, number) != number:
-            problem = f"{word!r} stands in line {line_of[word]} too" if word else "is empty"
+            problem = f"{word!r} is in line {line_of[word]} too" if word else "is empty"
             raise DataError(f"{path}, line {number}: {problem}: give distinct words, one a line")
     return tuple(words)
 

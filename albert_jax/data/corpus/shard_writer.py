@@ -1,6 +1,6 @@
 """Writes shards of prepared documents (their format: shards.py).
 
-The bytes are a function of the documents that were added, and no file bears its final name before
+The bytes are a function of the documents that were added, and no file has its final name before
 it is complete.
 """
 

@@ -50,7 +50,7 @@ def _evaluation_ngrams(paths: tuple[str, ...]) -> np.ndarray:
     """Sorted hashes of the distinct n-grams of some files, uint64 [n-grams]."""
     hashes = [np.zeros(0, np.uint64)]
     for path in paths:
-        with text_files.opened(path) as stream:
+        with text_files.open_stream(path) as stream:
             content = stream.read(MAX_FILE_BYTES)
         if len(content) >= MAX_FILE_BYTES:
             raise DataError(f"{path}: evaluation files have at most 256 MB: divide it")

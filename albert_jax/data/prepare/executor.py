@@ -16,9 +16,9 @@ from albert_jax.data.prepare import beam
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.errors import PeerError
 
-TELL_AFTER = 30.0
+LOG_AFTER_SECONDS = 30.0
 """Seconds after which a shard says what it waits for."""
-PATIENCE = 86_400.0
+TIMEOUT_SECONDS = 86_400.0
 """Seconds that a shard waits for another one to complete an item."""
 
 
@@ -88,9 +88,11 @@ class Executor:
                 num_missing, since = len(missing), time.monotonic()
             number = int(min(missing).partition("-")[2][:5])
             where = f"part {number}, which shard {number % self.count}/{self.count} does"
-            if time.monotonic() - since > PATIENCE:
-                raise PeerError(f"no news for {PATIENCE:.0f} s of {where}: start that shard again")
-            if not told and time.monotonic() - since > TELL_AFTER:
+            if time.monotonic() - since > TIMEOUT_SECONDS:
+                raise PeerError(
+                    f"no news for {TIMEOUT_SECONDS:.0f} s of {where}: start that shard again"
+                )
+            if not told and time.monotonic() - since > LOG_AFTER_SECONDS:
                 self.log(f"waiting for {where}: if it has ended, start it again")
                 told = True
             time.sleep(0.2 if not told else 5.0)

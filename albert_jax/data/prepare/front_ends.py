@@ -47,7 +47,7 @@ def front_end(plan: Plan, kind: str, vocab: Vocabulary) -> FrontEnd:
         return IdsFrontEnd(columns(plan), vocab)
     if plan.options.phonemes:
         labels = read_labels(files.join(plan.out_dir, LABELS))
-        return PhonemesFrontEnd(reader(plan, vocab), checked_table(vocab), labels)
+        return PhonemesFrontEnd(reader(plan, vocab), require_symbols(vocab), labels)
     if plan.options.words != "none" and isinstance(vocab, WordPiece):
         return WordsFrontEnd(plan, vocab)
     return TextFrontEnd(plan, vocab)
@@ -55,10 +55,10 @@ def front_end(plan: Plan, kind: str, vocab: Vocabulary) -> FrontEnd:
 
 def reader(plan: Plan, vocab: Vocabulary) -> phonemes.Reader:
     """The reader of a plan with phonemes, which finds the words of its text. Raises ConfigError."""
-    return phonemes.reader(plan.options, checked_table(vocab))
+    return phonemes.reader(plan.options, require_symbols(vocab))
 
 
-def checked_table(vocab: Vocabulary) -> Symbols:
+def require_symbols(vocab: Vocabulary) -> Symbols:
     """The vocabulary of phonemes. Raises ConfigError for one of another kind."""
     if not isinstance(vocab, Symbols):
         raise ConfigError("phonemes need a table of symbols: give --tokenizer plbert or a file")

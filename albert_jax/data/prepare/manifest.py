@@ -16,7 +16,7 @@ from albert_jax.data.corpus.corpus import FORMAT, MANIFEST
 from albert_jax.data.prepare import deduplication, front_ends, phonemes, word_segmentation
 from albert_jax.data.prepare.plan import Plan
 from albert_jax.data.sources import sentences
-from albert_jax.data.vocabularies.fingerprint import checked_record, json_bytes
+from albert_jax.data.vocabularies.fingerprint import canonical_json, checked_record
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 
@@ -54,10 +54,9 @@ def begin(plan: Plan, plan_inputs: dict[str, Any]) -> dict[str, Any] | None:
     """
     manifest = files.read(files.join(plan.out_dir, MANIFEST))
     if manifest is not None:
-        record = checked_record(plan.out_dir, manifest, plan_inputs, "prepared")
         files.delete_tree(plan.work)  # A command that was killed after its last write has left it.
-        return record
-    path, content = files.join(plan.work, "plan.json"), json_bytes({"inputs": plan_inputs})
+        return checked_record(plan.out_dir, manifest, plan_inputs, "prepared")
+    path, content = files.join(plan.work, "plan.json"), canonical_json({"inputs": plan_inputs})
     begun = files.read(path)
     if begun is None and files.is_bucket(path) and not files.create_if_absent(path, content):
         begun = files.read(path)  # Another command was quicker.
@@ -120,7 +119,7 @@ def finish(
         manifest["columns"] = columns.describe(front_ends.columns(plan), plan.out_dir)
     for folder in (plan.out_dir, files.join(plan.out_dir, "vocabulary")):
         files.delete_temporary_files(folder)
-    files.write(files.join(plan.out_dir, MANIFEST), json_bytes(manifest))
+    files.write(files.join(plan.out_dir, MANIFEST), canonical_json(manifest))
     files.delete_tree(plan.work)
     return manifest
 

@@ -87,7 +87,7 @@ class EspeakReader:
             parts = iter(())
             if words:
                 parts = iter(
-                    spoken_words.divided(words, self._say(" ".join(words)), self._say_alone)
+                    spoken_words.align_phonemes(words, self._say(" ".join(words)), self._say_alone)
                 )
             found += [next(parts) if unit.spoken is None else unit.spoken for unit in clause]
         return found

@@ -80,7 +80,7 @@ class Plan:
     @property
     def work(self) -> str:
         """Folder of the files that are needed until the manifest is written."""
-        return files.join(self.out_dir, "unfinished-preparation")
+        return files.join(self.out_dir, "prepare-work")
 
     def array(self, step: str, index: int) -> str:
         """Path of the array of an item."""

@@ -72,12 +72,7 @@ def prepare(
         columns=_columns(parts, options),
     )
     inputs = manifest.inputs(plan, vocab)
-    names = set(files.names(out_dir))
-    if names & {"config.toml", "vocabulary", "spiece.model"} and not names & {
-        MANIFEST, os.path.basename(plan.work),
-    }:  # fmt: skip
-        raise DataError(f"{out_dir} holds a model or a vocabulary: choose another --out")
-    new = not names
+    new = _is_new(plan)
     with _lock(plan):
         done = manifest.begin(plan, inputs)
         if done is not None:
@@ -95,6 +90,14 @@ def prepare(
     for line in manifest.summary(written):
         log(line)
     return written
+
+
+def _is_new(plan: Plan) -> bool:
+    """Returns whether the folder is empty. Raises DataError for that of a run or a vocabulary."""
+    names, own = set(files.names(plan.out_dir)), {MANIFEST, os.path.basename(plan.work)}
+    if names & {"config.toml", "vocabulary", "spiece.model"} and not names & own:
+        raise DataError(f"{plan.out_dir} holds a model or a vocabulary: choose another --out")
+    return not names
 
 
 def _changed_since(plan: Plan) -> str:

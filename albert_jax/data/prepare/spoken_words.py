@@ -36,7 +36,7 @@ class WordOrMark(NamedTuple):
     spoken: str | None
     """Its phonemes, or the mark itself; None for a word whose phonemes are not known yet."""
     spaced: bool
-    """True if a space stands in front of it."""
+    """True if there is a space in front of it."""
     clause: int
     """Number of the clause; marks end one."""
 
@@ -140,7 +140,7 @@ def is_mark(character: str) -> bool:
     return unicodedata.category(character)[0] == "P" and character not in _SPOKEN
 
 
-def divided(words: Sequence[str], spoken: str, alone: Callable[[str], str]) -> list[str]:
+def align_phonemes(words: Sequence[str], spoken: str, alone: Callable[[str], str]) -> list[str]:
     """The phonemes of each word of a clause, which the language speaks as `spoken`.
 
     Where it joins words ("of the"), or says a word as several ("1999"), the borders are those that

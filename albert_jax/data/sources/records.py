@@ -23,7 +23,7 @@ def jsonl_texts(part: Part, field: str, skipped: ReadCounts | None) -> Iterator[
       DataError: A line is too long, is not a JSON object, or has no text in the field.
     """
     path, offset = part.path, part.begin
-    with text_files.opened(path) as stream:
+    with text_files.open_stream(path) as stream:
         stream.seek(offset)
         while part.end < 0 or offset < part.end:
             line = stream.readline(text_files.MAX_JSON_LINE)
@@ -57,7 +57,7 @@ def jsonl_texts(part: Part, field: str, skipped: ReadCounts | None) -> Iterator[
 def _line_number(path: str, offset: int) -> int:
     """The number of the line that begins at a byte, counted again, because only errors need it."""
     number = 1
-    with text_files.opened(path) as stream:
+    with text_files.open_stream(path) as stream:
         while offset and (block := stream.read(min(offset, 1 << 20))):
             number += block.count(b"\n")
             offset -= len(block)

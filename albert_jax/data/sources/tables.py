@@ -132,7 +132,7 @@ def field(record: Record, name: str) -> object:
     """A field that must be present; DataError if it is missing or its column is ambiguous."""
     if name in record.repeated:
         raise DataError(
-            f"{record.repeated[name]}: column {name!r} stands twice in the header; name all "
+            f"{record.repeated[name]}: column {name!r} appears twice in the header; name all "
             f"columns with --columns, and the one to ignore {IGNORED!r}"
         )
     if name not in record.fields:
@@ -147,7 +147,7 @@ def _table(path: str | Path, columns: Sequence[str], read_rows: Any) -> Iterator
     named = [name for name in columns if name != IGNORED]
     for name in named:
         if named.count(name) > 1:
-            raise DataError(f"--columns: column {name!r} stands twice; use {IGNORED!r} to ignore")
+            raise DataError(f"--columns: column {name!r} appears twice; use {IGNORED!r} to ignore")
     names: list[str] | None = None
     repeated: dict[str, str] = {}
     blank = 0

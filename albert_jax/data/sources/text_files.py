@@ -73,7 +73,7 @@ def is_compressed(path: str) -> bool:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[IO[bytes]]:
+def open_stream(path: str) -> Iterator[IO[bytes]]:
     """Opens a local file or an object of a bucket as a stream of its uncompressed bytes.
 
     Raises:
@@ -177,7 +177,7 @@ def cut_at_spaces(text: str, limit: int) -> list[str]:
 
 def _texts(path: str, begin: int, end: int, skip_bad: bool, counts: ReadCounts) -> Iterator[str]:
     """Yields the file in blocks of complete lines, decoded, with \\n as the only line end."""
-    with opened(path) as stream:
+    with open_stream(path) as stream:
         stream.seek(begin)
         offset, rest = begin, b""
         left = (end if end >= 0 else sys.maxsize) - begin
@@ -262,7 +262,7 @@ def cuts(path: str, size: int, part_bytes: int, form: Format | Literal["jsonl"])
     within MAX_LINE bytes, they begin after a space, but JSON Lines are never cut inside a line.
     """
     offsets = [0]
-    with opened(path) as stream:
+    with open_stream(path) as stream:
         for target in range(part_bytes, size - part_bytes // 2, part_bytes):
             stream.seek(target)
             if form == "jsonl":

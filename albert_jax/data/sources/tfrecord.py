@@ -32,7 +32,7 @@ def records(path: str) -> Iterator[bytes]:
     Raises:
       DataError: A checksum does not match, or the file ends inside a record.
     """
-    with text_files.opened(path) as stream:
+    with text_files.open_stream(path) as stream:
         number = 0
         while head := stream.read(12):
             damaged = DataError(f"{path}, record {number}: is damaged or cut off: get it again")

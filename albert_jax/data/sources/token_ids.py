@@ -75,7 +75,7 @@ def read(part: Part, unit_tokens: int) -> Iterator[Document]:
         for row, values in enumerate(zip(*map(table.column, names), strict=True)):
             name = f"{path}, row group {part.begin}, row {row}"
             try:
-                # Without a type for truth, a missing one would be read as false.
+                # As booleans, a null would silently become False.
                 lists = {
                     n: np.array(value.as_py() or [], np.int64)
                     for n, value in zip(names, values, strict=True)

@@ -12,7 +12,7 @@ SETTINGS = "vocabulary.json"
 """Name of the settings file that every saved vocabulary has."""
 
 
-def json_bytes(value: dict[str, Any]) -> bytes:
+def canonical_json(value: dict[str, Any]) -> bytes:
     """Sorted JSON, so that equal values are equal bytes. Fingerprints depend on its form."""
     return (json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 

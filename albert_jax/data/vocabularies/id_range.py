@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from albert_jax.config import MAX_VOCABULARY
-from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
+from albert_jax.data.vocabularies.fingerprint import SETTINGS, canonical_json, fingerprint
 from albert_jax.errors import DataError
 
 NAMES = ("pad_id", "cls_id", "sep_id", "mask_id", "unk_id")
@@ -65,7 +65,7 @@ class IdRange:
 
     encode_flat = encode
 
-    def spell(self, text: str) -> NoReturn:
+    def token_texts(self, text: str) -> NoReturn:
         """Raises DataError, because there is no text."""
         self.encode([text])
 
@@ -83,4 +83,4 @@ class IdRange:
     def files(self) -> dict[str, bytes]:
         """The settings alone."""
         settings = {name: getattr(self, name) for name in ("size", *NAMES)}
-        return {SETTINGS: json_bytes({"kind": "ids", **settings})}
+        return {SETTINGS: canonical_json({"kind": "ids", **settings})}

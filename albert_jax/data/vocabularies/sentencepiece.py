@@ -16,7 +16,7 @@ import numpy as np
 import sentencepiece as spm
 
 from albert_jax.config import MAX_VOCABULARY
-from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
+from albert_jax.data.vocabularies.fingerprint import SETTINGS, canonical_json, fingerprint
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.word_cache import WordCache
 from albert_jax.errors import DataError
@@ -123,7 +123,7 @@ class SentencePiece:
                 pieces.append(piece)
         return pieces
 
-    def spell(self, text: str) -> list[str]:
+    def token_texts(self, text: str) -> list[str]:
         """The characters that each token of a text covers after cleaning; a space is " "."""
         return [piece.replace(SPACE, " ") for piece in self._pieces(self.rules.apply(text))]
 
@@ -143,7 +143,7 @@ class SentencePiece:
             "lower_case": self.rules.lower_case,
             "keep_accents": self.rules.keep_accents,
         }
-        return {MODEL: self.model, SETTINGS: json_bytes(settings)}
+        return {MODEL: self.model, SETTINGS: canonical_json(settings)}
 
     def _count_bytes(self) -> np.ndarray:
         count = np.array([len(p.replace(SPACE, " ").encode()) for p in self._tokens], np.int32)

@@ -15,7 +15,7 @@ import numpy as np
 
 from albert_jax import files
 from albert_jax.config import MAX_VOCABULARY
-from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
+from albert_jax.data.vocabularies.fingerprint import SETTINGS, canonical_json, fingerprint
 from albert_jax.errors import DataError
 
 FILE = "symbols.json"
@@ -70,7 +70,7 @@ class Symbols:
         if missing:
             raise DataError(
                 f"{where}: lacks {', '.join(map(repr, missing))}: $ is padding, M a mask, and a "
-                "space stands between words: add them"
+                "space separates words: add them"
             )
         self.table = dict(sorted(table.items(), key=lambda item: item[1]))
         self.size = max(names) + 1
@@ -94,7 +94,7 @@ class Symbols:
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         return np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum())), lengths
 
-    def spell(self, text: str) -> list[str]:
+    def token_texts(self, text: str) -> list[str]:
         """The symbols of a text that the table has."""
         return [symbol for symbol in text if symbol in self.table]
 
@@ -109,7 +109,7 @@ class Symbols:
     def files(self) -> dict[str, bytes]:
         """The table and the settings."""
         table = (json.dumps(self.table, indent=0, ensure_ascii=False) + "\n").encode()
-        return {FILE: table, SETTINGS: json_bytes({"kind": "symbols", "file": FILE})}
+        return {FILE: table, SETTINGS: canonical_json({"kind": "symbols", "file": FILE})}
 
 
 def parse(content: bytes, where: str) -> Symbols:
@@ -128,7 +128,7 @@ def parse(content: bytes, where: str) -> Symbols:
     seen = set()
     for symbol, _ in table:
         if symbol in seen:
-            raise DataError(f"{where}: the symbol {symbol!r} stands there twice: delete one")
+            raise DataError(f"{where}: the symbol {symbol!r} appears twice: delete one")
         seen.add(symbol)
     return Symbols(dict(table), where)
 

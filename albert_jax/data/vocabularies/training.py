@@ -28,7 +28,7 @@ from albert_jax.data.sources.document import Document, Part, ReadCounts
 from albert_jax.data.sources.sentences import Rule
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary, wordpiece_training
-from albert_jax.data.vocabularies.fingerprint import SETTINGS, checked_record, json_bytes
+from albert_jax.data.vocabularies.fingerprint import SETTINGS, canonical_json, checked_record
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.data.vocabularies.sentencepiece import SentencePiece, is_inner_digits_comma
 from albert_jax.errors import ConfigError, DataError
@@ -155,7 +155,7 @@ def train(
         "bytes_per_token": num_bytes / len(ids),
     }
     vocabulary.save(vocab, out_dir)
-    files.write(files.join(out_dir, REPORT), json_bytes(report))
+    files.write(files.join(out_dir, REPORT), canonical_json(report))
     return report
 
 

@@ -52,7 +52,7 @@ class Vocabulary(Protocol):
         """All ids in one int32 array, and an int64 array with the number of ids of each text."""
         ...
 
-    def spell(self, text: str) -> list[str]:
+    def token_texts(self, text: str) -> list[str]:
         """The characters that each token of a text covers, also of unknown ones; a space is " "."""
         ...
 

@@ -19,7 +19,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers
 
 from albert_jax.config import MAX_VOCABULARY
-from albert_jax.data.vocabularies.fingerprint import SETTINGS, fingerprint, json_bytes
+from albert_jax.data.vocabularies.fingerprint import SETTINGS, canonical_json, fingerprint
 from albert_jax.data.vocabularies.normalize import TextRules
 from albert_jax.errors import DataError
 
@@ -119,7 +119,7 @@ class WordPiece:
             sizes[character] = len(basic_tokenize(character, lower_case))
         return [sizes[character] for character in text]
 
-    def spell(self, text: str) -> list[str]:
+    def token_texts(self, text: str) -> list[str]:
         """The characters that each token of a text covers, with a " " in front of each word."""
         words = basic_tokenize(text, self.lower_case)
         encoding = self._tokenizer.encode(words, add_special_tokens=False)
@@ -139,7 +139,7 @@ class WordPiece:
     def files(self) -> dict[str, bytes]:
         """The vocab.txt and its settings."""
         settings = {"kind": "wordpiece", "file": VOCAB, "lower_case": self.lower_case}
-        return {VOCAB: self._content, SETTINGS: json_bytes(settings)}
+        return {VOCAB: self._content, SETTINGS: canonical_json(settings)}
 
 
 def basic_tokenize(text: str, lower_case: bool) -> str:

@@ -62,7 +62,7 @@ def window_features(
     # Questions of one paragraph follow each other, so that one alignment serves them all.
     @lru_cache(maxsize=8)
     def aligned(context: str) -> Alignment | None:
-        return align(context, vocabulary.spell(context), vocabulary.rules)
+        return align(context, vocabulary.token_texts(context), vocabulary.rules)
 
     features: list[WindowFeature] = []
     dropped: list[str] = []

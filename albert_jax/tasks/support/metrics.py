@@ -1,4 +1,4 @@
-"""Scores of predictions, and the baseline of the commonest answer.
+"""Scores of predictions, and the baseline of the majority class.
 
 Shares lie between 0 and 1; BLEU and chrF are on sacrebleu's scale of 0 to 100. Span F1 is our own,
 because the package that is known for it has had no release or wheel since 2020.

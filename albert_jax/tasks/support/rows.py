@@ -29,10 +29,11 @@ LENGTHS = (32, 64, 128, 256)
 
 @dataclass(frozen=True)
 class TokenSequence:
-    """One sequence with its special tokens: `ids` int32 [n], of which `first` have type 0."""
+    """One sequence with its special tokens: `ids` int32 [n]."""
 
     ids: np.ndarray
-    first: int
+    segment_a_length: int
+    """Tokens with type 0: [CLS] A [SEP]."""
     is_truncated: bool = False
     """True if the texts lost tokens because they are longer than a row."""
 
@@ -105,7 +106,7 @@ def sequence_rows(
                 "shorten it"
             )
         batch["input_ids"][i, :n] = tokens.ids
-        batch["token_type_ids"][i, tokens.first : n] = 1
+        batch["token_type_ids"][i, tokens.segment_a_length : n] = 1
         batch["segment_ids"][i, :n] = 1
         batch["positions"][i, :n] = np.arange(n)
     batch["cls_positions"] = np.zeros((count, 1), np.int32)

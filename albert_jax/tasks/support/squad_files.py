@@ -52,7 +52,7 @@ def read_questions(path: str, *, answered: bool) -> list[Question]:
                 same = questions.setdefault(question.id, question)
                 if same is not question:
                     raise DataError(
-                        f"{question.where}: id {question.id!r} stands also at {same.where}; ids "
+                        f"{question.where}: id {question.id!r} is also at {same.where}; ids "
                         "must differ"
                     )
     if not questions:

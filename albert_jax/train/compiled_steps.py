@@ -17,7 +17,7 @@ from albert_jax.train.step import make_train_step
 from albert_jax.train.task import Batch, TrainingTask
 
 
-class Steps:
+class CompiledSteps:
     """The steps of a task, compiled once for each phase and depth."""
 
     def __init__(self, config: Config, task: TrainingTask, mesh: jax.sharding.Mesh) -> None:

@@ -12,7 +12,7 @@ from albert_jax.errors import StorageError
 log = logging.getLogger(__name__)
 
 
-class GrowingFile:
+class AppendOnlyFile:
     """Appends to a local file at once; in a bucket it rewrites the whole object from time to time.
 
     Data that cannot be written (a full disk, an unreachable bucket) is kept, reported once, and
