@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from albert_jax.data.vocabularies.symbols import MASK, PAD, Symbols
 from albert_jax.errors import CheckpointError
@@ -49,8 +50,7 @@ def export(model: Model, out: str) -> str:
         "vocab": {s: id for s, id in vocabulary.table.items() if s not in (PAD, MASK)},
     }
     with new_folder(out) as folder:
-        lines = [f"  {name}: {value}" for name, value in entries.items()]
-        text = "\n".join([f"{plbert.SECTION}:", *lines, ""])
+        text = yaml.safe_dump({plbert.SECTION: entries}, sort_keys=False)
         (folder / plbert.CONFIG_NAME).write_text(text, encoding="utf-8")
         for name, content in vocabulary.files().items():
             (folder / name).write_bytes(content)

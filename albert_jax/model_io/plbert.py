@@ -6,10 +6,11 @@ folder is read with its weights as safetensors, under the names of those files o
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from albert_jax import files
 from albert_jax.config import ModelConfig
@@ -34,7 +35,7 @@ FIELDS = (
 """Fields that a config.yml tells; all others have the values of AlbertConfig."""
 PREFIX = "module.encoder."
 """Prefix of the names of AlbertModel in the files of torch."""
-_MAX_BYTES = 1 << 20
+_MAX_BYTES = 1 << 16
 _RECIPE = (
     "the torch file of a PL-BERT can run code; where you trust it, save its state dict as "
     "model.safetensors with safetensors.torch.save_file (docs/speech.md has the line)"
@@ -87,22 +88,13 @@ def read(folder: Path) -> Weights:
 
 
 def _config(path: Path) -> ModelConfig:
-    content = files.read(str(path), limit=_MAX_BYTES) or b""
     try:
-        lines = content.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise CheckpointError(
-            f"{path}: invalid UTF-8 at byte {error.start}: fetch it again"
-        ) from error
-    values: dict[str, Any] = {}
-    inside = False
-    for line in lines:
-        if re.match(r"\S", line):
-            inside = line.split("#")[0].strip() == f"{SECTION}:"
-        elif inside and (found := re.fullmatch(r"\s+(\w+):\s*([-\w.]+)\s*(#.*)?", line)):
-            name, value = found[1], found[2]
-            values[name] = int(value) if value.isdecimal() else value
-    if not values:
+        content = yaml.safe_load(files.read(str(path), limit=_MAX_BYTES) or b"")
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).split())[:120]
+        raise CheckpointError(f"{path} is not YAML ({problem}): fetch it again") from error
+    values = content.get(SECTION) if isinstance(content, dict) else None
+    if not isinstance(values, dict) or not values:
         raise CheckpointError(f"{path}: has no mapping {SECTION}: is it the config of a PL-BERT?")
     known = (*FIELDS, "hidden_act", "num_hidden_groups", "inner_group_num", "type_vocab_size")
     usual = {name: values[name] for name in known if name in values}
