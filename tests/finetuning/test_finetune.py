@@ -152,6 +152,20 @@ def test_interrupted_equals_uninterrupted(data, tmp_path, monkeypatch, capsys):
     assert losses == expected and len(losses) == 30
 
 
+def test_a_continued_run_remembers_its_weights(data, tmp_path, capsys):
+    run, slow = tmp_path / "run", ["--max-steps", "1", "--optimizer.learning-rate", "1e-9"]
+    for start in (["--init", data / "model"], ["--config", run]):
+        code, _, err = call(capsys, *command(data, "classification", run, *start, *slow))
+        assert code == 0, err
+        found, wanted = (models.load(str(path)).params for path in (run, data / "model"))
+        for name in ("embeddings", "encoder"):
+            for one, other in zip(*map(jax.tree.leaves, (found[name], wanted[name])), strict=True):
+                np.testing.assert_allclose(one, other, atol=1e-6)
+        assert json.loads((run / "record.json").read_text())["init"] == str(data / "model")
+        for name in ("checkpoints", "complete"):  # The next run begins as this one did.
+            shutil.rmtree(run / name)
+
+
 def test_presets_load_and_name_their_task(tmp_path):
     names = [name for name in configfile.presets() if name.startswith("finetune/")]
     assert "finetune/sst-2" in names and network.SCRATCH in names

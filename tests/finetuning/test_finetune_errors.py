@@ -27,6 +27,8 @@ BAD = [
     (["--dev", "STRANGE"], 3, ["strange.tsv:2", "'maybe'"]),
     (["--task.metrics", "pearson"], 2, ["task.metrics", "accuracy"]),
     (["--max-steps", "0"], 2, ["--max-steps 0"]),
+    (["--phases.0.packing", "True"], 2, ["phases.0.packing is for pretraining"]),
+    (["--phases.0.objective.mask-rate", "0.3"], 2, ["phases.0.objective is for pretraining"]),
     (TOO_MANY_STARTS.split(), 2, ["task.start_n_top", "at most 32"]),
     (["--train", "FOLDER"], 7, ["it is a folder: name a file in it"]),
     (["--phases.0.sequence-length", "64"], 2, ["sequence_length", "48 positions: give at most"]),

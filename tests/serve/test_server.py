@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import urllib.request
 from pathlib import Path
 
@@ -296,13 +297,25 @@ def test_a_fault_of_ours_is_told_and_outlived(caplog):
     def answer(question, fields):
         raise ValueError("broken\nhere")
 
-    import threading
-
     with Server(answer, 0) as broken:
         threading.Thread(target=broken.serve_forever, daemon=True).start()
         for _ in range(2):
             assert ask(broken, "models") == (500, {"error": "ValueError: broken here"})
         broken.shutdown()
+
+
+def test_no_text_that_is_typed_is_logged(server, caplog, capfd):
+    ask(server, "masks", model="pretrained", text="the wombat is [MASK]")
+    ask(server, "masks", model="pretrained", text="the wombat is here")
+
+    def fail(question, fields):
+        raise ValueError("broken")
+
+    with Server(fail, 0) as broken:
+        threading.Thread(target=broken.serve_forever, daemon=True).start()
+        ask(broken, "masks", text="the wombat is [MASK]")
+        broken.shutdown()
+    assert "wombat" not in caplog.text + "".join(capfd.readouterr())
 
 
 def test_the_command(tmp_path: Path, capsys):

@@ -146,7 +146,10 @@ def test_first_metric_fits_the_labels(tmp_path: Path) -> None:
     for text, first in (("a B\nb I\n", "f1"), ("a NN\nb VB\n", "accuracy")):
         (tmp_path / "a.conll").write_text(text)
         examples = task.read_examples(str(tmp_path / "a.conll"), labelled=True)
-        assert task.resolve(examples, examples).config.metrics[0] == first
+        ready = task.resolve(examples, examples)
+        assert ready.config.metrics[0] == first
+        scores = ready.score(examples, [{"tags": list(one.tags or ())} for one in examples])
+        assert ("f1" in scores) == (first == "f1") and scores["accuracy"] == 1.0
     (tmp_path / "b.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\tentailment\n")
     pairs = SentenceEmbedding(SentenceEmbeddingConfig())
     examples = pairs.read_examples(str(tmp_path / "b.tsv"), labelled=True)

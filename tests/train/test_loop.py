@@ -129,6 +129,19 @@ def test_a_stop_whose_save_fails_is_no_stop(tmp_path, monkeypatch):
         )
 
 
+def test_losses_are_means_over_the_steps_that_had_something_to_predict():
+    config = dataclasses.replace(TRAIN, run=dataclasses.replace(RUN, logging_steps=3))
+    report = Report(config, task_of(None), Clock(), Console(quiet=True), None)
+    fixed = {"learning_rate": 0.1, "grad_norm": 1.0, "skipped": 0, "skipped_in_a_row": 0}
+    for step, (sop, pairs) in enumerate([(0.8, 2.0), (0.6, 2.0), (0.0, 0.0)], start=1):
+        values = {"loss": 2.0, "sop_loss": sop, "sop_weights": pairs, "toy_loss": 1.0}
+        report.step(step, fixed | values, {"input_ids": np.zeros((8, 4), np.int32)})
+    report.flush()
+    row = report._recent_rows[-1]
+    found = {name: row[name] for name in ("loss", "sop_loss", "toy_loss")}
+    assert found == pytest.approx({"loss": 2.0, "sop_loss": 0.7, "toy_loss": 1.0})
+
+
 def test_speed_and_goodput_leave_compilation_out(tmp_path):
     now = [0.0]
     clock = Clock(now=lambda: now[0])
