@@ -151,6 +151,13 @@ def summary(manifest: dict[str, Any]) -> list[str]:
         f"out: {counts['validation_documents']:,} documents, "
         f"{counts['validation_tokens']:,} tokens",
     ]
+    held_out = counts["validation_tokens"] / max(tokens, 1)
+    if held_out > 3 * manifest["validation_share"]:
+        lines.append(
+            f"warning: {held_out:.0%} of the tokens are held out, not "
+            f"{manifest['validation_share']:.0%}, because only whole documents are, and there are "
+            "few: separate documents by blank lines"
+        )
     if counts["text_bytes"]:  # Given ids have no text.
         lines.append(
             f"unknown tokens: {counts['unknown'] / max(tokens, 1):.4%}; bytes per token: "
