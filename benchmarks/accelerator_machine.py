@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 SETUP = Path(__file__).resolve().parents[1] / "setup.cfg"
-NOT_NEEDED = {"matplotlib", "pyarrow", "sentencex", "scipy", "fsspec", "tokenizers"}
+NOT_NEEDED = {"matplotlib", "pyarrow", "sentencex", "scipy", "fsspec", "tokenizers", "pyyaml"}
 """What is only for pictures, tables, the preparation of text, and foreign files."""
 OF_THE_MACHINE = ("jax",)
 USED_SHARE = 0.05

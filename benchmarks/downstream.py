@@ -114,7 +114,7 @@ class Bench:
 def report(bench: Bench, name: str) -> Iterator[str]:
     """The lines of one task."""
     majority = bench.majority(name)
-    told = "" if majority is None else f", commonest answer {majority:.2f}"
+    told = "" if majority is None else f", majority class {majority:.2f}"
     metric, part = tuning.SETTINGS[name].metric, bench.options.part
     yield f"{name}: {metric} on {part}, mean (deviation){told}"
     for like in bench.options.init:

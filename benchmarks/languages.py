@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 
 import numpy as np
@@ -65,7 +66,10 @@ def main() -> None:
 
 def _trained(paths: list[str], out: str, size: int, language: str) -> vocabulary.Vocabulary:
     train(paths, out, TrainingOptions(vocab_size=size, keep_accents=True, language=language))
-    return vocabulary.load(out)
+    found = vocabulary.load(out)
+    if found.size < size:
+        sys.exit(f"{paths[0]} supports {found.size} tokens: give at most so many --vocab-size")
+    return found
 
 
 if __name__ == "__main__":

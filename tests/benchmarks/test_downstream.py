@@ -106,7 +106,7 @@ def test_scores_are_paired_and_kept(program, bench, monkeypatch):
     lines = list(program.report(bench, "sst-2"))
     assert [part for _, _, part, _ in asked] == ["test"] * 6
     assert {start.rsplit("-", 1)[-1] for _, start, *_ in asked} == {"0", "1", "2", "model"}
-    assert "commonest answer 75.00" in lines[0]
+    assert "majority class 75.00" in lines[0]
     assert lines[1].split()[0] == "scratch" and "+5.00 +- 0.00" in lines[2]
     again = program.Bench(bench.options)
     assert list(program.report(again, "sst-2")) == lines and len(asked) == 6

@@ -78,7 +78,7 @@ def test_a_vocabulary_of_others_is_not_overwritten(tmp_path: Path) -> None:
     text, out = write(tmp_path / "text.txt"), tmp_path / "v"
     out.mkdir()
     (out / "spiece.model").write_bytes(b"another")
-    with pytest.raises(DataError, match="holds a vocabulary that this command did not finish"):
+    with pytest.raises(DataError, match="holds another vocabulary"):
         train([str(text)], str(out), TrainingOptions(vocab_size=50))
     assert (out / "spiece.model").read_bytes() == b"another"
     with pytest.raises(ConfigError, match="name at least one file"):

@@ -222,8 +222,8 @@ def test_what_is_rendered_trains(cloud, tmp_path):
     )  # fmt: skip
     options = ["--config", str(config), "--data", words["data"], "--out", words["run"]]
     environment = f"JAX_PLATFORMS=cpu PYTHONPATH={shlex.quote(str(ROOT))}"
-    program = f'exec env {environment} {shlex.quote(sys.executable)} -m albert_jax "$@"\n'
-    program(cloud.place / "albert-jax", f"#!/bin/sh\n{program}")
+    line = f'exec env {environment} {shlex.quote(sys.executable)} -m albert_jax "$@"\n'
+    program(cloud.place / "albert-jax", f"#!/bin/sh\n{line}")
     cloud.says("ACTIVE")
     done = cloud.vm("run", "nano", "--type", "v6e-8", "--", *options)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

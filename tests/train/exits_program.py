@@ -98,12 +98,12 @@ def _prepare(stage: str) -> None:
         _before(Server, "serve_forever", lambda *_: True)
         return
     from albert_jax.checkpoint import manager, manifest
-    from albert_jax.train import loop, pretraining
+    from albert_jax.train import compiled_steps, loop, pretraining
 
     if stage == "start":
         _before(pretraining, "set_up", lambda *_: True)
     elif stage == "compile":
-        _before(loop, "make_train_step", lambda *_: True)
+        _before(compiled_steps, "make_train_step", lambda *_: True)
     elif stage == "save" and os.environ["END"] == "peer gone":
         _before(manager.Checkpoints, "_finish", lambda *_: True)
     elif stage == "save":  # In the thread that finishes it.

@@ -28,9 +28,11 @@ from albert_jax.data.sources.document import Document, Part, ReadCounts
 from albert_jax.data.sources.sentences import Rule
 from albert_jax.data.sources.sources import ReadOptions
 from albert_jax.data.vocabularies import vocabulary, wordpiece_training
-from albert_jax.data.vocabularies.fingerprint import SETTINGS, canonical_json, checked_record
+from albert_jax.data.vocabularies.fingerprint import canonical_json, checked_record
 from albert_jax.data.vocabularies.normalize import TextRules
-from albert_jax.data.vocabularies.sentencepiece import SentencePiece, is_inner_digits_comma
+from albert_jax.data.vocabularies.sentencepiece import MODEL, SentencePiece, is_inner_digits_comma
+from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.data.vocabularies.wordpiece import VOCAB
 from albert_jax.errors import ConfigError, DataError
 
 REPORT = "training.json"
@@ -154,17 +156,14 @@ def train(
         "unknown_rate": float(np.mean(ids == vocab.unk_id)),
         "bytes_per_token": num_bytes / len(ids),
     }
+    _refuse_another(out_dir, vocab)
     vocabulary.save(vocab, out_dir)
     files.write(files.join(out_dir, REPORT), canonical_json(report))
     return report
 
 
 class VocabularyTooLargeError(Exception):
-    """The text supports only `largest` tokens."""
-
-    def __init__(self, largest: int) -> None:
-        super().__init__(f"the text supports {largest} tokens")
-        self.largest = largest
+    """The text supports only so many tokens, the first argument."""
 
 
 class VocabularyTooSmallError(DataError):
@@ -197,7 +196,7 @@ def _train_at_most(cleaned: Sequence[str], max_size: int, *, keep_width: bool = 
     try:
         return _train(cleaned, max_size, keep_width=keep_width)
     except VocabularyTooLargeError as error:
-        return _train(cleaned, error.largest, keep_width=keep_width)
+        return _train(cleaned, error.args[0], keep_width=keep_width)
 
 
 def sample(
@@ -304,6 +303,14 @@ def _refusal(message: str, vocab_size: int) -> Exception:
     )
 
 
+def _refuse_another(out_dir: str, vocab: Vocabulary) -> None:
+    """Raises DataError for a folder with the files of another vocabulary."""
+    for name in {*vocab.files(), MODEL, VOCAB}.intersection(files.names(out_dir)):
+        # A killed command may have left some of the same files.
+        if files.read(files.join(out_dir, name)) != vocab.files().get(name):
+            raise DataError(f"{out_dir} holds another vocabulary: choose another --out")
+
+
 def _draw(seed: int, part: int, number: int) -> float:
     key = f"{seed} {part} {number}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "little") / 2.0**64
@@ -335,11 +342,6 @@ def _finished_report(out_dir: str, inputs: dict[str, Any]) -> dict[str, Any] | N
     """
     content = files.read(files.join(out_dir, REPORT))
     if content is None:
-        if {SETTINGS, "spiece.model", "vocab.txt"}.intersection(files.names(out_dir)):
-            raise DataError(
-                f"{out_dir} holds a vocabulary that this command did not finish: choose another "
-                "--out, or delete it"
-            )
         return None
     report = checked_record(out_dir, content, inputs, "trained")
     if vocabulary.load(out_dir).fingerprint != report.get("fingerprint"):
