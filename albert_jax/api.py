@@ -234,10 +234,11 @@ def finetune(
     from albert_jax import configfile
     from albert_jax.finetuning import finetune as finetuning
     from albert_jax.finetuning import run_config
+    from albert_jax.model_io import run_record
 
     for names in (columns, allow_change):
         check_texts(names)
-    chosen, given = run_config.defaults(config, init, task)
+    chosen, given = run_config.defaults(config, run_record.start(out, init)[1], task)
     chosen = run_config.with_files(chosen, train=train, dev=dev, teacher=teacher, columns=columns)
     if fields:
         chosen = configfile.with_fields(chosen, fields)

@@ -18,7 +18,7 @@ from albert_jax.errors import ConfigError, nearest
 from albert_jax.tasks import registry
 
 _SECRET_VALUE = re.compile(
-    r"-----BEGIN|\b(hf_|ghp_|gho_|glpat-|xox[a-z]-)[A-Za-z0-9]{20}|\bgithub_pat_\w{30}|\bAKIA[0-9A-Z]{16}"
+    r"-----BEGIN|\b((hf_|ghp_|gho_|xox[a-z]-)[A-Za-z0-9]{20}|glpat-[\w-]{20})|\bgithub_pat_\w{30}|\bAKIA[0-9A-Z]{16}"
     r"|(token|secret|password|key|signature)=[^&\s]{8}|://[^/@\s]+:[^/@\s]+@",
     re.I,
 )

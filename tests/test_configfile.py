@@ -232,7 +232,7 @@ def _with(config, section, **changes):
     return dataclasses.replace(config, **{section: part})
 
 
-def test_same_run_tells_harmless_refused_and_other_models():
+def test_what_may_continue_tells_harmless_refused_and_other_models():
     old = Config()
     assert configfile.check_may_continue(old, old) == []
     harmless = _with(_with(old, "run", save_total_limit=2), "compute", remat="full")

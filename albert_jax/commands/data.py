@@ -156,7 +156,7 @@ class DataPrepare(ReadingOptions):
                     "leave them out"
                 )
             found = vocabulary.load(self.tokenizer)
-            if isinstance(found, symbols.Symbols):
+            if self.text and isinstance(found, symbols.Symbols):
                 raise ConfigError(
                     f"--tokenizer {self.tokenizer} is a table of phonemes: give --phonemes LANGUAGE"
                 )

@@ -10,6 +10,7 @@ import tyro
 from albert_jax.commands import options
 from albert_jax.commands.options import Fields, File, Run
 from albert_jax.finetuning import run_config
+from albert_jax.model_io import run_record
 from albert_jax.tasks import registry
 
 
@@ -54,7 +55,9 @@ class Finetune:
         """The defaults under the config and the task that are named in the arguments."""
         name = options.given(arguments, "--config")
         task = options.given(arguments, "--task") or options.given(arguments, "--task.name")
-        config, given = run_config.defaults(name, options.given(arguments, "--init"), task)
+        out, init = (options.given(arguments, option) for option in ("--out", "--init"))
+        init = run_record.start(out, init)[1] if out else init
+        config, given = run_config.defaults(name, init, task)
         given |= {
             word[2:].split("=")[0].replace("-", "_") for word in arguments if word[:2] == "--"
         }

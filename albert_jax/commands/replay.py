@@ -132,7 +132,7 @@ def comparison_lines(found: Replay) -> Iterator[str]:
         )
     yield f"{'':18} {'recorded':22} {'replayed':22}"
     names = [name for name in recorded if name.endswith("loss")]
-    for name in [*names, "grad_norm"]:
+    for name in [*names, *({"grad_norm"} & recorded.keys())]:
         what = f"of step {past.compared}" if name == "grad_norm" else span
         yield f"  {name:16} {_number(recorded[name]):22} {_number(again.get(name)):22} {what}"
     differences = found.differences()

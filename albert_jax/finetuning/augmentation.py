@@ -10,8 +10,9 @@ import numpy as np
 
 from albert_jax.data import counter_rng
 from albert_jax.data.vocabularies.sentencepiece import SPACE
+from albert_jax.data.vocabularies.vocabulary import special_ids
 from albert_jax.errors import CheckpointError
-from albert_jax.inference.masked_lm import logits_function, masked_batch, special_ids
+from albert_jax.inference.masked_lm import logits_function, masked_batch
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support import rows
 from albert_jax.tasks.support.prediction import length_buckets

@@ -11,7 +11,7 @@ import numpy as np
 
 from albert_jax.config import Config
 from albert_jax.errors import DataError
-from albert_jax.model.albert import FLOAT32
+from albert_jax.model import unroll
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Encoder
@@ -74,7 +74,7 @@ def _task(run_config: Config) -> AnyTask | None:
 def _program(run_config: Config, num_layers: int | None) -> Any:
     """The compiled (params, batch) -> vectors float32 [B, H], one per structure."""
     task = _task(run_config)
-    base = Encoder(run_config.model, FLOAT32)
+    base = Encoder(run_config.model, unroll.for_inference(run_config.model, num_layers))
 
     def vectors(params: Any, batch: Any) -> Any:
         encoder = base.bind(params, None, num_layers)

@@ -14,9 +14,9 @@ from scipy.special import softmax
 from albert_jax.config import ModelConfig
 from albert_jax.data.vocabularies.masked_text import MASK, check_texts, encode_masked
 from albert_jax.data.vocabularies.sentencepiece import SPACE
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.data.vocabularies.vocabulary import Vocabulary, special_ids
 from albert_jax.errors import CheckpointError, ConfigError, DataError
-from albert_jax.inference.masked_lm import logits_function, masked_batches, special_ids
+from albert_jax.inference.masked_lm import logits_function, masked_batches
 from albert_jax.inference.words import continues_word
 from albert_jax.model.albert import FLOAT32
 from albert_jax.model.attention import XLA

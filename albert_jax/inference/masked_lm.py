@@ -13,7 +13,6 @@ import jax
 import numpy as np
 
 from albert_jax.config import ComputeConfig, ModelConfig
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.model import albert
 from albert_jax.model.attention import Backend
 from albert_jax.tasks.support.prediction import length_buckets
@@ -73,10 +72,3 @@ def masked_batch(
     for i, row in enumerate(positions):
         batch["mlm_positions"][i, : len(row)] = row
     return batch
-
-
-def special_ids(vocabulary: Vocabulary) -> list[int]:
-    """Ids of the special tokens that the vocabulary has; none of them is ever a prediction."""
-    names = ("pad", "unk", "cls", "sep", "mask")
-    ids = (getattr(vocabulary, f"{name}_id") for name in names)
-    return [id for id in ids if id >= 0]

@@ -11,7 +11,7 @@ import jax
 
 from albert_jax.config import Config
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.model.albert import FLOAT32
+from albert_jax.model import unroll
 from albert_jax.model_io.model import Model
 from albert_jax.tasks import registry
 from albert_jax.tasks.support import prediction
@@ -106,7 +106,7 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     same shapes compile nothing."""
     assert run_config.task is not None
     task = registry.create(run_config.task)
-    encoder = Encoder(run_config.model, FLOAT32)
+    encoder = Encoder(run_config.model, unroll.for_inference(run_config.model, num_layers))
     return jax.jit(
         lambda params, batch: task.outputs(encoder.bind(params, None, num_layers), batch)
     )

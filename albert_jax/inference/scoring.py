@@ -25,8 +25,7 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary
 from albert_jax.errors import CheckpointError, DataError
 from albert_jax.inference.masked_lm import logits_function
 from albert_jax.inference.words import continues_word
-from albert_jax.model import attention
-from albert_jax.model.albert import FLOAT32
+from albert_jax.model import attention, unroll
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.rows import Batch, encode_all, fitting_length
 
@@ -263,4 +262,5 @@ def label_log_probs(
 @functools.lru_cache(maxsize=8)
 def _program(config: ModelConfig, num_layers: int | None) -> Any:
     """The compiled form, one per structure, so that another checkpoint compiles nothing."""
-    return jax.jit(label_log_probs(config, FLOAT32, attention.XLA, num_layers))
+    compute = unroll.for_inference(config, num_layers)
+    return jax.jit(label_log_probs(config, compute, attention.XLA, num_layers))

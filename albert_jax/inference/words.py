@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from albert_jax.data.vocabularies.sentencepiece import SPACE, SentencePiece
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.inference.masked_lm import special_ids
+from albert_jax.data.vocabularies.vocabulary import Vocabulary, special_ids
 
 _WITHOUT_SPACES = (
     ("\u0e00", "\u0eff"), ("\u1000", "\u109f"), ("\u1780", "\u17ff"),

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Literal
 
-from albert_jax.config import Config
+import jax
+
+from albert_jax.config import ComputeConfig, Config, ModelConfig
+from albert_jax.model.albert import FLOAT32
 
 MOST_BLOCKS = 12
 """Deeper networks are scanned: what each block adds to compile outweighs what it saves in a run."""
@@ -28,3 +31,12 @@ def with_unroll(
         blocks = max(layers) * config.model.inner_group_num
         unroll = device.platform == "cpu" and blocks <= MOST_BLOCKS
     return replace(config, compute=replace(config.compute, unroll=unroll))
+
+
+def for_inference(config: ModelConfig, num_layers: int | None = None) -> ComputeConfig:
+    """Float32 on this process's first device, at a depth (None: the model's own).
+
+    Unrolled layers compute the last one at the masked positions alone.
+    """
+    model = replace(config, num_hidden_layers=num_layers or config.num_hidden_layers)
+    return with_unroll(Config(model=model, compute=FLOAT32), jax.local_devices()[0]).compute

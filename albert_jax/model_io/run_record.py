@@ -60,7 +60,8 @@ def start(
     names = files.names(run_dir) if files.is_folder(run_dir) else []
     begun = CONFIG in names and RECORD in names
     record = read(run_dir) if begun else {}
-    init, parent = init or record.get("init"), parent or record.get("parent")
+    if not (init or parent):
+        init, parent = record.get("init"), record.get("parent")
     return begun, files.absolute(init), files.absolute(parent)
 
 

@@ -19,7 +19,7 @@ from scipy.special import log_softmax
 from albert_jax.config import ModelConfig, TaskConfig
 from albert_jax.config_fields import bounded
 from albert_jax.data.sources.tables import Record, text_field
-from albert_jax.data.vocabularies.vocabulary import Vocabulary
+from albert_jax.data.vocabularies.vocabulary import Vocabulary, special_ids
 from albert_jax.errors import ConfigError, DataError
 from albert_jax.tasks.registry import register
 from albert_jax.tasks.support import columns, metrics, rows, typed_line
@@ -293,16 +293,17 @@ def decode(
 
     Each step fills those masked positions whose best token is most probable, an equal share of all
     positions. Filled positions keep their token. With a temperature tokens are drawn instead of
-    the best one taken, by the seed and the source alone. [MASK], [PAD] and [CLS] are never written.
+    the best one taken, by the seed and the source alone. Of special tokens only [SEP] is written.
     """
     vocabulary, size = spec.vocabulary, len(features[0].target)
+    never = sorted({*special_ids(vocabulary)} - {vocabulary.sep_id})
     steps = min(steps, size)  # Each step fills a position or more.
     target = np.full((len(features), size), vocabulary.mask_id, np.int32)
     generators = [np.random.default_rng([sampling.seed, *x.source.tolist()]) for x in features]
     for step in range(1, steps + 1):
         masked = target == vocabulary.mask_id
         logits = np.array(run(target_rows(features, target, spec))[: len(features)], np.float64)
-        logits[..., [vocabulary.mask_id, vocabulary.pad_id, vocabulary.cls_id]] = -np.inf
+        logits[..., never] = -np.inf
         ids, confidence = _choose(logits, sampling.temperature, generators)
         # Cumulative quotas spread the positions evenly, and the last step fills all that are left.
         fill = masked.sum(axis=1) - (size * (steps - step)) // steps

@@ -107,11 +107,11 @@ def test_scores_are_those_of_each_position_alone(unroll: bool, monkeypatch) -> N
     monkeypatch.setattr(scoring, "BATCH_TOKENS", 48)
     model = tiny_models.model()
     compute = dataclasses.replace(api.FLOAT32, unroll=unroll)
-    model = dataclasses.replace(
-        model, run_config=dataclasses.replace(model.run_config, compute=compute)
-    )
+    monkeypatch.setattr(scoring.unroll, "for_inference", lambda *_: compute)
+    scoring._program.cache_clear()
     texts = ["the file is found", "the name", "the name is found", "the file is found"]
     scores, counts = scoring.score_sentences(model, texts, texts)
+    scoring._program.cache_clear()
     assert counts.tolist() == [len(ids) for ids in model.vocabulary.encode(texts)]
     assert scores == pytest.approx([naive(model, text) for text in texts], abs=1e-4)
 

@@ -154,9 +154,9 @@ def summary(manifest: dict[str, Any]) -> list[str]:
     held_out = counts["validation_tokens"] / max(tokens, 1)
     if held_out > 3 * manifest["validation_share"]:
         lines.append(
-            f"warning: {held_out:.0%} of the tokens are held out, not "
-            f"{manifest['validation_share']:.0%}, because only whole documents are, and there are "
-            "few: separate documents by blank lines"
+            f"warning: {held_out:.2%} of the tokens are held out, not "
+            f"{manifest['validation_share']:.2%}: only whole documents are, and there are few (in "
+            "text files blank lines separate them)"
         )
     if counts["text_bytes"]:  # Given ids have no text.
         lines.append(

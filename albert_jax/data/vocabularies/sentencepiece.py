@@ -34,8 +34,8 @@ _MARKS = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~')
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 _ENGLISH = _LETTERS | _MARKS
 MARKED = 1 / 4
-"""If fewer of the tokens of English letters have the mark of a word's start, the text has no spaces
-(DNA, for example), and every token counts as a word."""
+"""Most tokens are of English letters, and fewer of them have the mark of a word's start: such text
+has no spaces (DNA, for example), and every token counts as a word."""
 
 
 class SentencePiece:
@@ -66,7 +66,8 @@ class SentencePiece:
         self.starts_word = np.array(list(map(starts_word, self._tokens)))
         bare = {token: token.removeprefix(SPACE) for token in self._tokens}
         english = [t for t, word in bare.items() if len(word) > 1 and set(word.lower()) <= _LETTERS]
-        if sum(token.startswith(SPACE) for token in english) < MARKED * len(english):
+        marked = sum(token.startswith(SPACE) for token in english)
+        if marked < MARKED * len(english) and len(english) > self.size / 2:
             self.starts_word[:] = True
         self.token_bytes = self._count_bytes()
         self.fingerprint = fingerprint(self.files())

@@ -174,3 +174,10 @@ def _kind_and_file(folder: str) -> dict[str, Any]:
         f"{folder}: holds no {SETTINGS}, no single *.model and no single vocab*.txt{unread}: "
         "give the folder of a vocabulary"
     )
+
+
+def special_ids(vocabulary: Vocabulary) -> list[int]:
+    """Ids of the special tokens that the vocabulary has; none of them is ever a prediction."""
+    names = ("pad", "unk", "cls", "sep", "mask")
+    ids = (getattr(vocabulary, f"{name}_id") for name in names)
+    return [id for id in ids if id >= 0]

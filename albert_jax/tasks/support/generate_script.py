@@ -16,6 +16,7 @@ def generate(model, tokenizer, turns, steps=0):
     settings = model.config.generation
     size, steps = settings["max_target_length"], steps or settings["denoising_steps"]
     end, mask = tokenizer.sep_token_id, tokenizer.mask_token_id
+    never = [number for number in tokenizer.all_special_ids if number != end]
     source = []
     for number, turn in enumerate(turns):
         source += ([end] if number else []) + tokenizer.encode(turn, add_special_tokens=False)
@@ -27,7 +28,7 @@ def generate(model, tokenizer, turns, steps=0):
         with torch.no_grad():
             row = torch.cat([source, target])[None]
             logits = model(input_ids=row, token_type_ids=types).logits[0, len(source) :]
-        logits[:, [mask, tokenizer.pad_token_id, tokenizer.cls_token_id]] = -torch.inf
+        logits[:, never] = -torch.inf
         confidence, best = logits.log_softmax(-1).max(-1)
         count = int((target == mask).sum()) - size * (steps - step) // steps
         ranked = torch.where(target == mask, confidence, -torch.inf)
