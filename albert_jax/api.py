@@ -238,7 +238,8 @@ def finetune(
 
     for names in (columns, allow_change):
         check_texts(names)
-    chosen, given = run_config.defaults(config, run_record.start(out, init)[1], task)
+    init, _ = run_record.starting_point(out, init)
+    chosen, given = run_config.defaults(config, init, task)
     chosen = run_config.with_files(chosen, train=train, dev=dev, teacher=teacher, columns=columns)
     if fields:
         chosen = configfile.with_fields(chosen, fields)

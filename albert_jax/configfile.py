@@ -142,8 +142,7 @@ def with_absolute_paths(config: Config) -> Config:
 
     So a run finds its data from every working directory. Names of data sets stay as they are.
     """
-
-    return _with_paths(config, lambda path: os.path.abspath(path) if os.path.exists(path) else path)
+    return _with_paths(config, files.absolute)
 
 
 def without_folders(config: Config) -> Config:

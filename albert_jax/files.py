@@ -91,12 +91,9 @@ def join(path: str, *parts: str) -> str:
     return "/".join([path.rstrip("/") or "/", *parts])
 
 
-def absolute(path: str | None) -> str | None:
-    """The absolute path of a local file or folder that exists, or of RUN@STEP; else `path`."""
-    if not path or is_bucket(path):
-        return path
-    existing = path if os.path.exists(path) else path.rpartition("@")[0]
-    return os.path.abspath(path) if existing and os.path.exists(existing) else path
+def absolute(path: str) -> str:
+    """The absolute path of a local file or folder that exists; any other name as it is."""
+    return os.path.abspath(path) if os.path.exists(path) else path
 
 
 def cache_folder(*parts: str) -> str:

@@ -35,7 +35,7 @@ _WARM_UP_STEPS = 3
 
 @dataclass(frozen=True, kw_only=True)
 class StepTiming:
-    """What a measured training step takes; rates are those of one device unless it says more."""
+    """Time, rates and memory of a measured training step; rates are those of one device."""
 
     config: str
     platform: str

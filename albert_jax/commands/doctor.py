@@ -48,7 +48,7 @@ class Doctor:
         return ConfigError.exit_code if failed else 0
 
     def _input(self) -> list[Finding]:
-        """Whether batches of the data are made in time for the steps of the config."""
+        """Compares the time of a batch of the data with that of a step of the config."""
         from albert_jax.bench import input as input_rate
 
         try:

@@ -45,7 +45,7 @@ class Evaluate(ModelOptions):
         from albert_jax import files
         from albert_jax.evaluation import EVALUATION_NAME
         from albert_jax.model.sharing import check_depth
-        from albert_jax.model_io.model import is_run
+        from albert_jax.model_io.run_record import is_run
 
         if not is_run(self.model):
             raise CheckpointError(

@@ -56,7 +56,7 @@ class Finetune:
         name = options.given(arguments, "--config")
         task = options.given(arguments, "--task") or options.given(arguments, "--task.name")
         out, init = (options.given(arguments, option) for option in ("--out", "--init"))
-        init = run_record.start(out, init)[1] if out else init
+        init, _ = run_record.starting_point(out or "", init)
         config, given = run_config.defaults(name, init, task)
         given |= {
             word[2:].split("=")[0].replace("-", "_") for word in arguments if word[:2] == "--"

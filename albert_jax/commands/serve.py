@@ -34,7 +34,8 @@ class Serve:
         """Prints the address and serves until it is interrupted."""
         if not self.models:
             raise ConfigError("no model: name at least one RUN or DIR")
-        from albert_jax.model_io.model import is_run, load
+        from albert_jax.model_io.model import load
+        from albert_jax.model_io.run_record import is_run
         from albert_jax.serve.answers import Answers
         from albert_jax.serve.forms import short_names
         from albert_jax.serve.server import Server

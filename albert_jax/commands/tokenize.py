@@ -35,7 +35,7 @@ class Tokenize(SentenceOptions, _Vocabulary):
         from albert_jax.data.vocabularies import masked_text
         from albert_jax.data.vocabularies import vocabulary as vocabularies
         from albert_jax.model_io import run_record
-        from albert_jax.model_io.model import is_run
+        from albert_jax.model_io.run_record import is_run
 
         inside = files.join(self.vocabulary, "vocabulary")
         path = inside if files.is_folder(inside) else self.vocabulary

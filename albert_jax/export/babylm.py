@@ -26,8 +26,9 @@ def export(run: str, out: str, *, head: Head | None = None, dtype: StoredType = 
     from albert_jax.export import huggingface
     from albert_jax.files import new_folder
     from albert_jax.model_io import model as models
+    from albert_jax.model_io import run_record
 
-    if not models.is_run(run):
+    if not run_record.is_run(run):
         raise CheckpointError(f"{run} is no run folder: name the --out of albert-jax pretrain")
     opened = Checkpoints(run, read_only=True)
     with contextlib.closing(opened) as checkpoints:

@@ -83,8 +83,8 @@ def companion_files(
             *("", "```toml", toml, "```"),
         ]
     card = ("\n".join(lines) + "\n").encode()
-    words = tokenizer or model.vocabulary.files()
-    return {CONFIG_NAME: json_bytes(entries), "README.md": card, **words}
+    vocabulary_files = tokenizer or model.vocabulary.files()
+    return {CONFIG_NAME: json_bytes(entries), "README.md": card, **vocabulary_files}
 
 
 def _score_lines(model: Model) -> list[str]:

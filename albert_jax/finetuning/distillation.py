@@ -22,6 +22,7 @@ from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.inference.predict import task_of
 from albert_jax.model import attention
 from albert_jax.model_io import model as models
+from albert_jax.model_io import run_record
 from albert_jax.objectives.loss_terms import LossTerm, LossTerms, cross_entropy
 from albert_jax.tasks import registry
 from albert_jax.tasks.support.encoder import Batch, Encoder, Params
@@ -39,7 +40,7 @@ def with_teacher_labels(task: AnyTask) -> AnyTask:
     task's config names other labels.
     """
     source, labels, teacher = task.config.teacher, task.config.labels, None
-    if models.is_run(source):
+    if run_record.is_run(source):
         teacher = configfile.load(files.join(source, "config.toml")).task
     if teacher is None or not registry.get(teacher.name).classifies:
         raise CheckpointError(

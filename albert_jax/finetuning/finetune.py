@@ -40,19 +40,19 @@ def run(
     """Fine-tunes on the config's task in the run folder `out`, or continues the run there.
 
     Weights and vocabulary are those of `init`, a run or directory. Without it a small random
-    network is trained, with a vocabulary of the training texts or the teacher's. `num_layers` is
-    the depth, `max_steps` ends the run early, and the config may differ from the one that the run
-    began with in the fields `allow_change`. Lengths, rate and epochs not in `given` are adapted.
+    network is trained, with a vocabulary of the training texts or the teacher's. `max_steps` ends
+    the run early; for `allow_change` see RunFolder.open. What is not in `given` is adapted.
     """
     # Everything that can be wrong is checked before a device is touched or a file written.
     config.validate()
     from albert_jax.parallel import hosts
     from albert_jax.train.run import run_training, set_up
 
-    continued, init, _ = run_record.start(out, init)
+    init, _ = run_record.starting_point(out, init)
     task, train, dev = _read(config, init, max_steps)
     hosts.initialize_distributed()
     teacher = _load_teacher(task)
+    continued = run_record.is_run(out)
     source, new = out if continued else init, ""
     if source is None:
         known, texts = teacher and teacher.vocabulary, _texts(task, train)
@@ -221,7 +221,7 @@ def _count(batch: Batch) -> dict[str, float]:
 
 
 def _of_other_models(teacher: Any, augmented: Sequence[Any]) -> dict[str, str]:
-    """What other models give to a run, for its record: they may be trained further meanwhile."""
+    """Names of the models that a run learns from, for its record: they may be trained further."""
     facts = {} if teacher is None else {"teacher": f"{teacher.source}@{teacher.step}"}
     return facts | ({"augmented_examples": digest(augmented)} if augmented else {})
 

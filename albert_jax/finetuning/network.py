@@ -31,7 +31,7 @@ def pretrained_network(
     from albert_jax.model_io import run_record
     from albert_jax.model_io.weights import check_vocabulary
 
-    if models.is_run(source):
+    if run_record.is_run(source):
         model = configfile.load(files.join(source, "config.toml")).model
         vocabulary = run_record.load_vocabulary(source)
         check_vocabulary(vocabulary, model)

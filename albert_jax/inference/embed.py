@@ -74,7 +74,7 @@ def _task(run_config: Config) -> AnyTask | None:
 def _program(run_config: Config, num_layers: int | None) -> Any:
     """The compiled (params, batch) -> vectors float32 [B, H], one per structure."""
     task = _task(run_config)
-    base = Encoder(run_config.model, unroll.for_inference(run_config.model, num_layers))
+    base = Encoder(run_config.model, unroll.inference_compute(run_config.model, num_layers))
 
     def vectors(params: Any, batch: Any) -> Any:
         encoder = base.bind(params, None, num_layers)

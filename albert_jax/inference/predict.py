@@ -106,7 +106,7 @@ def _program(run_config: Config, num_layers: int | None) -> Any:
     same shapes compile nothing."""
     assert run_config.task is not None
     task = registry.create(run_config.task)
-    encoder = Encoder(run_config.model, unroll.for_inference(run_config.model, num_layers))
+    encoder = Encoder(run_config.model, unroll.inference_compute(run_config.model, num_layers))
     return jax.jit(
         lambda params, batch: task.outputs(encoder.bind(params, None, num_layers), batch)
     )

@@ -262,5 +262,5 @@ def label_log_probs(
 @functools.lru_cache(maxsize=8)
 def _program(config: ModelConfig, num_layers: int | None) -> Any:
     """The compiled form, one per structure, so that another checkpoint compiles nothing."""
-    compute = unroll.for_inference(config, num_layers)
+    compute = unroll.inference_compute(config, num_layers)
     return jax.jit(label_log_probs(config, compute, attention.XLA, num_layers))

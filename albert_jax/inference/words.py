@@ -17,7 +17,7 @@ _WITHOUT_SPACES = (
 
 
 def continues_word(vocabulary: Vocabulary, ids: np.ndarray) -> np.ndarray:
-    """Which tokens, bool like `ids`, are inner parts of a word.
+    """True for each token that is an inner part of a word, bool like `ids`.
 
     `starts_word` is the original's rule for masking, which knows English letters only. Here the
     letters of other scripts count too, where a token of SentencePiece lacks the mark of a start.

@@ -33,7 +33,7 @@ def with_unroll(
     return replace(config, compute=replace(config.compute, unroll=unroll))
 
 
-def for_inference(config: ModelConfig, num_layers: int | None = None) -> ComputeConfig:
+def inference_compute(config: ModelConfig, num_layers: int | None = None) -> ComputeConfig:
     """Float32 on this process's first device, at a depth (None: the model's own).
 
     Unrolled layers compute the last one at the masked positions alone.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from albert_jax import configfile, files
 from albert_jax.config import Config, ModelConfig
 from albert_jax.errors import CheckpointError
+from albert_jax.model_io import run_record
 
 if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -92,7 +93,7 @@ def load(
     from albert_jax.parallel.hosts import available_devices
 
     available_devices()  # Otherwise the error would come from the first computation.
-    if is_run(path):
+    if run_record.is_run(path):
         return _load_run(path, step, weights)
     if step != "newest" or weights is not None:
         raise CheckpointError(f"{path} is no run folder: it has one step and one set of weights")
@@ -118,12 +119,6 @@ def load(
     )
 
 
-def is_run(path: str) -> bool:
-    """Returns whether a run has begun in this folder."""
-    names = files.names(path) if files.is_folder(path) else []
-    return "config.toml" in names and "record.json" in names
-
-
 def best_metric(config: Config) -> tuple[str, Literal["min", "max"]]:
     """The score that selects the best checkpoint of a run, and whether it is minimized."""
     if config.task is None:
@@ -142,7 +137,6 @@ def _load_run(
 ) -> Model:
     from albert_jax.checkpoint.manager import Checkpoints
     from albert_jax.model import albert
-    from albert_jax.model_io import run_record
     from albert_jax.model_io.weights import check_vocabulary
     from albert_jax.tasks import registry
     from albert_jax.tasks.support import encoder

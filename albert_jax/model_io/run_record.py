@@ -49,20 +49,26 @@ def read(run_dir: str) -> dict[str, Any]:
     return record
 
 
-def start(
-    run_dir: str, init: str | None, parent: str | None = None
-) -> tuple[bool, str | None, str | None]:
-    """(whether a run has begun, its --init, its --from), the paths absolute where they exist.
+def is_run(path: str) -> bool:
+    """Returns whether a run has begun in this folder."""
+    return files.is_folder(path) and {CONFIG, RECORD} <= set(files.names(path))
 
-    A run that is continued remembers both: before its first checkpoint it begins with them again.
-    Raises CheckpointError.
+
+def starting_point(
+    run_dir: str, init: str | None, parent: str | None = None
+) -> tuple[str | None, str | None]:
+    """--init and --from (RUN@STEP) as absolute paths; those of the record if neither is given.
+
+    A run that is continued begins with them again where it has no checkpoint yet. Raises
+    CheckpointError.
     """
-    names = files.names(run_dir) if files.is_folder(run_dir) else []
-    begun = CONFIG in names and RECORD in names
-    record = read(run_dir) if begun else {}
-    if not (init or parent):
+    if not (init or parent) and is_run(run_dir):
+        record = read(run_dir)
         init, parent = record.get("init"), record.get("parent")
-    return begun, files.absolute(init), files.absolute(parent)
+    if parent is not None:
+        folder, mark, step = parent.rpartition("@")
+        parent = files.absolute(folder) + mark + step if mark else files.absolute(parent)
+    return None if init is None else files.absolute(init), parent
 
 
 def allowed(record: Mapping[str, Any]) -> tuple[str, ...]:

@@ -47,7 +47,7 @@ def initial_params_from(
     with `seed`.
     Raises CheckpointError if the source cannot be read or has another width.
     """
-    loaded = models.load(source) if models.is_run(source) else directories.read(source)
+    loaded = models.load(source) if run_record.is_run(source) else directories.read(source)
     return fit(loaded, config, vocabulary, seed=seed, where=source)
 
 

@@ -39,7 +39,7 @@ class Weights:
     run_config: Config | None = None
     """The config of the training, if it is known."""
     fingerprint: str | None = None
-    """That of the vocabulary of the training, if it came with the weights."""
+    """Fingerprint of the training's vocabulary, if it came with the weights."""
 
 
 def default_config(model: ModelConfig) -> Config:

@@ -74,7 +74,7 @@ def run(
                 f"{config.data.prepared[0]} has labels of {labels} words: set it to that or more, "
                 "or prepare with --word-limit"
             )
-    _, init, parent = run_record.start(out, init, parent)
+    init, parent = run_record.starting_point(out, init, parent)
     parent_state = state_of_parent(parent, vocabulary) if parent else None
     config, mesh = set_up(config, out, {"--init": str(init), "--from": str(parent)})
     if config.data.on_damage == "skip":

@@ -27,7 +27,7 @@ from albert_jax.config_fields import leaves
 from albert_jax.errors import CheckpointError, ConfigError, DataError, PeerError
 from albert_jax.model.unroll import with_unroll
 from albert_jax.model_io import run_record
-from albert_jax.model_io.model import BEFORE_CONFIG, is_run
+from albert_jax.model_io.model import BEFORE_CONFIG
 from albert_jax.observe import curves, environment
 from albert_jax.parallel import agreement, hosts
 from albert_jax.parallel.jax_internals import process_count, process_index
@@ -166,7 +166,7 @@ def set_up(config: Config, out: str, inputs: Mapping[str, str]) -> tuple[Config,
     for number, phase in enumerate(config.phases):
         check_rows(phase.batch_size, phase.gradient_accumulation_steps, mesh, f"phases.{number}")
     RunFolder(out).refuse_unknown_files()
-    begun = configfile.load(out).compute.unroll if is_run(out) else "auto"
+    begun = configfile.load(out).compute.unroll if run_record.is_run(out) else "auto"
     return with_unroll(config, mesh.devices.flat[0], begun), mesh
 
 

@@ -17,7 +17,7 @@ from albert_jax.data.corpus.corpus import Corpus
 from albert_jax.data.vocabularies import vocabulary as vocabularies
 from albert_jax.errors import CheckpointError
 from albert_jax.evaluation import pretraining
-from albert_jax.model_io import model as loading
+from albert_jax.model_io import run_record
 from albert_jax.observe.metrics import MetricsWriter
 from tests import tiny_models
 
@@ -166,7 +166,7 @@ def test_run_without_average_or_checkpoint(run: str, tmp_path: Path, capsys) -> 
     )
     (tmp_path / "config.toml").write_text(configfile.dumps(config))
     (tmp_path / "record.json").write_text(json.dumps(RECORD))
-    assert loading.is_run(str(tmp_path)) and not loading.is_run(str(tmp_path / "other"))
+    assert run_record.is_run(str(tmp_path)) and not run_record.is_run(str(tmp_path / "other"))
     with pytest.raises(CheckpointError, match="ema_decay is 0"):
         api.load(str(tmp_path), weights="averaged")
     with pytest.raises(CheckpointError, match="has no complete checkpoint yet"):
@@ -242,7 +242,7 @@ def test_folders_of_data_and_vocabularies_are_no_models(run: str, tmp_path: Path
 def test_links_to_folders_are_folders(run: str, tmp_path: Path, capsys) -> None:  # noqa: ANN001
     link = tmp_path / "link"
     link.symlink_to(run)
-    assert loading.is_run(str(link)) and api.load(str(link)).step == 3
+    assert run_record.is_run(str(link)) and api.load(str(link)).step == 3
     evaluate(str(link), "--max-samples", "8")
     assert cli.main(["export", str(link), "--out", str(tmp_path / "export")]) == 0
     (tmp_path / "exported").symlink_to("export")

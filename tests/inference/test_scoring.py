@@ -107,7 +107,7 @@ def test_scores_are_those_of_each_position_alone(unroll: bool, monkeypatch) -> N
     monkeypatch.setattr(scoring, "BATCH_TOKENS", 48)
     model = tiny_models.model()
     compute = dataclasses.replace(api.FLOAT32, unroll=unroll)
-    monkeypatch.setattr(scoring.unroll, "for_inference", lambda *_: compute)
+    monkeypatch.setattr(scoring.unroll, "inference_compute", lambda *_: compute)
     scoring._program.cache_clear()
     texts = ["the file is found", "the name", "the name is found", "the file is found"]
     scores, counts = scoring.score_sentences(model, texts, texts)

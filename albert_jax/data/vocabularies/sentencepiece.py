@@ -34,8 +34,8 @@ _MARKS = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~')
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 _ENGLISH = _LETTERS | _MARKS
 MARKED = 1 / 4
-"""Most tokens are of English letters, and fewer of them have the mark of a word's start: such text
-has no spaces (DNA, for example), and every token counts as a word."""
+"""Where most tokens are of English letters, but fewer of them have the mark of a word's start, the
+text has no spaces (DNA, for example), and every token counts as a word."""
 
 
 class SentencePiece:
@@ -63,12 +63,8 @@ class SentencePiece:
         self.size = self._processor.get_piece_size()
         self._tokens = [self._processor.id_to_piece(i) for i in range(self.size)]
         _check_special(self._tokens, where)
-        self.starts_word = np.array(list(map(starts_word, self._tokens)))
-        bare = {token: token.removeprefix(SPACE) for token in self._tokens}
-        english = [t for t, word in bare.items() if len(word) > 1 and set(word.lower()) <= _LETTERS]
-        marked = sum(token.startswith(SPACE) for token in english)
-        if marked < MARKED * len(english) and len(english) > self.size / 2:
-            self.starts_word[:] = True
+        spaced = _is_spaced(self._tokens)
+        self.starts_word = np.array([not spaced or starts_word(t) for t in self._tokens])
         self.token_bytes = self._count_bytes()
         self.fingerprint = fingerprint(self.files())
         self._digits_comma = {i for i, t in enumerate(self._tokens) if ends_in_digit_comma(t)}
@@ -154,6 +150,16 @@ class SentencePiece:
             elif self._processor.is_unknown(i) or self._processor.is_byte(i):
                 count[i] = 1
         return count
+
+
+def _is_spaced(tokens: list[str]) -> bool:
+    """Returns whether the text of a vocabulary has spaces between its words, see MARKED."""
+    if sum(token.startswith(SPACE) for token in tokens) >= MARKED * len(tokens):
+        return True
+    bare = {token: token.removeprefix(SPACE).lower() for token in tokens}
+    english = [token for token, word in bare.items() if len(word) > 1 and set(word) <= _LETTERS]
+    marked = sum(token.startswith(SPACE) for token in english)
+    return marked >= MARKED * len(english) or len(english) <= len(tokens) / 2
 
 
 def starts_word(token: str) -> bool:
