@@ -34,8 +34,8 @@ _MARKS = frozenset('!"#$%&()*+,-./:;?@[\\]^_`{|}~')
 _LETTERS = frozenset("abcdefghijklmnopqrstuvwxyz")
 _ENGLISH = _LETTERS | _MARKS
 MARKED = 1 / 4
-"""Where most tokens are of English letters, but fewer of them have the mark of a word's start, the
-text has no spaces (DNA, for example), and every token counts as a word."""
+"""Least share of the tokens of English letters that have the mark of a word's start. Mostly such
+tokens with fewer marks are those of text without spaces (DNA), where every token is a word."""
 
 
 class SentencePiece:
