@@ -59,7 +59,7 @@ class Evaluate(ModelOptions):
         report = {"step": model.step, "weights": model.weights} | numbers
         heading, *notes = lines
         print(f"{self.model}: step {model.step}, {heading}")
-        print(table(report["results"]), *notes, sep="\n", flush=True)
+        print(table(_columns(report)), *notes, sep="\n", flush=True)
         text = json.dumps(report, indent=1, ensure_ascii=False)
         try:
             files.write(files.join(self.model, EVALUATION_NAME), text.encode())
@@ -83,9 +83,8 @@ class Evaluate(ModelOptions):
             pictures["confusion"] = figures.confusion_matrix(
                 title, heading, labels, np.array(counts)
             )
-        results = report["results"]
-        if len(depths := {k: v for k, v in results.items() if k != "majority"}) > 1:
-            pictures["depths"] = _picture_of_depths(title, heading, depths, report)
+        if len(report["results"]) > 1:
+            pictures["depths"] = _picture_of_depths(title, heading, report)
         for name, picture in pictures.items():
             path = files.join(self.model, f"{name}.svg")
             files.write(path, picture)
@@ -101,12 +100,13 @@ class Evaluate(ModelOptions):
         if self.data:
             data = replace(model.run_config.data, prepared=self.data)
             model = replace(model, run_config=replace(model.run_config, data=data))
-        results = pretraining.evaluate(
+        found = pretraining.evaluate(
             model, num_layers=depths, max_samples=self.max_samples, cosines=self.cosines
         )
         length = model.run_config.phases[-1].sequence_length
-        named = {f"{depth} layers": numbers for depth, numbers in results.items()}
-        return {"sequence_length": length, "results": named}, [f"held-out rows of {length} tokens"]
+        results = [{"num_layers": depth, "scores": scores} for depth, scores in found.items()]
+        report = {"sequence_length": length, "metric": "mlm_loss", "results": results}
+        return report, [f"held-out rows of {length} tokens"]
 
     def _finetuned(self, model: Model, depths: tuple[int, ...]) -> Measured:
         from albert_jax.evaluation import finetuned
@@ -126,39 +126,44 @@ class Evaluate(ModelOptions):
                 raise
             raise DataError(f"{error}; or name other examples with --input FILE") from error
         majority, missing = finetuned.majority_scores(model, examples)
-        results: dict[str, Mapping[str, float]] = {}
-        interval: dict[str, Any] = {"level": 0.95}
-        lines, wrong = [f"{task.name}, {len(examples)} examples of {path}"], {}
+        results: list[dict[str, Any]] = []
+        report = {"task": task.name, "examples": len(examples), "file": path, "results": results}
+        lines = [f"{task.name}, {len(examples)} examples of {path}"]
         for number, depth in enumerate(depths):
             scores = finetuned.evaluate(model, examples, num_layers=depth, cosines=self.cosines)
-            column = f"{depth} layers"
-            results[column] = scores.values
-            first = interval["metric"] = scores.metric
+            results.append({"num_layers": depth, "scores": scores.values})
+            where = f"at {depth} layers"
             if scores.interval is not None:
-                low, high = scores.interval
-                interval[column] = {"low": low, "high": high}
-                lines.append(f"{first} at {column}: {low:.4f} to {high:.4f} (95 %, bootstrap)")
+                results[-1]["interval_95"] = low, high = scores.interval
+                lines.append(f"{scores.metric} {where}: {low:.4f} to {high:.4f} (95 %, bootstrap)")
             if scores.single_answer:
-                lines.append(f"the answer at {column} is {scores.single_answer} for every example")
+                lines.append(f"the answer {where} is {scores.single_answer} for every example")
             if number == 0:  # The other depths have about the same.
+                report["metric"] = scores.metric
                 lines += [scores.truncated] if scores.truncated else []
-                lines += scores.confusion.lines() if scores.confusion else []
-                wrong = scores.confusion.as_json() if scores.confusion else {}
+                if scores.confusion:
+                    lines += scores.confusion.lines()
+                    report |= scores.confusion.as_json()
         if majority:
-            results["majority"] = majority
+            report["majority"] = majority
         if missing:
             lines.append(f"no baseline from the training examples: {missing}")
-        report = {"task": task.name, "examples": len(examples), "file": path}
-        return report | {"results": results, "interval": interval} | wrong, lines
+        return report, lines
+
+
+def _columns(report: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
+    """The scores of a report by the headings of a table."""
+    columns = {f"{found['num_layers']} layers": found["scores"] for found in report["results"]}
+    return columns | ({"majority": report["majority"]} if "majority" in report else {})
 
 
 def parse_depths(words: tuple[str, ...]) -> tuple[int, ...]:
-    """The numbers in `2,4,8` or `2 4 8`. Raises ConfigError."""
+    """The different numbers in `2,4,8` or `2 4 8`. Raises ConfigError."""
     parts = [part for word in words for part in word.split(",") if part]
     for part in parts:
         if not (part.isascii() and part.isdecimal() and len(part) < 16):
             raise ConfigError(f"--num-layers {part}: give numbers of layers, such as 2,4,8")
-    return tuple(map(int, parts))
+    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:
@@ -186,29 +191,28 @@ def _cell(name: str, value: float | None) -> str:
     return f"{value:,.0f}" if whole else f"{value:.4f}"
 
 
-def _picture_of_depths(
-    title: str, heading: str, depths: Mapping[str, Any], report: Mapping[str, Any]
-) -> bytes:
-    """The score of each depth ("2 layers"), with its interval and what to compare it with."""
+def _picture_of_depths(title: str, heading: str, report: Mapping[str, Any]) -> bytes:
+    """The score of each depth, with its interval and what to compare it with."""
     from albert_jax.observe import figures
 
-    interval = report.get("interval", {"metric": "mlm_loss"})
-    metric = interval["metric"]
-    if metric not in (first := next(iter(depths.values()))):  # Nothing was masked.
+    scores = {found["num_layers"]: found["scores"] for found in report["results"]}
+    first = next(iter(scores.values()))
+    metric = report["metric"]
+    if metric not in first:  # Nothing was masked.
         metric = next(name for name in ("sop_loss", "word_loss") if name in first)
-    values = {int(name.split()[0]): numbers[metric] for name, numbers in depths.items()}
     if metric == "mlm_loss":
         unit = "nats per masked token (less is better)"
         guess = ("unigram frequencies", first["unigram_loss"])
     else:
         unit = metric.replace("_", " ")
-        majority = report["results"].get("majority", {}).get(metric)
+        majority = report.get("majority", {}).get(metric)
         guess = None if majority is None else ("the majority class", majority)
     intervals = {
-        int(name.split()[0]): (interval[name]["low"], interval[name]["high"])
-        for name in depths
-        if name in interval
+        found["num_layers"]: found["interval_95"]
+        for found in report["results"]
+        if "interval_95" in found
     }
     if intervals:
         heading += "; bars: 95% interval"
+    values = {depth: numbers[metric] for depth, numbers in scores.items()}
     return figures.scores_by_depth(title, heading, unit, values, intervals, guess)

@@ -90,29 +90,30 @@ def companion_files(
 def _score_lines(model: Model) -> list[str]:
     """A section with what `albert-jax evaluate` found for just these weights, if it did."""
     content = files.read(files.join(model.source, EVALUATION_NAME)) if model.step else None
-    results, column = {}, f"{model.config.num_hidden_layers} layers"
-    with contextlib.suppress(ValueError, RecursionError, AttributeError):  # It is damaged.
-        report = json.loads(content or b"{}")
+    depth, columns, report = model.config.num_hidden_layers, {}, {}
+    with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError, KeyError):
+        report = json.loads(content or b"{}")  # It may be damaged.
         if (report.get("step"), report.get("weights")) == (model.step, model.weights):
-            results = report.get("results", {})
-    if not isinstance(results, dict) or not isinstance(results.get(column), dict):
+            scores = {found["num_layers"]: found["scores"] for found in report["results"]}
+            columns = {f"{depth} layers": dict(scores[depth])}
+            columns |= {"majority": dict(report["majority"])} if report.get("majority") else {}
+    if not columns:
         return []
     examples = f"{report['examples']} examples" if "examples" in report else "held-out documents"
-    names = [column, *({"majority"} & results.keys())]
     # Evaluation of pretraining computes as the run did, all else in float32.
     dtype = "float32" if model.run_config.task else model.run_config.compute.dtype
     notes = [f"Measured by `albert-jax evaluate` on {examples} at step {model.step}, in {dtype}."]
-    if names[1:]:
+    if "majority" in columns:
         notes.append("The majority is the majority class of the training examples.")
     return [
         *("", "## Scores", ""),
         *notes,
         "",
-        f"| score | {' | '.join(names)} |",
-        "|---" * (1 + len(names)) + "|",
+        f"| score | {' | '.join(columns)} |",
+        "|---" * (1 + len(columns)) + "|",
         *(
-            f"| {score} | {' | '.join(_cell(results[name].get(score)) for name in names)} |"
-            for score in results[column]
+            f"| {score} | {' | '.join(_cell(column.get(score)) for column in columns.values())} |"
+            for score in columns[f"{depth} layers"]
         ),
     ]
 

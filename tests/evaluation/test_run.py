@@ -83,8 +83,8 @@ def evaluate(run: str, *options: str) -> dict:
 def test_table_report_and_curves(run: str, capsys: pytest.CaptureFixture[str]) -> None:
     report = evaluate(run, "--num-layers", "1,2", "--max-samples", "8")
     text = capsys.readouterr().out
-    assert report["step"] == 3 and list(report["results"]) == ["1 layers", "2 layers"]
-    one, two = report["results"]["1 layers"], report["results"]["2 layers"]
+    assert report["step"] == 3 and [found["num_layers"] for found in report["results"]] == [1, 2]
+    one, two = (found["scores"] for found in report["results"])
     assert one["unigram_loss"] == two["unigram_loss"] > 1
     assert one["mlm_loss"] != two["mlm_loss"]
     assert one["forward_flops_per_token"] < two["forward_flops_per_token"]
@@ -105,7 +105,7 @@ def held_out_rows(run: str, folder: str, seed: int) -> list[dict[str, np.ndarray
 
 def test_the_loss_is_that_of_the_held_out_rows_one_by_one(run: str) -> None:
     """Computed here from the logits of each row, not by the loss that training uses."""
-    numbers = evaluate(run, "--max-samples", "8")["results"]["2 layers"]
+    numbers = evaluate(run, "--max-samples", "8")["results"][0]["scores"]
     model = api.load(run)
     total = count = 0.0
     for row in held_out_rows(run, model.run_config.data.prepared[0], pretraining.SEED):
@@ -137,7 +137,7 @@ def test_all_prepared_folders_are_measured(
         data = dataclasses.replace(config.data, prepared=prepared)
         text = configfile.dumps(dataclasses.replace(config, data=data))
         (tmp_path / "run" / "config.toml").write_text(text)
-        alone.append(evaluate(both)["results"]["2 layers"])
+        alone.append(evaluate(both)["results"][0]["scores"])
     one, two, together, with_an_empty_one = alone
     assert with_an_empty_one["mlm_loss"] == together["mlm_loss"]
     counts = [numbers["masked_tokens"] for numbers in (one, two)]

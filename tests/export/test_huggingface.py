@@ -96,9 +96,15 @@ def test_card_and_config_say_task_labels_and_config(tmp_path):
 
 
 REPORT = {
-    "step": 7, "weights": "trained", "examples": 120,
-    "results": {f"{tiny().num_hidden_layers} layers": {"accuracy": 0.8125, "f1": 0.75}, "majority": {"accuracy": 0.5}},
-}  # fmt: skip
+    "step": 7,
+    "weights": "trained",
+    "examples": 120,
+    "results": [
+        {"num_layers": 5, "scores": {"accuracy": 0.625}},
+        {"num_layers": tiny().num_hidden_layers, "scores": {"accuracy": 0.8125, "f1": 0.75}},
+    ],
+    "majority": {"accuracy": 0.5},
+}
 
 
 def test_card_has_the_scores_of_these_weights_and_a_license_field(tmp_path):

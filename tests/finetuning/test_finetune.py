@@ -60,11 +60,11 @@ def test_task_trains_evaluates_and_predicts(name, data, tmp_path, capsys):
 
     code, out, err = call(capsys, "evaluate", run)
     assert code == 0, err
-    results = json.loads((run / "evaluation.json").read_text())["results"]
-    assert ("majority" in results) == registry.create(config.task).has_baseline
-    results.pop("majority", None)
-    (scores,) = results.values()
-    assert scores[config.task.metrics[0]] == pytest.approx(
+    report = json.loads((run / "evaluation.json").read_text())
+    assert ("majority" in report) == registry.create(config.task).has_baseline
+    (found,) = report["results"]
+    assert report["metric"] == config.task.metrics[0]
+    assert found["scores"][config.task.metrics[0]] == pytest.approx(
         held_out[config.task.metrics[0]],
         rel=1e-3,  # bfloat16, other batches
     )

@@ -16,7 +16,9 @@ def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
     code, out, err = call(capsys, "evaluate", tuned, "--num-layers", "1,3", "--cosines", "True")
     assert code == 0, err
     results = json.loads((tuned / "evaluation.json").read_text())["results"]
-    one, three = results["1 layers"], results["3 layers"]
+    one, three = (found["scores"] for found in results)
+    low, high = results[0]["interval_95"]
+    assert low <= one["accuracy"] <= high and [r["num_layers"] for r in results] == [1, 3]
     assert 0 <= one["accuracy"] <= 1 and "forward_flops_per_token" in out
     assert one["forward_flops_per_token"] < three["forward_flops_per_token"]
     assert one["cosine_of_layer_1"] == pytest.approx(three["cosine_of_layer_1"], rel=1e-6)

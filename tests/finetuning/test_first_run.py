@@ -171,7 +171,7 @@ def test_evaluate_shows_confusions_and_the_worst_errors(data, tuned, capsys):
     report = json.loads((tuned / "evaluation.json").read_text())
     counts, labels = report["confusion"]["counts"], report["confusion"]["labels"]
     assert labels == ["not", "yes"] and sum(map(sum, counts)) == 12
-    accuracy = report["results"]["2 layers"]["accuracy"]
+    accuracy = report["results"][0]["scores"]["accuracy"]
     assert (counts[0][0] + counts[1][1]) / 12 == pytest.approx(accuracy)
     assert len(report["worst_errors"]) == counts[0][1] + counts[1][0] <= confusion.WORST
     for wrong in report["worst_errors"]:
