@@ -265,9 +265,9 @@ class Attention(nnx.Module):
 
         With positions [B, P], the result at these alone, [B, P, H]; no dropout may be on then.
         """
-        query_states = x
+        query_states, to_gather = x, positions
         if positions is not None and backend == XLA:  # A kernel wants as many queries as keys.
-            query_states = gather_positions(x, positions)
+            query_states, to_gather = gather_positions(x, positions), None
             mask = jnp.take_along_axis(mask, positions[:, None, :, None], axis=2, mode="clip")
         query, key, value = self.project(x, backend.heads_first, query_states)
         context = checkpoint_name(backend.attend(query, key, value, mask, dropout), SAVED)
@@ -277,10 +277,7 @@ class Attention(nnx.Module):
             output = self.output(context.reshape(x.shape))
         output = checkpoint_name(output, SAVED)
         states = self.layer_norm(query_states + dropout.hidden(output, sites.ATTENTION))
-        all_queries = query_states is x
-        return (
-            states if positions is None or not all_queries else gather_positions(states, positions)
-        )
+        return states if to_gather is None else gather_positions(states, to_gather)
 
     def project(
         self, x: jax.Array, heads_first: bool = True, query_states: jax.Array | None = None

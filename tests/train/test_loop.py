@@ -142,10 +142,11 @@ def test_losses_are_means_over_the_steps_that_had_something_to_predict():
     assert found == pytest.approx({"loss": 2.0, "sop_loss": 0.7, "toy_loss": 1.0})
 
 
-def test_speed_and_goodput_leave_compilation_out(tmp_path):
+def test_speed_and_goodput_leave_compilation_out_and_the_cost_does_not(tmp_path):
     now = [0.0]
     clock = Clock(now=lambda: now[0])
-    config = dataclasses.replace(TRAIN, run=dataclasses.replace(RUN, logging_steps=3))
+    run = dataclasses.replace(RUN, logging_steps=3, price_per_hour=36.0)
+    config = dataclasses.replace(TRAIN, run=run)
     report = Report(config, task_of(None), clock, Console(quiet=True), None)
     values = {"loss": 1.0, "learning_rate": 0.1, "grad_norm": 1.0, "skipped": 0,
               "skipped_in_a_row": 0, "toy_correct": 3.0, "toy_weights": 4.0,
@@ -164,6 +165,7 @@ def test_speed_and_goodput_leave_compilation_out(tmp_path):
     assert row["tokens_per_second"] == pytest.approx(128 / 4)
     assert row["goodput"] == pytest.approx(0.4)
     assert row["real_token_share"] == 1.0
+    assert row["cost"] == pytest.approx(0.1), "ten seconds of 36 an hour"
     # A count of correct answers without its weights is no accuracy.
     assert {name: row[name] for name in row if "accuracy" in name} == {"toy_accuracy": 0.75}
     config = dataclasses.replace(TRAIN, run=dataclasses.replace(RUN, profile_steps=()))
