@@ -50,36 +50,12 @@ def _definition(
     return definition, nnx.to_pure_dict(state)
 
 
-_C = math.sqrt(2.0 / math.pi)
-_A = 0.044715
-
-
-@jax.custom_vjp
 def gelu_new(x: jax.Array) -> jax.Array:
-    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), computed in float32.
-
-    The backward pass recomputes from the input alone: automatic differentiation would keep
-    further arrays of the size of x, and element-wise work on them is bound by memory.
-    """
+    """0.5 x (1 + tanh(sqrt(2/pi) (x + 0.044715 x^3))), computed in float32."""
     y = x.astype(jnp.float32)
-    return (0.5 * y * (1.0 + jnp.tanh(_C * (y + _A * y * y * y)))).astype(x.dtype)
+    tanh = jnp.tanh(math.sqrt(2.0 / math.pi) * (y + 0.044715 * y * y * y))
+    return (0.5 * y * (1.0 + tanh)).astype(x.dtype)
 
-
-def _gelu_forward(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    if x.dtype != jnp.float32:
-        # Without the barrier XLA would keep x in float32, in which it was computed and is used.
-        x = jax.lax.optimization_barrier(x)
-    return gelu_new(x), x
-
-
-def _gelu_backward(x: jax.Array, gradient: jax.Array) -> tuple[jax.Array]:
-    y = x.astype(jnp.float32)
-    t = jnp.tanh(_C * (y + _A * y * y * y))
-    slope = 0.5 * (1.0 + t) + 0.5 * y * (1.0 - t * t) * (_C * (1.0 + 3.0 * _A * y * y))
-    return ((gradient.astype(jnp.float32) * slope).astype(x.dtype),)
-
-
-gelu_new.defvjp(_gelu_forward, _gelu_backward)
 
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "gelu_new": gelu_new,
@@ -88,6 +64,37 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
     "linear": lambda x: x,
 }
 """By the names that ModelConfig.hidden_act takes."""
+
+
+def _activate_and_multiply(activation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """activation(x) @ kernel, x [rows, in] and kernel [in, out] of one type -> [rows, out].
+
+    Only x is kept for the backward pass, which computes the activation again. Automatic
+    differentiation would keep its result too, and the tanh: three arrays of the largest size.
+    """
+    return ACTIVATIONS[activation](x) @ kernel
+
+
+activate_and_multiply = jax.custom_vjp(_activate_and_multiply, nondiff_argnums=(0,))
+
+
+def _activate_and_multiply_forward(
+    activation: str, x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return _activate_and_multiply(activation, x, kernel), (x, kernel)
+
+
+def _activate_and_multiply_backward(
+    activation: str, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    x, kernel = saved
+    # The activation now depends on the gradient: the compiler would otherwise take the one of the
+    # forward pass and keep it until here.
+    activated, pull_back = jax.vjp(ACTIVATIONS[activation], x + 0 * gradient[:, :1])
+    return pull_back(gradient @ kernel.T)[0], activated.T @ gradient
+
+
+activate_and_multiply.defvjp(_activate_and_multiply_forward, _activate_and_multiply_backward)
 
 
 def gather_positions(x: jax.Array, positions: jax.Array | np.ndarray) -> jax.Array:
@@ -184,8 +191,9 @@ def _layer_norm_backward(
     saved: tuple[jax.Array, ...], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, mean, inverse, scale = saved
-    normalized = (x.astype(jnp.float32) - mean) * inverse
     gradient = gradient.astype(jnp.float32)
+    # With the gradient in it, for the reason that activate_and_multiply has.
+    normalized = (x.astype(jnp.float32) - mean + 0 * gradient) * inverse
     scaled = gradient * scale
     projection = jnp.mean(scaled * normalized, axis=-1, keepdims=True)
     centered = scaled - jnp.mean(scaled, axis=-1, keepdims=True)
@@ -305,6 +313,9 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x: jax.Array, dropout: LayerDropout) -> jax.Array:
         """x [B, S, H] -> [B, S, H]."""
-        inner = ACTIVATIONS[self.activation](checkpoint_name(self.intermediate(x), SAVED))
-        output = checkpoint_name(self.output(inner), SAVED)
+        inner = checkpoint_name(self.intermediate(x), SAVED)
+        kernel, bias = (p[...].astype(x.dtype) for p in (self.output.kernel, self.output.bias))
+        rows = inner.reshape(-1, inner.shape[-1])
+        output = activate_and_multiply(self.activation, rows, kernel) + bias
+        output = checkpoint_name(output.reshape(x.shape), SAVED)
         return self.layer_norm(x + dropout.hidden(output, sites.FFN))
