@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -33,6 +34,8 @@ from albert_jax.train.replay import RecordedStep, ReopenedRun, RowText
 from albert_jax.train.run import RunFolder, run_training, set_up, state_of_parent
 from albert_jax.train.task import Batch, Evaluator, TrainingTask
 from albert_jax.train.words_seen import steps_at_words
+
+log = logging.getLogger(__name__)
 
 MAX_EVAL_BATCH_SIZE = 256
 """Most held-out rows in a batch, over all devices."""
@@ -81,6 +84,7 @@ def run(
         _leave_out_damage([*train, *held_out])
     else:
         _check_held_out(held_out)
+    _warn_of_long_warmup(config)
     builders = _builders(config, train, vocabulary, RunFolder(out).row_counts)
     order = _agree_on_data(config, vocabulary, builders, held_out)
     run_training(
@@ -144,6 +148,16 @@ def reopen_run(past: RecordedStep, data: tuple[str, ...] = ()) -> tuple[Recorded
     order = [builder.order_hash() for builder in builders]
     facts = {"vocabulary": vocabulary.fingerprint, "data": content, "data_order": order}
     return past, ReopenedRun(task, facts, text)
+
+
+def _warn_of_long_warmup(config: Config) -> None:
+    warmup = config.optimizer.warmup_steps
+    if warmup >= config.steps:
+        log.warning(
+            "optimizer.warmup_steps is %d and the run has %d steps, so the learning rate never "
+            "reaches its peak: lower the one or raise the other",
+            *(warmup, config.steps),
+        )
 
 
 def _builders(
@@ -310,7 +324,10 @@ def _held_out_scores(
 ) -> Callable[[int, Evaluator], dict[str, float]]:
     """Scores of the held-out rows in the shape of a phase, and of minimal pairs."""
     max_length = config.model.max_position_embeddings
-    sentences = scoring.encode_sentences(vocabulary, *minimal_pairs.sentences(pairs), max_length)
+    sentences = []
+    if pairs:  # A vocabulary of token ids encodes no text.
+        texts = minimal_pairs.sentences(pairs)
+        sentences = scoring.encode_sentences(vocabulary, *texts, max_length)
 
     def evaluate(number: int, evaluator: Evaluator) -> dict[str, float]:
         scores = evaluation.measure(batches(number), evaluator.sums, reference)

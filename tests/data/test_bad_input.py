@@ -96,7 +96,7 @@ def test_ids(home: Path, tmp_path: Path, refused, capsys) -> None:  # noqa: ANN0
     refused(2, "either --text or --ids", "--text", str(home / "good.txt"), *ids)
     assert cli.main(["data", "prepare", "--text", str(home / "good.txt"), "--out", "x"]) == 2
     assert "--text needs --tokenizer" in capsys.readouterr().err
-    refused(3, "outside the vocabulary of 20", *ids, "--vocab-size", "20", *special)
+    refused(3, "outside the 20 of the vocabulary", *ids, "--vocab-size", "20", *special)
     out = tmp_path / "rows"
     whole = ["data", "prepare", *ids, "--vocab-size", "30", *special, "--out", str(out)]
     assert cli.main(whole) == 0 and cli.main(["data", "show", str(out), "--rows", "1"]) == 0

@@ -339,7 +339,7 @@ def test_rows_of_ids(tmp_path: Path) -> None:
     assert manifest["counts"]["train_sentences"] + manifest["counts"]["validation_sentences"] == 200
     assert Corpus.open(tmp_path / "p").vocabulary().size == 30
     small = IdRange(20, pad_id=0, cls_id=1, sep_id=2, mask_id=3)
-    with pytest.raises(DataError, match="outside the vocabulary of 20"):
+    with pytest.raises(DataError, match="outside the 20 of the vocabulary"):
         prepare([f"ids:{tmp_path / 'rows.npy'}"], small, str(tmp_path / "q"))
 
 

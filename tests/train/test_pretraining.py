@@ -524,3 +524,37 @@ def test_minimal_pairs_are_scored_beside_the_held_out_rows(data, tmp_path):
     with pytest.raises(DataError, match="shorten it or drop the line"):
         pretraining.run(config, str(tmp_path / "other"))
     assert not (tmp_path / "other" / "config.toml").exists()
+
+
+def test_dna_is_pretrained_evaluated_and_exported(tmp_path, monkeypatch, capsys):
+    """As docs/own-text.md says; its vocabulary is a range of numbers, which encodes no text."""
+    page = (Path(__file__).parents[2] / "docs" / "own-text.md").read_text()
+    [program] = [p.split("```")[0] for p in page.split("```python\n") if "genome.fa" in p]
+    bases = np.array(list("ACGT"))[np.random.default_rng(0).integers(0, 4, (60, 80))]
+    lines = [f">seq{n}\n{''.join(row[:50])}\n{''.join(row[50:])}\n" for n, row in enumerate(bases)]
+    monkeypatch.chdir(tmp_path)
+    Path("genome.fa").write_text("".join(lines))
+    arguments = ["tokenizer", "train", "--text", "genome.fa", "--vocab-size", "40", "--out", "x"]
+    assert cli.main(arguments) == 3
+    assert "make token ids (docs/own-text.md)" in capsys.readouterr().err
+    exec(program, {})
+    assert np.load("rows.bounds.npy").tolist() == list(range(0, 4801, 80))
+    special = ["--special-ids", "0", "1", "2", "3"]
+    arguments = ["data", "prepare", "--ids", "rows.npy", *special, "--vocab-size"]
+    assert cli.main([*arguments, "9", "--out", "data"]) == 0
+    config = micro("data", model=dataclasses.replace(tiny_models.MODEL, vocab_size=9))
+    pretraining.run(config, "run")
+    assert [row["step"] for row in read_rows("run") if row["kind"] == "evaluation"][-1] == 12
+    assert cli.main(["evaluate", "run"]) == 0
+    assert cli.main(["export", "run", "--out", "export"]) == 0
+    assert "torch.tensor([[1, 4, 2]])" in Path("export", "README.md").read_text()
+    capsys.readouterr()
+    assert cli.main([*arguments, "7", "--out", "other"]) == 3
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "rows.npy, row" in last and "id 7 at position" in last
+
+
+def test_a_warmup_longer_than_the_run_is_told(data, tmp_path, caplog):
+    optimizer = OptimizerConfig(learning_rate=0.01, warmup_steps=12)
+    pretraining.run(micro(data, optimizer=optimizer), str(tmp_path / "run"))
+    assert "warmup_steps is 12 and the run has 12 steps" in caplog.text

@@ -115,7 +115,7 @@ class IdsFrontEnd(FrontEnd):
         """The tokens of documents that have ids, without the padding at their ends.
 
         Raises DataError for special ids inside a document, which only the model adds and masks, and
-        for a label outside the vocabulary of labels.
+        for an id or label outside its vocabulary.
         """
         parts = [self._stripped(document) for document in documents]
         arrays = zip(*parts, strict=True)
@@ -128,6 +128,12 @@ class IdsFrontEnd(FrontEnd):
         text = np.flatnonzero(ids != vocab.pad_id)
         count = int(text[-1]) + 1 if len(text) else 0
         special = (vocab.pad_id, vocab.cls_id, vocab.sep_id, vocab.mask_id)
+        outside = np.flatnonzero((ids < 0) | (ids >= vocab.size))
+        if len(outside):
+            raise DataError(
+                f"{document.id}: id {int(ids[outside[0]])} at position {int(outside[0])} is "
+                f"outside the {vocab.size} of the vocabulary: fix it or --vocab-size"
+            )
         inside = np.flatnonzero(np.isin(ids[:count], special))
         if len(inside):
             raise DataError(

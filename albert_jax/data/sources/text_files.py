@@ -58,6 +58,7 @@ _NOT_TEXT = {
     ".zip .tar .tgz .7z .rar": "an archive: unpack it and name the files in it",
     ".zst .lz4 .lzma .z": "compressed in a way that is not read: unpack it or use .gz, .bz2 or .xz",
     ".npy .npz": "an array: give token ids with --ids instead of --text",
+    ".fa .fasta .fna .fastq": "sequences: make token ids (docs/own-text.md) and give --ids",
     ".arrow .tfrecord .array_record": "a file of a dataset: name the dataset, hf:NAME or tfds:NAME",
 }
 _OTHER_LINE_ENDS = ("\r\n", "\r", "\u0085", "\u2028", "\u2029")
