@@ -298,8 +298,7 @@ def batches(
 ) -> Iterator[dict[str, np.ndarray]]:
     """Masked and paired rows of prepared text, one batch per step of the phase.
 
-    Batch k is a pure function of (text, phase, seed, k), so a loop that continues at `first_step`
-    sees the batches it would have seen. Raises DataError for an incomplete folder.
+    Batch k is a pure function of (text, phase, seed, k). Raises DataError for an incomplete folder.
 
     >>> phase = PhaseConfig(steps=3, sequence_length=16, batch_size=4)
     >>> [batch["mlm_labels"].shape for batch in batches([prepared], phase, first_step=1)]
@@ -309,6 +308,8 @@ def batches(
     from albert_jax.data.batches.builder import BatchBuilder
     from albert_jax.data.corpus.corpus import Corpus
 
+    if isinstance(prepared, str) or not prepared:
+        raise ConfigError(f"prepared is {prepared!r}: give a list of prepared folders")
     corpora = [Corpus.open(folder) for folder in prepared]
     builder = BatchBuilder(corpora, corpora[0].vocabulary(), phase, seed=seed, phase_index=0)
     return pipeline.batches(builder, first_step, phase.steps, np.arange(phase.batch_size))

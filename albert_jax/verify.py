@@ -30,8 +30,6 @@ from albert_jax.model_io.tokenizer_json import tokenizer_files
 from albert_jax.model_io.weights import LazyTensors, check_finite, check_vocabulary
 from albert_jax.observe.metrics import row_of
 
-GRAPHS = ("model.onnx", "model.stablehlo")
-"""Graphs, whose numbers are covered by their digest only."""
 MAX_DAMAGED = 20
 """Most damaged records of a shard that are named."""
 _ENCODER = ("albert.", "embeddings.", "encoder.", "pooler.", "predictions.", "sop_classifier.")
@@ -58,7 +56,7 @@ def kind_of(path: str) -> str:
         return "run"
     if MANIFEST in names:
         return "prepared folder"
-    if names & {directories.PARAMS_NAME, huggingface.WEIGHTS_NAME, *GRAPHS}:
+    if names & {directories.PARAMS_NAME, huggingface.WEIGHTS_NAME, *huggingface.GRAPHS}:
         return "export"
     raise CheckpointError(
         f"{path} is no run, no prepared folder and no exported directory: name one of these"
@@ -86,9 +84,14 @@ def _check(name: str, call: Callable[[], str], size: int = 0) -> Check:
 # ---- a run ---------------------------------------------------------------------------------------
 
 
+def _data_order(order: str | list[str]) -> str:
+    """The hash of the order, of several the one of the first phase, shortened."""
+    return f"data order {(order if isinstance(order, str) else order[0])[:12]}"
+
+
 def _run(path: str) -> Checks:
     yield _check("config.toml", lambda: f"{configfile.load(path).steps:,} steps")
-    yield _check("record.json", lambda: f"data order {run_record.read(path)['data_order'][0][:12]}")
+    yield _check("record.json", lambda: _data_order(run_record.read(path)["data_order"]))
 
     def vocabulary() -> str:
         found = run_record.load_vocabulary(path)
@@ -191,7 +194,7 @@ def _unigram(path: str) -> str:
 
 def _export(path: str) -> Checks:
     folder = Path(path)
-    names = (directories.PARAMS_NAME, huggingface.WEIGHTS_NAME, *GRAPHS)
+    names = (directories.PARAMS_NAME, huggingface.WEIGHTS_NAME, *huggingface.GRAPHS)
     for name in (name for name in names if (folder / name).exists()):
         size = (folder / name).stat().st_size
         yield _check(name, lambda name=name: _digest(folder, name), size)

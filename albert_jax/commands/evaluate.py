@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
+from tyro.conf import Positional
 
 from albert_jax.commands.options import File, ModelOptions, check_within, step_number
 from albert_jax.errors import CheckpointError, ConfigError, DataError, StorageError
@@ -23,6 +24,8 @@ Measured = tuple[dict[str, Any], list[str]]
 class Evaluate(ModelOptions):
     """Measure a run on its held-out documents, or a fine-tuned one on its dev examples."""
 
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Run folder."""
     num_layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N,N,...")] = ()
     """Depths to measure side by side; the default is the model's own."""
     cosines: bool = False

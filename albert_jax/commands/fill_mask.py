@@ -10,7 +10,7 @@ import tyro
 from tyro.conf import Positional
 
 from albert_jax.commands.options import ModelOptions, check_within
-from albert_jax.errors import ConfigError
+from albert_jax.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from albert_jax.inference.fill_mask import Candidate
@@ -61,7 +61,10 @@ def held_out_table(model: Model) -> str:
     from albert_jax.data.sources.python_docs import HELD_OUT_SENTENCES
     from albert_jax.inference.fill_mask import fill_mask
 
-    predictions = fill_mask(model, [sentence.text for sentence in HELD_OUT_SENTENCES])
+    try:
+        predictions = fill_mask(model, [sentence.text for sentence in HELD_OUT_SENTENCES])
+    except DataError as error:  # A model of another language, or of very short rows.
+        raise ConfigError("this model cannot read the fixed sentences: give a text") from error
     lines, hits = [], 0
     for sentence, masks in zip(HELD_OUT_SENTENCES, predictions, strict=True):
         words = [candidate.word for candidate in masks[0]]

@@ -192,7 +192,8 @@ def _phase_lines(phase: dict[str, Any], efficiency: float) -> list[str]:
         f"  FLOPs       {phase['flops']:.4g} per step",
         f"  bound       {limits['step'] * 1e3:.4g} ms: compute {limits['compute'] * 1e3:.4g}, "
         f"memory {limits['memory'] * 1e3:.4g}, interconnect {limits['interconnect'] * 1e3:.4g}",
-        f"  expected    {phase['expected_step'] * 1e3:.4g} ms at {efficiency:.0%} of the peak",
+        f"  expected    {phase['expected_step'] * 1e3:.4g} ms: at {efficiency:.0%} of the peak, or "
+        "the compiler's estimate where that is more",
     ]
     if cycles := phase["cycles"]:
         line = (

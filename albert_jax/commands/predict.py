@@ -29,6 +29,8 @@ class Predict(DepthOptions):
     A line holds an example of the task, with tabs between its parts.
     """
 
+    model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
+    """Fine-tuned run."""
     text: Positional[Annotated[str | None, tyro.conf.arg(metavar="TEXT")]] = None
     """One example, its parts between tabs: a text or two; question and context; context and
     choices; words; source."""

@@ -54,7 +54,7 @@ class Confusion:
         if self.worst:
             lines.append("most confident wrong answers:")
         for wrong in self.worst:
-            text = " | ".join(wrong.texts)
+            text = " | ".join(" ".join(text.split()) for text in wrong.texts)
             if len(text) > SHOWN_CHARACTERS:
                 text = text[:SHOWN_CHARACTERS] + "..."
             lines.append(

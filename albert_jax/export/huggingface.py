@@ -7,6 +7,7 @@ import numpy as np
 
 from albert_jax.data.vocabularies.id_range import IdRange
 from albert_jax.data.vocabularies.symbols import Symbols
+from albert_jax.data.vocabularies.vocabulary import Vocabulary, special_ids
 from albert_jax.export import Head, programs
 from albert_jax.export.companion_files import companion_files
 from albert_jax.files import new_folder, write_files
@@ -24,8 +25,9 @@ _PIPELINES = {
 }
 """Pipelines of Transformers with a text to try them on."""
 _TEXTS = {
-    "question-answering": '"Who came?", "Anna came on Monday."',
-    "multiple-choice": '["It was dark."] * 2, ["He took a torch.", "He took a hat."], padding=True',
+    "question-answering": '"Who came?", "Anna came on Monday.", truncation="only_second"',
+    "multiple-choice": '["It was dark."] * 2, ["He took a torch.", "He took a hat."], '
+    "padding=True, truncation=True",
 }
 """Arguments of the tokenizer for heads that have no pipeline."""
 _TYPES = {"float32": np.float32, "bfloat16": ml_dtypes.bfloat16}
@@ -47,8 +49,7 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         ours, theirs = cls.head
         tensors[f"{theirs}.weight"] = np.asarray(params["head"][ours]["kernel"]).T
         tensors[f"{theirs}.bias"] = np.asarray(params["head"][ours]["bias"])
-    has_tokenizer = not isinstance(model.vocabulary, IdRange | Symbols)
-    usage = list(cls.usage) or _usage(cls, has_tokenizer=has_tokenizer)
+    usage = list(cls.usage) or _usage(cls, model.vocabulary)
     more_files: dict[str, bytes] = {}
     if task is not None:
         length = model.run_config.phases[-1].sequence_length
@@ -71,9 +72,10 @@ def export(model: Model, out: str, *, head: Head | None = None, dtype: str = "fl
         return f"{out}: {safetensors_files.report(path, tensors)}"
 
 
-def _usage(cls: TransformersClass, *, has_tokenizer: bool) -> list[str]:
+def _usage(cls: TransformersClass, vocabulary: Vocabulary) -> list[str]:
     """Lines of Python that load the directory and apply it to a text, or to some ids."""
     pipeline, auto = cls.pipeline or "", cls.auto
+    has_tokenizer = not isinstance(vocabulary, IdRange | Symbols)
     if pipeline == "fill-mask" and has_tokenizer:  # The pipeline wants no second output.
         auto = "AutoModelForMaskedLM"
     lines = [
@@ -83,14 +85,17 @@ def _usage(cls: TransformersClass, *, has_tokenizer: bool) -> list[str]:
     ]
     choices = pipeline == "multiple-choice"
     if not has_tokenizer:
-        ids = "[[[2, 1, 3], [2, 3, 1]]]" if choices else "[[2, 1, 3]]"
+        token = next(id for id in range(vocabulary.size) if id not in special_ids(vocabulary))
+        row = [vocabulary.cls_id, token, vocabulary.sep_id]
+        ids = [[row, row]] if choices else [row]
         return ["import torch", *lines, f"print(model(torch.tensor({ids})))"]
     lines += ['tokenizer = transformers.AutoTokenizer.from_pretrained("THIS_FOLDER")']
     if pipeline in _PIPELINES:
+        truncated = ", truncation=True" if pipeline == "text-classification" else ""
         return [
             *lines,
             f'apply = transformers.pipeline("{pipeline}", model=model, tokenizer=tokenizer)',
-            f'print(apply("{_PIPELINES[pipeline]}"))',
+            f'print(apply("{_PIPELINES[pipeline]}"{truncated}))',
         ]
     texts = _TEXTS.get(pipeline, '"A text."')
     lines += [f'inputs = tokenizer({texts}, return_tensors="pt")']

@@ -70,7 +70,7 @@ def _save(path: Path, state: Mapping[str, Mapping[str, Any]]) -> None:
     """Writes nested arrays as torch saves tensors."""
     torch = importlib.import_module("torch")
     tensors = {
-        name: {key: torch.from_numpy(np.array(array)) for key, array in part.items()}
+        name: {key: torch.from_numpy(np.array(array, order="C")) for key, array in part.items()}
         for name, part in state.items()
     }
     with storage_errors(str(path)):

@@ -99,7 +99,7 @@ def of_single_answer(config: Config, answers: Sequence[str], init: str | None) -
     advice = []
     if getattr(task, "pooling", "") == "cls":
         advice.append("--task.pooling mean")
-    advice.append(f"more steps (--phases.0.steps {5 * config.phases[0].steps})")
+    advice.append("more epochs (--task.num-train-epochs, without --max-steps)")
     advice.append(f"--optimizer.learning-rate {rate / 2:g} and another --seed")
     if init is None:
         advice.append("pretrained weights (--init)")

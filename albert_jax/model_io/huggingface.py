@@ -18,6 +18,8 @@ from albert_jax.model_io.weights import LazyTensors, Weights
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
+GRAPHS = ("model.onnx", "model.stablehlo")
+"""Files of exported graphs."""
 FINGERPRINT = "albert_jax_vocabulary_sha256"
 """Entry of our config.json that Transformers ignores: the vocabulary of the training."""
 OTHER_FILES = (
@@ -42,6 +44,11 @@ def read(source: Path, config_file: Path | None = None) -> Weights:
     """
     path = source if source.is_file() else source / WEIGHTS_NAME
     if not path.is_file():
+        if graphs := [name for name in GRAPHS if (source / name).is_file()]:
+            raise CheckpointError(
+                f"{source} holds the graph {graphs[0]}, which other programs run: name the run or "
+                "directory that it was made of"
+            )
         raise CheckpointError(f"{source} holds no {WEIGHTS_NAME}: {OTHER_FILES}")
     raw_path = config_file or path.with_name(CONFIG_NAME)
     raw = read_json(raw_path)

@@ -136,6 +136,8 @@ def _phase_figures(
 ) -> dict[str, Any]:
     limits = estimate.bound(config, phase, where, step.collectives if step.fits else None)
     work = flops.per_step(config.model, phase)
+    cycles = _cycles(step, work, where)
+    by_compiler = (cycles or {}).get("seconds") or 0.0
     return {
         "steps": phase.steps,
         "batch_size": phase.batch_size,
@@ -150,8 +152,8 @@ def _phase_figures(
         "compilation": step.seconds,
         "flops": work,
         "bound": asdict(limits) | {"step": limits.step},
-        "expected_step": limits.expected(efficiency),
-        "cycles": _cycles(step, work, where),
+        "expected_step": max(limits.expected(efficiency), by_compiler),
+        "cycles": cycles,
         "collectives": hlo.grouped(step.collectives),
     }
 

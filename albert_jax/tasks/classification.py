@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeVar
 
 import numpy as np
@@ -18,7 +18,7 @@ from albert_jax.tasks.support import columns, metrics, rows, typed_line
 from albert_jax.tasks.support.columns import LABEL_NAMES, SCORE_NAMES, TableConfig, TextExample
 from albert_jax.tasks.support.page_form import PAIRS, PageForm
 from albert_jax.tasks.support.rows import BatchSpec
-from albert_jax.tasks.support.transformers_class import TransformersClass
+from albert_jax.tasks.support.transformers_class import TransformersClass, usage
 from albert_jax.tasks.task import Axes, Prediction, Scores, Task
 
 if TYPE_CHECKING:
@@ -28,25 +28,6 @@ if TYPE_CHECKING:
 
 SAME_SPREAD = 0.1
 """Predicted scores that differ by less than this share of the true ones say nothing."""
-
-
-_MEAN_POOLING_CLASS = TransformersClass(
-    name="AlbertForTokenClassification",
-    head=("classifier", "classifier"),
-    usage=(
-        "import transformers",
-        "",
-        'model = transformers.AutoModelForTokenClassification.from_pretrained("THIS_FOLDER")',
-        'tokenizer = transformers.AutoTokenizer.from_pretrained("THIS_FOLDER")',
-        'texts = ["The food was cold.", "What a warm welcome!"]',
-        'batch = tokenizer(texts, padding=True, return_tensors="pt")',
-        'real = batch["attention_mask"].unsqueeze(-1)',
-        "logits = (model(**batch).logits * real).sum(1) / real.sum(1)",
-        "print(model.config.id2label, logits)",
-    ),
-)
-"""With pooling "mean": the head is linear, so the mean of its outputs for the tokens is its output
-for the mean of the tokens."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +187,21 @@ class _TextTask(Task[H, TextExample, TextFeature]):
 
     def transformers_class(self) -> TransformersClass:
         """AlbertForSequenceClassification, or that of tokens for the mean of their outputs."""
-        return super().transformers_class() if self.config.pooling == "cls" else _MEAN_POOLING_CLASS
+        count = self.config.num_texts
+        if self.config.pooling == "cls":
+            cls = super().transformers_class()
+            lines = usage(cls.auto, count, "print(model.config.id2label, model(**inputs).logits)")
+            return replace(cls, usage=lines) if count > 1 else cls
+        # The head is linear: the mean of its outputs for the tokens is that for their mean.
+        lines = usage(
+            *("AutoModelForTokenClassification", count),
+            'real = inputs["attention_mask"].unsqueeze(-1)',
+            "logits = (model(**inputs).logits * real).sum(1) / real.sum(1)",
+            "print(model.config.id2label, logits)",
+        )
+        return TransformersClass(
+            name="AlbertForTokenClassification", head=("classifier", "classifier"), usage=lines
+        )
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """Names of the outputs, and the kind of the problem."""

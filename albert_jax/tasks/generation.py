@@ -104,7 +104,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
     )
     card_note = (
         "A text is written into {max_target_length} [MASK] tokens behind the source, the most "
-        "confident first, in {denoising_steps} steps; generate.py does it."
+        "confident first, in {denoising_steps} steps: `python generate.py TEXT`."
     )
     transformers = TransformersClass(
         name="AlbertForMaskedLM", modules=("mlm_head",), pipeline="fill-mask"

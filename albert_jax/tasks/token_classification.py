@@ -118,6 +118,11 @@ class TokenClassification(Task[TokenClassificationConfig, TaggedExample, TaggedF
         """Adds the tags of the training examples; F1 only counts where they mark spans."""
         seen = {tag for example in train for tag in example.tags or ()}
         labels = self.config.labels or tuple(sorted(seen, key=lambda tag: (tag != "O", tag)))
+        if len(labels) < 2:
+            raise DataError(
+                f"{train[0].where}: {len(labels)} tag in all training examples; at least two are "
+                "needed"
+            )
         known = self.metrics if metrics.are_span_tags(labels) else ("accuracy",)
         return self.with_metrics(known).with_config(labels=labels)
 

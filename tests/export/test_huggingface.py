@@ -138,14 +138,16 @@ def test_card_has_the_scores_of_these_weights_and_a_license_field(tmp_path):
 @pytest.mark.parametrize("words", ["text", "bare ids"])
 @pytest.mark.parametrize(
     "kind",
-    ["pretraining", "mlm", "base", "classification", "regression", "multiple-choice", "squad-v1",
+    ["pretraining", "mlm", "base", "classification", "pairs", "pairs by [CLS]", "regression", "multiple-choice", "squad-v1",
      "token-classification", "generation"],
 )  # fmt: skip
 def test_the_program_in_the_card_runs(kind, words, tmp_path, capsys, caplog):
     pytest.importorskip("transformers", reason="needs the extra parity (transformers)")
     pytest.importorskip("torch", reason="needs the extra parity (torch)")
     heads = ("pretraining", "mlm", "base")
-    settings = {"pooling": "cls"} if kind == "multiple-choice" else {}
+    settings = {"pooling": "cls"} if kind in ("multiple-choice", "pairs by [CLS]") else {}
+    if kind.startswith("pairs"):
+        kind, settings = "classification", settings | {"num_texts": 2}
     model = pretrained(tiny()) if kind in heads else finetuned(kind, tiny(), **settings)
     if words == "bare ids":
         ids = IdRange(model.config.vocab_size, pad_id=0, cls_id=1, sep_id=2, mask_id=3)

@@ -139,7 +139,7 @@ def test_a_run_with_one_answer_for_everything_is_told_in_words(
     assert code == 0, err
     last = out.splitlines()[-1]
     assert f"predicts {answer} for every dev example, so it has learned nothing" in last
-    assert "more steps" in last and "--optimizer.learning-rate 5e-05" in last
+    assert "more epochs" in last and "--optimizer.learning-rate 5e-05" in last
     assert ("--task.pooling mean" in last) == (name == "classification")
     _, out, _ = call(capsys, "evaluate", tmp_path / "run")
     assert "for every example" in out

@@ -34,6 +34,8 @@ TEXT_NAMES = (
 """Names that published datasets use."""
 MAX_SCORE = 1e18
 """Its square is still a float32."""
+SHOWN_LABELS = 20
+"""Most labels that a message lists."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,9 +193,12 @@ def label_set(examples: Sequence[TextExample]) -> tuple[str, ...]:
 def label_index(where: str, label: str | None, labels: Sequence[str]) -> int:
     """Index of a label in the label set; DataError names the line of one outside it."""
     if label is None or label not in labels:
+        listed = ", ".join(labels[:SHOWN_LABELS])
+        if len(labels) > SHOWN_LABELS:
+            listed += f" and {len(labels) - SHOWN_LABELS} more"
         raise DataError(
-            f"{where}: label {label!r} is not one of {', '.join(labels)}; "
-            "fix the line or the label set"
+            f"{where}: label {label!r} is not one of {listed}; fix the line or the label set"
+            + (" (for scores: --task regression)" if parse_number(label or "") is not None else "")
         )
     return list(labels).index(label)
 

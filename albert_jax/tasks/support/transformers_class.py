@@ -25,3 +25,22 @@ class TransformersClass:
     def auto(self) -> str:
         """The Auto class that loads it, "AutoModelForSequenceClassification"."""
         return "AutoModel" + self.name.removeprefix("Albert").removeprefix("Model")
+
+
+def usage(auto: str, num_texts: int, *logits: str) -> tuple[str, ...]:
+    """Lines that apply an Auto class to a batch of texts, or of pairs of texts; then `logits`."""
+    examples = {
+        "texts": '["The food was cold.", "What a warm welcome!"]',
+        "others": '["The soup was not warm.", "They greeted us."]',
+    }
+    names = list(examples)[: max(1, num_texts)]
+    return (
+        "import transformers",
+        "",
+        f'model = transformers.{auto}.from_pretrained("THIS_FOLDER")',
+        'tokenizer = transformers.AutoTokenizer.from_pretrained("THIS_FOLDER")',
+        *(f"{name} = {examples[name]}" for name in names),
+        f"inputs = tokenizer({', '.join(names)}, padding=True, truncation=True,",
+        '                   return_tensors="pt")',
+        *logits,
+    )

@@ -14,5 +14,8 @@ def parse_parts(line: str, where: str, name: str, low: int, high: int) -> tuple[
     if not low <= len(parts) <= high:
         taken = f"{low}" if low == high else f"{low} to {high}"
         count = "1 part" if len(parts) == 1 else f"{len(parts)} parts"
-        raise DataError(f"{where}: {count} where {name} takes {taken}: put a tab between two parts")
+        mend = "put a tab between two parts"
+        if len(parts) > high:
+            mend = "write no tab" if high == 1 else "leave tabs out"
+        raise DataError(f"{where}: {count} where {name} takes {taken}: {mend}")
     return parts
