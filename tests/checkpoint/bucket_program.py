@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import time
+from typing import Any
 
 from albert_jax import configfile, files
 from albert_jax.train import loop, pretraining
@@ -18,14 +19,16 @@ if __name__ == "__main__":
     if rest:
         last, saved = map(int, rest)
 
-        def kill(self: loop.Stop, step: int) -> bool:
+        train = loop.CompiledSteps.__call__
+
+        def kill(self: loop.CompiledSteps, state: Any, batch: Any, step: int) -> Any:
             if step == last:
                 deadline = time.monotonic() + 60
                 while files.read(files.join(run, "complete", str(saved))) is None:
                     assert time.monotonic() < deadline, "the save was never complete"
                     time.sleep(0.02)
                 os.kill(os.getpid(), signal.SIGKILL)
-            return False
+            return train(self, state, batch, step)
 
-        loop.Stop.__call__ = kill
+        loop.CompiledSteps.__call__ = kill
     pretraining.run(configfile.load(config), run)
