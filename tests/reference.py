@@ -1,4 +1,4 @@
-"""Where reference data of other programs lie; both folders are named by environment variables."""
+"""Folders with reference data of other programs, which environment variables name."""
 
 from __future__ import annotations
 

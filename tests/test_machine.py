@@ -101,3 +101,9 @@ def test_the_doctor_compares_input_with_steps(
     line = next(x for x in capsys.readouterr().out.splitlines() if " input " in x)
     assert line.startswith(word) and "phase 0: a batch of 8 x 16 takes" in line
     assert ("raise data.workers" in line) == (word == "NOT")
+
+
+def test_the_doctor_leaves_no_folder_behind(tmp_path, capsys):
+    Doctor(out=str(tmp_path / "new" / "run")).run()
+    assert f"{tmp_path}: written, read and deleted" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())

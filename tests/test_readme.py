@@ -113,7 +113,7 @@ def test_named_presets_exist():
 
 
 def outline(text: str) -> dict[str, object]:
-    """What two languages of one page must have in common."""
+    """The parts that two languages of one page must have in common."""
     prose = re.sub(r"```.*?```", "", text, flags=re.S)
     tables = re.findall(r"^\|.*\|$", prose, re.M)
     return {

@@ -100,31 +100,29 @@ def _devices() -> Finding:
 
 def _folder(out: str) -> list[Finding]:
     # Only a write of our own shows missing rights and exhausted quotas.
-    probe, made = files.join(out, f"doctor-{os.getpid()}"), _missing_folders(out)
+    if not files.is_bucket(out):
+        out = _existing(out)
+    probe = files.join(out, f"doctor-{os.getpid()}")
     try:
         files.write(probe, b"probe")
         same = files.read(probe) == b"probe"
         files.delete(probe)
-        free = 0 if files.is_bucket(out) else shutil.disk_usage(out).free
-        for folder in made:
-            os.rmdir(folder)
         access = Finding("rights", same, f"{out}: written, read and deleted")
     except (AlbertError, OSError) as error:
         return [Finding("rights", False, str(error))]
     if files.is_bucket(out):
         return [access]
-    text = f"{free / GIB:.1f} GiB free in {os.path.abspath(out)}"
+    free = shutil.disk_usage(out).free
+    text = f"{free / GIB:.1f} GiB free in {out}"
     return [access, Finding("disk", free >= MIN_FREE_BYTES, text)]
 
 
-def _missing_folders(out: str) -> list[str]:
-    """Those of the folder `out` and its parents that do not exist, the innermost first."""
-    missing: list[str] = []
-    folder = os.path.abspath(out)
-    while not files.is_bucket(out) and not os.path.exists(folder):
-        missing.append(folder)
+def _existing(folder: str) -> str:
+    """The folder, or the innermost of its parents that exists, in which it would be made."""
+    folder = os.path.abspath(folder)
+    while not os.path.exists(folder):
         folder = os.path.dirname(folder)
-    return missing
+    return folder
 
 
 def _clock() -> Finding:

@@ -46,7 +46,7 @@ class Evaluate(ModelOptions):
         step_number(self.step)
 
         from albert_jax import files
-        from albert_jax.evaluation import EVALUATION_NAME
+        from albert_jax.evaluation import EVALUATION_NAME, columns
         from albert_jax.model.sharing import check_depth
         from albert_jax.model_io.run_record import is_run
 
@@ -62,7 +62,7 @@ class Evaluate(ModelOptions):
         report = {"step": model.step, "weights": model.weights} | numbers
         heading, *notes = lines
         print(f"{self.model}: step {model.step}, {heading}")
-        print(table(_columns(report)), *notes, sep="\n", flush=True)
+        print(table(columns(report)), *notes, sep="\n", flush=True)
         text = json.dumps(report, indent=1, ensure_ascii=False)
         try:
             files.write(files.join(self.model, EVALUATION_NAME), text.encode())
@@ -152,12 +152,6 @@ class Evaluate(ModelOptions):
         if missing:
             lines.append(f"no baseline from the training examples: {missing}")
         return report, lines
-
-
-def _columns(report: Mapping[str, Any]) -> dict[str, Mapping[str, float]]:
-    """The scores of a report by the headings of a table."""
-    columns = {f"{found['num_layers']} layers": found["scores"] for found in report["results"]}
-    return columns | ({"majority": report["majority"]} if "majority" in report else {})
 
 
 def parse_depths(words: tuple[str, ...]) -> tuple[int, ...]:

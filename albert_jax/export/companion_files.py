@@ -10,7 +10,7 @@ from typing import Any
 from albert_jax import configfile, files
 from albert_jax.config import LAYER_NORM_EPS
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
-from albert_jax.evaluation import EVALUATION_NAME
+from albert_jax.evaluation import EVALUATION_NAME, columns
 from albert_jax.json_files import json_bytes
 from albert_jax.model_io.huggingface import CONFIG_NAME, FINGERPRINT
 from albert_jax.model_io.model import Model
@@ -90,30 +90,29 @@ def companion_files(
 def _score_lines(model: Model) -> list[str]:
     """A section with what `albert-jax evaluate` found for just these weights, if it did."""
     content = files.read(files.join(model.source, EVALUATION_NAME)) if model.step else None
-    depth, columns, report = model.config.num_hidden_layers, {}, {}
+    own, found, report = f"{model.config.num_hidden_layers} layers", {}, {}
     with contextlib.suppress(ValueError, RecursionError, AttributeError, TypeError, KeyError):
         report = json.loads(content or b"{}")  # It may be damaged.
         if (report.get("step"), report.get("weights")) == (model.step, model.weights):
-            scores = {found["num_layers"]: found["scores"] for found in report["results"]}
-            columns = {f"{depth} layers": dict(scores[depth])}
-            columns |= {"majority": dict(report["majority"])} if report.get("majority") else {}
-    if not columns:
+            found = {name: dict(scores) for name, scores in columns(report).items()}
+    if own not in found:
         return []
     examples = f"{report['examples']} examples" if "examples" in report else "held-out documents"
     # Evaluation of pretraining computes as the run did, all else in float32.
     dtype = "float32" if model.run_config.task else model.run_config.compute.dtype
     notes = [f"Measured by `albert-jax evaluate` on {examples} at step {model.step}, in {dtype}."]
-    if "majority" in columns:
+    names = [name for name in (own, "majority") if name in found]
+    if "majority" in names:
         notes.append("The majority is the majority class of the training examples.")
     return [
         *("", "## Scores", ""),
         *notes,
         "",
-        f"| score | {' | '.join(columns)} |",
-        "|---" * (1 + len(columns)) + "|",
+        f"| score | {' | '.join(names)} |",
+        "|---" * (1 + len(names)) + "|",
         *(
-            f"| {score} | {' | '.join(_cell(column.get(score)) for column in columns.values())} |"
-            for score in columns[f"{depth} layers"]
+            f"| {score} | {' | '.join(_cell(found[name].get(score)) for name in names)} |"
+            for score in found[own]
         ),
     ]
 

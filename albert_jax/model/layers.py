@@ -66,6 +66,15 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 """By the names that ModelConfig.hidden_act takes."""
 
 
+def _computed_again(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """x, from which a backward pass computes something again that the forward pass has computed.
+
+    Without the gradient in it, the compiler would take the result of the forward pass and keep it
+    until then. (A gradient that is not finite makes x NaN; such a step changes nothing.)
+    """
+    return x + 0 * gradient
+
+
 def _activate_and_multiply(activation: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
     """activation(x) @ kernel, x [rows, in] and kernel [in, out] of one type -> [rows, out].
 
@@ -88,9 +97,8 @@ def _activate_and_multiply_backward(
     activation: str, saved: tuple[jax.Array, jax.Array], gradient: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     x, kernel = saved
-    # The activation now depends on the gradient: the compiler would otherwise take the one of the
-    # forward pass and keep it until here.
-    activated, pull_back = jax.vjp(ACTIVATIONS[activation], x + 0 * gradient[:, :1])
+    x = _computed_again(x, gradient[:, :1])
+    activated, pull_back = jax.vjp(ACTIVATIONS[activation], x)
     return pull_back(gradient @ kernel.T)[0], activated.T @ gradient
 
 
@@ -103,19 +111,20 @@ def gather_positions(x: jax.Array, positions: jax.Array | np.ndarray) -> jax.Arr
 
 
 class Dense(nnx.Module):
-    """y = x W + b, kernel [in, out]."""
+    """y = x W + b, or with an activation y = activation(x) W + b; kernel [in, out]."""
 
     def __init__(self, inputs: int, outputs: int):
         self.kernel = nnx.Param(jnp.zeros((inputs, outputs)))
         self.bias = nnx.Param(jnp.zeros((outputs,)))
 
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, activation: str | None = None) -> jax.Array:
         """x [..., in] -> [..., out], in the type of x."""
         # Two dimensions, because the weights' gradient would otherwise contract over two axes,
         # which XLA on CPU computes at half the speed.
         rows = x.reshape(-1, x.shape[-1])
-        y = rows @ self.kernel[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
-        return y.reshape(*x.shape[:-1], -1)
+        kernel, bias = self.kernel[...].astype(x.dtype), self.bias[...].astype(x.dtype)
+        product = activate_and_multiply(activation, rows, kernel) if activation else rows @ kernel
+        return (product + bias).reshape(*x.shape[:-1], -1)
 
     def to_heads(self, x: jax.Array, heads: int) -> jax.Array:
         """x [B, S, in] -> [B, N, S, D] with N D = out.
@@ -192,8 +201,7 @@ def _layer_norm_backward(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     x, mean, inverse, scale = saved
     gradient = gradient.astype(jnp.float32)
-    # With the gradient in it, for the reason that activate_and_multiply has.
-    normalized = (x.astype(jnp.float32) - mean + 0 * gradient) * inverse
+    normalized = _computed_again(x.astype(jnp.float32) - mean, gradient) * inverse
     scaled = gradient * scale
     projection = jnp.mean(scaled * normalized, axis=-1, keepdims=True)
     centered = scaled - jnp.mean(scaled, axis=-1, keepdims=True)
@@ -314,8 +322,5 @@ class FeedForward(nnx.Module):
     def __call__(self, x: jax.Array, dropout: LayerDropout) -> jax.Array:
         """x [B, S, H] -> [B, S, H]."""
         inner = checkpoint_name(self.intermediate(x), SAVED)
-        kernel, bias = (p[...].astype(x.dtype) for p in (self.output.kernel, self.output.bias))
-        rows = inner.reshape(-1, inner.shape[-1])
-        output = activate_and_multiply(self.activation, rows, kernel) + bias
-        output = checkpoint_name(output.reshape(x.shape), SAVED)
+        output = checkpoint_name(self.output(inner, self.activation), SAVED)
         return self.layer_norm(x + dropout.hidden(output, sites.FFN))

@@ -187,21 +187,22 @@ class _TextTask(Task[H, TextExample, TextFeature]):
 
     def transformers_class(self) -> TransformersClass:
         """AlbertForSequenceClassification, or that of tokens for the mean of their outputs."""
-        count = self.config.num_texts
         if self.config.pooling == "cls":
             cls = super().transformers_class()
-            lines = usage(cls.auto, count, "print(model.config.id2label, model(**inputs).logits)")
-            return replace(cls, usage=lines) if count > 1 else cls
-        # The head is linear: the mean of its outputs for the tokens is that for their mean.
-        lines = usage(
-            *("AutoModelForTokenClassification", count),
-            'real = inputs["attention_mask"].unsqueeze(-1)',
-            "logits = (model(**inputs).logits * real).sum(1) / real.sum(1)",
-            "print(model.config.id2label, logits)",
-        )
-        return TransformersClass(
-            name="AlbertForTokenClassification", head=("classifier", "classifier"), usage=lines
-        )
+            if self.config.num_texts < 2:
+                return cls  # The pipeline of Transformers applies it.
+            lines = ("print(model.config.id2label, model(**inputs).logits)",)
+        else:
+            # The head is linear: the mean of its outputs for the tokens is that for their mean.
+            cls = TransformersClass(
+                name="AlbertForTokenClassification", head=("classifier", "classifier")
+            )
+            lines = (
+                'real = inputs["attention_mask"].unsqueeze(-1)',
+                "logits = (model(**inputs).logits * real).sum(1) / real.sum(1)",
+                "print(model.config.id2label, logits)",
+            )
+        return replace(cls, usage=usage(cls.auto, self.config.num_texts, *lines))
 
     def transformers_config(self, length: int) -> dict[str, Any]:
         """Names of the outputs, and the kind of the problem."""

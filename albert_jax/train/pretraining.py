@@ -156,7 +156,8 @@ def _warn_of_long_warmup(config: Config) -> None:
         log.warning(
             "optimizer.warmup_steps is %d and the run has %d steps, so the learning rate never "
             "reaches its peak: lower the one or raise the other",
-            *(warmup, config.steps),
+            warmup,
+            config.steps,
         )
 
 

@@ -1,4 +1,4 @@
-"""What is done with fine-tuned runs: evaluation, prediction, other depths, another task, scores."""
+"""The uses of fine-tuned runs: evaluation, prediction, other depths, another task, scores."""
 
 from __future__ import annotations
 

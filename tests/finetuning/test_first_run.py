@@ -1,4 +1,4 @@
-"""What a newcomer meets: examples, weights with few positions, and words about what came out."""
+"""A newcomer's first run: examples, weights with few positions, and words about what came out."""
 
 from __future__ import annotations
 

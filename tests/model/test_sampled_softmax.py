@@ -77,7 +77,7 @@ def test_losses_and_gradients_are_right_on_average():
 
 
 def test_the_tokens_that_are_always_there_are_exact():
-    """Where all others have no probability, no draw changes anything."""
+    """No draw changes anything if all others have no probability."""
     bias = np.full(90, -40.0, np.float32)
     bias[ORDER[:30]] = 0
     params = {**PARAMS, "mlm_head": {**PARAMS["mlm_head"], "bias": jnp.asarray(bias)}}

@@ -99,7 +99,7 @@ def test_the_progress_line_has_the_numbers_of_the_row() -> None:
 
 
 def _screen(text: str) -> list[str]:
-    """What a terminal shows after `text`: carriage returns overwrite."""
+    """The screen of a terminal after `text`: carriage returns overwrite."""
     lines = []
     for line in text.split("\n"):
         cells: list[str] = []

@@ -1,4 +1,4 @@
-"""What each preset sends between four TPU v5e chips in a step, by its compiled program.
+"""The bytes that each preset sends between four TPU v5e chips in a step, by its compiled program.
 
     python -m tests.plan.golden_collectives [NAME ...]
 

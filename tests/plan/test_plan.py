@@ -1,4 +1,4 @@
-"""What a plan says: names of slices, collectives read from a program, memory, time, budgets."""
+"""The contents of a plan: names of slices, collectives read from a program, memory, time, budgets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the page shows of a model before it is asked: names, languages, examples."""
+"""The page before it is asked anything of a model: names, languages, examples."""
 
 from __future__ import annotations
 
