@@ -52,6 +52,8 @@ class Predictor:
         if denoising_steps is not None:
             model = predict.with_denoising_steps(model, denoising_steps)
         self.model, self.task = model, predict.task_of(model)
+        if top_k is not None and not (self.task.classifies or self.task.ranks_answers):
+            raise ConfigError(f"--top-k: {self.task.name} gives one answer each: leave it out")
         if not self.task.generates and self._sampling != Sampling():
             raise ConfigError(
                 "--temperature, --seed and --show-steps are for generation, not for "
@@ -116,13 +118,10 @@ class Predictor:
     def _readable(self, example: Any, prediction: Prediction) -> Prediction:
         """The prediction with its input, unless an id names that, and with `top_k` alternatives."""
         shown = dict(prediction)
-        probabilities = shown.get("probabilities")
-        if self._top_k is not None and "best" not in shown and not isinstance(probabilities, dict):
-            raise ConfigError(f"--top-k: {self.task.name} gives one answer each: leave it out")
-        if isinstance(probabilities, dict):
-            ranked = sorted(probabilities.items(), key=lambda item: -item[1])
+        if self.task.classifies:
+            ranked = sorted(shown["probabilities"].items(), key=lambda item: -item[1])
             shown["probabilities"] = dict(ranked[: self._top_k])
-        if "best" in shown:
+        if self.task.ranks_answers:
             best = shown.pop("best")
             if self._top_k is not None:
                 shown["best"] = best[: self._top_k]

@@ -64,6 +64,7 @@ class _Squad(Task[Q, Question, WindowFeature]):
     """The base of both versions: files, windows and batches."""
 
     confidence_interval = False
+    ranks_answers = True
     page = PageForm(
         title="Question answering",
         fields=("question", "context"),

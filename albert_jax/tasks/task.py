@@ -35,7 +35,6 @@ Forward = Callable[[Batch], Any]
 Axes = tuple[str | int, ...]
 """Names ("batch", "length") or sizes of an array's axes."""
 
-
 C = TypeVar("C", bound=TaskConfig)
 E = TypeVar("E")
 F = TypeVar("F")
@@ -59,13 +58,14 @@ class Task(abc.ABC, Generic[C, E, F]):
     """True if scores are cheap enough to be resampled for an interval."""
     classifies: ClassVar[bool] = False
     """True if `head_logits` gives a logit per label (for early exit, explanations, teachers)."""
+    ranks_answers: ClassVar[bool] = False
+    """True if predictions list several answers, the most probable first, as "best"."""
     embeds: ClassVar[bool] = False
     """True if `logits` is the vector of a text."""
     generates: ClassVar[bool] = False
     """True if denoising steps and a temperature can be set."""
     page: ClassVar[PageForm] = PageForm()
     """The form in which the web page asks for an example."""
-
     loss_name: ClassVar[str]
     """Name of the usual loss, the cross-entropy of `logits`."""
     label_column: ClassVar[str] = "labels"

@@ -140,7 +140,8 @@ def test_denoising_steps_are_shown_and_temperature_draws(data, tmp_path, capsys)
         for seed in ("1", "2", "1")
     }
     assert len(drawn) == 2
-    code, out, err = call(capsys, "predict", run, "the file", "--top-k", "2")
-    assert code == 2 and not out and "--top-k" in err
+    # An option that the task does not have is refused before the input is read.
+    code, out, err = call(capsys, "predict", run, "--input", "missing.tsv", "--top-k", "2")
+    assert code == 2 and not out and "--top-k: generation gives one answer" in err
     code, out, err = call(capsys, "fill-mask", run, "the [MASK] is found")
     assert code == 0, err

@@ -108,6 +108,11 @@ def test_columns_that_say_nothing_or_one_thing_twice(tmp_path: Path) -> None:
     complains(put(tmp_path, "c.tsv", "Text\tLabel\nx\t1\n"), "Text, Label", "--columns")
 
 
+def test_several_labels_of_one_example_are_not_offered(tmp_path: Path) -> None:
+    path = put(tmp_path, "a.jsonl", '{"sentence": "x", "label": ["joy", "hope"]}\n')
+    complains(path, "a.jsonl:1", "label is a list", "not offered")
+
+
 def test_an_empty_row_is_no_row_less(tmp_path: Path) -> None:
     """Predictions stand in the order of the rows: none may be dropped without a word."""
     for name, empty in (("a.tsv", "\t"), ("b.csv", ",")):

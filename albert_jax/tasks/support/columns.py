@@ -90,6 +90,11 @@ def read_texts(
     records = load_records(path, config.columns)
     required = labelled if required is None else required
     texts, label = _roles(records[0], config, label_names, required)
+    if label and labelled and isinstance(records[0].fields.get(label), list):
+        raise DataError(
+            f"{records[0].where}: {label} is a list: an example has one label, and several at a "
+            "time are not offered; fine-tune a model for each of them, with labels such as 0 and 1"
+        )
     return [
         TextExample(
             record.where,
