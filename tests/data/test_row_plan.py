@@ -159,6 +159,25 @@ def test_packing_places_every_item_once(most):
     assert len(pack(np.zeros(0, int), 64, most, 1)) == 0
 
 
+@pytest.mark.parametrize("most", [1, 3, 32])
+def test_packing_is_first_fit_of_the_longest_item(most):
+    rng = np.random.default_rng(1)
+    for sizes in (rng.integers(1, 65, 500), rng.integers(1, 9, 300), np.full(7, 9)):
+        expected, left = [], sorted(sizes.tolist(), reverse=True)
+        while left:
+            fitting: list[int] = []
+            for size in left:
+                if len(fitting) < most and sum(fitting) + size <= 64:
+                    fitting.append(size)
+            for size in fitting:
+                left.remove(size)
+            expected.append(fitting)
+        row = pack(sizes, 64, most, 1)
+        assert expected == [
+            sorted(sizes[row == number].tolist(), reverse=True) for number in range(row.max() + 1)
+        ]
+
+
 def test_packing_fills_rows():
     rng = np.random.default_rng(0)
     sizes = np.clip(rng.gamma(2, 25, 20_000), 5, 512).astype(int)  # paragraphs

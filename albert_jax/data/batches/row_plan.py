@@ -293,32 +293,37 @@ def pack(lengths: np.ndarray, capacity: int, max_items: int, key: int) -> np.nda
     ``key`` decides which items of one length come into which row. The method is first fit with
     the longest items first: a row repeatedly takes the longest remaining item that fits. The set
     of remaining lengths is an integer whose bits are the lengths, so the next item is found in one
-    operation.
+    operation. A row repeats until one of its lengths runs out, so rows are made many at a time.
     """
     remaining = np.bincount(lengths, minlength=capacity + 1).tolist()
     available = sum(1 << length for length, count in enumerate(remaining) if count)
-    placed_lengths, placed_rows, row = [], [], 0
+    small = np.min_scalar_type(capacity)  # A stable sort of small integers is a fast radix sort.
+    placed_lengths, placed_rows, row = [np.zeros(0, small)], [np.zeros(0, np.int64)], 0
     while available:
-        space, free_slots = capacity, max_items
+        space, free_slots, items_of_row = capacity, max_items, []
+        lengths_left = available
         while free_slots:
-            length = (available & ((2 << space) - 1)).bit_length() - 1
+            length = (lengths_left & ((2 << space) - 1)).bit_length() - 1
             if length < 1:
                 break
             number = min(space // length, remaining[length], free_slots)
-            placed_lengths += [length] * number
-            placed_rows += [row] * number
+            items_of_row.append((length, number))
             space -= number * length
             free_slots -= number
-            remaining[length] -= number
+            lengths_left &= ~(1 << length)
+        rows = min(remaining[length] // number for length, number in items_of_row)
+        for length, number in items_of_row:
+            placed_lengths.append(np.full(rows * number, length, small))
+            placed_rows.append(np.repeat(np.arange(row, row + rows), number))
+            remaining[length] -= rows * number
             if not remaining[length]:
                 available ^= 1 << length
-        row += 1
-    small = np.min_scalar_type(capacity)  # A stable sort of small integers is a fast radix sort.
-    by_length = np.argsort(np.array(placed_lengths, small), kind="stable")
+        row += rows
+    by_length = np.argsort(np.concatenate(placed_lengths), kind="stable")
     items = counter_rng.permutation(key, len(lengths))
     items = items[np.argsort(lengths[items].astype(small), kind="stable")]
     row_of = np.empty(len(lengths), np.int64)
-    row_of[items] = np.array(placed_rows, np.int64)[by_length]
+    row_of[items] = np.concatenate(placed_rows)[by_length]
     return row_of
 
 
