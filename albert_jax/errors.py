@@ -60,6 +60,11 @@ class Stopped(AlbertError):
     exit_code = 75
 
 
+def name_of(error: AlbertError) -> str:
+    """The name under which another process finds the class of an error, or its nearest base here."""
+    return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
+
+
 MAX_LINE, MAX_WORD = 2000, 400
 """Most characters of a printed line, and of a name in it."""
 

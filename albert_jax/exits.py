@@ -122,7 +122,10 @@ def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
     elif is_out_of_memory(error):
         logs.libraries.keep_trace(error)
         said = str(error).splitlines()[0][:200]
-        advice = "raise --phases.N.gradient-accumulation-steps or lower --phases.N.batch-size"
+        advice = (
+            "give it less at a time (training: lower --phases.N.batch-size, or raise "
+            "--phases.N.gradient-accumulation-steps; else fewer or shorter texts)"
+        )
         code, text = PeerError.exit_code, f"a device ran out of memory: {advice} ({said})"
     else:
         logs.libraries.keep_trace(error)
@@ -195,7 +198,7 @@ def abort(
         stream = sys.__stderr__
         if stacks and stream is not None:
             faulthandler.dump_traceback(file=stream, all_threads=True)
-        os.write(2, f"albert-jax: {line}\n".encode())
+        os.write(2, f"albert-jax: {one_line(line)}\n".encode(errors="backslashreplace"))
     time.sleep(linger)
     os._exit(code)
 

@@ -6,6 +6,7 @@ last line. In a run they are kept in ``RUN/libraries.log``, which our last line 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -58,13 +59,14 @@ class LibraryLog(logging.Handler):
         if self._path:
             trace = (type(error), error, error.__traceback__)
             values = ("albert_jax", logging.ERROR, __file__, 0, "%s", (error,), trace)
-            self.emit(logging.LogRecord(*values))
+            self.handle(logging.LogRecord(*values))
 
     def file(self) -> str | None:
         """The path of the file if this process has written to it."""
-        if self._waiting:
-            self._write()
-        return self._path if self._used and not self._waiting else None
+        with self.lock or contextlib.nullcontext():
+            if self._waiting:
+                self._write()
+            return self._path if self._used and not self._waiting else None
 
     def _write(self) -> None:
         try:

@@ -75,7 +75,7 @@ class Bench:
         """The score (in percent) of one run, trained on all or so many sentences of a task."""
         steps, part = self.options.steps, self.options.part
         trained = self.structure(like) if init == SCRATCH else f"{init}@{self.model(init).step}"
-        asked = (name, init, trained, part, steps, seed, sentences or "all")
+        asked = (name, init, trained, part, steps, seed, sentences or "all", self.options.most)
 
         def run() -> float:
             config = tuning.default_config(tuning.SETTINGS[name], seed)

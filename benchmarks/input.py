@@ -52,7 +52,7 @@ def make_corpus(folder: Path, documents: int) -> Corpus:
                 writer.add_many(ids, lengths, sentences)
                 shards.append(writer.close())
         manifest = {"format": 1, "vocabulary": Pieces.fingerprint, "vocab_size": VOCAB,
-                    "splits": {"train": shards}}  # fmt: skip
+                    "splits": {"train": shards}, "unigram_sha256": ""}  # fmt: skip
         (folder / "manifest.json").write_text(json.dumps(manifest))
     return Corpus.open(folder)
 

@@ -105,12 +105,12 @@ def left(batch: dict, size: int) -> list[np.ndarray]:
 def left_of_text(corpora: Sequence[Corpus], size: int, limit: int) -> BackOff:
     """The n-grams to the left of all symbols of a text, up to a limit."""
     parts, count = [], 0
-    for corpus in corpora:
-        for window in range(corpus.num_windows):
-            parts.append(corpus.ids([window]).astype(np.int64))
-            count += len(parts[-1])
-            if count >= limit:
-                break
+    windows = ((corpus, window) for corpus in corpora for window in range(corpus.num_windows))
+    for corpus, window in windows:
+        if count >= limit:
+            break
+        parts.append(corpus.ids([window]).astype(np.int64))
+        count += len(parts[-1])
     text = np.concatenate([np.full(4, size), *parts])
     before = np.lib.stride_tricks.sliding_window_view(text, 5)
     return BackOff([numbers(before[:, i:4], size) for i in range(5)], before[:, 4])

@@ -86,7 +86,7 @@ class Torch:
         self.model = AlbertForPreTraining(
             AlbertConfig(
                 **settings, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0,
-                attn_implementation="sdpa",
+                classifier_dropout_prob=0.0, attn_implementation="sdpa",
             )
         ).to(self.device)  # fmt: skip
         self.model.train()

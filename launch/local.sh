@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # The main job on this machine: text in, a fine-tunable ALBERT out.
 #
-#   bash launch/local.sh [--text FILE...] [--config PRESET] [--out DIR] [--processes N]
-#                        [-- PRETRAIN OPTIONS]
+#   bash launch/local.sh [--text FILE... [TEXT OPTIONS]] [--config PRESET] [--out DIR]
+#                        [--processes N] [-- PRETRAIN OPTIONS]
 #
 # Without --text it learns from the documentation that Python carries with it. FILE may be a
-# quoted pattern ('my/*.txt'). Results lie in runs/; the same command continues an interrupted
+# quoted pattern ('my/*.txt'). TEXT OPTIONS are --format, --field, --sentences, --language and
+# --on-bad-text of `albert-jax data prepare`, and --kind, --lower-case, --keep-accents and
+# --keep-width of `albert-jax tokenizer train`. Results lie in runs/; the same command continues an interrupted
 # run, and says so when all is done. Stages: tokenizer, prepare, pretrain, evaluate, export,
 # fill-mask; each is skipped when its result is complete. --processes N trains with N processes that
 # talk over the loopback network, as the hosts of a cluster do.
@@ -19,6 +21,8 @@ usage() {
 }
 
 text=()
+reading=()
+rules=()
 config=tiny
 out=
 processes=1
@@ -36,7 +40,8 @@ while [ $# -gt 0 ]; do
             exit 2
         fi
         ;;
-    --config | --out | --processes)
+    --config | --out | --processes | --format | --field | --sentences | --language | \
+        --on-bad-text | --kind | --lower-case | --keep-accents | --keep-width)
         if [ $# -lt 2 ]; then
             echo "local.sh: $1 needs a value" >&2
             exit 2
@@ -44,6 +49,7 @@ while [ $# -gt 0 ]; do
         case $1 in
         --config) config=$2 ;;
         --out) out=$2 ;;
+        --kind | --lower-case | --keep-accents | --keep-width) rules+=("$1" "$2") ;;
         --processes)
             processes=$2
             if ! [[ $processes =~ ^[1-9][0-9]*$ ]]; then
@@ -51,6 +57,7 @@ while [ $# -gt 0 ]; do
                 exit 2
             fi
             ;;
+        *) reading+=("$1" "$2") ;;
         esac
         shift 2
         ;;
@@ -70,6 +77,11 @@ while [ $# -gt 0 ]; do
     esac
 done
 
+if [ ${#text[@]} -eq 0 ] && [ $((${#reading[@]} + ${#rules[@]})) -gt 0 ]; then
+    echo "local.sh: ${reading[0]-${rules[0]}} is for a text of yours: give --text" >&2
+    exit 2
+fi
+
 began=$SECONDS
 make_environment "$root" "$root/.venv" ""
 echo "environment: $((SECONDS - began)) s"
@@ -78,16 +90,16 @@ runner=()
 export JAX_PLATFORMS=${JAX_PLATFORMS:-cpu}
 use_large_pages
 
-source=(--text "${text[@]}")
+source=(--text "${text[@]}" "${reading[@]}")
 name=$(basename -- "$config" .toml)
 if [ ${#text[@]} -eq 0 ]; then
     source=(--text python-docs:)
 else
-    # Other text, other results: the folder is named after the content of the files.
-    name+=-$("$root/.venv/bin/python" - "${text[@]}" <<'PY'
+    # Other text, other results: the folder is named after the content of the files and the options.
+    name+=-$("$root/.venv/bin/python" - "${reading[*]} ${rules[*]}" "${text[@]}" <<'PY'
 import glob, hashlib, sys
-digest = hashlib.sha256()
-for pattern in sys.argv[1:]:
+digest = hashlib.sha256(sys.argv[1].strip().encode())
+for pattern in sys.argv[2:]:
     for name in sorted(glob.glob(pattern, recursive=True)) or [pattern]:
         try:
             with open(name, "rb") as file:
@@ -124,7 +136,7 @@ stage() {
 
 vocabulary=$("${albert[@]}" config show --config "$config" --get model.vocab_size)
 stage tokenizer "$out/tokenizer" \
-    tokenizer train "${source[@]}" --vocab-size "$vocabulary" --out "$out/tokenizer"
+    tokenizer train "${source[@]}" --vocab-size "$vocabulary" "${rules[@]}" --out "$out/tokenizer"
 stage prepare "$out/data/manifest.json" \
     data prepare "${source[@]}" --tokenizer "$out/tokenizer" --out "$out/data"
 # Always asked: it continues what was interrupted, and says in seconds that it is done.

@@ -62,7 +62,8 @@ def differences(
 
 @jax.jit
 def _is_finite(leaf: jax.Array) -> jax.Array:
-    return jnp.isfinite(leaf).all()
+    # 0 * inf and 0 * nan are nan. A sum compiles in half the time of all().
+    return jnp.isfinite(jnp.sum(0 * leaf))
 
 
 def finite_flags(tree: Any) -> dict[str, jax.Array]:

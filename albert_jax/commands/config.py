@@ -44,7 +44,7 @@ class ConfigShow:
 
         encoder, total = num_parameters(config.model, heads=False), num_parameters(config.model)
         print(f"# digest {configfile.digest(config)}")
-        print(f"# parameters {encoder:,} (encoder with pooler), {total:,} (with both heads)")
+        print(f"# parameters {encoder:,} (encoder with pooler), {total:,} (with all heads)")
         name, base = configfile.base_of(self.config)
         changes = configfile.difference(config, base)
         print(f"# differs from {name}:" if changes else f"# same as {name}")

@@ -23,7 +23,7 @@ _PACKAGES = {
     "transformers": "transformers torch",
     "sentence-transformers": "sentence-transformers",
     "onnx": "onnxruntime",
-    "jax": "jax",
+    "jax": "jax flatbuffers",
 }
 """Packages that load the export, by the name that model hubs have for the library."""
 

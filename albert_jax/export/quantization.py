@@ -111,7 +111,10 @@ def drift(
     """Mean cosine and largest difference of the tokens' states after each layer."""
     encode = jax.jit(lambda p: albert.encode_all_layers(p, model, batch, compute=FLOAT32)[1])
     real = batch["segment_ids"] > 0
-    before, after = (np.asarray(encode(weights))[:, real] for weights in (params, changed))
+    inner = model.inner_group_num  # A layer ends with the last of its blocks.
+    before, after = (
+        np.asarray(encode(weights))[inner - 1 :: inner, real] for weights in (params, changed)
+    )
     return [
         {
             "layer": number,

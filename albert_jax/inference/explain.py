@@ -53,11 +53,12 @@ class Layers:
     states: np.ndarray
     """float32 [L + 1, S, H]: the embeddings, and the output of each layer."""
     attention: np.ndarray
-    """float32 [L, N, S, S]: layer, head, the token that attends, the token attended to."""
+    """float32 [L, N, S, S]: layer, head, the token that attends, the token attended to. A layer of
+    several blocks (inner_group_num) has the heads of all of them."""
 
 
 class Word(NamedTuple):
-    """A word, its first token, and the token behind its last."""
+    """A word, its first token, and the token after its last."""
 
     text: str
     first: int
@@ -166,7 +167,10 @@ def _program(config: ModelConfig, num_layers: int | None) -> Any:
         attention = albert.attention_probabilities(
             params, config, states[:-1], batch["segment_ids"], num_layers=num_layers
         )
-        return states[:, 0], attention[:, 0]
+        inner, (*_, length, _) = config.inner_group_num, attention.shape
+        return states[::inner, 0], attention[:, 0].reshape(
+            -1, inner * config.num_attention_heads, length, length
+        )
 
     return jax.jit(forward)
 

@@ -18,8 +18,8 @@ from albert_jax.data.vocabularies.vocabulary import Vocabulary, special_ids
 from albert_jax.errors import CheckpointError, ConfigError, DataError
 from albert_jax.inference.masked_lm import logits_function, masked_batches
 from albert_jax.inference.words import continues_word
-from albert_jax.model.albert import FLOAT32
 from albert_jax.model.attention import XLA
+from albert_jax.model.unroll import inference_compute
 from albert_jax.model_io.model import Model
 from albert_jax.tasks.support.rows import sequence
 
@@ -100,7 +100,7 @@ def _encode(text: str, number: int, vocabulary: Vocabulary, max_length: int) -> 
 @functools.lru_cache(maxsize=8)
 def _program(config: ModelConfig) -> Any:
     """The compiled (params, batch) -> logits [B, P, V] in float32, one per structure."""
-    return jax.jit(logits_function(config, FLOAT32, XLA))
+    return jax.jit(logits_function(config, inference_compute(config), XLA))
 
 
 def _word(id: int, vocabulary: Vocabulary) -> str:

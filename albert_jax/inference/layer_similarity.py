@@ -25,7 +25,8 @@ def mean_cosines(
     """The mean cosine of each token's state after a layer to its state before.
 
     Padding does not count. The result is {"cosine_of_layer_1": ..., ...}, where a value near 1
-    means that the layer changes little; it is empty if the batches hold no token.
+    means that the layer changes little; it is empty if the batches hold no token. Where a layer
+    has several blocks (inner_group_num), it is that of each block, "cosine_of_block_1".
     """
 
     @jax.jit
@@ -48,7 +49,8 @@ def mean_cosines(
         count += float(tokens)
     if not count:
         return {}
-    return {f"cosine_of_layer_{i}": float(value / count) for i, value in enumerate(total, start=1)}
+    unit = "layer" if config.inner_group_num == 1 else "block"
+    return {f"cosine_of_{unit}_{i}": float(value / count) for i, value in enumerate(total, start=1)}
 
 
 def cosine(a: Any, b: Any) -> jax.Array:

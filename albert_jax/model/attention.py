@@ -56,7 +56,11 @@ class Backend:
         if model.attention_probs_dropout_prob and not self.attention_dropout:
             return "has no attention dropout (model.attention_probs_dropout_prob must be 0)"
         if head not in self.head_sizes:
-            return f"has no heads of size {head} (it needs multiples of {self.head_sizes.step})"
+            sizes = self.head_sizes
+            return (
+                f"has no heads of size {head} (it takes multiples of {sizes.step} from {sizes[0]} "
+                f"to {sizes[-1]})"
+            )
         for i, phase in enumerate(config.phases):
             if phase.sequence_length % self.sequence_multiple:
                 return (

@@ -14,7 +14,7 @@ from albert_jax.model.albert import abstract_params
 
 
 def init_params(config: ModelConfig, seed: int = 0) -> dict[str, Any]:
-    """Random parameters with both pretraining heads, a nested dict of float32 numpy arrays.
+    """Random parameters with all heads, a nested dict of float32 numpy arrays.
 
     Kernels and embeddings are normal with standard deviation initializer_range, truncated at two
     standard deviations (create_initializer in the original's modeling.py). Biases are 0 and

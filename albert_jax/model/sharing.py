@@ -48,7 +48,10 @@ def check_depth(config: ModelConfig, num_layers: int) -> None:
 def at_depth(
     config: ModelConfig, params: Params, num_layers: int
 ) -> tuple[ModelConfig, dict[str, Any]]:
-    """Config and parameters of the model that consists of the first `num_layers` layers."""
+    """Config and parameters of the model of `num_layers` layers.
+
+    With several groups, its layers are divided among them anew.
+    """
     check_depth(config, num_layers)
     config = dataclasses.replace(config, num_hidden_layers=num_layers)
     encoder = {

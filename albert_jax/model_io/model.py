@@ -48,7 +48,7 @@ class Model:
         return self.run_config.model
 
     def at_depth(self, num_layers: int) -> Model:
-        """The model that consists of the first `num_layers` layers, as `encode` applies them.
+        """The model of `num_layers` layers, as `encode` applies them.
 
         Raises ConfigError for a number of layers that the model does not have.
         """

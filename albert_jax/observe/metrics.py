@@ -8,7 +8,7 @@ Each line is one JSON object, a row. There are two kinds of rows, named by their
   skipped_steps (of the whole run so far), real_token_share (of the rows' positions),
   tokens_per_second (real tokens over the time of steps and input), seconds (wall time since the row
   before, by stage, see clock.STAGES),
-  goodput (share of that time spent on steps that were kept), eta (seconds), time (Unix), cost (if
+  goodput (share of that time spent in training steps), eta (seconds), time (Unix), cost (if
   a price is known), left_out_documents (of damaged records, if there are any).
 - "evaluation": step, phase and the named scores of the evaluation.
 

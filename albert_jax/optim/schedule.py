@@ -22,6 +22,13 @@ def polynomial(
     return float(np.float32(peak - end) * remaining + np.float32(end))
 
 
+def warmup_steps(config: Config) -> int:
+    """Steps at the start of a run in which the learning rate rises, by its first phase."""
+    first = config.phases[0]
+    rising = {"run": config.optimizer.warmup_steps, "warmup": first.steps}
+    return rising.get(first.schedule, 0)
+
+
 def learning_rate(config: Config, step: int) -> float:
     """The learning rate of a step of the run (from 0), by the schedule that its phase names.
 

@@ -16,7 +16,9 @@ from albert_jax.errors import AlbertError, ConfigError, PeerError
 from albert_jax.parallel.jax_internals import coordination_client, process_count, process_index
 
 AGREE_SECONDS = 300.0
-_FIRST_SECONDS = 1800.0
+"""Time that a process has to tell its facts."""
+_RESULT_SECONDS = 1800.0
+"""Time that the other processes wait for the work of process 0."""
 _counter = itertools.count()
 
 
@@ -40,14 +42,14 @@ def on_process_0(name: str, work: Callable[[], Any], key: str | None = None) -> 
         return work()
     key = key or new_key(name)
     if index > 0:
-        answer = _receive(key, 0, _FIRST_SECONDS)
+        answer = _receive(key, 0, _RESULT_SECONDS)
         if "error" in answer:
             raise getattr(errors, answer["error"])(answer["message"])
         return answer["result"]
     try:
         result = work()
     except AlbertError as error:
-        _publish(key, {"error": type(error).__name__, "message": str(error)})
+        _publish(key, {"error": errors.name_of(error), "message": str(error)})
         raise
     _publish(key, {"result": result})
     return result

@@ -109,7 +109,9 @@ class Answers:
         config = model.config
         blocks = config.num_hidden_layers * config.inner_group_num
         layer = int(_number(fields, "layer", 1, 1, blocks))
-        head = int(_number(fields, "head", 0, 0, config.num_attention_heads))
+        head = int(
+            _number(fields, "head", 0, 0, config.num_attention_heads * config.inner_group_num)
+        )
         layers = states_and_attention(model, _one_or_two(fields), max_tokens=MAX_TOKENS)
         heads = layers.attention[layer - 1]
         attention = heads.mean(0) if head == 0 else heads[head - 1]

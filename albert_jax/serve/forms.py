@@ -92,7 +92,7 @@ def describe(name: str, model: Model, task: AnyTask | None) -> dict[str, Any]:
         "step": model.step,
         "num_layers": config.num_hidden_layers,
         "num_blocks": config.num_hidden_layers * config.inner_group_num,
-        "num_heads": config.num_attention_heads,
+        "num_heads": config.num_attention_heads * config.inner_group_num,
         "hidden_size": config.hidden_size,
         "vocab_size": model.vocabulary.size,
     }

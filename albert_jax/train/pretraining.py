@@ -152,7 +152,7 @@ def reopen_run(past: RecordedStep, data: tuple[str, ...] = ()) -> tuple[Recorded
 
 def _warn_of_long_warmup(config: Config) -> None:
     warmup = config.optimizer.warmup_steps
-    if warmup >= config.steps:
+    if config.phases[0].schedule == "run" and warmup >= config.steps:
         log.warning(
             "optimizer.warmup_steps is %d and the run has %d steps, so the learning rate never "
             "reaches its peak: lower the one or raise the other",

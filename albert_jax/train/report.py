@@ -14,6 +14,7 @@ from albert_jax.observe import collapse
 from albert_jax.observe.clock import Clock
 from albert_jax.observe.console import Console, progress_line
 from albert_jax.observe.metrics import MetricsWriter
+from albert_jax.optim import schedule
 from albert_jax.train.task import Batch, TrainingTask
 
 
@@ -84,6 +85,7 @@ class Report:
         values = {name: float(value) for name, value in jax.device_get(dict(metrics)).items()}
         self.newest_step = step
         self.skipped_in_a_row = int(values["skipped_in_a_row"])
+        added = {"all_steps": 1.0, "timed_tokens": counts.pop("timed_tokens")}
         if self.skipped_in_a_row:
             self._console.say(
                 f"step {step}: loss {values['loss']}, gradient norm {values['grad_norm']}: "
@@ -91,14 +93,15 @@ class Report:
             )
         else:
             kinds = ("loss", "_correct", "_weights")
-            added = {name: value for name, value in values.items() if name.endswith(kinds)}
+            added |= {name: value for name, value in values.items() if name.endswith(kinds)}
             for name in [name for name in added if name.endswith("_loss")]:
                 if values.get(name.removesuffix("loss") + "weights") == 0:
                     del added[name]  # The step had nothing to predict.
                 else:
                     added[f"{name}_steps"] = 1.0
-            for name, value in ({"steps": 1.0} | added | counts).items():
-                self._sums[name] = self._sums.get(name, 0.0) + value
+            added |= {"steps": 1.0} | counts
+        for name, value in added.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
         if step % self._config.run.logging_steps == 0 or step == self._config.steps:
             self._write_row(step, values)
 
@@ -138,7 +141,9 @@ class Report:
             "tokens_per_second": timed_tokens / max(stages["step"] + stages["input_wait"], 1e-9),
             "seconds": {name: round(value, 4) for name, value in stages.items() if value},
             "goodput": stages["step"] / max(seconds, 1e-9),
-            "eta": eta_seconds(config, step, seconds_per_step=seconds / steps),
+            "eta": eta_seconds(
+                config, step, seconds_per_step=seconds / max(sums.get("all_steps", 0.0), 1.0)
+            ),
         }
         if config.run.price_per_hour:
             row["cost"] = self._seconds / 3600 * config.run.price_per_hour
@@ -151,7 +156,7 @@ class Report:
         message = collapse.diagnose(
             list(self._recent_rows),
             model=config.model,
-            warmup_steps=config.optimizer.warmup_steps,
+            warmup_steps=schedule.warmup_steps(config),
             unigram_loss=self._task.reference_loss,
         )
         if message:

@@ -56,7 +56,7 @@ def make_train_step(
     over the mesh (`mesh.check_rows`). `scalars` are learning_rate (float32) and seed (int32). The
     metrics are float32 scalars of the global batch: loss, one loss per term, the sums of the loss,
     the total weights, grad_norm (before clipping), learning_rate, skipped and skipped_in_a_row.
-    `params` are the parameters or their shapes, by default those of config.model with both heads.
+    `params` are the parameters or their shapes, by default those of config.model with all heads.
     `num_layers` is the depth; None means the model's own.
     """
     shapes = abstract_params(config.model) if params is None else params

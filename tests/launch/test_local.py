@@ -157,10 +157,23 @@ def test_local_takes_own_text(checkout, tmp_path):
     assert done.returncode == 2 and "holds tiny-" in done.stderr and "pretrain" not in log
 
 
+def test_local_passes_the_options_of_a_text_on(checkout, tmp_path):
+    (tmp_path / "a.txt").write_text("Die Tür.")
+    checkout.run("launch/local.sh", "--text", "a.txt")
+    arguments = ["--text", "a.txt", "--language", "de", "--keep-accents", "True"]
+    done, log = checkout.run("launch/local.sh", *arguments)
+    assert done.returncode == 0, done.stderr
+    verbs = ["tokenizer", "data"]
+    train, prepare = (next(s for s in log.splitlines() if f"albert-jax {v}" in s) for v in verbs)
+    assert "--text a.txt --language de --vocab-size 4000 --keep-accents True --out" in train
+    assert "--text a.txt --language de --tokenizer" in prepare and "accents" not in prepare
+
+
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [(["--txt", "x"], "unknown option --txt"), (["--text"], "--text needs"),
-     (["--text", "none*.txt"], "none*.txt"), (["--config"], "--config needs")],
+     (["--text", "none*.txt"], "none*.txt"), (["--config"], "--config needs"),
+     (["--language", "de"], "--language is for a text of yours")],
 )  # fmt: skip
 def test_local_answers_wrong_usage(checkout, arguments, text):
     done, log = checkout.run("launch/local.sh", *arguments)

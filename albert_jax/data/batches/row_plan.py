@@ -122,7 +122,7 @@ def plan_rows(
     ends = np.searchsorted(text.offsets, text.offsets[:-1] + target)
     ends = np.minimum(ends, text.document_ends[text.document])
     next_start = ends
-    if settings.sentence_order == "nsp":
+    if settings.sentence_order == "nsp" and len(counts) > 1:
         every = np.arange(len(sizes))
         next_start = np.where(_foreign(every, ends, settings, key), text.splits(every, ends), ends)
     start = _chain(next_start)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from albert_jax.data.vocabularies.vocabulary import Vocabulary
 
 MANIFEST = "manifest.json"
+WORK_FOLDER = "prepare-work"
+"""Folder inside a prepared one with what its preparation needs, deleted at the end."""
 FORMAT = 1
 """Version of the layout of a prepared folder; a folder of another version is refused."""
 
@@ -62,7 +64,7 @@ class Corpus:
         self.directory, self.split = directory, split
         self.fingerprint: str = manifest["vocabulary"]
         self.vocab_size: int = manifest["vocab_size"]
-        self._unigram_sha256: str | None = manifest.get("unigram_sha256")
+        self._unigram_sha256: str = manifest["unigram_sha256"]
         if not (type(self.vocab_size) is int and 0 < self.vocab_size <= MAX_VOCABULARY):
             raise _unreadable(directory, f"vocab_size is not 1 to {MAX_VOCABULARY:,}")
         described = manifest.get("columns")
@@ -111,7 +113,7 @@ class Corpus:
         path = self.directory / "unigram.npy"
         try:
             require_regular(str(path))
-            if self._unigram_sha256 not in (None, files.sha256(str(path))):
+            if files.sha256(str(path)) != self._unigram_sha256:
                 raise ValueError("it is not what was written")
             return np.load(path, allow_pickle=False).reshape(self.vocab_size)
         except (OSError, ValueError) as error:
@@ -234,7 +236,11 @@ def _local_copy(directory: str) -> Path:
     _log.info("copying %s to %s", directory, folder)
     copied = files.file_sizes(str(folder))
     for name, size in files.file_sizes(directory).items():
-        if name != MANIFEST and not name.startswith(("work/", ".")) and copied.get(name) != size:
+        if (
+            name != MANIFEST
+            and not name.startswith((f"{WORK_FOLDER}/", "."))
+            and copied.get(name) != size
+        ):
             files.download(files.join(directory, name), files.join(str(folder), name))
     files.write(str(folder / MANIFEST), manifest)
     return folder

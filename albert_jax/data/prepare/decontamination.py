@@ -67,7 +67,7 @@ def _evaluation_ngrams(paths: tuple[str, ...]) -> np.ndarray:
 
 
 def _texts(path: str, content: str) -> Iterator[str]:
-    """The texts of a file. JSON is parsed, because escapes such as \\\\n would hide words."""
+    """The texts of a file. JSON is parsed, because escapes such as \\n would hide words."""
     if ".json" not in path and ".ndjson" not in path:
         yield content
         return

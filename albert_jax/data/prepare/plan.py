@@ -8,6 +8,7 @@ from typing import Any
 
 from albert_jax import files
 from albert_jax.config import MAX_VOCABULARY
+from albert_jax.data.corpus.corpus import WORK_FOLDER
 from albert_jax.data.prepare.word_segmentation import Words
 from albert_jax.data.sources.document import Part
 from albert_jax.data.sources.sentences import Rule
@@ -80,7 +81,7 @@ class Plan:
     @property
     def work(self) -> str:
         """Folder of the files that are needed until the manifest is written."""
-        return files.join(self.out_dir, "prepare-work")
+        return files.join(self.out_dir, WORK_FOLDER)
 
     def array(self, step: str, index: int) -> str:
         """Path of the array of an item."""
