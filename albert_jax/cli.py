@@ -147,7 +147,7 @@ def _run(command: str, arguments: list[str]) -> int:
     names = [word.partition("=")[0].replace("_", "-") for word in arguments]
     for option in filter(LISTS.fullmatch, names):
         if names.count(option) > 1:
-            text = f"{option} is given twice: give it once, with all its values behind it"
+            text = f"{option} is given twice: give it once, followed by all its values"
             return exits.print_last_line(f"{text} (albert-jax {command} --help)", USAGE)
     if ("--out", "") in pairwise(arguments) or "--out=" in arguments:
         return exits.print_last_line("--out is empty: name a file or folder", USAGE)

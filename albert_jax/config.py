@@ -71,8 +71,7 @@ class ModelConfig:
                 f"model.hidden_size {self.hidden_size} is not divisible by "
                 f"model.num_attention_heads {self.num_attention_heads}: change one of them"
             )
-        blocks = self.num_hidden_layers * self.inner_group_num
-        if blocks > MAX_LAYERS:
+        if (blocks := self.num_hidden_layers * self.inner_group_num) > MAX_LAYERS:
             raise ConfigError(
                 f"model.num_hidden_layers {self.num_hidden_layers} times model.inner_group_num "
                 f"{self.inner_group_num} is {blocks} blocks: at most {MAX_LAYERS} can be applied"
@@ -145,8 +144,7 @@ class PhaseConfig:
 
     def validate(self, where: str, model: ModelConfig) -> None:
         """Raises ConfigError; `where` is the path of this section in messages."""
-        longest = model.max_position_embeddings
-        if self.sequence_length > longest:
+        if self.sequence_length > (longest := model.max_position_embeddings):
             raise ConfigError(
                 f"{where}.sequence_length is {self.sequence_length}, but the model has {longest} "
                 "positions: lower it, or raise model.max_position_embeddings"
@@ -166,6 +164,11 @@ class PhaseConfig:
             raise ConfigError(f"{where}.word_prediction needs model.word_vocab_size: set it")
         if predicted == "masked" and not self.max_predictions_per_seq:
             raise ConfigError(f"{where}.word_prediction is masked, but mask_rate is 0: raise it")
+        if (
+            not self.max_predictions_per_seq
+            and self.objective.sentence_order == predicted == "none"
+        ):
+            raise ConfigError(f"{where} predicts nothing: raise mask_rate, or set sentence_order")
         if (ngram := self.objective.max_ngram) > self.sequence_length:
             raise ConfigError(f"{where}.max_ngram {ngram} is larger than sequence_length: lower it")
 
@@ -264,7 +267,7 @@ class RunConfig:
     """First and last step (from 1) of a profiler trace in the run folder."""
 
     def validate(self) -> None:
-        """Raises ConfigError for steps to profile that are no range, and words below 1."""
+        """Raises ConfigError for steps to profile that are not a range, and words below 1."""
         steps = list(self.profile_steps)
         if steps and not (len(steps) == 2 and 1 <= steps[0] <= steps[1]):
             raise ConfigError(f"run.profile_steps is {steps}: give the first and the last step")

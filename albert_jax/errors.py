@@ -61,7 +61,7 @@ class Stopped(AlbertError):
 
 
 def name_of(error: AlbertError) -> str:
-    """The name under which another process finds the class of an error, or its nearest base here."""
+    """The name of the class of an error in this module, or of its nearest base here."""
     return next(kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__)
 
 

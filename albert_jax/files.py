@@ -50,7 +50,7 @@ def storage_errors(path: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Clients of buckets answer refused requests with exceptions that are no OSError.
+        # Clients of buckets answer refused requests with exceptions that are not an OSError.
         client = type(error).__module__.split(".")[0] in _BUCKET_CLIENTS
         if client or isinstance(error, OSError):
             raise storage_error(path, error) from error
@@ -187,7 +187,7 @@ def download(path: str, target: str) -> None:
 
 
 def delete(path: str) -> None:
-    """Deletes one object; it is no error if there is none."""
+    """Deletes one object; it is not an error if there is none."""
     with storage_errors(path), suppress(FileNotFoundError):
         if is_bucket(path):
             bucket_client(path).rm_file(path)
@@ -266,7 +266,7 @@ def move_tree(source: str, target: str) -> None:
 
 
 def delete_tree(path: str) -> None:
-    """Deletes a folder with its content; it is no error if there is none.
+    """Deletes a folder with its content; it is not an error if there is none.
 
     Of a local link the link alone is deleted: what it leads to may have other owners.
     """

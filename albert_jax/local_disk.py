@@ -88,6 +88,6 @@ def _unlink(path: str) -> None:
 
 
 def raise_unless_absent(error: OSError) -> None:
-    """Argument of os.walk: a folder that is deleted meanwhile is no error, any other failure is."""
+    """Argument of os.walk: any failure is an error but that of a folder deleted meanwhile."""
     if not isinstance(error, FileNotFoundError):
         raise error

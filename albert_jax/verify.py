@@ -59,7 +59,7 @@ def kind_of(path: str) -> str:
     if names & {directories.PARAMS_NAME, huggingface.WEIGHTS_NAME, *huggingface.GRAPHS}:
         return "export"
     raise CheckpointError(
-        f"{path} is no run, no prepared folder and no exported directory: name one of these"
+        f"{path} is not a run, a prepared folder or an exported directory: name one of these"
     )
 
 
@@ -106,7 +106,7 @@ def _run(path: str) -> Checks:
             yield Check(f"checkpoint {step}", "an unfinished save, which no start takes")
             continue
         if files.is_other(layout.step(step)):
-            yield Check(f"checkpoint {step}", "it is no folder", False)
+            yield Check(f"checkpoint {step}", "it is not a folder", False)
             continue
         size = sum(files.file_sizes(layout.step(step)).values())
         found = _check(f"checkpoint {step}", partial(_checkpoint, path, checkpoints, step), size)
@@ -128,7 +128,9 @@ def _metrics(path: str) -> str:
     lines = (files.read(files.join(path, "metrics.jsonl")) or b"").split(b"\n")[:-1]
     bad = [number for number, line in enumerate(lines, start=1) if row_of(line) is None]
     if bad:
-        raise DataError(f"{len(bad)} of {len(lines)} lines are no rows, the first is line {bad[0]}")
+        raise DataError(
+            f"{len(bad)} of {len(lines)} lines are not rows, the first is line {bad[0]}"
+        )
     return f"{len(lines)} rows"
 
 

@@ -59,7 +59,7 @@ while [ $# -gt 0 ]; do
     esac
 done
 [[ $slices =~ ^[1-9][0-9]{0,2}$ ]] || fail "--slices $slices: give a number of slices"
-[ "$command" != run ] || [ $# -gt 0 ] || fail "run needs PRETRAIN OPTIONS behind --"
+[ "$command" != run ] || [ $# -gt 0 ] || fail "run needs PRETRAIN OPTIONS after --"
 command -v gcloud >/dev/null || fail "gcloud is missing: install it and log in (docs/cloud-tpu.md)"
 nodes=("$name") layout=(--node-id "$name")
 if [ "$slices" -gt 1 ]; then

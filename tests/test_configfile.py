@@ -107,6 +107,10 @@ def test_run_folder_is_read(tmp_path, write):
             "[[phases]]\nsequence_length = 8\n[phases.objective]\nmax_ngram = 9\n",
             ["max_ngram", "9"],
         ),
+        (
+            "[[phases]]\n[phases.objective]\nmask_rate = 0.0\nsentence_order = 'none'\n",
+            ["phases.0.objective predicts nothing", "raise mask_rate"],
+        ),
         ("[model]\nhidden_size = 100\n", ["model.hidden_size", "num_attention_heads"]),
         ("model = 3\n", ["model", "table", "whole number"]),
         ("phases = 3\n", ["phases", "list"]),

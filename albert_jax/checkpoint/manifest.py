@@ -120,7 +120,7 @@ def metrics_of(layout: Layout, step: int) -> dict[str, float]:
 def is_unfinished(layout: Layout, step: int) -> bool:
     """Returns whether a step has neither manifest nor marker, so that its save was interrupted.
 
-    A file, pipe or link that leads nowhere is no save, whatever its name.
+    A file, pipe or link that leads nowhere is not a save, whatever its name.
     """
     if files.is_other(layout.step(step)) or layout.has_manifest(step):
         return False
@@ -137,7 +137,7 @@ def find_damage(layout: Layout, step: int) -> str | None:
       StorageError: A file exists but cannot be read.
     """
     if files.is_other(layout.step(step)):
-        return "it is no folder"
+        return "it is not a folder"
     manifest, marker = files.read(layout.manifest(step)), files.read(layout.marker(step))
     if manifest is None:
         in_place = files.is_folder(layout.step(step))

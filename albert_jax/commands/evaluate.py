@@ -26,7 +26,7 @@ class Evaluate(ModelOptions):
 
     model: Positional[Annotated[str, tyro.conf.arg(metavar="RUN")]]
     """Run folder."""
-    num_layers: Annotated[tuple[str, ...], tyro.conf.arg(metavar="N,N,...")] = ()
+    num_layers: tuple[int, ...] = ()
     """Depths to measure side by side; the default is the model's own."""
     cosines: bool = False
     """Add the mean cosine of a token's state after each layer to its state before."""
@@ -41,7 +41,7 @@ class Evaluate(ModelOptions):
 
     def run(self) -> None:
         """Prints a table, and writes evaluation.json and pictures into the run folder."""
-        depths = parse_depths(self.num_layers)
+        depths = tuple(dict.fromkeys(self.num_layers))
         check_within(1, max_samples=self.max_samples)
         step_number(self.step)
 
@@ -52,7 +52,8 @@ class Evaluate(ModelOptions):
 
         if not is_run(self.model):
             raise CheckpointError(
-                f"{self.model} is no run folder: name the --out of albert-jax pretrain or finetune"
+                f"{self.model} is not a run folder: name the --out of albert-jax pretrain or "
+                "finetune"
             )
         model = self.load()
         for num_layers in depths:
@@ -152,15 +153,6 @@ class Evaluate(ModelOptions):
         if missing:
             lines.append(f"no baseline from the training examples: {missing}")
         return report, lines
-
-
-def parse_depths(words: tuple[str, ...]) -> tuple[int, ...]:
-    """The different numbers in `2,4,8` or `2 4 8`. Raises ConfigError."""
-    parts = [part for word in words for part in word.split(",") if part]
-    for part in parts:
-        if not (part.isascii() and part.isdecimal() and len(part) < 16):
-            raise ConfigError(f"--num-layers {part}: give numbers of layers, such as 2,4,8")
-    return tuple(dict.fromkeys(map(int, parts)))
 
 
 def table(results: Mapping[str, Mapping[str, float]]) -> str:

@@ -9,6 +9,7 @@ where the segments were cut (sentence_order.py).
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,13 +28,14 @@ from albert_jax.inference.layer_similarity import mean_cosines
 from albert_jax.model import flops
 from albert_jax.model_io import run_record
 from albert_jax.model_io.model import Model
+from albert_jax.objectives.loss_terms import weight_names
 from albert_jax.objectives.pretraining import pretraining_loss
 
 Batch = Mapping[str, np.ndarray]
 BatchSums = Callable[[dict[str, np.ndarray]], Mapping[str, float]]
 """Sums over one batch, as the evaluation step of train/step.py gives them: "mlm_sum", "sop_sum"
 (weighted losses in nats) and "mlm_correct", "mlm_top5_correct", "sop_correct" (weighted correct
-predictions). Missing keys are omitted from the report; extra keys are ignored."""
+predictions), and the same of any other objective. Other keys are ignored."""
 
 TOP_K = 5
 """Number of best predictions that mlm_top5_accuracy considers (`top_k` of pretraining_loss)."""
@@ -209,42 +211,38 @@ def measure(
 ) -> dict[str, float]:
     """Held-out numbers over all batches, each a mean over what has a weight above 0.
 
-    mlm_loss (nats per masked token), unigram_loss (the same tokens under the frequencies of the
-    corpus), nats_below_unigram, mlm_loss_per_byte, unigram_loss_per_byte, mlm_accuracy,
-    mlm_top5_accuracy, sop_loss and sop_accuracy, word_loss and word_accuracy (of word
-    prediction); masked_tokens and sop_pairs count them. A mean over nothing is left out.
+    Of an objective X, whose weights are the column "X_weights", they are X_loss in nats and
+    X_accuracy: mlm, sop, word. Beside mlm_loss stand unigram_loss (the same tokens under the
+    frequencies of the corpus), nats_below_unigram, both losses per byte, and mlm_top5_accuracy.
+    masked_tokens and sop_pairs count the targets. A mean over nothing is left out.
     """
-    sums: dict[str, float] = {}
-    unigram = tokens = pairs = words = weight_bytes = 0.0
+    sums: dict[str, float] = defaultdict(float)
+    totals: dict[str, float] = defaultdict(float)  # of the weights, by objective
+    unigram = weight_bytes = 0.0
     for batch in batches:
         for name, value in batch_sums(dict(batch)).items():
-            sums[name] = sums.get(name, 0.0) + float(value)
+            sums[name] += float(value)
+        for column in weight_names(batch):
+            totals[column.removesuffix("_weights")] += float(batch[column].sum(dtype=np.float64))
         weights = batch["mlm_weights"].astype(np.float64)
         unigram += float(np.sum(weights * reference.unigram_nats[batch["mlm_labels"]]))
         weight_bytes += float(np.sum(weights * reference.token_bytes[batch["mlm_labels"]]))
-        tokens += float(weights.sum())
-        pairs += float(batch["sop_weights"].sum(dtype=np.float64))
-        if "word_weights" in batch:
-            words += float(batch["word_weights"].sum(dtype=np.float64))
     numbers: dict[str, float] = {}
-    if tokens:
+    if tokens := totals["mlm"]:
         numbers["mlm_loss"] = sums["mlm_sum"] / tokens
         numbers["unigram_loss"] = unigram / tokens
         numbers["nats_below_unigram"] = numbers["unigram_loss"] - numbers["mlm_loss"]
         if weight_bytes:
             numbers["mlm_loss_per_byte"] = sums["mlm_sum"] / weight_bytes
             numbers["unigram_loss_per_byte"] = unigram / weight_bytes
-        for name in ("mlm", f"mlm_top{TOP_K}"):
-            if f"{name}_correct" in sums:
-                numbers[f"{name}_accuracy"] = sums[f"{name}_correct"] / tokens
-    if pairs:
-        numbers["sop_loss"] = sums["sop_sum"] / pairs
-        if "sop_correct" in sums:
-            numbers["sop_accuracy"] = sums["sop_correct"] / pairs
-    if words:
-        numbers["word_loss"] = sums["word_sum"] / words
-        numbers["word_accuracy"] = sums["word_correct"] / words
-    return numbers | {"masked_tokens": tokens, "sop_pairs": pairs}
+    for objective in sorted(name for name, total in totals.items() if total):
+        for name, value in sums.items():
+            mean = value / totals[objective]
+            if name == f"{objective}_sum":
+                numbers[f"{objective}_loss"] = mean
+            elif name.startswith(f"{objective}_") and name.endswith("_correct"):
+                numbers[f"{name.removesuffix('correct')}accuracy"] = mean
+    return numbers | {"masked_tokens": totals["mlm"], "sop_pairs": totals["sop"]}
 
 
 def local_sums(

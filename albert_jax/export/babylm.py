@@ -29,7 +29,7 @@ def export(run: str, out: str, *, head: Head | None = None, dtype: StoredType = 
     from albert_jax.model_io import run_record
 
     if not run_record.is_run(run):
-        raise CheckpointError(f"{run} is no run folder: name the --out of albert-jax pretrain")
+        raise CheckpointError(f"{run} is not a run folder: name the --out of albert-jax pretrain")
     opened = Checkpoints(run, read_only=True)
     with contextlib.closing(opened) as checkpoints:
         saved = {step: checkpoints.metrics(step) for step in checkpoints.steps()}

@@ -50,7 +50,7 @@ def compatibility() -> str:
     """Until when the program is promised to load; a release of JAX does not tell its own date."""
     return (
         f"written by jax {jax.__version__}: it loads with that and with releases of the six months "
-        "after it, and not surely with earlier or later ones"
+        "after it, and other releases may not load it"
     )
 
 

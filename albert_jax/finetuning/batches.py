@@ -71,7 +71,15 @@ class TrainingBatches:
         if phase not in self._rows:
             needed = map(self.features.task.feature_length, self.features.of_phase(phase))
             settings = self._config.phases[phase]
-            self._rows[phase] = row_lengths(np.array(list(needed)), self._config.model, settings)
+            features = self.features.of_phase(phase)[: self.features.per_batch(phase)]
+            spec = BatchSpec(
+                self.features.vocabulary, settings.sequence_length, settings.batch_size
+            )
+            # A row of a multiple-choice question or of several pairs has many sequences.
+            ids = self.features.task.collate(features, spec)["input_ids"]
+            self._rows[phase] = row_lengths(
+                np.array(list(needed)), self._config.model, settings, ids.size // ids.shape[-1]
+            )
         return self._rows[phase]
 
     def numbers(self, phase: int, step: int) -> np.ndarray:
@@ -104,8 +112,12 @@ class TrainingBatches:
         return {name: column[rows] for name, column in batch.items()}
 
 
-def row_lengths(needed: np.ndarray, model: ModelConfig, phase: PhaseConfig) -> np.ndarray:
+def row_lengths(
+    needed: np.ndarray, model: ModelConfig, phase: PhaseConfig, sequences: int
+) -> np.ndarray:
     """The length int64 [n] of the row of each feature, by the tokens [n] that it needs.
+
+    `sequences` is their number in a batch.
 
     They are some of the quarters of the phase's length: those with which the steps and the
     compilation of a program for each length cost least together, so that a long run has up to four
@@ -114,9 +126,8 @@ def row_lengths(needed: np.ndarray, model: ModelConfig, phase: PhaseConfig) -> n
     maximum = phase.sequence_length
     quarter = -(-maximum // (4 * LENGTH_MULTIPLE)) * LENGTH_MULTIPLE
     quarters = [*range(quarter, maximum, quarter), maximum]
-    rows = phase.steps * phase.batch_size
     costs = {
-        length: 3 * rows * length * flops.forward_per_token(
+        length: 3 * phase.steps * sequences * length * flops.forward_per_token(
             model, sequence_length=length, predictions=0
         )
         for length in quarters

@@ -77,7 +77,7 @@ def most_probable(logits: np.ndarray, vocabulary: Vocabulary, top_k: int) -> lis
     allowed = probabilities.copy()
     allowed[special_ids(vocabulary)] = -1.0
     ranked = (int(id) for id in np.argsort(-allowed, kind="stable") if allowed[id] >= 0)
-    # A bare mark of a word's start is no word: it only stands before a token without one.
+    # A bare mark of a word's start is not a word: it only stands before a token without one.
     words = ((_word(id, vocabulary), id) for id in ranked if vocabulary.id_to_token(id) != SPACE)
     return [
         Candidate(word, id, float(probabilities[id])) for word, id in itertools.islice(words, top_k)

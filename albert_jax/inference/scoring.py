@@ -60,7 +60,7 @@ class MaskedRows(NamedTuple):
         return MaskedRows(*(column[rows] for column in self))
 
     def after(self, others: MaskedRows) -> MaskedRows:
-        """These rows behind others, which are not longer."""
+        """These rows after others, which are not longer."""
         padded = np.pad(others.ids, ((0, 0), (0, self.ids.shape[1] - others.ids.shape[1])))
         columns = zip(others._replace(ids=padded), self, strict=True)
         return MaskedRows(*(np.concatenate(pair) for pair in columns))
@@ -172,7 +172,7 @@ def mask_each_token(
     count, tokens = ids.shape
     places = np.arange(tokens)
     starts = ~continues_word(vocabulary, ids)
-    # Words by number: what is behind a token in its own word has the same number.
+    # Words by number: what is after a token in its own word has the same number.
     word = np.cumsum(starts, axis=1)
     same_word = word[:, :, None] == word[:, None, :]
     masked = same_word & (places[:, None] <= places)
@@ -227,7 +227,7 @@ def _batches(
     """Full batches of rows of about one length, and a last one of what is left of all.
 
     What does not fill a batch waits for longer rows, so that few programs are compiled. The batch
-    behind the rows may hold rows of padding more.
+    after the rows may hold rows of padding more.
     """
     rest: MaskedRows | None = None
     for chunk in chunks:

@@ -36,7 +36,7 @@ def _is_spaced_letter(character: str) -> bool:
 
 
 def word_spans(vocabulary: Vocabulary, ids: Sequence[int] | np.ndarray) -> list[tuple[int, int]]:
-    """The first token of each word, and the one behind its last.
+    """The first token of each word, and the one after its last.
 
     Special tokens, punctuation and Chinese characters are words of their own.
     """

@@ -279,7 +279,7 @@ class Attention(nnx.Module):
     ) -> jax.Array:
         """x [B, S, H], mask as `backend.prepare` made it -> [B, S, H].
 
-        With positions [B, P], the result at these alone, [B, P, H]; no dropout may be on then.
+        With positions [B, P], the result at these alone, [B, P, H]; dropout must be off then.
         """
         query_states, to_gather = x, positions
         if positions is not None and backend == XLA:  # A kernel wants as many queries as keys.

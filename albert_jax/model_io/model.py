@@ -96,7 +96,7 @@ def load(
     if run_record.is_run(path):
         return _load_run(path, step, weights)
     if step != "newest" or weights is not None:
-        raise CheckpointError(f"{path} is no run folder: it has one step and one set of weights")
+        raise CheckpointError(f"{path} is not a run folder: it has one step and one set of weights")
     if files.is_folder(path) and BEFORE_CONFIG.issuperset(files.names(path)):
         raise CheckpointError(
             f"{path} holds no model: if it is a run, let it save a checkpoint first"

@@ -58,7 +58,7 @@ def _opened(path: Path) -> Iterator[Any]:
     except SafetensorError as error:
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(
-            f"{path} is no valid safetensors file ({reason}): fetch or export it again"
+            f"{path} is not a valid safetensors file ({reason}): fetch or export it again"
         ) from None
 
 

@@ -69,7 +69,7 @@ def read(index: Path, config_file: Path | None = None) -> Weights:
     if raw.get("ln_type", "postln") != "postln":
         raise CheckpointError(
             f"{raw_path}: ln_type is {raw['ln_type']!r}: LayerNorm before the sublayers is another "
-            "network than ALBERT; import one with LayerNorm behind them"
+            "network than ALBERT; import one with LayerNorm after them"
         )
     if is_albert_zh:
         raw = {**raw, "embedding_size": raw.get("hidden_size")}
@@ -109,7 +109,7 @@ def read_variables(index: Path) -> LazyTensors:
     """
     with storage_errors(str(index)):
         if index.stat().st_size > INDEX_LIMIT:
-            raise CheckpointError(f"{index} is larger than {INDEX_LIMIT} bytes: it is no index")
+            raise CheckpointError(f"{index} is larger than {INDEX_LIMIT} bytes: it is not an index")
         data = index.read_bytes()
     try:
         table = parse_table(data)

@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 def read_rows(run_dir: str) -> list[Row]:
     """All rows of a run in the order of writing; an incomplete last line is ignored.
 
-    Other lines that are no rows, which a bad disk or an editor has made, are left out with a
+    Other lines that are not rows, which a bad disk or an editor has made, are left out with a
     warning. Raises StorageError if the file exists but cannot be read.
     """
     path = _path(run_dir)
@@ -60,7 +60,7 @@ class MetricsWriter:
         self._events: AppendOnlyFile | None = None
 
     def truncate_after(self, step: int, *, evaluated: bool = True) -> float:
-        """Removes rows beyond `step`, from which a run continues, and what are no rows.
+        """Removes the rows after `step`, where the run continues, and lines that are not rows.
 
         It is called before the first row is written. Without `evaluated` the run continues with
         the evaluation of that step, whose row is removed too.
@@ -117,12 +117,12 @@ def _lines_and_rows(path: str, data: bytes) -> list[tuple[bytes, Row]]:
     if len(rows) < len(lines):
         bad = [number for number, line in enumerate(lines, start=1) if row_of(line) is None]
         shown = ", ".join(map(str, bad[:5])) + (f" and {len(bad) - 5} more" if bad[5:] else "")
-        log.warning("%s: line %s is no row of metrics and is left out", path, shown)
+        log.warning("%s: line %s is not a row of metrics and is left out", path, shown)
     return rows
 
 
 def row_of(line: bytes) -> Row | None:
-    """A line of metrics.jsonl; None if it is no row: damaged, or with a value of another type."""
+    """A line of metrics.jsonl; None for one that is damaged or has a value of another type."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

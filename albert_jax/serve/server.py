@@ -153,7 +153,7 @@ class _Handler(BaseHTTPRequestHandler):
         except (ValueError, RecursionError):
             fields = None
         if not isinstance(fields, dict):
-            raise _Refused(HTTPStatus.BAD_REQUEST, "the body is no JSON object")
+            raise _Refused(HTTPStatus.BAD_REQUEST, "the body is not a JSON object")
         return fields
 
     def _check_origin(self) -> None:

@@ -1,4 +1,4 @@
-"""Generation by masked diffusion: text is written into [MASK] tokens behind its source.
+"""Generation by masked diffusion: text is written into [MASK] tokens after its source.
 
 A row is [CLS] source [SEP] target, where the target is one text, its end ([SEP]), and more end
 tokens up to `max_target_length`, so that the length is learned too. In training the share of masked
@@ -51,7 +51,7 @@ class GenerationConfig(TaskConfig):
     full_mask_prob: float = bounded(0.25, 0.0, 1.0)
     """Share of training rows whose target is masked completely."""
     padding_weight: float = bounded(0.3, 0.0)
-    """Weight of the end tokens behind the first one, which are easy."""
+    """Weight of the end tokens after the first one, which are easy."""
     denoising_steps: int = bounded(8, 1)
     """Forward passes that write a text."""
     max_turns: int = bounded(0, 0)
@@ -103,7 +103,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         },
     )
     card_note = (
-        "A text is written into {max_target_length} [MASK] tokens behind the source, the most "
+        "A text is written into {max_target_length} [MASK] tokens after the source, the most "
         "confident first, in {denoising_steps} steps: `python generate.py TEXT`."
     )
     transformers = TransformersClass(
@@ -182,7 +182,7 @@ class Generation(Task[GenerationConfig, SourceTarget, SourceTargetFeature]):
         """Training rows, whose masked target positions have labels and weights.
 
         A row's mask rate is uniform in (0, 1], or 1 with probability full_mask_prob; at least one
-        position is masked. End tokens behind the first weigh padding_weight.
+        position is masked. End tokens after the first weigh padding_weight.
         """
         rng, vocabulary = spec.rng(), spec.vocabulary
         true = np.stack([feature.target for feature in features])
@@ -332,7 +332,7 @@ def _choose(
 def target_rows(
     features: Sequence[SourceTargetFeature], targets: np.ndarray, spec: BatchSpec
 ) -> rows.Batch:
-    """Rows that show `targets` int32 [features, T] behind the sources.
+    """Rows that show `targets` int32 [features, T] after the sources.
 
     mlm_positions [batch_size, T] are the target's positions; labels and weights are 0.
     """

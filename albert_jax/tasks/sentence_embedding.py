@@ -163,7 +163,7 @@ class SentenceEmbedding(Task[SentenceEmbeddingConfig, TextExample, PairFeature])
         logits = jnp.einsum("bgh,bkh->bgk", pairs[:, :, 0], pairs[:, :, 1])
         logits = logits / self.config.temperature
         weights = batch["pair_weights"]
-        # Empty pairs are no negatives; rows without weight keep finite logits.
+        # Empty pairs are not negatives; rows without weight keep finite logits.
         absent = (weights == 0) & jnp.any(weights > 0, axis=1, keepdims=True)
         partner = jnp.broadcast_to(jnp.arange(weights.shape[1]), weights.shape)
         forward = jnp.where(absent[:, None, :], rows.NEGATIVE, logits)

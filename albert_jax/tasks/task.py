@@ -339,7 +339,7 @@ class Task(abc.ABC, Generic[C, E, F]):
         """
 
     def onnx_outputs(self, graph: Any, hidden: str) -> list[str]:
-        """Adds the head to an ONNX graph (export/onnx_graph.py) behind the states `hidden`.
+        """Adds the head to an ONNX graph (export/onnx_graph.py) after the states `hidden`.
 
         Returns the names of ``graph_outputs``. Raises ConfigError for a task without such a form.
         """

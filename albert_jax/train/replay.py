@@ -127,13 +127,13 @@ class Replay:
 def look_up(folder: str, step: int, *, around: int = 0) -> RecordedStep:
     """Reads what a run's folder records of a step and of `around` steps before and after it.
 
-    Raises ConfigError for a step that the run did not do, CheckpointError for a folder that is no
-    run or has lost its record, and DataError for a run without rows to compare with.
+    Raises ConfigError for a step that the run did not do, CheckpointError for a folder that is not
+    a run or has lost its record, and DataError for a run without rows to compare with.
     """
     paths = RunFolder(folder)
     if files.read(paths.config) is None:
         raise CheckpointError(
-            f"{folder} is no run folder: name the --out of albert-jax pretrain or finetune"
+            f"{folder} is not a run folder: name the --out of albert-jax pretrain or finetune"
         )
     environment.refuse_seed_offset()
     record, config = run_record.read(folder), configfile.load(paths.config)

@@ -198,7 +198,7 @@ def test_what_is_no_folder_is_moved_away_and_named(run, lines):
     assert recovery.recover(Layout(str(run))) == 30
     assert _steps(run) == [10, 20, 30]
     assert [line.split()[2] for line in lines()] == ["60", "50", "40"]
-    assert all("it is no folder" in line for line in lines())
+    assert all("it is not a folder" in line for line in lines())
     assert (run / "damaged" / "40" / "step").read_text() == "a file"
     assert (run / "damaged" / "60" / "step").is_symlink()
 

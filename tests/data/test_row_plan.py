@@ -178,6 +178,13 @@ def test_packing_is_first_fit_of_the_longest_item(most):
         ]
 
 
+def test_next_sentence_prediction_of_one_document_reads_it_once():
+    counts, sentences = np.array([200]), lengths()[1][:200]
+    plan = plan_rows(counts, sentences, settings(order="nsp", short=0.0), 3)
+    assert not plan.label.any()
+    assert plan.a_size.sum() + plan.b_size.sum() <= sentences.sum()
+
+
 def test_packing_fills_rows():
     rng = np.random.default_rng(0)
     sizes = np.clip(rng.gamma(2, 25, 20_000), 5, 512).astype(int)  # paragraphs

@@ -115,6 +115,15 @@ def test_bad_text_is_named_or_skipped(tmp_path: Path, bad: bytes, message: str) 
     assert found == ["Good.\nGood too."] and counts.bad_lines == 1
 
 
+def test_a_bad_line_ends_where_any_line_ends(tmp_path: Path) -> None:
+    path = tmp_path / "bad.txt"
+    path.write_bytes(b"Good.\r\xffbad\rGood too.\r")
+    options, counts = ReadOptions(on_bad_text="skip"), ReadCounts()
+    [part] = sources.parts([str(path)], options)
+    [document] = sources.read(part, options, counts)
+    assert document.text.split() == ["Good.", "Good", "too."] and counts.bad_lines == 1
+
+
 def test_a_control_byte_at_the_very_beginning(tmp_path: Path) -> None:
     path = tmp_path / "bad.txt"
     path.write_bytes(b"\x1b\0Bad.\n")

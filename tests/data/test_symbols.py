@@ -74,8 +74,8 @@ def test_ones_own_table_is_lines_or_json(tmp_path):
         ('{"$": 0, "M": 1, " ": 1}', "'M' and ' ' both have id 1"),
         ('{"$": 0, "M": 1, " ": -2}', "' ': -2 is no single character with an id"),
         ('{"$": 0, "M": true, " ": 2}', "'M': True is no single"),
-        ('{"$": 0, "M": 1, " ": 2', "is no table of symbols"),
-        ("\xff", "is no table of symbols"),
+        ('{"$": 0, "M": 1, " ": 2', "is not a table of symbols"),
+        ("\xff", "is not a table of symbols"),
     ],
 )
 def test_bad_tables_are_refused_in_one_line(content, message, tmp_path):

@@ -81,7 +81,7 @@ def evaluate(run: str, *options: str) -> dict:
 
 
 def test_table_report_and_curves(run: str, capsys: pytest.CaptureFixture[str]) -> None:
-    report = evaluate(run, "--num-layers", "1,2", "--max-samples", "8")
+    report = evaluate(run, "--num-layers", "1", "2", "--max-samples", "8")
     text = capsys.readouterr().out
     assert report["step"] == 3 and [found["num_layers"] for found in report["results"]] == [1, 2]
     one, two = (found["scores"] for found in report["results"])
@@ -150,7 +150,7 @@ def test_what_cannot_be_measured(
     run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, code, message in (
-        ([str(tmp_path)], 4, "is no run folder"),
+        ([str(tmp_path)], 4, "is not a run folder"),
         ([run, "--num-layers", "0"], 2, "--num-layers 0"),
         ([run, "--max-samples", "0"], 2, "--max-samples 0"),
         ([run, "--input", "x.tsv"], 2, "--input is for fine-tuned runs"),

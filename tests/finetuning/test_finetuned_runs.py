@@ -13,7 +13,7 @@ from tests.finetuning.small_runs import call, command
 
 
 def test_depths_of_a_fine_tuned_run(data, tuned, capsys):
-    code, out, err = call(capsys, "evaluate", tuned, "--num-layers", "1,3", "--cosines", "True")
+    code, out, err = call(capsys, "evaluate", tuned, "--num-layers", "1", "3", "--cosines", "True")
     assert code == 0, err
     results = json.loads((tuned / "evaluation.json").read_text())["results"]
     one, three = (found["scores"] for found in results)

@@ -95,16 +95,17 @@ def test_a_run_has_as_many_row_lengths_as_its_steps_pay_for():
     """Each length is a program to compile; the one left out is that of the fewest texts."""
     needed = np.array([10] * 40 + [30] * 40 + [40] * 2 + [50] * 40 + [80])  # 80 is cut to 64.
 
-    def lengths(steps, needed=needed):
+    def lengths(steps, needed=needed, sequences=32):
         phase = PhaseConfig(steps=steps, sequence_length=64, batch_size=32)
-        return row_lengths(needed, ModelConfig(hidden_size=128, intermediate_size=512), phase)
+        model = ModelConfig(hidden_size=128, intermediate_size=512)
+        return row_lengths(needed, model, phase, sequences)
 
     assert set(lengths(10)) == {64}
     assert set(lengths(10, np.array([10, 20]))) == {32}
     some = lengths(1000)
     assert set(some) == {16, 32, 64}
     assert (some >= np.minimum(needed, 64)).all()
-    assert set(lengths(10**6)) == {16, 32, 48, 64}
+    assert set(lengths(10**6)) == set(lengths(1000, sequences=32_000)) == {16, 32, 48, 64}
 
 
 def test_epochs_and_limits_become_steps_and_warm_up_keeps_its_share(tmp_path):

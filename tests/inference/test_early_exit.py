@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from albert_jax import api, cli
-from albert_jax.commands.evaluate import parse_depths
 from albert_jax.errors import ConfigError
 from albert_jax.inference.early_exit import EarlyExit
 from albert_jax.inference.layer_similarity import mean_cosines
@@ -38,12 +37,6 @@ def test_a_model_at_a_depth_is_its_encoder_with_that_many_layers():
             api.encode(model.params, model.config, batch, num_layers=num_layers),
             atol=1e-6,
         )
-
-
-def test_depths_are_written_with_commas_or_spaces():
-    assert parse_depths(("2,4", "8")) == parse_depths(("2", "4", "8")) == (2, 4, 8)
-    with pytest.raises(ConfigError, match="--num-layers two"):
-        parse_depths(("2,two",))
 
 
 def test_changes_are_cosines_over_real_tokens():

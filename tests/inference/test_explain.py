@@ -211,7 +211,11 @@ def test_texts_that_cannot_be_shown(sure: Model) -> None:
 def test_a_model_of_several_groups_and_blocks() -> None:
     model = tiny_models.model(num_hidden_groups=2, num_hidden_layers=4, inner_group_num=2)
     found = explain(model, TEXT)
-    assert len(found.attention) == len(found.cosines) == len(found.masked[0]) == 8
+    # The network can end after a layer, not between its two blocks, whose heads stand together.
+    assert len(found.attention) == len(found.cosines) == len(found.masked[0]) == 4
+    assert found.attention.shape[1] == 2 * model.config.num_attention_heads
+    half = explain(model, TEXT, num_layers=2)
+    assert half.masked[0][-1] != found.masked[0][-1]
     batch = api.rows(model.vocabulary, ["the file"], length=8)
     from albert_jax.model import albert
 

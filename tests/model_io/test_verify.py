@@ -123,7 +123,7 @@ DAMAGE = {
     "file among steps": ("run", lambda c: (c / "run/checkpoints/11").write_text(""), "checkpoint 11",
                          "is no folder"),
     "metrics": ("run", lambda c: (c / "run/metrics.jsonl").write_bytes(b'{"step":5}\n\xff\n'),
-                "metrics.jsonl", "1 of 2 lines are no rows, the first is line 2"),
+                "metrics.jsonl", "1 of 2 lines are not rows, the first is line 2"),
     "record": ("run", lambda c: (c / "run/record.json").write_text("[]"), "record.json", "damaged"),
     "no record": ("run", lambda c: (c / "run/record.json").unlink(), "record.json", "is gone"),
     "run vocabulary": ("run", lambda c: _swap_vocabulary(c / "run/vocabulary"), "vocabulary",
@@ -202,7 +202,7 @@ def test_a_path_that_is_none_of_ours(copy, tmp_path, capsys, kind):
         os.mkfifo(path)
     assert cli.main(["verify", str(copy / "run"), str(path)]) == 4
     out, err = capsys.readouterr()
-    assert not out and f"{path} is no run, no prepared folder and no exported directory" in err
+    assert not out and f"{path} is not a run, a prepared folder or an exported directory" in err
     assert len(err.splitlines()) == 1
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ from albert_jax.optim.optimizer import (
     map_state,
     trust_ratio,
 )
-from albert_jax.optim.schedule import learning_rate
+from albert_jax.optim.schedule import learning_rate, warmup_steps
 
 
 def test_rules_go_by_name():
@@ -117,6 +119,10 @@ def test_segments_of_phases():
     )
     rates = [learning_rate(config, step) for step in (0, 5, 9, 10, 29, 30, 35, 40, 50)]
     assert rates == pytest.approx([0, 0.5, 0.9, 1, 1, 1, 0.55, 0.1, 0.1])
+    assert warmup_steps(config) == 10
+    constant = dataclasses.replace(config, phases=config.phases[1:])
+    assert warmup_steps(constant) == 0
+    assert warmup_steps(Config(optimizer=OptimizerConfig(warmup_steps=7))) == 7
 
 
 def test_muon_orthogonalizes_the_weight_matrices_one_by_one():

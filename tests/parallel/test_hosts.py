@@ -24,7 +24,7 @@ from albert_jax.config import (
     PhaseConfig,
     RunConfig,
 )
-from albert_jax.errors import ConfigError, PeerError
+from albert_jax.errors import ConfigError, DataError, PeerError
 from albert_jax.observe.metrics import read_rows
 from albert_jax.parallel import agreement, hosts
 from albert_jax.parallel.jax_internals import process_count, process_index
@@ -236,6 +236,25 @@ def _agree(monkeypatch, store: _Store, index: int, facts: dict[str, str]) -> Non
     monkeypatch.setattr(agreement, "process_index", lambda: index)
     monkeypatch.setattr(agreement, "process_count", lambda: 2)
     agreement.agree("facts", facts)
+
+
+def test_every_process_gets_the_error_of_process_0(monkeypatch):
+    """Its class may be one that only process 0 has imported: the nearest common one is raised."""
+
+    class Local(DataError):
+        pass
+
+    def fail():
+        raise Local("shard 3 is damaged")
+
+    store = _Store()
+    monkeypatch.setattr(agreement, "coordination_client", lambda: store)
+    monkeypatch.setattr(agreement, "process_count", lambda: 2)
+    for index, kind in ((0, Local), (1, DataError)):
+        monkeypatch.setattr(agreement, "process_index", lambda index=index: index)
+        with pytest.raises(kind, match="shard 3 is damaged") as caught:
+            agreement.on_process_0("work", fail, "key")
+        assert caught.type is kind
 
 
 def test_a_process_that_differs_is_named_with_both_values(monkeypatch):

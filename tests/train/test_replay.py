@@ -303,7 +303,7 @@ def test_bad_input_is_one_line(run, tmp_path, capsys):
     assert "has done 24 steps: give at most 24" in refused(2, run, "--step", 25)
     assert "--step 0" in refused(2, run, "--step", 0)
     assert "--around needs --out" in refused(2, run, "--step", 1, "--around", 2)
-    assert "is no run folder" in refused(4, tmp_path, "--step", 1)
+    assert "is not a run folder" in refused(4, tmp_path, "--step", 1)
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     (copy / "metrics.jsonl").unlink()

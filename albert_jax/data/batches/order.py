@@ -223,7 +223,7 @@ class RowOrder:
         corpus = [shard.entry["files"] for shard in self.corpus.shards]
         name = hashlib.sha256(repr((self.settings, self.key, epoch, corpus)).encode()).hexdigest()
         path = files.join(self._counts, f"rows-{name[:24]}") if self._counts else None
-        # The counts only save time, so a folder that cannot be read or written is no error.
+        # The counts only save time, so a folder that cannot be read or written is not an error.
         with contextlib.suppress(StorageError):
             stored = files.read(path) if path else None
             if stored and len(stored) == 8 * len(blocks):

@@ -81,7 +81,7 @@ class ShardReader:
                     for suffix in SUFFIXES[1:]
                 )
         except (ValueError, EOFError, SyntaxError) as error:
-            raise self._damaged(f"its index is no array ({error})") from error
+            raise self._damaged(f"its index is not an array ({error})") from error
         self._check_index()
         # int64 [windows + 1, 3]: parts, sentences and tokens before each window.
         self._bounds = np.zeros((len(self.windows) + 1, 3), np.int64)

@@ -18,7 +18,7 @@ _ANCHORS = ("a", "the", "1")
 
 def check_texts(texts: Any, *, several: bool = False) -> None:
     """Raises ConfigError for a string in place of a list, which would be read by letters, and for
-    what is no string in the list or, with `several`, no list of strings."""
+    what is not a string in the list or, with `several`, not a list of strings."""
     if isinstance(texts, str | bytes):
         raise ConfigError(f"{texts[:40]!r} is one text where a list is taken: write [TEXT]")
     for number, text in enumerate(() if texts is None else texts, start=1):

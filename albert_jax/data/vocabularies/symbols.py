@@ -54,15 +54,15 @@ class Symbols:
         """Makes a vocabulary of the symbols with their ids; ids may be free.
 
         Raises:
-          DataError: An entry is no single character with an id of its own, or "$", "M" or " " is
+          DataError: An entry is not a single character with an id of its own, or "$", "M" or " " is
             missing; messages name the table as `where`.
         """
         names: dict[int, str] = {}
         for symbol, id in table.items():
             if len(symbol) != 1 or type(id) is not int or not 0 <= id < MAX_VOCABULARY:
                 raise DataError(
-                    f"{where}: the entry {symbol!r}: {id!r} is no single character with an id from "
-                    "0: fix it"
+                    f"{where}: the entry {symbol!r}: {id!r} is not a single character with an id "
+                    "from 0: fix it"
                 )
             if names.setdefault(id, symbol) != symbol:
                 raise DataError(f"{where}: {names[id]!r} and {symbol!r} both have id {id}: fix one")
@@ -121,7 +121,7 @@ def parse(content: bytes, where: str) -> Symbols:
         text = content.decode("utf-8-sig").replace("\r\n", "\n")
         table = json.loads(text, object_pairs_hook=list) if text.lstrip()[:1] == "{" else None
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where}: is no table of symbols ({error}): write it again") from error
+        raise DataError(f"{where}: is not a table of symbols ({error}): write it again") from error
     if table is None:
         lines = text.removesuffix("\n").split("\n")
         table = list(zip(lines, range(len(lines)), strict=True))
@@ -150,7 +150,9 @@ def from_spec(spec: str) -> Symbols:
             name = files.join(name, FILE)
         content = files.read(name, limit=MAX_BYTES)
         if content is not None and len(content) > MAX_BYTES:
-            raise DataError(f"{name}: is larger than {MAX_BYTES} bytes: it is no table of symbols")
+            raise DataError(
+                f"{name}: is larger than {MAX_BYTES} bytes: it is not a table of symbols"
+            )
         if content is None:
             raise DataError(
                 f"{name}: no such table of symbols: give plbert, kokoro, or a file with one symbol "

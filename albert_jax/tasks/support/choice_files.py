@@ -99,7 +99,7 @@ def _level(name: str) -> str:
 
 
 def fill_blank(question: str, option: str) -> str:
-    """The option in place of each "_" of the question, or behind a question without one.
+    """The option in place of each "_" of the question, or after a question without one.
 
     This is RACE's own rule (race_utils.py).
     """

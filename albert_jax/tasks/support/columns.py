@@ -171,7 +171,7 @@ def read_unlabeled(
 
 def lines_without_header(path: str) -> list[tuple[int, str]]:
     """The lines of a .txt that are not blank, with their numbers; none if the first is a header
-    with usual names of texts, or the file is no .txt."""
+    with usual names of texts, or the file is not a .txt."""
     lines = read_text(path).split("\n") if path.endswith(".txt") else [""]
     header = set(lines[0].strip("\ufeff\r").split("\t"))
     if any(header.issuperset(names) for names in TEXT_NAMES):

@@ -68,7 +68,7 @@ class Encoder:
         return albert.pooler_output(self.params, self.model, hidden, batch)[:, 0]
 
     def classifier(self, x: jax.Array, rate: float) -> jax.Array:
-        """Float32 outputs of the dense layer head/classifier behind dropout."""
+        """Float32 outputs of the dense layer head/classifier after dropout."""
         x = drop(x, self.dropout, rate, HEAD)
         return dense(self.params["head"]["classifier"], x).astype(jnp.float32)
 

@@ -109,7 +109,7 @@ def _half(batch: Batch, losses: jax.Array) -> LossTerm:
 
 
 def onnx_search(graph: Any, hidden: str, starts: int, ends: int) -> list[str]:
-    """`search_spans` in an ONNX graph behind the hidden states; the names of its outputs."""
+    """`search_spans` in an ONNX graph after the hidden states; the names of its outputs."""
     g, size = graph, graph.model.hidden_size
     allowed = g.op("Sub", g.constant(1, np.float32), "p_mask")
     penalty = g.op("Mul", "p_mask", g.constant(NEGATIVE, np.float32))
