@@ -162,13 +162,9 @@ class PhaseConfig:
         predicted, where = self.objective.word_prediction, f"{where}.objective"
         if predicted != "none" and not model.word_vocab_size:
             raise ConfigError(f"{where}.word_prediction needs model.word_vocab_size: set it")
-        if predicted == "masked" and not self.max_predictions_per_seq:
-            raise ConfigError(f"{where}.word_prediction is masked, but mask_rate is 0: raise it")
-        if (
-            not self.max_predictions_per_seq
-            and self.objective.sentence_order == predicted == "none"
-        ):
-            raise ConfigError(f"{where} predicts nothing: raise mask_rate, or set sentence_order")
+        if not self.max_predictions_per_seq and predicted != "all":
+            if predicted == "masked" or self.objective.sentence_order == "none":
+                raise ConfigError(f"{where}.mask_rate is 0, so nothing is predicted: raise it")
         if (ngram := self.objective.max_ngram) > self.sequence_length:
             raise ConfigError(f"{where}.max_ngram {ngram} is larger than sequence_length: lower it")
 

@@ -123,8 +123,8 @@ def _code_and_text(error: BaseException, debug: bool) -> tuple[int, str]:
         logs.libraries.keep_trace(error)
         said = str(error).splitlines()[0][:200]
         advice = (
-            "give it less at a time (training: lower --phases.N.batch-size, or raise "
-            "--phases.N.gradient-accumulation-steps; else fewer or shorter texts)"
+            "in training raise --phases.N.gradient-accumulation-steps or lower "
+            "--phases.N.batch-size, else give shorter texts"
         )
         code, text = PeerError.exit_code, f"a device ran out of memory: {advice} ({said})"
     else:

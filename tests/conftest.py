@@ -37,7 +37,7 @@ def shared() -> Path:
     folder = shared_folder()
     if folder is None:
         pytest.skip(NO_SHARED)
-    assert folder.is_dir(), f"ALBERT_JAX_SHARED: {folder} is no folder"
+    assert folder.is_dir(), f"ALBERT_JAX_SHARED: {folder} is not a folder"
     return folder
 
 
@@ -47,7 +47,7 @@ def golden() -> Path:
     folder = golden_folder()
     if folder is None:
         pytest.skip(NO_GOLDEN)
-    assert folder.is_dir(), f"{folder} is no folder"
+    assert folder.is_dir(), f"{folder} is not a folder"
     return folder
 
 

@@ -91,7 +91,7 @@ def test_nothing_to_load(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nowhere"):
         api.load(str(tmp_path / "nowhere"))
     path = tiny_models.directory(tmp_path)
-    with pytest.raises(CheckpointError, match="no run folder"):
+    with pytest.raises(CheckpointError, match="not a run folder"):
         api.load(path, step="best")
 
 

@@ -109,7 +109,7 @@ def test_run_folder_is_read(tmp_path, write):
         ),
         (
             "[[phases]]\n[phases.objective]\nmask_rate = 0.0\nsentence_order = 'none'\n",
-            ["phases.0.objective predicts nothing", "raise mask_rate"],
+            ["phases.0.objective.mask_rate is 0, so nothing is predicted"],
         ),
         ("[model]\nhidden_size = 100\n", ["model.hidden_size", "num_attention_heads"]),
         ("model = 3\n", ["model", "table", "whole number"]),

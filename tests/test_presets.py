@@ -69,7 +69,7 @@ def test_published_sizes(size, version, capsys):
 
     assert cli.main(["config", "show", "--config", f"{size}-v{version}"]) == 0
     out = capsys.readouterr().out
-    assert f"{ENCODER[size]:,} (encoder with pooler), {HEADS[size]:,} (with both heads)" in out
+    assert f"{ENCODER[size]:,} (encoder with pooler), {HEADS[size]:,} (with all heads)" in out
     config = configfile.load(f"{size}-v{version}")
     phase, optimizer = config.phases[0], config.optimizer
     assert (phase.batch_size, phase.sequence_length, len(config.phases)) == (4096, 512, 1)

@@ -26,7 +26,7 @@ def prepared(tmp_path: Path):
                 shards.append(writer.close())
         manifest = {
             "format": 1, "vocabulary": "a" * 64, "vocab_size": vocab_size,
-            "splits": {"train": shards, "validation": shards[:1]},
+            "splits": {"train": shards, "validation": shards[:1]}, "unigram_sha256": "b" * 64,
         }  # fmt: skip
         (folder / "manifest.json").write_text(json.dumps(manifest))
         return Corpus.open(folder)

@@ -12,7 +12,7 @@ import resource
 import numpy as np
 import pytest
 
-from albert_jax import cli
+from albert_jax import cli, files
 from albert_jax.data.corpus.corpus import Corpus, check_vocabulary
 from albert_jax.errors import DataError, StorageError
 from tests.data.made import IdVocabulary, documents
@@ -133,10 +133,13 @@ def test_unigram_counts_are_checked(prepared):
     corpus = prepared()
     with pytest.raises(DataError, match="unigram.npy cannot be read"):
         _ = corpus.unigram
-    np.save(corpus.directory / "unigram.npy", np.zeros(3, np.int64))
+    path = corpus.directory / "unigram.npy"
+    np.save(path, np.zeros(3, np.int64))
+    corpus._unigram_sha256 = files.sha256(str(path))
     with pytest.raises(DataError, match="unigram.npy cannot be read"):
         _ = corpus.unigram
-    np.save(corpus.directory / "unigram.npy", np.arange(120))
+    np.save(path, np.arange(120))
+    corpus._unigram_sha256 = files.sha256(str(path))
     assert corpus.unigram.tolist() == list(range(120))
     corpus._unigram_sha256 = "0" * 64
     with pytest.raises(DataError, match="unigram.npy cannot be read"):

@@ -6,7 +6,7 @@ import fsspec
 import pytest
 
 from albert_jax import files
-from albert_jax.data.corpus.corpus import Corpus
+from albert_jax.data.corpus.corpus import WORK_FOLDER, Corpus
 from albert_jax.errors import DataError, StorageError
 from tests.data.made import documents
 
@@ -26,7 +26,7 @@ def in_bucket(prepared, tmp_path, monkeypatch):
 
 
 def test_the_copy_reads_as_the_folder(in_bucket):
-    files.write(files.join(BUCKET, "work/plan.json"), b"{}")
+    files.write(files.join(BUCKET, WORK_FOLDER, "plan.json"), b"{}")
     copy = Corpus.open(BUCKET)
     every = range(copy.num_windows)
     assert copy.ids(every).tolist() == in_bucket.ids(every).tolist()

@@ -147,7 +147,7 @@ def test_tensors_that_lie(tmp_path, shape):
     header = json.dumps({"a": entry}).encode()
     content = struct.pack("<Q", len(header)) + header + bytes(32)
     (tmp_path / "x.safetensors").write_bytes(content)
-    with refused("no valid safetensors file", CheckpointError):
+    with refused("not a valid safetensors file", CheckpointError):
         Tensors(tmp_path / "x.safetensors")["a"]
 
 

@@ -86,7 +86,7 @@ LIMITS = {
 def test_malformed_files_are_refused_with_one_line(tmp_path, kind):
     path = tmp_path / "x.safetensors"
     path.write_bytes(BAD[kind])
-    with pytest.raises(CheckpointError, match="no valid safetensors file") as error:
+    with pytest.raises(CheckpointError, match="not a valid safetensors file") as error:
         safetensors_files.Tensors(path)
     assert str(path) in str(error.value) and "\n" not in str(error.value)
 

@@ -121,7 +121,7 @@ DAMAGE = {
     "marker": ("run", lambda c: (c / "run/complete/10").write_text("0" * 64), "checkpoint 10",
                "completion marker"),
     "file among steps": ("run", lambda c: (c / "run/checkpoints/11").write_text(""), "checkpoint 11",
-                         "is no folder"),
+                         "is not a folder"),
     "metrics": ("run", lambda c: (c / "run/metrics.jsonl").write_bytes(b'{"step":5}\n\xff\n'),
                 "metrics.jsonl", "1 of 2 lines are not rows, the first is line 2"),
     "record": ("run", lambda c: (c / "run/record.json").write_text("[]"), "record.json", "damaged"),

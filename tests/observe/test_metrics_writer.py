@@ -94,7 +94,7 @@ def test_damaged_line_is_named_and_left_out(tmp_path: Path, damaged: bytes, capl
     (tmp_path / "metrics.jsonl").write_bytes(b"\n".join(lines))
     assert steps(tmp_path) == [1, 3]
     [line] = caplog.messages
-    assert "metrics.jsonl" in line and "line 2 is no row" in line
+    assert "metrics.jsonl" in line and "line 2 is not a row" in line
     assert MetricsWriter(str(tmp_path)).truncate_after(2) == 2.0
     assert (tmp_path / "metrics.jsonl").read_bytes() == b'{"step":1}\n'
 

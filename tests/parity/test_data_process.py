@@ -70,7 +70,7 @@ def prepared(golden, tmp_path_factory):
                 entry = writer.close()
             manifest = {
                 "format": 1, "vocabulary": words.fingerprint, "vocab_size": words.size,
-                "splits": {"train": [entry]},
+                "splits": {"train": [entry]}, "unigram_sha256": "b" * 64,
             }  # fmt: skip
             (folder / "manifest.json").write_text(json.dumps(manifest))
             made[lower_case] = Corpus.open(folder), words

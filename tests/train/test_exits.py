@@ -167,7 +167,7 @@ def test_a_device_out_of_memory_has_the_code_and_the_advice_of_the_page(capsys):
     error = jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes")
     assert exits.report_error(error) == 6
     line = capsys.readouterr().err
-    assert "ran out of memory: raise --phases.N.gradient-accumulation-steps" in line
+    assert "ran out of memory: in training raise --phases.N.gradient-accumulation-steps" in line
     assert exits.report_error(jax.errors.JaxRuntimeError("INTERNAL: else")) == 70
 
 

@@ -337,11 +337,12 @@ def test_what_a_checkpoint_holds_of_the_report_does_not_change_afterwards(data):
     report.step(1, values, rows)
     report.flush()
     state = report.state()
-    assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0, "timed_tokens": 3.0}
+    sums = {"all_steps": 1.0, "steps": 1.0, "loss": 1.0, "tokens": 3.0, "timed_tokens": 3.0}
+    assert state["sums"] == sums
     for step in (2, 3):  # The row of step 2 ends the window.
         report.step(step, values, rows)
         report.flush()
-        assert state["sums"] == {"steps": 1.0, "loss": 1.0, "tokens": 3.0, "timed_tokens": 3.0}
+        assert state["sums"] == sums
 
 
 def test_a_finished_run_says_so_and_writes_nothing(data, whole, capsys):

@@ -138,5 +138,5 @@ def test_names_are_those_of_the_benchmark() -> None:
 
 
 def test_a_run_without_marks_is_told(tmp_path) -> None:
-    with pytest.raises(CheckpointError, match="no run folder"):
+    with pytest.raises(CheckpointError, match="not a run folder"):
         babylm.export(str(tmp_path), str(tmp_path / "out"))
