@@ -24,12 +24,11 @@ from typing import Any
 import numpy as np
 
 from albert_jax.config import Config, ModelConfig, PhaseConfig
-from albert_jax.data.batches.batch import empty_batch, set_word_weights
+from albert_jax.data.batches.batch import Batch, empty_batch, set_word_weights
 from albert_jax.errors import ConfigError, NumericsError
 from albert_jax.model import flops
 from albert_jax.plan import chips
 
-Batch = dict[str, np.ndarray]
 _WARM_UP_STEPS = 3
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 
 from albert_jax.commands.options import DepthOptions, Directory
 from albert_jax.errors import ConfigError
-from albert_jax.export import Format, Head, StoredType
+from albert_jax.export import ExportFormat, Head, StoredType
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +17,7 @@ class Export(DepthOptions):
 
     out: Directory
     """Directory to make; it must not exist."""
-    to: Format | Literal["babylm"] = "huggingface"
+    to: ExportFormat | Literal["babylm"] = "huggingface"
     """Files of Transformers, our own files, one graph of the network, the PL-BERT of StyleTTS2 and
     Kokoro, or for BabyLM a directory of Transformers for each checkpoint of run.save_at_words
     (chck_1M, ...) and main."""

@@ -19,6 +19,7 @@ import numpy as np
 
 from albert_jax.config import Config, PhaseConfig
 from albert_jax.data.batches import pipeline
+from albert_jax.data.batches.batch import Batch
 from albert_jax.data.batches.builder import BatchBuilder
 from albert_jax.data.corpus.corpus import Corpus, read_manifest
 from albert_jax.data.vocabularies.vocabulary import Vocabulary
@@ -31,8 +32,7 @@ from albert_jax.model_io.model import Model
 from albert_jax.objectives.loss_terms import weight_names
 from albert_jax.objectives.pretraining import pretraining_loss
 
-Batch = Mapping[str, np.ndarray]
-BatchSums = Callable[[dict[str, np.ndarray]], Mapping[str, float]]
+BatchSums = Callable[[Batch], Mapping[str, float]]
 """Sums over one batch, as the evaluation step of train/step.py gives them: "mlm_sum", "sop_sum"
 (weighted losses in nats) and "mlm_correct", "mlm_top5_correct", "sop_correct" (weighted correct
 predictions), and the same of any other objective. Other keys are ignored."""
@@ -220,7 +220,7 @@ def measure(
     totals: dict[str, float] = defaultdict(float)  # of the weights, by objective
     unigram = weight_bytes = 0.0
     for batch in batches:
-        for name, value in batch_sums(dict(batch)).items():
+        for name, value in batch_sums(batch).items():
             sums[name] += float(value)
         for column in weight_names(batch):
             totals[column.removesuffix("_weights")] += float(batch[column].sum(dtype=np.float64))

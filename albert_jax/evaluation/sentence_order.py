@@ -8,14 +8,12 @@ pairs is the accuracy of such a model.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from albert_jax.data.batches.batch import unmasked_ids
-
-Batch = Mapping[str, np.ndarray]
+from albert_jax.data.batches.batch import Batch, unmasked_ids
 
 MIN_COUNT = 20
 """A token seen less often than this at one edge in training is represented by its class."""

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-Format = Literal["huggingface", "native", "onnx", "stablehlo", "plbert"]
+ExportFormat = Literal["huggingface", "native", "onnx", "stablehlo", "plbert"]
 StoredType = Literal["float32", "bfloat16", "int8"]
 """Types of stored weights; not every format has each of them."""
 Head = Literal["pretraining", "mlm", "base"]

@@ -7,12 +7,12 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from albert_jax.errors import CheckpointError, ConfigError
-from albert_jax.export import Format, Head, StoredType
+from albert_jax.export import ExportFormat, Head, StoredType
 
 if TYPE_CHECKING:
     from albert_jax.model_io.model import Model
 
-_DTYPES: dict[Format, tuple[StoredType, ...]] = {
+_DTYPES: dict[ExportFormat, tuple[StoredType, ...]] = {
     "huggingface": ("float32", "bfloat16"),
     "native": ("float32",),
     "onnx": ("float32", "int8"),
@@ -20,11 +20,11 @@ _DTYPES: dict[Format, tuple[StoredType, ...]] = {
     "plbert": ("float32",),
 }
 """Types that the weights can be stored as."""
-_PACKAGES: dict[Format, str] = {"onnx": "onnx", "stablehlo": "flatbuffers", "plbert": "torch"}
+_PACKAGES: dict[ExportFormat, str] = {"onnx": "onnx", "stablehlo": "flatbuffers", "plbert": "torch"}
 """Packages beyond our requirements."""
 
 
-def check(to: Format, head: Head | None, dtype: StoredType) -> None:
+def check(to: ExportFormat, head: Head | None, dtype: StoredType) -> None:
     """Raises ConfigError for a head or type that a target lacks, or a package that is missing."""
     if dtype not in _DTYPES[to]:
         others = [name for name, dtypes in _DTYPES.items() if dtype in dtypes]
@@ -44,7 +44,7 @@ def export(
     model: Model,
     out: str,
     *,
-    to: Format = "huggingface",
+    to: ExportFormat = "huggingface",
     head: Head | None = None,
     dtype: StoredType = "float32",
 ) -> str:

@@ -18,7 +18,7 @@ from albert_jax import config_builder
 from albert_jax.config import LAYER_NORM_EPS, ModelConfig
 from albert_jax.errors import CheckpointError, ConfigError
 from albert_jax.model import albert, sharing
-from albert_jax.model_io.parameter_names import TABLE, Format, Parameter, Params, check_names
+from albert_jax.model_io.parameter_names import TABLE, Parameter, Params, WeightsFormat, check_names
 from albert_jax.model_io.weights import check_finite
 from albert_jax.tree import flatten, unflatten
 
@@ -32,13 +32,15 @@ def rounds_like_transformers(config: ModelConfig) -> bool:
     return all(int(n / layers * groups) == int(n / (layers / groups)) for n in range(layers))
 
 
-def _has_group_per_layer(config: ModelConfig, format: Format) -> bool:
+def _has_group_per_layer(config: ModelConfig, format: WeightsFormat) -> bool:
     if format == "huggingface" and not rounds_like_transformers(config):
         return True
     return config.sharing != "all"
 
 
-def _stored_names(parameter: Parameter, config: ModelConfig, format: Format) -> dict[str, Any]:
+def _stored_names(
+    parameter: Parameter, config: ModelConfig, format: WeightsFormat
+) -> dict[str, Any]:
     """Stored name -> index of our array, for each tensor that the parameter becomes."""
     if format == "native":
         return {parameter.path: ...}
@@ -53,7 +55,7 @@ def _stored_names(parameter: Parameter, config: ModelConfig, format: Format) -> 
 
 
 def to_format(
-    params: Mapping[str, Any], config: ModelConfig, format: Format
+    params: Mapping[str, Any], config: ModelConfig, format: WeightsFormat
 ) -> dict[str, np.ndarray]:
     """Our parameters under the names of a format. They are views: nothing is copied."""
     flat = flatten(params)
@@ -68,7 +70,7 @@ def to_format(
 
 
 def from_format(
-    values: Mapping[str, Any], config: ModelConfig, format: Format, where: str
+    values: Mapping[str, Any], config: ModelConfig, format: WeightsFormat, where: str
 ) -> Params:
     """Tensors with the names of a format as our parameters in float32.
 

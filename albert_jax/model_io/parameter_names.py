@@ -14,7 +14,7 @@ from albert_jax.errors import CheckpointError
 
 Params = dict[str, Any]
 """Nested dict of arrays; joined by "/" its keys are the paths of the table."""
-Format = Literal["native", "original", "huggingface"]
+WeightsFormat = Literal["native", "original", "huggingface"]
 """The names in use: our paths, the variables of the original, or the tensors of Hugging Face."""
 
 OPTIONAL_MODULES = ("pooler", "mlm_head", "sop_head", "word_head")
@@ -35,7 +35,7 @@ class Parameter:
         parts = self.path.split("/")
         return parts[1] if parts[0] == "encoder" else None
 
-    def is_transposed(self, format: Format) -> bool:
+    def is_transposed(self, format: WeightsFormat) -> bool:
         """Returns whether the format stores the transposed matrix (Hugging Face: every Linear)."""
         transposed = {"native": (), "original": "sop_head/kernel", "huggingface": "/kernel"}
         return self.path.endswith(transposed[format])

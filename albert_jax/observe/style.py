@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Format = Literal["png", "svg"]
+ImageFormat = Literal["png", "svg"]
 
 COLORS = {
     "masked": "#1f5fa8",
@@ -107,7 +107,7 @@ def figure(width: float, height: float, title: str, note: str = "") -> Figure:
     return made
 
 
-def figure_bytes(made: Figure, kind: Format = "png") -> bytes:
+def figure_bytes(made: Figure, kind: ImageFormat = "png") -> bytes:
     """The figure as a file; the same figure gives the same bytes."""
     data = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"Software": None}

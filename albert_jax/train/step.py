@@ -23,7 +23,7 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from albert_jax.config import Config, OptimizerConfig, PhaseConfig
-from albert_jax.model.albert import abstract_params
+from albert_jax.model.albert import Batch, abstract_params
 from albert_jax.model.dropout import row_keys
 from albert_jax.objectives.loss_terms import Loss, mean, means, weight_names
 from albert_jax.optim.optimizer import make_optimizer, map_state
@@ -34,7 +34,6 @@ from albert_jax.tree import path_of
 
 Params = Any
 """Nested dict of arrays."""
-Batch = Mapping[str, jax.Array]
 Sums = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Batch, Mapping[str, Any]], tuple[TrainState, dict[str, Any]]]
 EvalStep = Callable[[Params, Batch], Any]

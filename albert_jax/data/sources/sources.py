@@ -29,7 +29,7 @@ PART_BYTES = 32 << 20
 class ReadOptions:
     """Options for reading files."""
 
-    format: text_files.Format = "paragraphs"
+    format: text_files.TextFormat = "paragraphs"
     """End of each document in a text file: a blank line, every line, or the end of the file."""
     field: str = "text"
     """Field or column that holds the text of records."""

@@ -25,7 +25,7 @@ from albert_jax import files
 from albert_jax.data.sources.document import Document, ReadCounts
 from albert_jax.errors import DataError
 
-Format = Literal["paragraphs", "lines", "file"]
+TextFormat = Literal["paragraphs", "lines", "file"]
 """End of each document: a blank line, every line, or the end of the file."""
 
 MAX_LINE = 1 << 20
@@ -107,7 +107,7 @@ def opened_raw(path: str) -> IO[bytes]:
 
 
 def read_text(
-    path: str, begin: int, end: int, form: Format, *, skip_bad: bool, counts: ReadCounts
+    path: str, begin: int, end: int, form: TextFormat, *, skip_bad: bool, counts: ReadCounts
 ) -> Iterator[Document]:
     """Yields the documents between two byte offsets of a file; an `end` of -1 is the file's end.
 
@@ -256,7 +256,7 @@ def _clean_lines(text: str, has_bad: bool, counts: ReadCounts) -> str:
     return text
 
 
-def cuts(path: str, size: int, part_bytes: int, form: Format | Literal["jsonl"]) -> list[int]:
+def cuts(path: str, size: int, part_bytes: int, form: TextFormat | Literal["jsonl"]) -> list[int]:
     """Returns the offsets of parts of about `part_bytes` in a file of `size` bytes, and its end.
 
     Parts begin after a blank line if `form` is "paragraphs", else after a line. Where there is none

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 from albert_jax import tree
 from albert_jax.config import ComputeConfig, ModelConfig
 from albert_jax.model import albert
+from albert_jax.model.albert import Batch
 from albert_jax.model.attention import XLA, Backend
 from albert_jax.model.dropout import HEAD, drop
 from albert_jax.model.init import init_leaf
@@ -23,7 +24,6 @@ from albert_jax.tasks.support.rows import INPUTS
 from albert_jax.tasks.task import AnyTask
 
 Params = Mapping[str, Any]
-Batch = Mapping[str, jax.Array]
 Pooling = Literal["cls", "mean"]
 
 
