@@ -216,12 +216,12 @@ def measure(
     frequencies of the corpus), nats_below_unigram, both losses per byte, and mlm_top5_accuracy.
     masked_tokens and sop_pairs count the targets. A mean over nothing is left out.
     """
-    sums: dict[str, float] = defaultdict(float)
+    sums: dict[str, float] = {}
     totals: dict[str, float] = defaultdict(float)  # of the weights, by objective
     unigram = weight_bytes = 0.0
     for batch in batches:
         for name, value in batch_sums(batch).items():
-            sums[name] += float(value)
+            sums[name] = sums.get(name, 0.0) + float(value)
         for column in weight_names(batch):
             totals[column.removesuffix("_weights")] += float(batch[column].sum(dtype=np.float64))
         weights = batch["mlm_weights"].astype(np.float64)
@@ -235,13 +235,13 @@ def measure(
         if weight_bytes:
             numbers["mlm_loss_per_byte"] = sums["mlm_sum"] / weight_bytes
             numbers["unigram_loss_per_byte"] = unigram / weight_bytes
-    for objective in sorted(name for name, total in totals.items() if total):
+    for objective, total in sorted(totals.items()):
+        if not total:
+            continue
+        numbers[f"{objective}_loss"] = sums[f"{objective}_sum"] / total
         for name, value in sums.items():
-            mean = value / totals[objective]
-            if name == f"{objective}_sum":
-                numbers[f"{objective}_loss"] = mean
-            elif name.startswith(f"{objective}_") and name.endswith("_correct"):
-                numbers[f"{name.removesuffix('correct')}accuracy"] = mean
+            if name.startswith(f"{objective}_") and name.endswith("_correct"):
+                numbers[f"{name.removesuffix('correct')}accuracy"] = value / total
     return numbers | {"masked_tokens": totals["mlm"], "sop_pairs": totals["sop"]}
 
 
