@@ -115,6 +115,7 @@ def train(
       log: Called with progress, line by line.
 
     Raises:
+      ConfigError: `specs` is empty.
       DataError: There is no usable text, or it has more characters than the vocabulary tokens, or
         the folder holds a vocabulary that was made from other inputs.
       StorageError: The folder cannot be written.
