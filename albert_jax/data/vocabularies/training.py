@@ -139,8 +139,7 @@ def train(
     log(f"training {options.vocab_size:,} tokens on {sum(map(len, cleaned)):,} characters")
     if options.kind == "sentencepiece":
         model = _train_at_most(cleaned, options.vocab_size, keep_width=options.keep_width)
-        case, accents = options.lower_case, options.keep_accents
-        vocab = SentencePiece(model, lower_case=case, keep_accents=accents)
+        vocab = SentencePiece(model, lower_case=rules.lower_case, keep_accents=rules.keep_accents)
     else:
         vocab = wordpiece_training.train(
             texts, options.kind, options.vocab_size, lower_case=options.lower_case
