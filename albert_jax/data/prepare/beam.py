@@ -94,7 +94,7 @@ def _do_item(function: Callable[..., None], failures: str, item: tuple[Any, ...]
     try:
         function(*item)
     except AlbertError as error:
-        failure = {"kind": type(error).__name__, "message": str(error)}
+        failure = {"kind": errors.name_of(error), "message": str(error)}
         path = files.join(failures, f"{item[0]:05d}.json")
         try:
             files.write(path, json.dumps(failure).encode())
