@@ -16,7 +16,7 @@ rm -rf build/docs build/site
 mkdir -p build/docs
 find . -path './.*' -prune -o -path ./build -prune -o -path ./runs -prune -o -path ./work -prune -o -path ./tests -prune -o \
     \( -name '*.md' -o -name '*.ipynb' -o -name '*.svg' -o -name '*.png' -o -name '*.yaml' \
-    -o -path './albert_jax/*.py' -o -path './examples/*.py' -o -name LICENSE \
+    -o -path './albert_jax/*.py' -o -path './examples/*.py' -o -path './benchmarks/*.tsv' -o -name LICENSE \
     -o -name CITATION.cff \) \
     -type f -exec cp --parents -t build/docs {} +
 # The theme announces the end of its own life in 2027 at every build.

@@ -44,6 +44,7 @@ def recover(layout: Layout) -> int | None:
         from step 0, or the newest one has another format.
       StorageError: The folder cannot be read or written.
     """
+    files.delete_temporary_files(layout.markers)
     for name in remove_uncommitted(layout):
         step = name.split(_UNCOMMITTED)[0]
         log.warning("%s: removed the rest of an interrupted save of step %s", layout.run_dir, step)

@@ -51,8 +51,10 @@ def test_complete(run, lines):
 
 def test_killed_between_manifest_and_marker(run, lines):
     (run / "complete" / "30").unlink()
+    half_written = run / "complete" / "30.0123abcd.tmp"
+    half_written.write_bytes(b"")
     assert recovery.recover(Layout(str(run))) == 30
-    assert lines() == []
+    assert lines() == [] and not half_written.exists()
     assert recovery.recover(Layout(str(run))) == 30
     assert (run / "complete" / "30").is_file()
 
