@@ -6,7 +6,6 @@ last line. In a run they are kept in ``RUN/libraries.log``, which our last line 
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -63,10 +62,13 @@ class LibraryLog(logging.Handler):
 
     def file(self) -> str | None:
         """The path of the file if this process has written to it."""
-        with self.lock or contextlib.nullcontext():
+        self.acquire()
+        try:
             if self._waiting:
                 self._write()
             return self._path if self._used and not self._waiting else None
+        finally:
+            self.release()
 
     def _write(self) -> None:
         try:

@@ -7,10 +7,10 @@
 # Without --text it learns from the documentation that Python carries with it. FILE may be a
 # quoted pattern ('my/*.txt'). TEXT OPTIONS are --format, --field, --sentences, --language and
 # --on-bad-text of `albert-jax data prepare`, and --kind, --lower-case, --keep-accents and
-# --keep-width of `albert-jax tokenizer train`. Results lie in runs/; the same command continues an interrupted
-# run, and says so when all is done. Stages: tokenizer, prepare, pretrain, evaluate, export,
-# fill-mask; each is skipped when its result is complete. --processes N trains with N processes that
-# talk over the loopback network, as the hosts of a cluster do.
+# --keep-width of `albert-jax tokenizer train`. Results lie in runs/; the same command continues an
+# interrupted run, and says so when all is done. Stages: tokenizer, prepare, pretrain, evaluate,
+# export, fill-mask; each is skipped when its result is complete. --processes N trains with N
+# processes that talk over the loopback network, as the hosts of a cluster do.
 set -euo pipefail
 root=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=launch/environment.sh

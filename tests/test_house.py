@@ -88,7 +88,7 @@ def _imports(path: Path) -> list[str]:
 
 
 def _own_imports(path: Path) -> list[tuple[str, ...]]:
-    """What a file imports of the package, as parts below its root: ("data", "batches", ...)."""
+    """The imports of a file from the package, as parts below its root: ("data", "batches", ...)."""
     parts = [name.split(".") for name in _imports(path)]
     return [tuple(p[1:]) for p in parts if p[0] == "albert_jax" and len(p) > 1]
 

@@ -33,7 +33,7 @@ def sources(notebook: Path, kind: str) -> list[str]:
 
 
 def execute(notebook: Path, timeout: float, **variables: str) -> str:
-    """What the code cells print; they need neither Jupyter nor IPython."""
+    """The output of the code cells; they need neither Jupyter nor IPython."""
     done = subprocess.run(
         [sys.executable, "-c", "\n\n".join(sources(notebook, "code"))],
         cwd=DOCS,

@@ -167,10 +167,9 @@ def _program(config: ModelConfig, num_layers: int | None) -> Any:
         attention = albert.attention_probabilities(
             params, config, states[:-1], batch["segment_ids"], num_layers=num_layers
         )
-        inner, (*_, length, _) = config.inner_group_num, attention.shape
-        return states[::inner, 0], attention[:, 0].reshape(
-            -1, inner * config.num_attention_heads, length, length
-        )
+        inner, size = config.inner_group_num, attention.shape[-1]
+        heads = attention[:, 0].reshape(-1, inner * config.num_attention_heads, size, size)
+        return states[::inner, 0], heads
 
     return jax.jit(forward)
 

@@ -28,6 +28,7 @@ from albert_jax.model_io import run_record
 from albert_jax.model_io.model import best_metric
 from albert_jax.model_io.warm_start import initial_params_from
 from albert_jax.objectives.pretraining import pretraining_loss
+from albert_jax.optim import schedule
 from albert_jax.parallel import agreement
 from albert_jax.parallel.mesh import row_shards
 from albert_jax.train.replay import RecordedStep, ReopenedRun, RowText
@@ -151,11 +152,11 @@ def reopen_run(past: RecordedStep, data: tuple[str, ...] = ()) -> tuple[Recorded
 
 
 def _warn_of_long_warmup(config: Config) -> None:
-    warmup = config.optimizer.warmup_steps
-    if config.phases[0].schedule == "run" and warmup >= config.steps:
+    warmup = schedule.warmup_steps(config)
+    if warmup >= config.steps:
         log.warning(
-            "optimizer.warmup_steps is %d and the run has %d steps, so the learning rate never "
-            "reaches its peak: lower the one or raise the other",
+            "the warm-up takes %d steps and the run has %d, so the learning rate never reaches its "
+            "peak: shorten the one or lengthen the other",
             warmup,
             config.steps,
         )

@@ -128,7 +128,6 @@ class Report:
         seconds = sum(stages.values())
         self._seconds += seconds
         steps = max(sums.get("steps", 0.0), 1.0)
-        timed_tokens = sums.get("timed_tokens", 0.0)
         row: dict[str, Any] = {
             "kind": "train",
             "step": step,
@@ -138,12 +137,11 @@ class Report:
             "grad_norm": newest["grad_norm"],
             "skipped_steps": int(newest["skipped"]),
             "real_token_share": sums.get("tokens", 0.0) / max(sums.get("positions", 0.0), 1.0),
-            "tokens_per_second": timed_tokens / max(stages["step"] + stages["input_wait"], 1e-9),
+            "tokens_per_second": sums["timed_tokens"]
+            / max(stages["step"] + stages["input_wait"], 1e-9),
             "seconds": {name: round(value, 4) for name, value in stages.items() if value},
             "goodput": stages["step"] / max(seconds, 1e-9),
-            "eta": eta_seconds(
-                config, step, seconds_per_step=seconds / max(sums.get("all_steps", 0.0), 1.0)
-            ),
+            "eta": eta_seconds(config, step, seconds_per_step=seconds / sums["all_steps"]),
         }
         if config.run.price_per_hour:
             row["cost"] = self._seconds / 3600 * config.run.price_per_hour

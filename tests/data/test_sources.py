@@ -370,7 +370,7 @@ def test_tfds_set_of_tfrecord_files(plain: Path, tmp_path: Path) -> None:
 
 
 class _Columns:
-    """What we use of a Hugging Face dataset."""
+    """The part of a Hugging Face dataset that we use."""
 
     def __init__(self, **columns: list) -> None:
         self.columns, self.column_names = columns, list(columns)

@@ -76,7 +76,7 @@ def finetuned(name: str, config: ModelConfig, seed: int = 0, **settings) -> Mode
 
 
 def same(a: dict, b: dict) -> bool:
-    """Whether two trees have equal leaves, bit for bit."""
+    """Returns True if two trees have equal leaves, bit for bit."""
     a, b = flatten(a), flatten(b)
     return a.keys() == b.keys() and all(
         np.asarray(a[k]).dtype == np.asarray(b[k]).dtype

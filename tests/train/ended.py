@@ -18,7 +18,7 @@ TEMPORARY = (".orbax-checkpoint-tmp", ".partial-", ".tmp", ".write-test")
 
 @dataclass
 class Ended:
-    """What a program has left."""
+    """The remains of a program: its code, output, processes and files."""
 
     code: int
     out: str

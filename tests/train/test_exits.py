@@ -80,7 +80,7 @@ def config(tmp_path_factory) -> Config:
 
 
 def check(ended: Ended, codes: tuple[int, ...], folder: Path, *, peer: bool = False) -> None:
-    """What holds for every end."""
+    """Checks the promises that hold for every end."""
     assert ended.code in codes, ended.err[-3000:]
     assert ended.silent_seconds < 30, ended.err
     assert not ended.processes and not ended.segments

@@ -558,4 +558,4 @@ def test_dna_is_pretrained_evaluated_and_exported(tmp_path, monkeypatch, capsys)
 def test_a_warmup_longer_than_the_run_is_told(data, tmp_path, caplog):
     optimizer = OptimizerConfig(learning_rate=0.01, warmup_steps=12)
     pretraining.run(micro(data, optimizer=optimizer), str(tmp_path / "run"))
-    assert "warmup_steps is 12 and the run has 12 steps" in caplog.text
+    assert "the warm-up takes 12 steps and the run has 12" in caplog.text
